@@ -1,0 +1,64 @@
+# Every target makes its own .venv when there is none, and reinstalls when pyproject.toml or constraints.txt change.
+# make help lists the targets.
+
+PYTHON ?= python3
+JOBS ?= 2
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.installed-runtime
+DEV := $(VENV)/.installed-dev
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
+# One torch thread for each of the test processes: more only fight for the same cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-all check bench docs clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(RUNTIME)  ## the tour: train on made-up scenes, evaluate, predict, paint (runs/demo)
+	$(BIN)/segvit demo
+
+test: $(DEV)  ## the default tests (JOBS=2 processes, PYTEST_ARGS are handed on)
+	$(PYTEST) -n $(JOBS) $(PYTEST_ARGS)
+
+test-all: $(DEV)  ## the slow tests too
+	$(PYTEST) -n $(JOBS) -m "" $(PYTEST_ARGS)
+
+check: $(DEV)  ## ruff, formatting, mypy, import direction, imports without extras
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST) -q tests/test_structure.py
+
+bench: $(RUNTIME)  ## every script of benchmarks/, one after the other
+	@set -e; for script in benchmarks/*.py; do \
+		test -e "$$script" || { echo "benchmarks/ holds no script yet"; exit 1; }; \
+		echo "== $$script"; $(BIN)/python "$$script"; done
+
+docs: $(RUNTIME)  ## check the links of the pages (there is no site to build yet)
+	$(BIN)/python docs/check_links.py
+
+clean:  ## remove caches and builds; runs/ and .venv stay
+	rm -rf build dist .whl .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +
+
+$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing segvit into $(VENV) (a few minutes the first time)"
+	$(PIP) -e .
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing segvit and its development tools into $(VENV) (a few minutes the first time)"
+	$(PIP) -e '.[dev]'
+	@touch $@ $(RUNTIME)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "segvit needs Python 3.11 or newer; '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)"; \
+		echo "Name another one: make $(or $(MAKECMDGOALS),test) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

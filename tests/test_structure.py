@@ -1,0 +1,255 @@
+"""What holds the package together: which module may import which, what an import costs, what the wheel carries."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "segvit"
+EXTRAS = ("onnx", "onnxscript", "onnxruntime", "gradio", "scipy")
+
+# Each group of modules, and the groups that it may import from. A module belongs to the longest prefix that fits.
+CORE = {"errors", "config", "data.spec", "models", "losses", "metrics", "inference", "resize"}
+ENGINE = CORE | {"data", "visualize", "engine"}
+FRONT = ENGINE | {"export", "profiling", "demo", "segvit"}
+MAY_IMPORT = {
+    "errors": set(),
+    "config": {"errors"},
+    "data.spec": {"errors", "config"},
+    "data": {"errors", "config", "data.spec", "data"},
+    "visualize": {"errors", "data.spec"},
+    "models": CORE,
+    "losses": CORE,
+    "metrics": CORE,
+    "resize": set(),
+    "inference": CORE,
+    "profiling": CORE,
+    "engine": ENGINE,
+    "export": ENGINE | {"profiling"},
+    "demo": FRONT,
+    "cli": FRONT | {"cli", "app"},
+    "app": FRONT | {"app"},
+    "__main__": {"cli"},
+    "segvit": FRONT,  # segvit/__init__.py: the public names, resolved lazily
+}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name below `segvit`; the package itself is `segvit`."""
+    found = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        parts = file.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "segvit"] = file
+    return found
+
+
+def group_of(module: str) -> str:
+    """The group of MAY_IMPORT that `module` belongs to."""
+    fits = [group for group in MAY_IMPORT if module == group or module.startswith(group + ".")]
+    assert fits, f"segvit/{module.replace('.', '/')}.py has no place yet: give it one in MAY_IMPORT of {__file__}"
+    return max(fits, key=len)
+
+
+def imports_of(file: Path, known: dict[str, Path], *, typing_too: bool = True) -> Iterator[str]:
+    """The modules of ours that `file` imports, at the top or inside functions."""
+    tree = ast.parse(file.read_text())
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only and not typing_too:
+            continue
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            path = name.split(".")
+            if path[0] == "segvit":
+                inside = [".".join(path[1:end]) for end in range(len(path), 1, -1)]
+                yield next((module for module in inside if module in known), "segvit")
+
+
+def test_imports_point_one_way() -> None:
+    known = modules()
+    wrong = [
+        f"{module} imports {imported}"
+        for module, file in known.items()
+        for imported in imports_of(file, known)
+        if group_of(imported) not in MAY_IMPORT[group_of(module)]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_import_cycles() -> None:
+    known = modules()
+    graph = {module: set(imports_of(file, known, typing_too=False)) - {module} for module, file in known.items()}
+    graph.pop("segvit", None)  # names everybody, lazily
+    while leaves := [module for module, needs in graph.items() if not needs & graph.keys()]:
+        for module in leaves:
+            del graph[module]
+    assert not graph, f"these modules import each other in a circle, or lean on one: {sorted(graph)}"
+
+
+def test_import_rules_can_fail(tmp_path: Path) -> None:
+    known = {"errors": tmp_path, "engine.train": tmp_path, "data.spec": tmp_path, "models": tmp_path}
+    file = tmp_path / "x.py"
+    file.write_text(
+        "import segvit.engine.train\nfrom segvit import errors\nfrom segvit.data.spec import load_spec\n"
+        "def f():\n    from segvit import create_model\n"
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from segvit.models import atm\n"
+    )
+    assert set(imports_of(file, known)) == {"engine.train", "errors", "data.spec", "models", "segvit"}
+    assert set(imports_of(file, known, typing_too=False)) == {"engine.train", "errors", "data.spec", "segvit"}
+    assert group_of("data.spec") == "data.spec"
+    assert group_of("data.dataset") == "data"
+    with pytest.raises(AssertionError, match="no place yet"):
+        group_of("newcomer")
+
+
+def python(code: str, *arguments: str, cwd: Path = ROOT, path: Path = ROOT) -> str:
+    """What a fresh interpreter prints for `code`; its errors fail the test."""
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(path)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_every_module_imports_without_extras() -> None:
+    names = ["segvit" if name == "segvit" else f"segvit.{name}" for name in modules() if name != "__main__"]
+    code = f"""
+import importlib.util, sys
+class Hide:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        return None if name.split(".")[0] in {EXTRAS!r} else self.finder.find_spec(name, path, target)
+sys.meta_path[:] = [Hide(finder) for finder in sys.meta_path]
+assert importlib.util.find_spec("scipy") is None and importlib.util.find_spec("numpy")
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print(len(sys.argv) - 1)
+"""
+    assert python(code, *names).strip() == str(len(names))
+
+
+HEAVY = "print([name for name in ('torch', 'torchvision', 'timm', 'matplotlib', 'accelerate') if name in sys.modules])"
+
+
+@pytest.mark.parametrize("module", ["segvit", "segvit.config", "segvit.cli", "segvit.data.spec"])
+def test_importing_stays_light(module: str) -> None:
+    assert python(f"import sys, {module}\n{HEAVY}").strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
+def test_help_loads_no_torch(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from segvit.cli import main
+sys.argv = ["segvit", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as leave:
+    assert not leave.code, leave.code
+{HEAVY}
+"""
+    *text, heavy = python(code, *arguments).strip().splitlines()
+    assert heavy == "[]"
+    assert "segvit" in "\n".join(text)
+
+
+def repository_files() -> Iterator[Path]:
+    """Every text file that belongs to the repository, found without git."""
+    for top in sorted(ROOT.iterdir()):
+        if top.name in {".ci", ".github", "benchmarks", "configs", "docs", "segvit", "tests"}:
+            yield from (file for file in sorted(top.rglob("*")) if file.is_file() and "__pycache__" not in file.parts)
+        elif top.is_file() and top.name != ".git":
+            yield top
+
+
+def test_no_machine_paths_or_package_hosts() -> None:
+    # Written so that the patterns don't match their own text.
+    machine_path = re.compile(r"(?<![\w.$}>])/(?:work|root|home|Users|mnt|workspace)/\w")
+    package_host = re.compile(
+        r"pypi\.(?:org|python|io)|python[h]osted|download\.py[t]orch|(?:extra-)?index[-_]url|pkg\.dev/|[a]rtifactory|conda\.anaconda"
+    )
+    wrong = []
+    for file in repository_files():
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        for number, line in enumerate(text.splitlines(), start=1):
+            if machine_path.search(line) or package_host.search(line):
+                wrong.append(f"{file.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_links_resolve() -> None:
+    result = subprocess.run([sys.executable, "docs/check_links.py"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_skipped_parity_test_fails_ci(tmp_path: Path) -> None:
+    report = tmp_path / "tests.xml"
+    case = '<testsuite><testcase classname="tests.{0}" name="test_a"><skipped message="{1}"/></testcase></testsuite>'
+    script = [sys.executable, str(ROOT / ".ci" / "skipped_parity.py"), str(report)]
+    for name, reason, code in [
+        ("test_golden", "no file", 1),
+        ("test_model", "../shared is absent", 1),
+        ("test_x", "no GPU", 0),
+    ]:
+        report.write_text(case.format(name, reason))
+        assert subprocess.run(script, capture_output=True).returncode == code, (name, reason)
+
+
+@pytest.mark.slow
+def test_wheel_works_alone(tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT)], check=True)
+    (wheel,) = tmp_path.glob("segvit-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    expected = {file.relative_to(ROOT) for file in PACKAGE.rglob("*.py")}
+    expected |= {file.relative_to(ROOT) for file in (PACKAGE / "data" / "specs").glob("*.yaml")}
+    expected |= {"segvit" / file.relative_to(ROOT) for file in (ROOT / "configs").rglob("*.yaml")}
+    assert {str(file) for file in [*expected, Path("segvit/py.typed")]} <= names
+    assert not [name for name in names if not name.startswith(("segvit/", "segvit-"))]
+
+    target = tmp_path / "alone"
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(target), str(wheel)], check=True)
+    code = """
+import sys
+from pathlib import Path
+import segvit
+from segvit.config import CONFIG_DIRS, TrainConfig
+from segvit.data.spec import load_spec
+home = Path(segvit.__file__).parent
+assert home.parent == Path(sys.argv[1]), home
+specs = [load_spec(file.stem).name for file in (home / "data" / "specs").glob("*.yaml")]
+files = [file.relative_to(home / "configs") for file in (home / "configs").rglob("*.yaml")]
+recipes = [TrainConfig.load(file.with_suffix("")) for file in files]
+print(len(specs), len(recipes))
+"""
+    specs, recipes = python(code, str(target), cwd=tmp_path, path=target).split()
+    assert int(specs) > 0
+    assert int(recipes) > 0
