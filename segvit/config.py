@@ -1,0 +1,277 @@
+"""Every setting of a run, with its unit and its one default.
+
+The dataclasses are frozen, keyword-only and free of torch, so that `segvit train --help` is instant.
+A YAML file holds differences from these defaults; flags of the same names override the file:
+
+    segvit train --config configs/camvid/vit_tiny.yaml --data.root camvid --optim.lr 3e-4
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cyclopts
+import yaml
+
+from segvit.errors import UserError
+
+Precision = Literal["no", "bf16", "fp16"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Structure = Literal["plain"]
+EvalMode = Literal["slide", "whole"]
+
+CONFIG_DIRS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
+"""Where shipped recipes lie: inside the installed package, or beside it in a checkout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What the network is, but for its classes, which the dataset says."""
+
+    backbone: str = "vit_base_patch16_384"
+    """Name of a plain ViT of timm."""
+    structure: Structure = "plain"
+    """plain: the ATM cascade on full-resolution tokens."""
+    image_size: int = 512
+    """Side of the training crop in pixels; sets the native grid of the position embedding. Inference takes any size."""
+    pretrained: bool = False
+    """Start from timm's weights of this backbone (fetched from the Hub); otherwise random."""
+    taps: tuple[int, ...] | None = None
+    """Blocks (from 0) whose outputs feed the head, shallow first. Default: the paper's for 12 and 24 blocks."""
+    patch_size: int | None = None
+    """Side of a patch in pixels. Default: the backbone's own."""
+    embed_dim: int | None = None
+    """Width of the backbone. Default: its own."""
+    depth: int | None = None
+    """Number of blocks. Default: the backbone's own."""
+    num_heads: int | None = None
+    """Attention heads of a block. Default: the backbone's own; with `embed_dim` set, embed_dim / 64."""
+    class_token: bool | None = None
+    """Keep the class token. Default: as the backbone has it. The paper's recipes say false."""
+    drop_path: float = 0.0
+    """Stochastic depth rate at the last block, growing linearly from 0 at the first."""
+    head_dim: int | None = None
+    """Width d of the ATM head. Default: half the backbone's width."""
+    head_num_heads: int | None = None
+    """Attention heads of an ATM layer. Default: head_dim / 32."""
+    head_num_layers: int = 3
+    """Decoder layers of an ATM stage."""
+    head_dropout: float = 0.1
+    """Dropout of the ATM head, on branches and on attention weights."""
+    mean: tuple[float, float, float] | None = None
+    """Mean of R, G, B on the 0..1 scale. Default: the backbone's own."""
+    std: tuple[float, float, float] | None = None
+    """Standard deviation of R, G, B on the 0..1 scale. Default: the backbone's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where images and labels lie, and what the labels mean."""
+
+    spec: str | None = None
+    """Name of a shipped dataset (shapes, camvid, ...) or a YAML file that describes one."""
+    root: Path | None = None
+    """Folder of the dataset named by `spec`."""
+    images: Path | None = None
+    """Folder of images, when there is no spec."""
+    labels: Path | None = None
+    """Folder of label maps that bear the images' names, when there is no spec."""
+    classes: tuple[str, ...] = ()
+    """Class names in order, when there is no spec; `name=VALUE` where the value in the files is not the position."""
+    ignore: tuple[int, ...] = (255,)
+    """Raw label values that count for nothing, when there is no spec."""
+    val_images: Path | None = None
+    """Folder of validation images, when there is no spec. Default: a seeded share of `images`."""
+    val_labels: Path | None = None
+    """Folder of validation label maps, when there is no spec."""
+    val_fraction: float = 0.1
+    """Share of `images` kept for validation where `val_images` is not given."""
+    train_split: str = "train"
+    """Split of the spec to train on."""
+    val_split: str = "val"
+    """Split of the spec to validate on."""
+    workers: int = 2
+    """Processes that load and augment; 0 loads in the main process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Training augmentation, in the order in which it is applied (paper's recipe by default)."""
+
+    resize_long: int | None = 2048
+    """Longer side in pixels that the image is fitted into, keeping the ratio. None with `resize_short` None: no fit."""
+    resize_short: int | None = None
+    """Shorter side in pixels of the same fit. Default: the crop (where `resize_long` is set)."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Range of the random factor on top of the fitted size."""
+    max_class_share: float = 0.75
+    """A crop is drawn again (10 tries) while one class exceeds this share of its labelled pixels. 1: any crop."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    brightness: float = 32.0
+    """Largest shift of the brightness, of 255."""
+    contrast: float = 0.5
+    """Contrast factor is drawn from 1 - x .. 1 + x."""
+    saturation: float = 0.5
+    """Saturation factor is drawn from 1 - x .. 1 + x."""
+    hue: float = 18.0
+    """Largest shift of the hue, of 180."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Coefficients of the criterion (PAPER section 4)."""
+
+    class_coefficient: float = 1.0
+    """Factor of the cross entropy over the queries."""
+    focal_coefficient: float = 20.0
+    """Factor of the focal loss of the masks."""
+    dice_coefficient: float = 1.0
+    """Factor of the dice loss of the masks."""
+    no_object_weight: float = 0.1
+    """Weight of "no object" in the cross entropy."""
+    ignore_as_negative: bool = False
+    """Count ignored pixels as negatives of every mask, as the paper's authors do; else they are left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with linear warm-up over polynomial decay (PAPER section 5)."""
+
+    lr: float = 2e-5
+    """Peak learning rate of the backbone."""
+    head_lr_factor: float = 10.0
+    """The head learns at lr times this."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay; the backbone's LayerNorms are exempt."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's first and second moments."""
+    warmup_steps: int = 1500
+    """Steps of linear warm-up."""
+    warmup_factor: float = 1e-6
+    """Learning-rate factor at step 0 of the warm-up."""
+    power: float = 1.0
+    """Power of the polynomial decay; 1 is linear."""
+    clip_norm: float = 35.0
+    """Largest L2 norm of the whole gradient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """The test protocol (PAPER section 5)."""
+
+    mode: EvalMode = "slide"
+    """slide: overlapping windows, scores averaged; whole: the image in one piece."""
+    window: int | None = None
+    """Side of a window in pixels. Default: the model's image_size."""
+    stride: int | None = None
+    """Step between windows in pixels. Default: two thirds of the window."""
+    resize_long: int | None = None
+    """Longer side in pixels that the image is fitted into before inference, keeping the ratio. Default: native size."""
+    resize_short: int | None = None
+    """Shorter side in pixels of the same fit."""
+    batch_size: int = 8
+    """Windows that run through the model together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run: everything that `segvit train` needs."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    steps: int = 160_000
+    """Optimizer steps."""
+    batch_size: int = 16
+    """Images per step, over all processes."""
+    seed: int = 0
+    """Seed of the initial weights, the order of images, their augmentation and dropout."""
+    precision: Precision = "no"
+    """Mixed precision: no (float32), bf16 or fp16."""
+    device: Device = "auto"
+    """auto takes cuda, then mps, then cpu."""
+    eval_every: int = 5_000
+    """Steps between validations; the last step always validates."""
+    save_every: int = 1_000
+    """Steps between checkpoints to resume from; the last step always saves."""
+    log_every: int = 50
+    """Steps between lines of the log; every step goes to metrics.jsonl."""
+    output: Path = Path("runs/train")
+    """Folder of the run."""
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> "TrainConfig":
+        """Read a YAML file over the defaults.
+
+        Args:
+            path: a YAML file, or the name of a shipped recipe such as `shapes/demo`.
+            overrides: flags as on the command line, such as `["--optim.lr", "3e-4"]`.
+
+        Raises:
+            UserError: no such file, not a mapping, an unknown key (the nearest one is named) or a bad value.
+        """
+        parser = cyclopts.App(result_action="return_value", help_flags=[], version_flags=[])
+
+        @parser.default
+        def read(*, settings: Annotated[TrainConfig, cyclopts.Parameter(name="*")] = cls()) -> TrainConfig:
+            return settings
+
+        parser.config = cyclopts.config.Dict(read_yaml(path), source=str(path))
+        try:
+            return parser(list(overrides), exit_on_error=False, print_error=False)
+        except cyclopts.CycloptsError as error:
+            raise UserError(f"{path}: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every resolved setting as plain types, fit for YAML and JSON."""
+        return _plain(asdict(self))
+
+    def save(self, path: Path) -> None:
+        """Write every resolved setting as YAML; `load` of that file gives this config back."""
+        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The settings in a YAML file or in a shipped recipe, as a mapping of sections."""
+    file = find_config(path)
+    try:
+        content = yaml.safe_load(file.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not a YAML file: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: expected settings as `key: value`, found {type(content).__name__}")
+    sections = asdict(TrainConfig())
+    for key, value in content.items():
+        if isinstance(sections.get(key), dict) and not isinstance(value, dict):
+            raise UserError(f"{file}: `{key}` is a section: write its settings below it, indented; found {value!r}")
+    return content
+
+
+def find_config(path: str | Path) -> Path:
+    """The file at `path`, or the shipped recipe of that name (with or without `configs/` and `.yaml`).
+
+    Raises:
+        UserError: neither exists; the shipped names are listed.
+    """
+    if Path(path).is_file():
+        return Path(path)
+    name = str(path).removeprefix("configs/").removesuffix(".yaml")
+    for folder in CONFIG_DIRS:
+        if (file := folder / f"{name}.yaml").is_file():
+            return file
+    shipped = sorted(f.relative_to(d).with_suffix("").as_posix() for d in CONFIG_DIRS for f in d.rglob("*.yaml"))
+    raise UserError(f"no config file {str(path)!r}; give a YAML file or a shipped recipe: {', '.join(shipped)}")
+
+
+def _plain(value: Any) -> Any:
+    """`value` with paths as strings and tuples as lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
