@@ -1,0 +1,207 @@
+"""The criterion: class, focal and dice terms for every supervised output (PAPER section 4).
+
+Letters: S supervised outputs, B batch, K classes, H W image, h w token grid, M present (image, class) pairs.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from segvit.config import LossConfig
+from segvit.data.spec import IGNORE_INDEX
+from segvit.errors import UserError
+from segvit.models.output import SegOutput
+from segvit.resize import bilinear_matrix
+
+FOCAL_ALPHA = 0.25
+"""Weight of positives in the focal loss; its gamma is 2."""
+CHUNK_ELEMENTS = 2**18
+"""Mask pixels worked on at once on a CPU: 1 MB in float32, which stays in the cache."""
+CHUNK_ELEMENTS_GPU = 2**25
+"""The same on an accelerator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """The terms of every supervised output, coefficients applied; the last is the prediction's."""
+
+    classes: Tensor
+    """(S,) cross entropy over the queries."""
+    focal: Tensor
+    """(S,) focal loss of the masks."""
+    dice: Tensor
+    """(S,) dice loss of the masks."""
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of all terms: what training minimises."""
+        return self.classes.sum() + self.focal.sum() + self.dice.sum()
+
+    def named(self) -> dict[str, float]:
+        """Every term by name for a log: class_1 .. class_S, focal_1 .., dice_1 .."""
+        terms = {"class": self.classes, "focal": self.focal, "dice": self.dice}
+        return {f"{name}_{s}": value for name, term in terms.items() for s, value in enumerate(term.tolist(), start=1)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalizers:
+    """What the terms are divided by; averaged over ranks and accumulation so that they equal one large batch."""
+
+    num_masks: Tensor
+    """Present (image, class) pairs."""
+    class_weight: Tensor
+    """Sum of the weights in the cross entropy."""
+
+
+def present_classes(labels: Tensor, num_classes: int) -> Tensor:
+    """Which classes occur in each label map: (B, H, W) int64 -> (B, K) bool.
+
+    Raises:
+        UserError: a label that is neither a class nor 255.
+    """
+    flat = labels.flatten(1)
+    unknown = ((flat < 0) | (flat >= num_classes)) & (flat != IGNORE_INDEX)
+    if unknown.any():
+        values = flat[unknown].unique().tolist()
+        raise UserError(f"labels hold {values}: with {num_classes} classes they go from 0 to {num_classes - 1}, or 255")
+    bins = torch.zeros(len(labels), num_classes + 1, dtype=torch.bool, device=labels.device)
+    bins.scatter_(1, flat.clamp(max=num_classes), torch.ones_like(flat, dtype=torch.bool))
+    return bins[:, :num_classes]
+
+
+def normalizers(labels: Tensor, num_classes: int, *, config: LossConfig | None = None) -> Normalizers:
+    """The divisors of the criterion for labels (B, H, W) on one process."""
+    present = present_classes(labels, num_classes)
+    num_masks = present.sum()
+    weight = num_masks + (config or LossConfig()).no_object_weight * (present.numel() - num_masks)
+    return Normalizers(num_masks=num_masks.float(), class_weight=weight.float())
+
+
+def criterion(
+    output: SegOutput,
+    labels: Tensor,
+    *,
+    config: LossConfig | None = None,
+    divisors: Normalizers | None = None,
+) -> Losses:
+    """Losses of a model's output against labels.
+
+    Args:
+        output: of a model, with S supervised outputs.
+        labels: (B, H, W) int64 at the size of the images: 0..K-1, or 255 for ignored.
+        config: coefficients, and whether ignored pixels count as negatives.
+        divisors: averages over processes; by default those of this batch.
+
+    Raises:
+        UserError: labels of another size than the images, or values that are no class.
+    """
+    config = config or LossConfig()
+    num_classes = output.class_logits.shape[2]
+    expected = (output.class_logits.shape[1], *output.image_size)
+    if tuple(labels.shape) != expected:
+        raise UserError(f"labels of shape {tuple(labels.shape)} for images of {expected}: expected the same (B, H, W)")
+    present = present_classes(labels, num_classes)
+    divisors = divisors or normalizers(labels, num_classes, config=config)
+    classes = class_losses(output.class_logits, present, divisors.class_weight, config.no_object_weight)
+    pairs = present.nonzero()  # (M, 2): image, class
+    masks = output.mask_logits[:, pairs[:, 0], pairs[:, 1]].float()  # (S, M, h, w)
+    focal, dice = _MaskLosses.apply(masks, labels, pairs, output.padded_size, config.ignore_as_negative)
+    num_masks = divisors.num_masks.clamp(min=1)
+    return Losses(
+        classes=classes * config.class_coefficient,
+        focal=focal.sum(dim=1) / num_masks * config.focal_coefficient,
+        dice=dice.sum(dim=1) / num_masks * config.dice_coefficient,
+    )
+
+
+def class_losses(class_logits: Tensor, present: Tensor, total_weight: Tensor, no_object_weight: float) -> Tensor:
+    """Weighted cross entropy of every supervised output: (S, B, K, K + 1), present (B, K) -> (S,).
+
+    Query k should say class k where k is present, and "no object" (index K, its own weight) where it is not.
+    """
+    num_classes = present.shape[1]
+    queries = torch.arange(num_classes, device=present.device)
+    targets = torch.where(present, queries, num_classes).expand(class_logits.shape[:3])  # (S, B, K)
+    weights = torch.where(present, 1.0, no_object_weight)  # (B, K)
+    entropy = F.cross_entropy(class_logits.float().movedim(3, 1), targets, reduction="none")  # (S, B, K)
+    return (entropy * weights).sum(dim=(1, 2)) / total_weight
+
+
+class _MaskLosses(torch.autograd.Function):
+    """Focal and dice loss of every present mask at full resolution, in bounded memory.
+
+    With t in {0, 1}, z = logit where t else -logit, and q = sigmoid(-z), the probability of the wrong answer:
+
+        focal = mean over valid pixels of a q^2 softplus(-z),  a = alpha where t else 1 - alpha;
+        dice  = 1 - n / d,  n = 2 sum(p t) + 1,  d = sum p + sum t + 1,  over valid pixels, p = sigmoid(logit).
+
+    Both are linear in nothing but cheap to differentiate by hand, so the forward pass also takes the gradients back
+    through the upsampling and keeps them at the token grid: no full-resolution activation outlives its chunk.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, masks: Tensor, labels: Tensor, pairs: Tensor, padded_size: tuple[int, int], ignore_as_negative: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Mask logits (S, M, h, w), labels (B, H, W), pairs (M, 2) -> focal (S, M) and dice (S, M)."""
+        num_outputs, num_masks, grid_height, grid_width = masks.shape
+        _, height, width = labels.shape
+        rows = bilinear_matrix(grid_height, padded_size[0], masks.device)[:height]  # (H, h)
+        columns = bilinear_matrix(grid_width, padded_size[1], masks.device)[:width]  # (W, w)
+        focal, dice = masks.new_empty(num_outputs, num_masks), masks.new_empty(num_outputs, num_masks)
+        gradients = torch.empty_like(masks), torch.empty_like(masks)
+        budget = CHUNK_ELEMENTS if masks.device.type == "cpu" else CHUNK_ELEMENTS_GPU
+        step = max(1, budget // (height * width))
+        for start in range(0, num_masks, step):
+            part = slice(start, start + step)
+            image, target_class = pairs[part, 0], pairs[part, 1, None, None]
+            target = labels[image] == target_class  # (m, H, W)
+            valid = None if ignore_as_negative else labels[image] != IGNORE_INDEX
+            for output in range(num_outputs):
+                logits = rows @ masks[output, part] @ columns.T
+                values, slopes = _focal_and_dice(logits, target, valid)
+                focal[output, part], dice[output, part] = values
+                for gradient, slope in zip(gradients, slopes, strict=True):
+                    gradient[output, part] = rows.T @ slope @ columns
+        ctx.save_for_backward(*gradients)
+        return focal, dice
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, focal: Tensor, dice: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """Gradient of the mask logits (S, M, h, w) from those of the two losses (S, M)."""
+        focal_gradient, dice_gradient = ctx.saved_tensors
+        gradient = focal_gradient * focal[..., None, None] + dice_gradient * dice[..., None, None]
+        return gradient, None, None, None, None
+
+
+def _focal_and_dice(
+    logits: Tensor, target: Tensor, valid: Tensor | None
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Focal and dice of each mask (m,), and their slopes by the logits (m, H, W); all inputs (m, H, W)."""
+    signed = torch.where(target, logits, -logits)
+    wrong = torch.sigmoid(-signed)
+    entropy = F.softplus(-signed)
+    weight = torch.where(target, FOCAL_ALPHA, 1 - FOCAL_ALPHA) * wrong.square()
+    right = 1 - wrong
+    if valid is not None:
+        weight *= valid
+    count = logits[0].numel() if valid is None else valid.sum(dim=(1, 2), keepdim=True).clamp(min=1)
+    focal = (weight * entropy).sum(dim=(1, 2), keepdim=True) / count
+    focal_slope = weight.mul_(right.mul(entropy).mul_(2).add_(wrong)).div_(count)
+    focal_slope = torch.where(target, -focal_slope, focal_slope)
+
+    probability = torch.where(target, right, wrong)
+    spread = right.mul_(wrong)  # p (1 - p)
+    if valid is not None:
+        probability, target, spread = probability * valid, target & valid, spread.mul_(valid)
+    numerator = 2 * (probability * target).sum(dim=(1, 2), keepdim=True) + 1
+    denominator = probability.sum(dim=(1, 2), keepdim=True) + target.sum(dim=(1, 2), keepdim=True) + 1
+    dice = 1 - numerator / denominator
+    outside = numerator / denominator.square()
+    dice_slope = spread.mul_(torch.where(target, outside - 2 / denominator, outside))
+    return (focal.flatten(), dice.flatten()), (focal_slope, dice_slope)

@@ -1,0 +1,1 @@
+"""The network: backbone, attention to mask, the whole, and its file."""

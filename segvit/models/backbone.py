@@ -1,0 +1,265 @@
+"""A plain ViT of timm as a pyramid-free feature extractor: images in, raw block outputs as maps out.
+
+timm defines the parts and their names; this module runs them at any image size and taps the blocks that the head reads.
+One small adapter per family tells how tokens get their positions: absolute (VisionTransformer), rotary (Eva),
+relative bias (Beit).
+
+Letters: B batch, D width, H W image, p patch, h w token grid, N = h * w, P prefix tokens (class, registers).
+"""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import PatchEmbed
+from timm.models.beit import Beit
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from segvit.config import ModelConfig
+from segvit.errors import UserError
+
+PREFIX_TOKENS = ("cls_token", "dist_token", "reg_token")
+"""Names of timm's prefix tokens, in the order in which they precede the patches."""
+
+
+class Backbone(nn.Module):
+    """The blocks of a plain ViT up to the last tap, without final norm and classifier (PAPER section 1).
+
+    Args:
+        vit: a VisionTransformer, Eva or Beit of timm; its parts are taken over, with their names.
+        taps: blocks (from 0) whose outputs are returned, ascending.
+    """
+
+    def __init__(self, vit: nn.Module, *, taps: Sequence[int]) -> None:
+        super().__init__()
+        self.taps = tuple(taps)
+        self.embed_dim: int = vit.embed_dim
+        self.patch_size: int = vit.patch_embed.patch_size[0]
+        self.native_grid: tuple[int, int] = vit.patch_embed.grid_size
+        self.num_prefix_tokens: int = vit.num_prefix_tokens
+        self.no_embed_class: bool = getattr(vit, "no_embed_class", False)
+        self.patch_embed = vit.patch_embed
+        for name in PREFIX_TOKENS:
+            self.register_parameter(name, getattr(vit, name, None))
+        self.register_parameter("pos_embed", vit.pos_embed)
+        self.pos_drop = vit.pos_drop
+        self.norm_pre = getattr(vit, "norm_pre", nn.Identity())
+        self.blocks = nn.ModuleList(vit.blocks[: self.taps[-1] + 1])
+        self.rope = getattr(vit, "rope", None)
+        self.rope_mixed: bool = getattr(vit, "rope_mixed", False)
+        self.relative_bias_tables = _take_relative_bias(vit, self.blocks) if isinstance(vit, Beit) else None
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Feature maps of the tapped blocks.
+
+        Args:
+            images: (B, 3, H, W), normalised; H and W whole multiples of the patch.
+
+        Returns:
+            One (B, D, h, w) per tap, shallow first: raw block outputs, no norm.
+        """
+        tokens, grid = self.embed(images)
+        features = []
+        for index, (block, inputs) in enumerate(zip(self.blocks, self.block_inputs(grid), strict=True)):
+            tokens = block(tokens, **inputs)
+            if index in self.taps:
+                patches = tokens[:, self.num_prefix_tokens :]
+                features.append(patches.transpose(1, 2).unflatten(2, grid))
+        return features
+
+    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens (B, P + N, D) with absolute positions added, and their grid (h, w)."""
+        maps = self.patch_embed.proj(images)  # (B, D, h, w)
+        grid = (maps.shape[2], maps.shape[3])
+        patches = self.patch_embed.norm(maps.flatten(2).transpose(1, 2))  # (B, N, D)
+        prefixes = [getattr(self, name) for name in PREFIX_TOKENS if getattr(self, name) is not None]
+        prefix = torch.cat(prefixes, dim=1) if prefixes else None  # (1, P, D)
+        if self.pos_embed is not None:
+            num_embedded = 0 if self.no_embed_class else self.num_prefix_tokens
+            patches = patches + resize_tokens(self.pos_embed[:, num_embedded:], self.native_grid, grid)
+            if prefix is not None and num_embedded:
+                prefix = prefix + self.pos_embed[:, :num_embedded]
+        if prefix is not None:
+            patches = torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1)
+        return self.norm_pre(self.pos_drop(patches)), grid
+
+    def block_inputs(self, grid: tuple[int, int]) -> list[dict[str, Tensor]]:
+        """What each block takes besides its tokens at this grid: nothing, rotary angles, or a relative bias."""
+        if self.rope is not None:
+            rope = self.rope.get_embed(shape=list(grid))
+            return [{"rope": rope[index] if self.rope_mixed else rope} for index in range(len(self.blocks))]
+        if self.relative_bias_tables is not None:
+            tables = [relative_bias(table, self.native_grid, grid) for table in self.relative_bias_tables]
+            return [{"shared_rel_pos_bias": tables[index % len(tables)]} for index in range(len(self.blocks))]
+        return [{} for _ in self.blocks]
+
+
+def resize_tokens(tokens: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Resize learned tokens on a grid, bicubic without antialias: (1, h * w, D) on `old` -> (1, h' * w', D) on `new`."""
+    if old == new:
+        return tokens
+    maps = tokens.transpose(1, 2).unflatten(2, old).float()
+    maps = F.interpolate(maps, size=new, mode="bicubic", align_corners=False)
+    return maps.flatten(2).transpose(1, 2).to(tokens.dtype)
+
+
+def relative_bias(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """BEiT's relative position bias (1, heads, 1 + N, 1 + N) at grid `new` from a table learned at grid `old`.
+
+    The table holds one row per offset (dy, dx), ((2h - 1) * (2w - 1), heads), then three rows for the class token:
+    class to patch, patch to class, class to class. Offsets are resized bicubic without antialias.
+    """
+    offsets, special = table[:-3], table[-3:]
+    old_span, (height, width) = (2 * old[0] - 1, 2 * old[1] - 1), new
+    offsets = resize_tokens(offsets[None], old_span, (2 * height - 1, 2 * width - 1))[0]
+    y = torch.arange(height, device=table.device).repeat_interleave(width)  # (N,)
+    x = torch.arange(width, device=table.device).repeat(height)
+    index = (y[:, None] - y + height - 1) * (2 * width - 1) + (x[:, None] - x + width - 1)
+    patches = offsets[index]  # (N, N, heads)
+    num_patches = height * width
+    top = torch.cat([special[2].expand(1, 1, -1), special[0].expand(1, num_patches, -1)], dim=1)
+    left = special[1].expand(num_patches, 1, -1)
+    bias = torch.cat([top, torch.cat([left, patches], dim=1)], dim=0)
+    return bias.permute(2, 0, 1)[None]
+
+
+def _take_relative_bias(vit: Beit, blocks: nn.ModuleList) -> nn.ParameterList | None:
+    """Move BEiT's bias tables out of its attention, which knows one grid only; its blocks then take the bias as input."""
+    if vit.rel_pos_bias is not None:
+        return nn.ParameterList([vit.rel_pos_bias.relative_position_bias_table])
+    tables = [block.attn.relative_position_bias_table for block in blocks]
+    for block in blocks:
+        block.attn.relative_position_bias_table = None
+    return nn.ParameterList(tables) if tables[0] is not None else None
+
+
+def default_taps(depth: int) -> tuple[int, ...]:
+    """The paper's taps for 12 blocks (5, 7, 11) and 24 (7, 15, 23); thirds of the depth otherwise (PAPER section 1)."""
+    if depth == 12:
+        return (5, 7, 11)
+    return tuple(sorted({-(-depth * stage // 3) - 1 for stage in (1, 2, 3)}))
+
+
+def create_backbone(config: ModelConfig) -> tuple[Backbone, dict[str, Any]]:
+    """The backbone of a config, and timm's `pretrained_cfg` of it (mean, std, licence of the weights).
+
+    Raises:
+        UserError: an unknown or hierarchical backbone, an override that it does not take, or taps outside its blocks.
+    """
+    vit = _create_vit(config)
+    depth = len(vit.blocks)
+    taps = config.taps or default_taps(depth)
+    if list(taps) != sorted(set(taps)) or not all(0 <= tap < depth for tap in taps):
+        raise UserError(f"model.taps {taps}: give ascending block numbers from 0 to {depth - 1}, shallow first")
+    backbone = Backbone(vit, taps=taps)
+    if config.pretrained:
+        _load_pretrained(backbone, config)
+    return backbone, dict(vit.pretrained_cfg)
+
+
+def _create_vit(config: ModelConfig) -> nn.Module:
+    """timm's model of that name with the config's overrides, random weights, at the config's image size."""
+    _check_name(config.backbone)
+    patch = config.patch_size
+    overrides: dict[str, Any] = {"patch_size": patch, "embed_dim": config.embed_dim, "depth": config.depth}
+    overrides["num_heads"] = config.num_heads or (config.embed_dim and max(config.embed_dim // 64, 1))
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    if config.class_token is not None:
+        overrides["class_token"] = config.class_token
+        overrides["global_pool"] = "token" if config.class_token else "avg"
+    if config.drop_path:
+        overrides["drop_path_rate"] = config.drop_path
+    if patch is None:
+        patch = _patch_size(config.backbone)
+    side = -(-config.image_size // patch) * patch
+    try:
+        vit: nn.Module = timm.create_model(config.backbone, img_size=side, num_classes=0, **overrides)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise UserError(f"backbone {config.backbone!r} does not take {overrides}: {error}") from error
+    _check_plain(vit, config.backbone)
+    return vit
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that timm does not know, and say the nearest ones."""
+    if timm.is_model(name.split(".")[0].removeprefix("hf_hub:timm/")):
+        return
+    near = difflib.get_close_matches(name, timm.list_models("*vit*") + timm.list_models("*beit*"), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models('vit_*') lists them"
+    raise UserError(f"unknown backbone {name!r}: timm has no such model; {hint}")
+
+
+def _check_plain(vit: nn.Module, name: str) -> None:
+    """Refuse what is not a plain ViT of a family that the adapters above know."""
+    families = (VisionTransformer, Eva, Beit)
+    if isinstance(vit, families) and type(vit.patch_embed) is PatchEmbed:
+        return
+    raise UserError(
+        f"backbone {name!r} is not a plain ViT ({type(vit).__name__}): the head needs tokens on one grid at every "
+        "block; take one such as vit_base_patch16_384, deit3_base_patch16_384, vit_base_patch14_dinov2, "
+        "beitv2_base_patch16_224, eva02_base_patch14_224 or vit_base_patch16_dinov3"
+    )
+
+
+def _patch_size(name: str) -> int:
+    """The backbone's own patch size, read from a weightless copy."""
+    with torch.device("meta"):
+        vit = timm.create_model(name, num_classes=0)
+    _check_plain(vit, name)
+    return int(vit.patch_embed.patch_size[0])
+
+
+def _load_pretrained(backbone: Backbone, config: ModelConfig) -> None:
+    """Copy timm's weights into `backbone`: tokens that it lacks are dropped, positions resized to its grid.
+
+    Raises:
+        UserError: the weights cannot be had or do not fit.
+    """
+    try:
+        vit = timm.create_model(config.backbone, pretrained=True, num_classes=0)
+    except Exception as error:  # timm and the Hub raise many kinds: network, cache, missing weights
+        raise UserError(
+            f"no pretrained weights for {config.backbone!r}: {error}\n"
+            "They come from the Hugging Face Hub on first use; offline, copy them into its cache or start from random "
+            "weights with --model.pretrained false"
+        ) from error
+    donor = Backbone(vit, taps=backbone.taps)
+    state = donor.state_dict()
+    for name in PREFIX_TOKENS:
+        if getattr(backbone, name) is None:
+            state.pop(name, None)
+    if backbone.pos_embed is not None and donor.pos_embed is not None:
+        state["pos_embed"] = _fit_positions(donor, backbone)
+    _fit_relative_bias(state, donor, backbone)
+    try:
+        backbone.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"weights of {config.backbone!r} do not fit the model.* overrides: {error}") from error
+
+
+def _fit_positions(donor: Backbone, backbone: Backbone) -> Tensor:
+    """The donor's position embedding on the backbone's grid and prefix tokens, resized as timm does (with antialias)."""
+    embedded = 0 if donor.no_embed_class else donor.num_prefix_tokens
+    wanted = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
+    prefix, patches = donor.pos_embed[:, :embedded], donor.pos_embed[:, embedded:]
+    if donor.native_grid != backbone.native_grid:
+        patches = timm.layers.resample_abs_pos_embed(
+            patches, list(backbone.native_grid), list(donor.native_grid), num_prefix_tokens=0
+        )
+    return torch.cat([prefix[:, embedded - wanted :], patches], dim=1).detach()
+
+
+def _fit_relative_bias(state: dict[str, Tensor], donor: Backbone, backbone: Backbone) -> None:
+    """Resize BEiT's bias tables in `state` to the backbone's grid, as timm does."""
+    if donor.relative_bias_tables is None or donor.native_grid == backbone.native_grid:
+        return
+    height, width = backbone.native_grid
+    for index, table in enumerate(donor.relative_bias_tables):
+        shape = ((2 * height - 1) * (2 * width - 1) + 3, table.shape[1])
+        resized = timm.layers.resize_rel_pos_bias_table(table.detach(), backbone.native_grid, shape, donor.native_grid)
+        state[f"relative_bias_tables.{index}"] = resized

@@ -1,0 +1,157 @@
+"""The whole model: uint8 images in, class and mask logits out; normalisation and padding are inside.
+
+    model = segvit.create_model("vit_tiny_patch16_224", num_classes=11, image_size=256)
+    labels = model.predict(images)          # (B, 3, H, W) uint8 or float in 0..1 -> (B, H, W)
+
+Letters: B batch, K classes, H W image, S supervised outputs, p patch, h w token grid.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segvit.config import ModelConfig, Structure
+from segvit.data.spec import DatasetSpec
+from segvit.errors import UserError
+from segvit.inference.scores import label_map, scores
+from segvit.models.atm import ATMHead
+from segvit.models.backbone import create_backbone
+from segvit.models.output import SegOutput
+
+
+class SegViT(nn.Module):
+    """Semantic segmentation with a plain ViT and attention to mask.
+
+    Args:
+        config: what the network is.
+        num_classes: K.
+        spec: names and colours of the classes, carried along in the model's file.
+
+    Attributes:
+        mean, std: (3,) of R, G, B on the 0..1 scale; the backbone's own unless the config says otherwise.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ModelConfig, *, num_classes: int, spec: DatasetSpec | None = None) -> None:
+        super().__init__()
+        if num_classes < 1 or (spec is not None and spec.num_classes != num_classes):
+            raise UserError(f"num_classes {num_classes}: needs at least 1, and as many as the spec has names")
+        self.config = config
+        self.num_classes = num_classes
+        self.spec = spec
+        self.backbone, weights = create_backbone(config)
+        dim = config.head_dim or self.backbone.embed_dim // 2
+        num_heads = config.head_num_heads or max(dim // 32, 1)
+        if dim % num_heads:
+            raise UserError(
+                f"head width {dim} does not divide into {num_heads} heads: set model.head_num_heads to a divisor"
+            )
+        self.head = ATMHead(
+            in_dim=self.backbone.embed_dim,
+            num_stages=len(self.backbone.taps),
+            num_classes=num_classes,
+            dim=dim,
+            num_layers=config.head_num_layers,
+            num_heads=num_heads,
+            dropout=config.head_dropout,
+        )
+        self.register_buffer("mean", torch.tensor(config.mean or weights["mean"]))
+        self.register_buffer("std", torch.tensor(config.std or weights["std"]))
+
+    def forward(self, images: Tensor, deep: bool = True) -> SegOutput:
+        """Class and mask logits of images (B, 3, H, W) of any size, uint8 or float in 0..1.
+
+        Args:
+            images: R, G, B.
+            deep: give every supervised output; else only the prediction (S = 1).
+
+        Raises:
+            UserError: another shape than (B, 3, H, W).
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise UserError(f"images of shape {tuple(images.shape)}: expected (B, 3, H, W)")
+        image_size = (images.shape[2], images.shape[3])
+        images = self.pad(self.normalise(images))
+        padded_size = (images.shape[2], images.shape[3])
+        class_logits, mask_logits = self.head(self.backbone(images), deep=deep)
+        return SegOutput(class_logits, mask_logits, image_size, padded_size)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 or float in 0..1 (B, 3, H, W) -> zero mean, unit deviation, in the dtype of the weights."""
+        dtype = self.head.class_tokens.dtype
+        images = images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
+        return (images - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def pad(self, images: Tensor) -> Tensor:
+        """Zeros on the right and at the bottom up to whole patches: normalised images (B, 3, H, W)."""
+        patch = self.backbone.patch_size
+        return F.pad(images, (0, -images.shape[3] % patch, 0, -images.shape[2] % patch))
+
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> Tensor:
+        """Semantic scores (B, K, H, W) of images (B, 3, H, W), in evaluation mode."""
+        with evaluating(self):
+            return scores(self(images, deep=False))
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Class of every pixel (B, H, W) int64 of images (B, 3, H, W), in evaluation mode."""
+        with evaluating(self):
+            return label_map(self(images, deep=False))
+
+    def save(self, path: str | Path) -> None:
+        """Write weights, config, class names and palette as one safetensors file; see `segvit.load_model`."""
+        from segvit.models.weights import save_model
+
+        save_model(self, path)
+
+
+def create_model(
+    backbone: str,
+    *,
+    num_classes: int,
+    structure: Structure = "plain",
+    image_size: int = 512,
+    pretrained: bool = False,
+    config: ModelConfig | None = None,
+) -> SegViT:
+    """A SegViT on a plain ViT of timm.
+
+    Args:
+        backbone: timm's name, such as `vit_base_patch16_384`.
+        num_classes: K.
+        structure: see `ModelConfig`.
+        image_size: side of the training crop in pixels.
+        pretrained: start the backbone from timm's weights.
+        config: further settings; the arguments before it override its fields.
+
+    Raises:
+        UserError: an unknown or hierarchical backbone, or settings that do not fit together.
+    """
+    from dataclasses import replace
+
+    config = replace(
+        config or ModelConfig(),
+        backbone=backbone,
+        structure=structure,
+        image_size=image_size,
+        pretrained=pretrained,
+    )
+    return SegViT(config, num_classes=num_classes)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block, the former mode after it."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -1,0 +1,98 @@
+"""Parity with tensors that were computed once by the paper's authors' implementation."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from segvit.config import LossConfig, ModelConfig
+from segvit.losses import criterion
+from segvit.models.segvit import SegViT
+from tests.reference_keys import convert
+
+TOLERANCE = 1e-5
+"""Largest difference over the largest value of a tensor; correct code stays under 2e-6."""
+
+
+def assert_close(ours: torch.Tensor, golden: torch.Tensor, name: str) -> None:
+    assert ours.shape == golden.shape, name
+    difference = (ours - golden).abs().max() / golden.abs().max()
+    assert difference <= TOLERANCE, f"{name}: {difference:.2e}"
+
+
+class Golden:
+    """One reference run: a model with its weights, and the tensors it should give."""
+
+    def __init__(self, folder: Path) -> None:
+        self.info = json.loads((folder / "info.json").read_text())
+        self.tensors = load_file(folder / "tensors.safetensors")
+        info = self.info
+        config = ModelConfig(
+            backbone="vit_base_patch16_384",
+            image_size=info["img"],
+            class_token=False,
+            embed_dim=info["dim"],
+            depth=info["depth"],
+            num_heads=info["heads"],
+            taps=tuple(info["outs"]),
+            head_dim=info["hdim"],
+            head_num_heads=info["hheads"],
+            head_num_layers=info["nlayers"],
+            head_dropout=0.0,
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+        )
+        self.model = SegViT(config, num_classes=info["ncls"])
+        state = torch.load(folder / "checkpoint.pth", map_location="cpu", weights_only=True)["state_dict"]
+        missing, unexpected = self.model.load_state_dict(convert(state), strict=False)
+        assert set(missing) == {"mean", "std"} and not unexpected
+        self.output = self.model(self.tensors["image"])
+
+
+@pytest.fixture(params=["atm", "atm_sparse"])
+def golden(request: pytest.FixtureRequest, shared_golden: Path) -> Golden:
+    return Golden(shared_golden / request.param)
+
+
+def test_features(golden: Golden) -> None:
+    features = golden.model.backbone(golden.tensors["image"])
+    assert len(features) == 3
+    for index, feature in enumerate(features):
+        assert_close(feature, golden.tensors[f"feature_{index}"], f"feature {index}")
+
+
+def test_logits_of_every_stage(golden: Golden) -> None:
+    for stage, name in enumerate(["aux0", "aux1", "pred"]):
+        assert_close(golden.output.class_logits[stage], golden.tensors[f"{name}_logits"], f"{name} class logits")
+        masks = golden.output.mask_logits[stage]
+        if name == "pred":
+            size = golden.output.image_size
+            masks = torch.nn.functional.interpolate(masks, size=size, mode="bilinear", align_corners=False)
+        assert_close(masks, golden.tensors[f"{name}_masks"], f"{name} mask logits")
+
+
+def test_scores(golden: Golden) -> None:
+    assert_close(golden.model.scores(golden.tensors["image"]), golden.tensors["semseg"], "scores")
+
+
+def test_losses(golden: Golden) -> None:
+    losses = criterion(golden.output, golden.tensors["label"], config=LossConfig(ignore_as_negative=True))
+    for ours, theirs in (("classes", "ce"), ("focal", "mask"), ("dice", "dice")):
+        for stage, suffix in enumerate(["_0", "_1", ""]):
+            expected = torch.tensor(golden.info["losses"][f"loss_{theirs}{suffix}"])
+            assert_close(getattr(losses, ours)[stage], expected, f"{ours} {stage}")
+    assert_close(losses.total, torch.tensor(golden.info["total_loss"]), "total")
+
+
+def test_gradients(golden: Golden) -> None:
+    losses = criterion(golden.output, golden.tensors["label"], config=LossConfig(ignore_as_negative=True))
+    losses.total.backward()
+    gradients = {name: parameter.grad for name, parameter in golden.model.named_parameters()}
+    expected = {key.removeprefix("grad."): value for key, value in golden.tensors.items() if key.startswith("grad.")}
+    assert len(expected) == 4
+    for name, value in convert(expected).items():
+        gradient = gradients[name]
+        assert gradient is not None
+        assert_close(gradient, value, f"gradient of {name}")
