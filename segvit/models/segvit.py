@@ -8,13 +8,14 @@ Letters: B batch, K classes, H W image, S supervised outputs, p patch, h w token
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segvit.config import ModelConfig, Structure
+from segvit.config import EvalConfig, ModelConfig, Structure
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.inference.scores import label_map, scores
@@ -30,6 +31,7 @@ class SegViT(nn.Module):
         config: what the network is.
         num_classes: K.
         spec: names and colours of the classes, carried along in the model's file.
+        protocol: how images are cut for this model, in evaluation and prediction; carried along too.
 
     Attributes:
         mean, std: (3,) of R, G, B on the 0..1 scale; the backbone's own unless the config says otherwise.
@@ -38,13 +40,21 @@ class SegViT(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: ModelConfig, *, num_classes: int, spec: DatasetSpec | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        num_classes: int,
+        spec: DatasetSpec | None = None,
+        protocol: EvalConfig | None = None,
+    ) -> None:
         super().__init__()
         if num_classes < 1 or (spec is not None and spec.num_classes != num_classes):
             raise UserError(f"num_classes {num_classes}: needs at least 1, and as many as the spec has names")
         self.config = config
         self.num_classes = num_classes
         self.spec = spec
+        self.protocol = protocol or EvalConfig()
         self.backbone, weights = create_backbone(config)
         dim = config.head_dim or self.backbone.embed_dim // 2
         num_heads = config.head_num_heads or max(dim // 32, 1)
@@ -134,8 +144,6 @@ def create_model(
     Raises:
         UserError: an unknown or hierarchical backbone, or settings that do not fit together.
     """
-    from dataclasses import replace
-
     config = replace(
         config or ModelConfig(),
         backbone=backbone,

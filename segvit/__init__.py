@@ -1,0 +1,102 @@
+"""Semantic segmentation with plain Vision Transformers: SegViT, training, evaluation, prediction.
+
+    import segvit
+    model = segvit.load_model("best.safetensors")
+    segvit.predict(model, "photo.jpg").overlay().save("seen.png")
+
+Names are resolved on first use, so that `import segvit` and `segvit --help` load no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segvit.config import (
+        AugmentConfig,
+        DataConfig,
+        EvalConfig,
+        LossConfig,
+        ModelConfig,
+        OptimConfig,
+        TrainConfig,
+    )
+    from segvit.data.dataset import open_dataset
+    from segvit.data.spec import DatasetSpec, load_spec
+    from segvit.engine.evaluate import EvalResult, evaluate
+    from segvit.engine.predict import Prediction, predict
+    from segvit.engine.train import Run, train
+    from segvit.errors import UserError
+    from segvit.inference.scores import label_map, scores
+    from segvit.losses import Losses, criterion
+    from segvit.metrics import ConfusionMatrix, Metrics
+    from segvit.models.output import SegOutput
+    from segvit.models.segvit import SegViT, create_model
+    from segvit.models.weights import load_model
+
+_HOMES = {
+    "segvit.config": (
+        "AugmentConfig",
+        "DataConfig",
+        "EvalConfig",
+        "LossConfig",
+        "ModelConfig",
+        "OptimConfig",
+        "TrainConfig",
+    ),
+    "segvit.data.dataset": ("open_dataset",),
+    "segvit.data.spec": ("DatasetSpec", "load_spec"),
+    "segvit.engine.evaluate": ("EvalResult", "evaluate"),
+    "segvit.engine.predict": ("Prediction", "predict"),
+    "segvit.engine.train": ("Run", "train"),
+    "segvit.errors": ("UserError",),
+    "segvit.inference.scores": ("label_map", "scores"),
+    "segvit.losses": ("Losses", "criterion"),
+    "segvit.metrics": ("ConfusionMatrix", "Metrics"),
+    "segvit.models.output": ("SegOutput",),
+    "segvit.models.segvit": ("SegViT", "create_model"),
+    "segvit.models.weights": ("load_model",),
+}
+
+__all__ = [  # noqa: PLE0604 - the names are strings
+    "AugmentConfig",
+    "ConfusionMatrix",
+    "DataConfig",
+    "DatasetSpec",
+    "EvalConfig",
+    "EvalResult",
+    "LossConfig",
+    "Losses",
+    "Metrics",
+    "ModelConfig",
+    "OptimConfig",
+    "Prediction",
+    "Run",
+    "SegOutput",
+    "SegViT",
+    "TrainConfig",
+    "UserError",
+    "create_model",
+    "criterion",
+    "evaluate",
+    "label_map",
+    "load_model",
+    "load_spec",
+    "open_dataset",
+    "predict",
+    "scores",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module of a public name when the name is first used."""
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(home), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'segvit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

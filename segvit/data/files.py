@@ -1,0 +1,234 @@
+"""Image and label files on disk: which belong together, and what is in one.
+
+Pairs share a name: their path below the two folders without suffix, or, for globs, what the `*` match.
+Images may be of any kind Pillow opens; label maps hold one whole number per pixel, in one channel.
+"""
+
+import os
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageOps
+
+from segvit.data.spec import Split
+from segvit.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+"""Pillow's modes of one wide channel ("I" is how older versions open 16-bit PNGs)."""
+TURNED = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+
+
+class Pair(NamedTuple):
+    """An image and its label map."""
+
+    name: str
+    """What both share: their relative path without suffix."""
+    image: Path
+    labels: Path
+
+
+def find_pairs(root: Path, split: Split, *, what: str, options: tuple[str, str]) -> list[Pair]:
+    """The pairs of a split, sorted by name.
+
+    Args:
+        root: what the split's folders are relative to (absolute ones stay as they are).
+        split: folders or globs, and optionally the list of names to use.
+        what: how error texts call the split, such as "dataset 'camvid', split 'train'".
+        options: the settings that hold the image and the label folder, named in error texts.
+
+    Raises:
+        UserError: a folder is missing or empty, a name occurs twice, or an image or label map has no partner.
+    """
+    images = _find(root, split.images, IMAGE_SUFFIXES, f"{what}: images ({options[0]})")
+    labels = _find(root, split.labels, LABEL_SUFFIXES, f"{what}: label maps ({options[1]})")
+    if split.list is None:
+        names: Sequence[str] = sorted(images.keys() | labels.keys())
+        remedy = (
+            "every image needs one label map whose path is the same but for the suffix: move or delete the others; "
+            f"where the names differ by an ending, give globs, such as {options[0]} 'photos/*.jpg' and "
+            f"{options[1]} 'masks/*_mask.png'"
+        )
+    else:
+        names = _read_list(root / split.list, what)
+        remedy = f"they are named in {root / split.list}: add the files, or take the names out of the list"
+    orphans = (
+        ([name for name in names if name not in labels], "images have no label map", "label maps", split.labels),
+        ([name for name in names if name not in images], "label maps have no image", "images", split.images),
+    )
+    for missing, text, kind, folder in orphans:
+        if missing:
+            if split.list is not None:
+                text = f"names have no file among the {kind}"
+            raise UserError(f"{what}: {len(missing)} {text} in {root / folder} ({first(missing)}); {remedy}")
+    return [Pair(name, images[name], labels[name]) for name in names]
+
+
+def read_image(path: Path) -> Image.Image:
+    """The image in `path` as 8-bit RGB, turned as its EXIF orientation says.
+
+    16-bit grey is scaled from 0..65535 to 0..255; transparency is shown over white, as a viewer would; palette, grey,
+    CMYK and other colour spaces are converted; of several frames the first is taken.
+
+    Raises:
+        UserError: no such file, no image, damaged or cut short, or floating-point pixels.
+    """
+    with _reading(path, "an image"), Image.open(path) as opened:
+        opened.load()
+        image = ImageOps.exif_transpose(opened)
+        if image.mode in SIXTEEN_BIT:
+            wide = np.asarray(image).astype(np.int64)
+            if wide.min() < 0 or wide.max() > 65_535:
+                raise UserError(f"{path}: pixels reach {wide.min()}..{wide.max()}; save the image with 8 or 16 bits")
+            return Image.fromarray(((wide * 255 + 32_767) // 65_535).astype(np.uint8)).convert("RGB")
+        if image.mode == "F":
+            raise UserError(f"{path}: pixels are floating-point numbers; save the image with 8 or 16 bits per channel")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return image.convert("RGB")
+
+
+def read_labels(path: Path) -> npt.NDArray[Any]:
+    """The raw values (H, W) in a label file, of its own integer type: 8 bits, 16 bits, or palette indices.
+
+    A 1-bit file holds 0 and 1. An EXIF orientation is applied, as for images.
+
+    Raises:
+        UserError: no such file, no image, damaged or cut short, or more than one channel (a coloured mask).
+    """
+    with _reading(path, "a label map"), Image.open(path) as opened:
+        opened.load()
+        labels = ImageOps.exif_transpose(opened)
+        if labels.mode == "1":
+            return np.asarray(labels).astype(np.uint8)
+        if labels.mode in ("L", "P", *SIXTEEN_BIT):
+            return np.asarray(labels)
+        channels = labels.getbands()
+        if len(channels) == 1:
+            raise UserError(f"{path}: pixels are floating-point numbers; a label map holds whole numbers: save it so")
+        raise UserError(f"{path}: {_explain_channels(np.asarray(labels), channels)}")
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image as displayed, from its header alone.
+
+    Raises:
+        UserError: no such file, or no image.
+    """
+    with _reading(path, "an image"), Image.open(path) as opened:
+        width, height = opened.size
+        turned = opened.getexif().get(ExifTags.Base.Orientation) in TURNED
+    return (width, height) if turned else (height, width)
+
+
+def first(items: Sequence[Any], count: int = 3) -> str:
+    """The first few of `items` as text."""
+    return ", ".join(str(item) for item in items[:count]) + (", ..." if len(items) > count else "")
+
+
+def _explain_channels(pixels: npt.NDArray[Any], channels: Sequence[str]) -> str:
+    """Why a label map of several channels is refused, and how to mend it."""
+    found = f"the label map has {len(channels)} channels ({', '.join(channels)}), but one number per pixel is needed; "
+    color = pixels[..., :3]
+    if color.shape[-1] == 3 and (color == color[..., :1]).all():
+        return found + (
+            "its colour channels are equal, so nothing is lost by saving one of them: in Python, "
+            "`from PIL import Image; Image.open(FILE).getchannel(0).save(FILE)`"
+        )
+    return found + (
+        "it looks like a mask painted in colours: save class numbers instead, as a grey or palette PNG "
+        "(colours as labels are not read yet)"
+    )
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever Pillow raises on a bad file into a UserError that names the file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: {error}; cut or shrink the picture first") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise UserError(f"{path}: cannot be read as {what} ({error}); mend it, fetch it again or remove it") from error
+
+
+def _find(root: Path, pattern: str, suffixes: Sequence[str], what: str) -> dict[str, Path]:
+    """Files by name, under a folder or matching a glob with `*`, `**` and `?`."""
+    parts = Path(pattern).parts
+    fixed = next((i for i, part in enumerate(parts) if "*" in part or "?" in part), len(parts))
+    folder = root.joinpath(*parts[:fixed])
+    if not folder.is_dir():
+        raise UserError(f"{what}: no folder {folder}{_describe(root, Path(*parts[:fixed]))}")
+    matcher = _glob("/".join(parts[fixed:]) or "**/*")
+    found: dict[str, Path] = {}
+    others = []
+    for path in _walk(folder):
+        match = matcher.fullmatch(path.relative_to(folder).as_posix())
+        if match is None:
+            continue
+        if path.suffix.lower() not in suffixes:
+            others.append(path.name)
+            continue
+        name = _stem("/".join(group.strip("/") for group in match.groups() if group.strip("/")))
+        if name in found:
+            raise UserError(f"{what}: {found[name]} and {path} have the same name {name!r}; keep one of them")
+        found[name] = path
+    if not found:
+        seen = f"; it holds {len(others)} other files ({first(others)})" if others else ""
+        raise UserError(f"{what}: no file of type {', '.join(suffixes)} in {root / pattern}{seen}")
+    return found
+
+
+def _glob(pattern: str) -> re.Pattern[str]:
+    """A regular expression whose groups are the wildcards of `pattern`."""
+    wild = {"**/": "((?:.*/)?)", "*": "([^/]*)", "?": "([^/])"}
+    return re.compile("".join(wild.get(piece) or re.escape(piece) for piece in re.split(r"(\*\*/|\*|\?)", pattern)))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Files under `folder`, sorted, but for hidden ones (.DS_Store, ._photo.jpg, .ipynb_checkpoints)."""
+    for base, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(base, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _stem(name: str) -> str:
+    """`name` without the suffix of a readable file; other dots stay."""
+    return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def _read_list(path: Path, what: str) -> list[str]:
+    """The names in a text file, one a line, with or without a suffix."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{what}: cannot read the list of names {path} ({error})") from error
+    names = list(dict.fromkeys(_stem(line.strip()) for line in lines if line.strip()))
+    if not names:
+        raise UserError(f"{what}: the list of names {path} is empty")
+    return names
+
+
+def _describe(root: Path, wanted: Path) -> str:
+    """What `root` holds instead of the folder `wanted`, and whether it lies one level deeper."""
+    if wanted.is_absolute():
+        return ""
+    if not root.is_dir():
+        return f": {root} does not exist"
+    entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    if deeper := [entry for entry in entries if (entry / wanted).is_dir()]:
+        return f"; it is under {deeper[0]}: give that as the root"
+    return f"; {root} should hold {wanted}, but holds {first([e.name for e in entries], 8) or 'nothing'}"

@@ -1,0 +1,286 @@
+"""Training augmentation (PAPER section 5), as pure functions of tensors and a random generator.
+
+In order: resize keeping the ratio, random crop, horizontal flip, photometric distortion, pad; the model normalises.
+Nothing is computed outside the crop: it is chosen on the label map first, and `resize` fills that window only.
+
+Letters: H, W size of the image, h, w size after the resize, c side of the crop.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from segvit.config import AugmentConfig
+from segvit.data.spec import IGNORE_INDEX
+from segvit.errors import UserError
+
+CROP_TRIES = 10
+"""Windows drawn before the last is taken as it is (PAPER section 5)."""
+
+
+class Window(NamedTuple):
+    """A rectangle of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class TrainTransform:
+    """The paper's augmentation of one pair, all of its randomness from the generator given."""
+
+    def __init__(self, crop: int, augment: AugmentConfig, fill: Sequence[int]) -> None:
+        """Set the recipe.
+
+        Args:
+            crop: side c of the result in pixels.
+            augment: sizes, probabilities and ranges.
+            fill: red, green, blue in 0..255 of the padding: the model's mean, which is 0 once normalised.
+
+        Raises:
+            UserError: a setting out of its range.
+        """
+        _check(augment)
+        assert len(fill) == 3
+        self.crop = crop
+        self.augment = augment
+        self.fill = torch.tensor(fill, dtype=torch.uint8).view(3, 1, 1)
+
+    def __call__(
+        self, image: torch.Tensor, labels: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image uint8 (3, H, W) and labels int64 (H, W) to (3, c, c) and (c, c)."""
+        augment = self.augment
+        image, labels = image.as_subclass(torch.Tensor), labels.as_subclass(torch.Tensor)  # plain ones are faster
+        height, width = labels.shape
+        long, short = augment.resize_long, augment.resize_short
+        if long is not None and short is None:
+            short = self.crop
+        ratio = _uniform(generator, *augment.scale)
+        size = fit_size(height, width, long=long, short=short, ratio=ratio)
+        window = random_crop(
+            labels, size=size, crop=self.crop, max_class_share=augment.max_class_share, generator=generator
+        )
+        image, labels = resize(image, size, window), resize_labels(labels, size, window)
+        image, labels = flip(image, labels, probability=augment.flip, generator=generator)
+        image = photometric(
+            image,
+            brightness=augment.brightness,
+            contrast=augment.contrast,
+            saturation=augment.saturation,
+            hue=augment.hue,
+            generator=generator,
+        )
+        return pad_to(image, labels, size=self.crop, fill=self.fill)
+
+
+def fit_size(
+    height: int, width: int, *, long: float | None, short: float | None, ratio: float = 1.0
+) -> tuple[int, int]:
+    """Height and width, keeping the aspect, so that the longer side is within long * ratio and the shorter within
+    short * ratio, one of them exactly; a None sets no bound, and without any bound the native size is times ratio."""
+    bounds = []
+    if long is not None:
+        bounds.append(long / max(height, width))
+    if short is not None:
+        bounds.append(short / min(height, width))
+    factor = min(bounds, default=1.0) * ratio
+    return max(round(height * factor), 1), max(round(width * factor), 1)
+
+
+def resize(image: torch.Tensor, size: tuple[int, int], window: Window | None = None) -> torch.Tensor:
+    """Bilinear (half-pixel centres, no antialias), uint8 (C, H, W) -> (C, h, w), or the part of it in `window`.
+
+    A window holds bit for bit what the whole would hold there, at the price of the window alone.
+    """
+    window = window or Window(0, 0, *size)
+    if size == tuple(image.shape[-2:]):
+        return image[:, window.top : window.top + window.height, window.left : window.left + window.width]
+    row, next_row, row_share = _taps(image.shape[-2], size[0], window.top, window.height)
+    column, next_column, column_share = _taps(image.shape[-1], size[1], window.left, window.width)
+    low, high = int(column[0]), int(next_column[-1]) + 1
+    part = image[:, int(row[0]) : int(next_row[-1]) + 1, low:high].float()
+    row, next_row = row - row[0], next_row - row[0]
+    column, next_column = column - low, next_column - low
+    rows = torch.lerp(part.index_select(1, row), part.index_select(1, next_row), row_share[:, None])
+    result = torch.lerp(rows.index_select(2, column), rows.index_select(2, next_column), column_share)
+    return result.round_().to(torch.uint8)
+
+
+def resize_labels(labels: torch.Tensor, size: tuple[int, int], window: Window | None = None) -> torch.Tensor:
+    """Nearest pixel by centres, aligned with `resize`: (H, W) -> (h, w), or the part of it in `window`."""
+    window = window or Window(0, 0, *size)
+    rows = _nearest(labels.shape[0], size[0], window.top, window.height)
+    columns = _nearest(labels.shape[1], size[1], window.left, window.width)
+    return labels.index_select(0, rows).index_select(1, columns)
+
+
+def random_crop(
+    labels: torch.Tensor, *, size: tuple[int, int], crop: int, max_class_share: float, generator: torch.Generator
+) -> Window:
+    """A random window of the resized label map, at most crop x crop.
+
+    Drawn again, 10 times in all, until it shows more than one class and none exceeds `max_class_share` of its labelled
+    pixels; the last is taken as it is. A share of 1 takes the first.
+
+    Args:
+        labels: (H, W), before the resize.
+        size: height and width (h, w) after it.
+        crop: side c of the window.
+        max_class_share: 0..1.
+        generator: source of randomness.
+    """
+    height, width = min(crop, size[0]), min(crop, size[1])
+    for _ in range(CROP_TRIES):
+        top = int(torch.randint(size[0] - height + 1, (), generator=generator))
+        left = int(torch.randint(size[1] - width + 1, (), generator=generator))
+        window = Window(top, left, height, width)
+        if max_class_share >= 1:
+            break
+        counts = torch.bincount(resize_labels(labels, size, window).flatten(), minlength=IGNORE_INDEX + 1)
+        counts[IGNORE_INDEX] = 0
+        total, largest = int(counts.sum()), int(counts.max())
+        if largest < total and largest <= max_class_share * total:
+            break
+    return window
+
+
+def flip(
+    image: torch.Tensor, labels: torch.Tensor, *, probability: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mirror left and right with that probability: (3, h, w) and (h, w)."""
+    if _chance(generator, probability):
+        return image.flip(-1), labels.flip(-1)
+    return image, labels
+
+
+def photometric(
+    image: torch.Tensor,
+    *,
+    brightness: float,
+    contrast: float,
+    saturation: float,
+    hue: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Distort the colours of uint8 (3, h, w); each part comes with probability 0.5, and never at a range of 0.
+
+    Brightness adds, contrast multiplies; contrast comes before or after saturation and hue, at random. Saturation and
+    hue are those of the HSV cone. Values are cut to 0..255 after each part, and rounded once, at the end.
+
+    Args:
+        image: colours in 0..255.
+        brightness: largest shift, of 255.
+        contrast: the factor is drawn from 1 - contrast .. 1 + contrast.
+        saturation: likewise.
+        hue: largest shift, of 180 (so twice as many degrees).
+        generator: source of randomness.
+    """
+    shift = _maybe(generator, -brightness, brightness, neutral=0.0)
+    gain = _maybe(generator, 1 - contrast, 1 + contrast, neutral=1.0)
+    contrast_first = _chance(generator, 0.5)
+    saturation_gain = _maybe(generator, 1 - saturation, 1 + saturation, neutral=1.0)
+    turn = _maybe(generator, -hue, hue, neutral=0.0)
+    if (shift, gain, saturation_gain, turn) == (0.0, 1.0, 1.0, 0.0):
+        return image
+    colors = image.float()
+    if shift != 0:
+        colors = colors.add_(shift).clamp_(0, 255)
+    if gain != 1 and contrast_first:
+        colors = colors.mul_(gain).clamp_(0, 255)
+    if saturation_gain != 1:
+        colors = saturate(colors, saturation_gain)
+    if turn != 0:
+        colors = turn_hue(colors, turn / 180)
+    if gain != 1 and not contrast_first:
+        colors = colors.mul_(gain).clamp_(0, 255)
+    return colors.round_().to(torch.uint8)
+
+
+def saturate(colors: torch.Tensor, factor: float) -> torch.Tensor:
+    """Multiply the HSV saturation, at most to 1, hue and value kept: float (3, h, w) in 0..255."""
+    value = colors.amax(dim=0, keepdim=True)
+    chroma = value - colors.amin(dim=0, keepdim=True)
+    # each channel lies value * saturation * f(hue) below the value, so that gap scales with the saturation
+    factors = (value / chroma.clamp_(min=1e-6)).clamp_(max=factor)
+    return value - (value - colors) * factors
+
+
+def turn_hue(colors: torch.Tensor, turns: float) -> torch.Tensor:
+    """Shift the HSV hue by a share of the full circle, saturation and value kept: float (3, h, w) in 0..255."""
+    red, green, blue = colors
+    value, low = colors.amax(dim=0), colors.amin(dim=0)
+    chroma = value - low
+    safe = chroma.clamp(min=1e-6)
+    # sixths of the circle, counted from the channel that is the largest
+    sixth = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
+    )
+    offsets = torch.tensor([5.0, 3.0, 1.0]).view(3, 1, 1)
+    position = (sixth + (offsets + 6 * turns)).remainder_(6)  # (3, h, w)
+    gap = torch.minimum(position, 4 - position).clamp_(0, 1)
+    return value - chroma * gap
+
+
+def pad_to(
+    image: torch.Tensor, labels: torch.Tensor, *, size: int, fill: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Extend right and bottom to size x size: the image with `fill` (3, 1, 1), the labels with `IGNORE_INDEX`."""
+    height, width = labels.shape
+    if (height, width) == (size, size):
+        return image.contiguous(), labels.contiguous()
+    padded = fill.expand(3, size, size).clone()
+    padded[:, :height, :width] = image
+    padded_labels = labels.new_full((size, size), IGNORE_INDEX)
+    padded_labels[:height, :width] = labels
+    return padded, padded_labels
+
+
+def _taps(source: int, target: int, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """For the target pixels start .. start + length - 1: the two source pixels of each, and the share of the second."""
+    center = ((torch.arange(start, start + length) + 0.5) * (source / target) - 0.5).clamp_(0, source - 1)
+    index = center.long()
+    return index, (index + 1).clamp_(max=source - 1), center - index
+
+
+def _nearest(source: int, target: int, start: int, length: int) -> torch.Tensor:
+    """The source pixel that holds the centre of each target pixel start .. start + length - 1."""
+    # in whole numbers: the floor of (i + 1/2) * source / target, free of rounding
+    return (torch.arange(start, start + length) * 2 + 1) * source // (2 * target)
+
+
+def _uniform(generator: torch.Generator, low: float, high: float) -> float:
+    return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def _chance(generator: torch.Generator, probability: float) -> bool:
+    return float(torch.rand((), generator=generator)) < probability
+
+
+def _maybe(generator: torch.Generator, low: float, high: float, *, neutral: float) -> float:
+    """A uniform number with probability 0.5, else `neutral`; an empty range is always `neutral`."""
+    value = _uniform(generator, low, high)  # drawn in any case, so that one part does not move the others' luck
+    return value if _chance(generator, 0.5) and low < high else neutral
+
+
+def _check(augment: AugmentConfig) -> None:
+    """Refuse settings out of their range."""
+    low, high = augment.scale
+    rules = {
+        "scale": (0 < low <= high, "two numbers, 0 < smallest <= largest"),
+        "max_class_share": (augment.max_class_share > 0, "above 0; 1 takes any crop"),
+        "flip": (0 <= augment.flip <= 1, "a probability in 0..1"),
+        "brightness": (0 <= augment.brightness <= 255, "in 0..255"),
+        "contrast": (0 <= augment.contrast <= 1, "in 0..1"),
+        "saturation": (0 <= augment.saturation <= 1, "in 0..1"),
+        "hue": (0 <= augment.hue <= 90, "in 0..90"),
+        "resize_long": (augment.resize_long is None or augment.resize_long > 0, "pixels above 0"),
+        "resize_short": (augment.resize_short is None or augment.resize_short > 0, "pixels above 0"),
+    }
+    for key, (good, needed) in rules.items():
+        if not good:
+            raise UserError(f"augment.{key} is {getattr(augment, key)}; needed: {needed}")

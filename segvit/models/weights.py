@@ -1,0 +1,119 @@
+"""A model in one safetensors file: weights, and in its header the config, class names, palette and test protocol.
+
+    model.save("model.safetensors")
+    model = segvit.load_model("model.safetensors")
+
+Nothing is ever unpickled.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from segvit.config import EvalConfig, ModelConfig
+from segvit.data.spec import DatasetSpec
+from segvit.errors import UserError
+from segvit.models.segvit import SegViT
+
+T = TypeVar("T", ModelConfig, EvalConfig)
+
+HEADER_KEY = "segvit"
+"""Key of our JSON in the file's header."""
+
+
+def save_model(model: SegViT, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
+    """Write a model to one file, whole or not at all.
+
+    Args:
+        model: what to write.
+        path: of the file; its folder is made where missing.
+        extra: plain values for the header, such as the metrics and the config of the run.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {
+        "version": version("segvit"),
+        "model": asdict(model.config),
+        "num_classes": model.num_classes,
+        "protocol": asdict(model.protocol),
+        "spec": model.spec.to_dict() if model.spec else None,
+        **(extra or {}),
+    }
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    aside = path.with_name(path.name + ".partial")
+    save_file(state, aside, metadata={HEADER_KEY: json.dumps(header, default=str)})
+    os.replace(aside, path)
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """What `save_model` wrote beside the weights.
+
+    Raises:
+        UserError: no such file, not a safetensors file, or not one of segvit's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no model file {path}: give a .safetensors file written by segvit")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); was it cut short or is it another format?") from error
+    if HEADER_KEY not in metadata:
+        raise UserError(f"{path}: a safetensors file, but not written by segvit (no {HEADER_KEY!r} in its header)")
+    header: dict[str, Any] = json.loads(metadata[HEADER_KEY])
+    return header
+
+
+def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> SegViT:
+    """The model in a file, in evaluation mode.
+
+    Raises:
+        UserError: see `read_header`; or tensors are missing, unexpected or mis-shaped: all are listed.
+    """
+    header = read_header(path)
+    config = replace(settings_from_header(ModelConfig, header["model"], path), pretrained=False)
+    spec = DatasetSpec.from_dict(header["spec"], source=str(path)) if header["spec"] else None
+    protocol = settings_from_header(EvalConfig, header["protocol"], path)
+    with torch.device(device):
+        model = SegViT(config, num_classes=header["num_classes"], spec=spec, protocol=protocol)
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    load_strictly(model, state, source=str(path))
+    return model.eval()
+
+
+def load_strictly(model: torch.nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy `state` into `model` if every tensor is there and fits.
+
+    Raises:
+        UserError: a table of what is missing, unexpected or mis-shaped; the model is left as it was.
+    """
+    own = model.state_dict()
+    rows = [f"  missing     {name} {tuple(own[name].shape)}" for name in own if name not in state]
+    rows += [f"  unexpected  {name} {tuple(state[name].shape)}" for name in state if name not in own]
+    rows += [
+        f"  mis-shaped  {name}: {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model"
+        for name in own
+        if name in state and own[name].shape != state[name].shape
+    ]
+    if rows:
+        raise UserError(f"{source}: the weights do not fit the model:\n" + "\n".join(rows))
+    model.load_state_dict(state)
+
+
+def settings_from_header(kind: type[T], values: Mapping[str, Any], path: str | Path) -> T:
+    """A config dataclass from the header's plain values."""
+    unknown = set(values) - {field.name for field in fields(kind)}
+    if unknown:
+        raise UserError(f"{path}: written by a newer segvit (unknown settings {sorted(unknown)}); upgrade segvit")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
