@@ -38,21 +38,21 @@ app = App(
 
 
 @app.command
-def demo(*, output: Path = Path("runs/demo"), minutes: float = 3.0, device: Device = "auto") -> None:
+def demo(*, output: Path = Path("runs/demo"), steps: int | None = None, device: Device = "auto") -> None:
     """The whole tour on made-up scenes: train, evaluate, predict, paint.
 
     Parameters
     ----------
     output
         Folder of the pictures and of the model.
-    minutes
-        Training time. The number of steps is fitted to it by timing the first ones.
+    steps
+        Training steps. Default: about three minutes on two cores.
     device
         Where to run.
     """
     from segvit.demo import run_demo
 
-    run_demo(output=output, minutes=minutes, device=device)
+    run_demo(output=output, steps=steps, device=device)
 
 
 @app.command

@@ -1,0 +1,234 @@
+"""Pictures: exact colours, untouched ignored pixels, legends that say what is there."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from segvit import visualize
+from segvit.errors import UserError
+
+RED, GREEN, BLUE = (200, 30, 40), (20, 180, 60), (30, 60, 220)
+PALETTE = (RED, GREEN, BLUE)
+NAMES = ("road", "tree", "sky")
+
+
+def many_colors(count: int) -> list[tuple[int, int, int]]:
+    return [(k % 256, k // 256, 255 - k % 200) for k in range(count)]
+
+
+@pytest.fixture
+def labels() -> npt.NDArray[np.int64]:
+    """Three classes in stripes, ignored pixels in the corner."""
+    stripes = np.repeat([[0] * 8 + [1] * 10 + [2] * 2], 12, axis=0)
+    stripes[:3, :3] = 255
+    return stripes
+
+
+@pytest.fixture
+def image() -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+
+
+def has_color(picture: Image.Image, color: tuple[int, int, int]) -> bool:
+    return bool((np.asarray(picture) == color).all(axis=2).any())
+
+
+def test_shares_count_every_pixel(labels: npt.NDArray[np.int64]) -> None:
+    result = visualize.shares(labels, 3)
+    np.testing.assert_allclose(result, np.array([96 - 9, 120, 24]) / 240)
+    assert visualize.shares(np.full((2, 2), 255), 3).tolist() == [0, 0, 0]
+
+
+def test_colorize_gives_the_palette(labels: npt.NDArray[np.int64]) -> None:
+    colors = visualize.colorize(labels, PALETTE, ignored=(1, 2, 3))
+    assert colors.dtype == np.uint8
+    for k, color in enumerate(PALETTE):
+        assert (colors[labels == k] == color).all()
+    assert (colors[labels == 255] == (1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("opacity", [0.0, 0.6, 1.0])
+def test_overlay_leaves_ignored_pixels(
+    image: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], opacity: float
+) -> None:
+    before = image.copy()
+    picture = visualize.overlay(image, labels, PALETTE, opacity=opacity, contours=False)
+    assert picture.shape == image.shape
+    assert picture.dtype == np.uint8
+    assert (picture[labels == 255] == image[labels == 255]).all()
+    assert (picture == image).all() == (opacity == 0)
+    assert (image == before).all()
+
+
+def test_overlay_shows_colors_and_keeps_detail() -> None:
+    photo = np.full((64, 64, 3), 120, dtype=np.uint8)
+    labels = np.zeros((64, 64), dtype=np.int64)
+    flat = visualize.overlay(photo, labels, PALETTE, opacity=1.0)
+    assert np.abs(flat.astype(int) - RED).max() <= 1
+    photo[32, 8:56] = 250
+    seen = visualize.overlay(photo, labels, PALETTE, opacity=1.0).astype(int)
+    assert (seen[32, 16:48].sum(axis=1) > seen[20, 16:48].sum(axis=1) + 60).all()
+
+
+def test_contours_run_between_classes_only() -> None:
+    photo = np.full((40, 1000, 3), 90, dtype=np.uint8)
+    labels = np.zeros((40, 1000), dtype=np.int64)
+    labels[:, 500:] = 1
+    labels[:, 800:] = 255
+    changed = (
+        visualize.overlay(photo, labels, PALETTE) != visualize.overlay(photo, labels, PALETTE, contours=False)
+    ).any(axis=(0, 2))
+    assert changed[499]
+    assert set(np.flatnonzero(changed)) <= set(range(496, 504))
+
+
+@pytest.mark.parametrize("labels", [np.zeros((1, 1), dtype=np.uint8), np.full((1, 1), 255), np.full((1, 1), -1)])
+def test_one_pixel(labels: npt.NDArray[np.int64], tmp_path: Path) -> None:
+    image = np.full((1, 1, 3), 77, dtype=np.uint8)
+    picture = visualize.overlay(image, labels, PALETTE)
+    errors = visualize.error_map(image, labels, labels, num_classes=3)
+    assert picture.shape == errors.shape == (1, 1, 3)
+    legend = visualize.with_legend(picture, NAMES, PALETTE, visualize.shares(labels, 3))
+    assert min(legend.size) >= 100
+    visualize.save_index_png(labels, PALETTE, tmp_path / "one.png")
+    assert Image.open(tmp_path / "one.png").size == (1, 1)
+
+
+@pytest.mark.parametrize("count", [2, 3, 16, 17, 254, 255])
+def test_index_png_keeps_index_and_palette(count: int, tmp_path: Path) -> None:
+    palette = many_colors(count)
+    labels = np.arange(count * 2).reshape(2, count) % count
+    for name, ignored in (("all.png", False), ("ignored.png", True)):
+        if ignored:
+            labels[0, 0] = 255
+        visualize.save_index_png(labels, palette, tmp_path / name)
+        file = Image.open(tmp_path / name)
+        assert file.mode == "P"
+        assert (np.asarray(file) == labels).all()
+        colors = np.array(file.getpalette(), dtype=np.uint8).reshape(-1, 3)
+        assert (colors[:count] == palette).all()
+        assert (np.asarray(file.convert("RGB")) == visualize.colorize(labels, palette)).all()
+
+
+def test_three_hundred_classes(tmp_path: Path) -> None:
+    palette = many_colors(300)
+    labels = np.arange(300).reshape(15, 20)
+    labels[0, 0] = -1
+    visualize.save_index_png(labels, palette, tmp_path / "wide.png")
+    file = Image.open(tmp_path / "wide.png")
+    assert file.mode in {"I;16", "I"}
+    values = np.asarray(file)
+    assert values[0, 0] == 65_535
+    assert (values.ravel()[1:] == np.arange(1, 300)).all(), "255 is a class here"
+    assert (visualize.colorize(labels, palette).reshape(-1, 3)[1:] == palette[1:]).all()
+    picture = visualize.with_legend(
+        visualize.colorize(labels, palette), [f"class {k}" for k in range(300)], palette, visualize.shares(labels, 300)
+    )
+    assert all(has_color(picture.crop((0, 360, *picture.size)), color) for color in palette[1:])
+
+
+def test_legend_holds_the_classes_present_largest_first(labels: npt.NDArray[np.int64]) -> None:
+    labels = np.where(labels == 2, 1, labels)
+    photo = np.full((12, 20, 3), 250, dtype=np.uint8)
+    picture = visualize.with_legend(photo, NAMES, PALETTE, visualize.shares(labels, 3))
+    assert picture.width == 480, "enlarged by a whole factor"
+    legend = picture.crop((0, 288, *picture.size))
+    assert has_color(legend, RED)
+    assert has_color(legend, GREEN)
+    assert not has_color(legend, BLUE)
+    first = {color: np.argwhere((np.asarray(legend) == color).all(axis=2))[0].tolist() for color in (RED, GREEN)}
+    assert first[GREEN][1] < first[RED][1]
+
+
+@pytest.mark.parametrize("side", [96, 1500])
+def test_legend_text_grows_with_the_picture(side: int) -> None:
+    picture = visualize.with_legend(np.zeros((side, side, 3), np.uint8), NAMES, PALETTE, [0.5, 0.3, 0.2])
+    top = side * round(picture.width / side)
+    strip = np.asarray(picture)[top:]
+    chip = np.flatnonzero((strip == RED).all(axis=2).any(axis=0))
+    assert 0.015 < (chip[-1] - chip[0]) / picture.width < 0.04
+
+
+def test_legend_takes_any_name() -> None:
+    names = ["Straße", "自転車\nmit Umbruch", "", "x" * 500, "🚲"]
+    picture = visualize.with_legend(np.zeros((90, 300, 3), np.uint8), names, many_colors(5), [0.2] * 5)
+    assert picture.width == 600
+    tall = visualize.with_legend(np.zeros((600, 9, 3), np.uint8), names, many_colors(5), [0.2] * 5)
+    assert tall.width > 150
+    accented = [
+        visualize.with_legend(np.zeros((90, 300, 3), np.uint8), [name], [RED], [1.0]).tobytes() for name in "éèß"
+    ]
+    assert len(set(accented)) == 3, "each letter has a glyph of its own"
+
+
+def test_error_map_colors(image: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
+    predicted = np.where(labels == 255, 0, labels)
+    predicted[:, 18:] = 0
+    picture = visualize.error_map(image, predicted, labels, num_classes=3).astype(int)
+    red, green, blue = np.moveaxis(picture, 2, 0)
+    wrong, ignored = labels == 2, labels == 255
+    assert (red[wrong] > green[wrong] + 80).all()
+    right = ~wrong & ~ignored
+    assert (red[right] == green[right]).all()
+    assert (red[right] == blue[right]).all()
+    assert (red[ignored] < 90).all()
+
+
+def test_tables_of_pictures(image: npt.NDArray[np.uint8]) -> None:
+    row = visualize.side_by_side([("photo", image), ("the same", Image.fromarray(image))])
+    assert row.width > 2 * 320
+    pixels = np.asarray(row)
+    block = np.kron(image, np.ones((16, 16, 1), np.uint8))
+    gap = int(np.flatnonzero((pixels[-20] != 255).any(axis=1))[0])
+    assert any((pixels[y : y + block.shape[0], gap : gap + block.shape[1]] == block).all() for y in range(60))
+    sheet = visualize.contact_sheet([[image, image, image], [image]], titles=["a", "b"])
+    assert sheet.width > row.width
+    assert sheet.height > 2 * 192
+    with pytest.raises(UserError, match="no pictures"):
+        visualize.side_by_side([])
+    with pytest.raises(UserError, match="2 titles for 1 column"):
+        visualize.contact_sheet([[image]], titles=["a", "b"])
+
+
+def test_pictures_are_deterministic(
+    image: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], tmp_path: Path
+) -> None:
+    records = [{"step": step, "loss": 1 / (1 + step), "lr": 1e-3} for step in range(100)] + [{"step": 99, "miou": 0.5}]
+    results = []
+    for name in ("a", "b"):
+        picture = visualize.with_legend(visualize.overlay(image, labels, PALETTE), NAMES, PALETTE, [0.5, 0.4, 0.1])
+        picture.save(tmp_path / f"{name}.png")
+        visualize.curves(records, tmp_path / f"{name}-curves.png")
+        results.append(((tmp_path / f"{name}.png").read_bytes(), (tmp_path / f"{name}-curves.png").read_bytes()))
+    assert results[0] == results[1]
+
+
+def test_curves_draw_what_is_there(tmp_path: Path) -> None:
+    visualize.curves([{"step": 1, "loss": 2.0}], tmp_path / "loss.png")
+    visualize.curves(
+        [{"step": 1, "loss": 2.0, "miou": None}, {"step": 2, "loss": 1.0, "miou": 0.3}], tmp_path / "both.png"
+    )
+    assert Image.open(tmp_path / "both.png").width > 1.8 * Image.open(tmp_path / "loss.png").width
+    with pytest.raises(UserError, match="loss"):
+        visualize.curves([{"step": 1, "miou": 0.1}], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_mistakes_are_named(image: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
+    with pytest.raises(UserError, match=r"label 3 among 3 classes; give 0\.\.2, or 255"):
+        visualize.colorize(np.full((2, 2), 3), PALETTE)
+    with pytest.raises(UserError, match="label -2"):
+        visualize.shares(np.full((2, 2), -2), 3)
+    with pytest.raises(UserError, match="label 300"):
+        visualize.colorize(np.full((2, 2), 300), many_colors(300))
+    with pytest.raises(UserError, match="same size"):
+        visualize.overlay(image[:5], labels, PALETTE)
+    with pytest.raises(UserError, match=r"give uint8 \(H, W, 3\)"):
+        visualize.overlay(np.moveaxis(image, 2, 0), labels, PALETTE)
+    with pytest.raises(UserError, match="opacity is 60"):
+        visualize.overlay(image, labels, PALETTE, opacity=60)
+    with pytest.raises(UserError, match="3 names, 3 colours and 2 shares"):
+        visualize.with_legend(image, NAMES, PALETTE, [0.5, 0.5])
