@@ -57,7 +57,7 @@ _HOMES = {
     "segvit.models.weights": ("load_model",),
 }
 
-__all__ = [  # noqa: PLE0604 - the names are strings
+__all__ = [
     "AugmentConfig",
     "ConfusionMatrix",
     "DataConfig",

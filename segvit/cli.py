@@ -1,6 +1,6 @@
 """The command line: thin verbs over the library, which is imported only when a verb runs.
 
-    segvit demo | train | evaluate | predict | check-data | info
+segvit demo | train | evaluate | predict | check-data | info
 """
 
 import os
@@ -83,7 +83,7 @@ def evaluate(
     model: Path,
     *,
     data: Annotated[DataConfig, Parameter(name="data")] = DataConfig(),
-    eval: Annotated[EvalConfig | None, Parameter(name="eval")] = None,  # noqa: A002 - the section's name
+    eval: Annotated[EvalConfig | None, Parameter(name="eval")] = None,
     split: Literal["train", "val"] = "val",
     json: Path | None = None,
     device: Device = "auto",
@@ -122,7 +122,7 @@ def predict(
     inputs: list[Path],
     *,
     output: Path,
-    eval: Annotated[EvalConfig | None, Parameter(name="eval")] = None,  # noqa: A002 - the section's name
+    eval: Annotated[EvalConfig | None, Parameter(name="eval")] = None,
     opacity: float = 0.6,
     confidence: bool = False,
     ids: Literal["index", "raw"] = "index",
@@ -200,9 +200,7 @@ def check_data(
 
 
 @app.command
-def info(
-    name: str, *, num_classes: int = 150, image_size: int | None = None, class_token: bool | None = None
-) -> None:
+def info(name: str, *, num_classes: int = 150, image_size: int | None = None, class_token: bool | None = None) -> None:
     """What a model is: its parts, parameters, classes and how it was tested.
 
     Parameters

@@ -223,13 +223,14 @@ class TrainConfig:
 
         parser.config = cyclopts.config.Dict(read_yaml(path), source=str(path))
         try:
-            return parser(list(overrides), exit_on_error=False, print_error=False)
+            parsed: TrainConfig = parser(list(overrides), exit_on_error=False, print_error=False)
         except cyclopts.CycloptsError as error:
             raise UserError(f"{path}: {error}") from error
+        return parsed
 
     def to_dict(self) -> dict[str, Any]:
         """Every resolved setting as plain types, fit for YAML and JSON."""
-        return _plain(asdict(self))
+        return {key: _plain(value) for key, value in asdict(self).items()}
 
     def save(self, path: Path) -> None:
         """Write every resolved setting as YAML; `load` of that file gives this config back."""

@@ -102,7 +102,9 @@ def paint(model: SegViT, test: ShapesDataset, output: Path) -> None:
         fractions += shares(labels, test.spec.num_classes) / SHOWN
         palette = test.spec.palette
         errors = error_map(image, labels, truth, num_classes=test.spec.num_classes)
-        rows.append([image, overlay(image, labels, palette), colorize(labels, palette), colorize(truth, palette), errors])
+        rows.append(
+            [image, overlay(image, labels, palette), colorize(labels, palette), colorize(truth, palette), errors]
+        )
     predict_files(model, [photos], output / "predictions")
     sheet = contact_sheet(rows, titles=("scene", "overlay", "prediction", "truth", "errors"))
     with_legend(sheet, test.spec.classes, test.spec.palette, fractions).save(output / "comparison.png")

@@ -336,7 +336,7 @@ class _Scene:
 
     def sign(self, x: float, y: float, scale: float) -> None:
         """A plate in two colours, round, square or pointed, on a thin pole."""
-        radius, thin = self.between(0.075, 0.095) * scale, 0.018 * scale
+        radius, thin = self.between(0.085, 0.105) * scale, 0.020 * scale
         top = y - self.between(0.30, 0.40) * scale
         self.shadow(x, y, 0.04)
         self.canvas.paint(rectangle(x - thin, top, x + thin, y), STEEL, label=SIGN)

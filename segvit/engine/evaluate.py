@@ -1,7 +1,7 @@
 """Scores of a model on a dataset, with the protocol that they were measured under.
 
-    result = segvit.evaluate(model, dataset)
-    rich.print(result.table())
+result = segvit.evaluate(model, dataset)
+rich.print(result.table())
 """
 
 from collections.abc import Callable, Sequence
@@ -56,7 +56,9 @@ class EvalResult:
     def protocol_line(self) -> str:
         """The protocol in a line."""
         settings = [f"{key} {value}" for key, value in self.protocol.items() if value is not None]
-        return f"{self.images} images, {', '.join(settings)}; one confusion matrix over the set, ignored pixels left out"
+        return (
+            f"{self.images} images, {', '.join(settings)}; one confusion matrix over the set, ignored pixels left out"
+        )
 
     def table(self) -> "Table":
         """IoU, accuracy and share of every class, for a terminal."""

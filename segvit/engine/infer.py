@@ -23,7 +23,9 @@ def resolve_protocol(model: SegViT, config: EvalConfig | None = None) -> dict[st
     """
     config = config or model.protocol
     protocol: dict[str, object] = {
-        "mode": config.mode, "resize_long": config.resize_long, "resize_short": config.resize_short
+        "mode": config.mode,
+        "resize_long": config.resize_long,
+        "resize_short": config.resize_short,
     }
     if config.mode == "slide":
         window, stride = _window(model, config)

@@ -13,7 +13,7 @@ def learning_rate_factor(step: int, *, steps: int, config: OptimConfig) -> float
 
     (1 - t/T)^power * (1 - (1 - t/W)(1 - warmup_factor) while t < W), with T steps and W warm-up steps.
     """
-    decay = (1 - step / steps) ** config.power
+    decay: float = (1 - step / steps) ** config.power
     if step >= config.warmup_steps:
         return decay
     return decay * (1 - (1 - step / config.warmup_steps) * (1 - config.warmup_factor))
@@ -30,8 +30,12 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, ob
     head_lr = config.lr * config.head_lr_factor
     return [
         {"params": backbone, "lr": config.lr, "base_lr": config.lr},
-        {"params": list(_norm_parameters(model.get_submodule("backbone"))), "lr": config.lr, "base_lr": config.lr,
-         "weight_decay": 0.0},
+        {
+            "params": list(_norm_parameters(model.get_submodule("backbone"))),
+            "lr": config.lr,
+            "base_lr": config.lr,
+            "weight_decay": 0.0,
+        },
         {"params": head, "lr": head_lr, "base_lr": head_lr},
     ]
 

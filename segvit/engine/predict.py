@@ -57,9 +57,7 @@ class Prediction:
         return with_legend(picture, self.classes, self.palette, shares(self.labels, len(self.classes)))
 
 
-def predict(
-    model: SegViT, source: Source, *, config: EvalConfig | None = None, confidence: bool = False
-) -> Prediction:
+def predict(model: SegViT, source: Source, *, config: EvalConfig | None = None, confidence: bool = False) -> Prediction:
     """The label map of one image.
 
     Args:
@@ -81,9 +79,7 @@ def predict(
         labels, certainty = image_labels(model, tensor, config), None
     classes = model.spec.classes if model.spec else tuple(f"class {index}" for index in range(model.num_classes))
     palette = model.spec.palette if model.spec else default_palette(model.num_classes)
-    return Prediction(
-        image=image, labels=labels.cpu().numpy(), classes=classes, palette=palette, confidence=certainty
-    )
+    return Prediction(image=image, labels=labels.cpu().numpy(), classes=classes, palette=palette, confidence=certainty)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from segvit.config import TrainConfig
 from segvit.data.check import check_dataset
-from segvit.data.dataset import EndlessBatches, Samples, TrainingSamples, open_dataset
+from segvit.data.dataset import EndlessBatches, TrainingSamples, open_dataset
 from segvit.data.transforms import TrainTransform
 from segvit.engine.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from segvit.engine.device import resolve_device

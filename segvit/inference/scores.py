@@ -24,9 +24,7 @@ def class_probabilities(output: SegOutput) -> Tensor:
 def scores(output: SegOutput) -> Tensor:
     """Semantic scores (B, K, H, W) at the size of the images, in 0..K, float32."""
     height, width = output.image_size
-    masks = F.interpolate(
-        output.mask_logits[-1].float(), size=output.padded_size, mode="bilinear", align_corners=False
-    )
+    masks = F.interpolate(output.mask_logits[-1].float(), size=output.padded_size, mode="bilinear", align_corners=False)
     masks = masks[..., :height, :width].sigmoid()
     return torch.einsum("bqc,bqyx->bcyx", class_probabilities(output), masks)
 

@@ -26,9 +26,7 @@ def sliding_scores(model: SegViT, image: Tensor, *, window: int, stride: int, ba
     """
     _, height, width = image.shape
     corners = [
-        (top, left)
-        for top in window_starts(height, window, stride)
-        for left in window_starts(width, window, stride)
+        (top, left) for top in window_starts(height, window, stride) for left in window_starts(width, window, stride)
     ]
     total = torch.zeros(model.num_classes, height, width, device=image.device)
     count = torch.zeros(height, width, device=image.device)

@@ -29,17 +29,19 @@ class Attention(nn.Module):
         heads = [x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v)]  # (B, heads, ., head_dim)
         dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], dropout_p=dropout)
-        return self.proj(attended.transpose(1, 2).flatten(2)), q, k
+        out: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
+        return out, q, k
 
-    def similarity(self, q: Tensor, k: Tensor) -> Tensor:
-        """Mean over heads of Q_i K_i^T / sqrt(head_dim), before the softmax: (B, n, d), (B, N, d) -> (B, n, N).
 
-        The mean of the heads' products is the product over the whole width divided by the number of heads.
-        In float32 also under autocast: these are the mask logits.
-        """
-        head_dim = q.shape[2] // self.num_heads
-        with torch.autocast(device_type=q.device.type, enabled=False):
-            return (q.float() / (self.num_heads * head_dim**0.5)) @ k.float().transpose(1, 2)
+def similarity(q: Tensor, k: Tensor, *, num_heads: int) -> Tensor:
+    """Mean over heads of Q_i K_i^T / sqrt(head_dim), before the softmax: (B, n, d), (B, N, d) -> (B, n, N).
+
+    The mean of the heads' products is the product over the whole width divided by the number of heads.
+    In float32 also under autocast: these are the mask logits.
+    """
+    head_dim = q.shape[2] // num_heads
+    with torch.autocast(device_type=q.device.type, enabled=False):
+        return torch.matmul(q.float() / (num_heads * head_dim**0.5), k.float().transpose(1, 2))
 
 
 class LayerOutput(NamedTuple):
@@ -83,6 +85,7 @@ class ATMStage(nn.Module):
 
     def __init__(self, *, in_dim: int, dim: int, num_layers: int, num_heads: int, dropout: float) -> None:
         super().__init__()
+        self.num_heads = num_heads
         self.proj = nn.Linear(in_dim, dim)
         self.norm = nn.LayerNorm(dim)
         self.layers = nn.ModuleList(
@@ -94,8 +97,8 @@ class ATMStage(nn.Module):
         tokens = self.norm(self.proj(feature.flatten(2).transpose(1, 2)))  # (B, N, d)
         for layer in self.layers:
             queries, q, k = layer(queries, tokens)
-        similarity = self.layers[-1].cross_attn.similarity(q, k)
-        return queries, similarity.unflatten(2, feature.shape[2:])
+        masks = similarity(q, k, num_heads=self.num_heads)
+        return queries, masks.unflatten(2, feature.shape[2:])
 
 
 class ATMHead(nn.Module):
@@ -150,7 +153,8 @@ class ATMHead(nn.Module):
             Class logits (S, B, K, K + 1) and mask logits (S, B, K, h, w), the running sums M_1 .. M_S.
         """
         queries = self.class_tokens.expand(len(features[0]), -1, -1)
-        class_logits, mask_logits = [], []
+        class_logits: list[Tensor] = []
+        mask_logits: list[Tensor] = []
         for stage, feature in zip(self.stages, reversed(features), strict=True):
             queries, masks = stage(queries, feature)
             class_logits.append(self.classifier(queries).float())

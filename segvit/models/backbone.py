@@ -35,7 +35,9 @@ class Backbone(nn.Module):
         taps: blocks (from 0) whose outputs are returned, ascending.
     """
 
-    def __init__(self, vit: nn.Module, *, taps: Sequence[int]) -> None:
+    pos_embed: Tensor | None
+
+    def __init__(self, vit: Any, *, taps: Sequence[int]) -> None:
         super().__init__()
         self.taps = tuple(taps)
         self.embed_dim: int = vit.embed_dim
@@ -100,7 +102,7 @@ class Backbone(nn.Module):
 
 
 def resize_tokens(tokens: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Resize learned tokens on a grid, bicubic without antialias: (1, h * w, D) on `old` -> (1, h' * w', D) on `new`."""
+    """Learned tokens (1, h * w, D) of grid `old` on grid `new`: bicubic, without antialias."""
     if old == new:
         return tokens
     maps = tokens.transpose(1, 2).unflatten(2, old).float()
@@ -128,8 +130,8 @@ def relative_bias(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> 
     return bias.permute(2, 0, 1)[None]
 
 
-def _take_relative_bias(vit: Beit, blocks: nn.ModuleList) -> nn.ParameterList | None:
-    """Move BEiT's bias tables out of its attention, which knows one grid only; its blocks then take the bias as input."""
+def _take_relative_bias(vit: Any, blocks: Any) -> nn.ParameterList | None:
+    """Move BEiT's bias tables out of its attention, which knows one grid only; its blocks then take a bias as input."""
     if vit.rel_pos_bias is not None:
         return nn.ParameterList([vit.rel_pos_bias.relative_position_bias_table])
     tables = [block.attn.relative_position_bias_table for block in blocks]
@@ -162,23 +164,27 @@ def create_backbone(config: ModelConfig) -> tuple[Backbone, dict[str, Any]]:
     return backbone, dict(vit.pretrained_cfg)
 
 
-def _create_vit(config: ModelConfig) -> nn.Module:
+def _create_vit(config: ModelConfig) -> Any:
     """timm's model of that name with the config's overrides, random weights, at the config's image size."""
     _check_name(config.backbone)
-    patch = config.patch_size
-    overrides: dict[str, Any] = {"patch_size": patch, "embed_dim": config.embed_dim, "depth": config.depth}
-    overrides["num_heads"] = config.num_heads or (config.embed_dim and max(config.embed_dim // 64, 1))
+    overrides: dict[str, Any] = {
+        "patch_size": config.patch_size,
+        "embed_dim": config.embed_dim,
+        "depth": config.depth,
+        "num_heads": config.num_heads or (config.embed_dim and max(config.embed_dim // 64, 1)),
+    }
     overrides = {key: value for key, value in overrides.items() if value is not None}
     if config.class_token is not None:
         overrides["class_token"] = config.class_token
         overrides["global_pool"] = "token" if config.class_token else "avg"
     if config.drop_path:
         overrides["drop_path_rate"] = config.drop_path
-    if patch is None:
-        patch = _patch_size(config.backbone)
+    own = _weightless(config.backbone)
+    patch = config.patch_size or int(own.patch_embed.patch_size[0])
     side = -(-config.image_size // patch) * patch
+    any_grid = {"dynamic_img_size": True} if isinstance(own, Eva) else {}  # else some rotary angles fit one grid only
     try:
-        vit: nn.Module = timm.create_model(config.backbone, img_size=side, num_classes=0, **overrides)
+        vit = timm.create_model(config.backbone, img_size=side, num_classes=0, **any_grid, **overrides)
     except (TypeError, AssertionError, ValueError) as error:
         raise UserError(f"backbone {config.backbone!r} does not take {overrides}: {error}") from error
     _check_plain(vit, config.backbone)
@@ -194,7 +200,7 @@ def _check_name(name: str) -> None:
     raise UserError(f"unknown backbone {name!r}: timm has no such model; {hint}")
 
 
-def _check_plain(vit: nn.Module, name: str) -> None:
+def _check_plain(vit: Any, name: str) -> None:
     """Refuse what is not a plain ViT of a family that the adapters above know."""
     families = (VisionTransformer, Eva, Beit)
     if isinstance(vit, families) and type(vit.patch_embed) is PatchEmbed:
@@ -206,12 +212,12 @@ def _check_plain(vit: nn.Module, name: str) -> None:
     )
 
 
-def _patch_size(name: str) -> int:
-    """The backbone's own patch size, read from a weightless copy."""
+def _weightless(name: str) -> Any:
+    """The backbone as timm has it, without memory: to read its family and patch size from."""
     with torch.device("meta"):
-        vit = timm.create_model(name, num_classes=0)
+        vit: Any = timm.create_model(name, num_classes=0)
     _check_plain(vit, name)
-    return int(vit.patch_embed.patch_size[0])
+    return vit
 
 
 def _load_pretrained(backbone: Backbone, config: ModelConfig) -> None:
@@ -243,9 +249,10 @@ def _load_pretrained(backbone: Backbone, config: ModelConfig) -> None:
 
 
 def _fit_positions(donor: Backbone, backbone: Backbone) -> Tensor:
-    """The donor's position embedding on the backbone's grid and prefix tokens, resized as timm does (with antialias)."""
+    """The donor's position embedding on the backbone's grid and prefix tokens, resized with antialias as timm does."""
     embedded = 0 if donor.no_embed_class else donor.num_prefix_tokens
     wanted = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
+    assert donor.pos_embed is not None
     prefix, patches = donor.pos_embed[:, :embedded], donor.pos_embed[:, embedded:]
     if donor.native_grid != backbone.native_grid:
         patches = timm.layers.resample_abs_pos_embed(

@@ -7,7 +7,6 @@ Nothing is ever unpickled.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from importlib.metadata import version
@@ -51,7 +50,7 @@ def save_model(model: SegViT, path: str | Path, *, extra: Mapping[str, Any] | No
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     aside = path.with_name(path.name + ".partial")
     save_file(state, aside, metadata={HEADER_KEY: json.dumps(header, default=str)})
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -67,7 +66,9 @@ def read_header(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error}); was it cut short or is it another format?") from error
+        raise UserError(
+            f"{path}: not a whole safetensors file ({error}); was it cut short, or is it another format?"
+        ) from error
     if HEADER_KEY not in metadata:
         raise UserError(f"{path}: a safetensors file, but not written by segvit (no {HEADER_KEY!r} in its header)")
     header: dict[str, Any] = json.loads(metadata[HEADER_KEY])
@@ -116,4 +117,5 @@ def settings_from_header(kind: type[T], values: Mapping[str, Any], path: str | P
     unknown = set(values) - {field.name for field in fields(kind)}
     if unknown:
         raise UserError(f"{path}: written by a newer segvit (unknown settings {sorted(unknown)}); upgrade segvit")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return kind(**plain)
