@@ -6,10 +6,12 @@ A YAML file holds differences from these defaults; flags of the same names overr
     segvit train --config configs/camvid/vit_tiny.yaml --data.root camvid --optim.lr 3e-4
 """
 
+import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import cyclopts
 import yaml
@@ -59,6 +61,8 @@ class ModelConfig:
     """Decoder layers of an ATM stage."""
     head_dropout: float = 0.1
     """Dropout of the ATM head, on branches and on attention weights."""
+    init_std: float = 0.02
+    """Deviation of the initial weights of Linear layers: the head's, and the backbone's unless it is pretrained."""
     mean: tuple[float, float, float] | None = None
     """Mean of R, G, B on the 0..1 scale. Default: the backbone's own."""
     std: tuple[float, float, float] | None = None
@@ -246,11 +250,45 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{file}: not a YAML file: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: expected settings as `key: value`, found {type(content).__name__}")
-    sections = asdict(TrainConfig())
-    for key, value in content.items():
-        if isinstance(sections.get(key), dict) and not isinstance(value, dict):
-            raise UserError(f"{file}: `{key}` is a section: write its settings below it, indented; found {value!r}")
+    _check_settings(file, content, TrainConfig)
     return content
+
+
+def _check_settings(file: Path, content: Mapping[Any, Any], section: Any, prefix: str = "") -> None:
+    """Refuse in a file what the parser of flags would miss, or tell without its name.
+
+    Raises:
+        UserError: an unknown key (the nearest is named), a section without settings, a fraction for a whole number,
+            or too many or too few values.
+    """
+    known = {field.name: field.type for field in fields(section)}
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if key not in known:
+            raise UserError(f"{file}: unknown setting `{name}`{_nearest(name)}")
+        kinds = get_args(known[key]) if isinstance(known[key], UnionType) else (known[key],)
+        lengths = [len(get_args(kind)) for kind in kinds if get_origin(kind) is tuple and ... not in get_args(kind)]
+        if is_dataclass(known[key]):
+            if not isinstance(value, dict):
+                raise UserError(
+                    f"{file}: `{name}` is a section: write its settings below it, indented; found {value!r}"
+                )
+            _check_settings(file, value, known[key], f"{name}.")
+        elif isinstance(value, float) and int in kinds and not value.is_integer():
+            raise UserError(f"{file}: `{name}` is a whole number; found {value}")
+        elif value is not None and lengths and (not isinstance(value, list) or len(value) != lengths[0]):
+            raise UserError(f"{file}: `{name}` takes {lengths[0]} values, as in [a, b]; found {value!r}")
+
+
+def _nearest(name: str) -> str:
+    """A hint at the settings that an unknown one may mean, or nothing."""
+    settings = asdict(TrainConfig())
+    known = [key for key, value in settings.items() if not isinstance(value, dict)]
+    sections = [key for key in settings if key not in known]
+    known += [f"{section}.{key}" for section in sections for key in settings[section]]
+    near = [key for key in known if key.rpartition(".")[2] == name]
+    near = near or difflib.get_close_matches(name, known + sections, n=1)
+    return f"; did you mean `{'` or `'.join(near)}`?" if near else ""
 
 
 def find_config(path: str | Path) -> Path:

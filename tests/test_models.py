@@ -29,6 +29,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "vit": {"backbone": "vit_tiny_patch16_224", "image_size": 64},
     "vit without class token": {"backbone": "vit_tiny_patch16_224", "image_size": 64, "class_token": False},
     "dinov2, registers": {"backbone": "vit_small_patch14_reg4_dinov2", "image_size": 56},
+    "clip, norm before the blocks": {"backbone": "vit_base_patch16_clip_224", "image_size": 64},
+    "deit, distilled": {"backbone": "deit_tiny_distilled_patch16_224", "image_size": 64},
     "deit3": {"backbone": "deit3_small_patch16_224", "image_size": 64},
     "siglip": {"backbone": "vit_base_patch16_siglip_224", "image_size": 64},
     "beitv2": {"backbone": "beitv2_base_patch16_224", "image_size": 64},
@@ -41,7 +43,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 PREFIX_TOKENS = {"vit": 1, "vit without class token": 0, "dinov2, registers": 5, "deit3": 1, "siglip": 0}
-PREFIX_TOKENS |= {"beitv2": 1, "eva02": 1, "dinov3": 5, "dinov3 without class token": 4}
+PREFIX_TOKENS |= {
+    "clip, norm before the blocks": 1,
+    "deit, distilled": 2,
+    "beitv2": 1,
+    "eva02": 1,
+    "dinov3": 5,
+    "dinov3 without class token": 4,
+}
 SIZES = {
     "native": (64, 64),
     "a pixel short": (63, 63),
@@ -270,8 +279,8 @@ def test_taps_are_timms_on_other_grids(variant: str, monkeypatch: pytest.MonkeyP
     side = tiny_config(variant).image_size
     backbone, reference = timm_pair(variant, img_size=side, dynamic_img_size=True)
     resample = functools.partial(timm.layers.resample_abs_pos_embed, antialias=False)
-    monkeypatch.setattr(timm.models.vision_transformer, "resample_abs_pos_embed", resample)
-    monkeypatch.setattr(timm.models.eva, "resample_abs_pos_embed", resample)
+    for module in (timm.models.vision_transformer, timm.models.deit, timm.models.eva):
+        monkeypatch.setattr(module, "resample_abs_pos_embed", resample)
     patch = backbone.patch_size
     for height, width in ((5, 7), (2, 3), (4, 1)):  # in patches; the native grid is 4 x 4
         assert_taps_equal_timm(backbone, reference, torch.randn(1, 3, height * patch, width * patch))
@@ -376,6 +385,7 @@ def timm_file(tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> 
     return path
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:timm")  # its resizing of BEiT's tables
 def test_pretrained_weights_arrive_as_timm_resizes_them(
     variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,9 +447,13 @@ def test_a_saved_model_is_loaded_without_its_pretrained_weights(
 def refusals() -> Iterator[Any]:
     """A setting that cannot be meant, and what its error says."""
     vit = {"backbone": "vit_tiny_patch16_224", "image_size": 32}
-    yield pytest.param({"backbone": "vit_tiny_patch16_22"}, "unknown backbone.*did you mean.*vit_tiny_patch16_224", id="typo")
+    yield pytest.param(
+        {"backbone": "vit_tiny_patch16_22"}, "unknown backbone.*did you mean.*vit_tiny_patch16_224", id="typo"
+    )
     yield pytest.param({"backbone": "qqq"}, r"unknown backbone 'qqq'.*list_models", id="unlike any")
-    yield pytest.param({"backbone": "resnet18"}, "'resnet18' is not a plain ViT.*vit_base_patch16_384", id="convolution")
+    yield pytest.param(
+        {"backbone": "resnet18"}, "'resnet18' is not a plain ViT.*vit_base_patch16_384", id="convolution"
+    )
     yield pytest.param(
         {"backbone": "swin_tiny_patch4_window7_224"}, "is not a plain ViT.*vit_base_patch16_384", id="hierarchical"
     )
@@ -451,7 +465,9 @@ def refusals() -> Iterator[Any]:
     yield pytest.param({**vit, "depth": 4, "taps": (1, 4)}, r"model\.taps \(1, 4\).*from 0 to 3", id="tap too deep")
     yield pytest.param({**vit, "depth": 4, "taps": (2, 1)}, r"model\.taps \(2, 1\).*ascending", id="taps descend")
     yield pytest.param({**vit, "embed_dim": 50, "num_heads": 7}, "vit_tiny_patch16_224.*embed_dim", id="backbone heads")
-    yield pytest.param({**vit, "head_dim": 64, "head_num_heads": 3}, r"head width 64.*model\.head_num_heads", id="heads")
+    yield pytest.param(
+        {**vit, "head_dim": 64, "head_num_heads": 3}, r"head width 64.*model\.head_num_heads", id="heads"
+    )
 
 
 @pytest.mark.parametrize("settings, message", refusals())
@@ -474,4 +490,6 @@ def test_state_dict_survives_torch_save() -> None:
     buffer.seek(0)
     other = SegViT(tiny_config("beitv2"), num_classes=2)
     other.load_state_dict(torch.load(buffer, weights_only=True))
-    assert torch.equal(other.eval().predict(random_images(1, (40, 40))), model.eval().predict(random_images(1, (40, 40))))
+    assert torch.equal(
+        other.eval().predict(random_images(1, (40, 40))), model.eval().predict(random_images(1, (40, 40)))
+    )

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from segvit.errors import UserError
 
+KEYS = {"config", "step", "best", "model", "optimizer", "random"}
+"""What a checkpoint holds."""
+
 
 def random_state() -> dict[str, Tensor]:
     """The state of torch's generators, on the CPU and on the current accelerator."""
@@ -45,6 +48,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"nothing to resume: there is no {path}; start the run without --resume")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        missing = KEYS - state.keys()
     except Exception as error:  # torch raises many kinds for a broken or foreign file
         raise UserError(f"{path}: not a checkpoint that segvit wrote, or cut short ({error})") from error
+    if missing:
+        raise UserError(f"{path}: not a checkpoint that segvit wrote, or cut short (no {', '.join(sorted(missing))})")
     return state

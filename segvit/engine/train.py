@@ -40,6 +40,9 @@ CHECKED_SAMPLES = 1000
 RUN_DEPENDENT = ("output", "device", "log_every", "save_every", "eval_every", "data.workers", "data.root")
 """Settings that may change when a run is resumed: they do not alter the numbers."""
 
+LEFT_BEHIND = ("checkpoint.pt", "best.safetensors", "last.safetensors")
+"""Files that a new run must not write over. A run that ended before any of them may be started again."""
+
 OnStep = Callable[[int, Losses], None]
 """Called after every step with the number of steps done and its losses."""
 
@@ -107,7 +110,7 @@ class _Trainer:
         """Make the run's folder and write the resolved config; refuse to write over another run."""
         if not self.accelerator.is_main_process:
             return
-        if fresh and (self.output / "config.yaml").exists():
+        if fresh and any((self.output / name).exists() for name in LEFT_BEHIND):
             raise UserError(f"{self.output} already holds a run: go on with --resume, or choose another --output")
         self.output.mkdir(parents=True, exist_ok=True)
         self.config.save(self.output / "config.yaml")
@@ -288,10 +291,11 @@ def _check_settings(config: TrainConfig) -> None:
 
 def _check_same_run(config: TrainConfig, saved: dict[str, Any]) -> None:
     """Refuse to resume under settings that would make it another run."""
+    old, new = dict(_flat(saved)), dict(_flat(config.to_dict()))  # other versions have other keys
     changed = [
-        f"  {key}: {old!r} in the run, {new!r} now"
-        for (key, old), (_, new) in zip(_flat(saved), _flat(config.to_dict()), strict=True)
-        if old != new and key not in RUN_DEPENDENT
+        f"  {key}: {old.get(key)!r} in the run, {new.get(key)!r} now"
+        for key in old | new
+        if old.get(key) != new.get(key) and key not in RUN_DEPENDENT
     ]
     if changed:
         raise UserError(

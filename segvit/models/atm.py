@@ -112,6 +112,7 @@ class ATMHead(nn.Module):
         num_layers: decoder layers of a stage.
         num_heads: attention heads of a layer; must divide `dim`.
         dropout: on every branch and on the attention weights.
+        init_std: deviation of the initial weights of Linear layers.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class ATMHead(nn.Module):
         num_layers: int = 3,
         num_heads: int,
         dropout: float = 0.1,
+        init_std: float = 0.02,
     ) -> None:
         super().__init__()
         self.class_tokens = nn.Parameter(torch.empty(num_classes, dim))
@@ -132,13 +134,13 @@ class ATMHead(nn.Module):
             for _ in range(num_stages)
         )
         self.classifier = nn.Linear(dim, num_classes + 1)
-        self.init_weights()
+        self.init_weights(init_std)
 
-    def init_weights(self) -> None:
-        """Linear layers trunc_normal(0.02) with zero bias, class tokens N(0, 1), LayerNorms 1 and 0."""
+    def init_weights(self, std: float) -> None:
+        """Linear layers trunc_normal(std) with zero bias, class tokens N(0, 1), LayerNorms 1 and 0."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=std)
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.class_tokens)
 

@@ -26,6 +26,9 @@ from segvit.errors import UserError
 PREFIX_TOKENS = ("cls_token", "dist_token", "reg_token")
 """Names of timm's prefix tokens, in the order in which they precede the patches."""
 
+TIMM_INIT_STD = 0.02
+"""Deviation of timm's initial weights of Linear layers."""
+
 
 class Backbone(nn.Module):
     """The blocks of a plain ViT up to the last tap, without final norm and classifier (PAPER section 1).
@@ -161,7 +164,19 @@ def create_backbone(config: ModelConfig) -> tuple[Backbone, dict[str, Any]]:
     backbone = Backbone(vit, taps=taps)
     if config.pretrained:
         _load_pretrained(backbone, config)
+    else:
+        _scale_init(backbone, config.init_std / TIMM_INIT_STD)
     return backbone, dict(vit.pretrained_cfg)
+
+
+def _scale_init(backbone: Backbone, factor: float) -> None:
+    """Scale the initial weights of the blocks' Linear layers, whatever correction by depth timm put on them."""
+    if factor == 1:
+        return
+    for module in backbone.blocks.modules():
+        if isinstance(module, nn.Linear):
+            with torch.no_grad():
+                module.weight.mul_(factor)
 
 
 def _create_vit(config: ModelConfig) -> Any:
@@ -182,7 +197,9 @@ def _create_vit(config: ModelConfig) -> Any:
     own = _weightless(config.backbone)
     patch = config.patch_size or int(own.patch_embed.patch_size[0])
     side = -(-config.image_size // patch) * patch
-    any_grid = {"dynamic_img_size": True} if isinstance(own, Eva) else {}  # else some rotary angles fit one grid only
+    any_grid: dict[str, Any] = {}
+    if isinstance(own, Eva):  # else timm keeps rotary angles for one grid only
+        any_grid["dynamic_img_size"] = True
     try:
         vit = timm.create_model(config.backbone, img_size=side, num_classes=0, **any_grid, **overrides)
     except (TypeError, AssertionError, ValueError) as error:

@@ -70,6 +70,7 @@ class SegViT(nn.Module):
             num_layers=config.head_num_layers,
             num_heads=num_heads,
             dropout=config.head_dropout,
+            init_std=config.init_std,
         )
         self.register_buffer("mean", torch.tensor(config.mean or weights["mean"]))
         self.register_buffer("std", torch.tensor(config.std or weights["std"]))

@@ -27,6 +27,8 @@ T = TypeVar("T", ModelConfig, EvalConfig)
 
 HEADER_KEY = "segvit"
 """Key of our JSON in the file's header."""
+REQUIRED = {"model", "num_classes", "protocol", "spec"}
+"""What `load_model` needs of that JSON."""
 
 
 def save_model(model: SegViT, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
@@ -69,9 +71,14 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: not a whole safetensors file ({error}); was it cut short, or is it another format?"
         ) from error
-    if HEADER_KEY not in metadata:
-        raise UserError(f"{path}: a safetensors file, but not written by segvit (no {HEADER_KEY!r} in its header)")
-    header: dict[str, Any] = json.loads(metadata[HEADER_KEY])
+    try:
+        header: dict[str, Any] = json.loads(metadata.get(HEADER_KEY, "null"))
+    except ValueError:
+        header = {}
+    if not isinstance(header, dict) or REQUIRED - header.keys():
+        raise UserError(
+            f"{path}: a safetensors file, but not written by segvit (no {HEADER_KEY!r} of ours in its header)"
+        )
     return header
 
 

@@ -1,0 +1,177 @@
+"""Model files: what does not fit or is not ours is told, all of it, and nothing in a file is ever run."""
+
+import json
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import segvit.models.weights as weights_module
+from segvit.config import ModelConfig
+from segvit.engine.checkpoint import load_checkpoint
+from segvit.errors import UserError
+from segvit.models.segvit import SegViT
+from segvit.models.weights import HEADER_KEY, load_model, load_strictly, read_header
+
+CONFIG = ModelConfig(backbone="vit_tiny_patch16_224", image_size=32, embed_dim=32, depth=2, num_heads=2)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "model.safetensors"
+    SegViT(CONFIG, num_classes=3).save(path)
+    return path
+
+
+def rewrite(file: Path, folder: Path, *, drop: str = "", header: dict[str, Any] | None = None, **tensors: Any) -> Path:
+    """A copy of a model file with some tensors or parts of the header changed."""
+    state = load_file(file)
+    with safe_open(file, framework="pt") as opened:
+        content = json.loads(opened.metadata()[HEADER_KEY])
+    state = {name: value for name, value in state.items() if name != drop} | tensors
+    path = folder / "changed.safetensors"
+    save_file(state, path, metadata={HEADER_KEY: json.dumps(content | (header or {}))})
+    return path
+
+
+def test_what_does_not_fit_is_listed_whole_and_changes_nothing() -> None:
+    model = SegViT(CONFIG, num_classes=3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = {name: torch.zeros_like(value) for name, value in before.items()}
+    del state["head.class_tokens"], state["backbone.blocks.1.norm1.bias"]
+    state["head.classifier.weight"] = torch.zeros(7, 16)
+    state["head.extra"] = torch.zeros(2, 5)
+    with pytest.raises(UserError) as caught:
+        load_strictly(model, state, source="there.safetensors")
+    rows = [" ".join(row.split()) for row in str(caught.value).splitlines()]
+    assert rows[0].startswith("there.safetensors: ")
+    assert "missing head.class_tokens (3, 16)" in rows
+    assert "missing backbone.blocks.1.norm1.bias (32,)" in rows
+    assert "unexpected head.extra (2, 5)" in rows
+    assert "mis-shaped head.classifier.weight: (7, 16) in the file, (4, 16) in the model" in rows
+    assert len(rows) == 5
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "change, row",
+    [
+        ({"drop": "head.class_tokens"}, r"missing +head\.class_tokens"),
+        ({"extra": torch.zeros(2)}, r"unexpected +extra"),
+        ({"mean": torch.zeros(4)}, r"mis-shaped +mean: \(4,\) in the file, \(3,\) in the model"),
+    ],
+    ids=["missing", "unexpected", "mis-shaped"],
+)
+def test_a_file_that_does_not_fit_its_own_config_is_told(
+    file: Path, tmp_path: Path, change: dict[str, Any], row: str
+) -> None:
+    with pytest.raises(UserError, match=rf"(?s)changed\.safetensors.*do not fit.*{row}"):
+        load_model(rewrite(file, tmp_path, **change))
+
+
+def not_ours(kind: str, file: Path, path: Path) -> None:
+    """Write to `path` what people hand over by mistake."""
+    content = file.read_bytes()
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "cut in the header":
+        path.write_bytes(content[:100])
+    elif kind == "cut in the weights":
+        path.write_bytes(content[: len(content) // 2])
+    elif kind == "a byte short":
+        path.write_bytes(content[:-1])
+    elif kind == "a web page":
+        path.write_text("<!DOCTYPE html><html><body>404: Not Found</body></html>" * 20)
+    elif kind == "a pointer of git lfs":
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123456\n")
+    elif kind == "a torch file":
+        torch.save({"weight": torch.zeros(3)}, path)
+    else:
+        assert kind == "noise"
+        path.write_bytes(bytes(range(256)) * 40)
+
+
+KINDS = ["empty", "cut in the header", "cut in the weights", "a byte short", "a web page", "a pointer of git lfs"]
+KINDS += ["a torch file", "noise"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_model_file_is_told(kind: str, file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "given.safetensors"
+    not_ours(kind, file, path)
+    for read in (read_header, load_model):
+        with pytest.raises(UserError, match=r"given\.safetensors: not a whole safetensors file.*cut short"):
+            read(path)
+
+
+def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(UserError, match=rf"no model file {path}"):
+            load_model(path)
+
+
+def test_a_safetensors_file_of_others_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "vit.safetensors"
+    for metadata in (None, {"format": "pt"}):
+        save_file({"blocks.0.weight": torch.zeros(2)}, path, metadata=metadata)
+        with pytest.raises(UserError, match=r"vit\.safetensors.*not written by segvit"):
+            load_model(path)
+
+
+@pytest.mark.parametrize("content", ["hello", "3", "{}", '{"model": {}}', ""])
+def test_a_header_that_is_not_ours_is_told(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(2)}, path, metadata={HEADER_KEY: content})
+    with pytest.raises(UserError, match=r"other\.safetensors.*not written by segvit"):
+        load_model(path)
+
+
+def test_a_file_of_a_newer_version_is_told(file: Path, tmp_path: Path) -> None:
+    path = rewrite(file, tmp_path, header={"model": {**asdict(CONFIG), "telepathy": 3}})
+    with pytest.raises(UserError, match=r"changed\.safetensors.*newer segvit.*telepathy"):
+        load_model(path)
+
+
+class Trap:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("read", [load_model, load_checkpoint], ids=["model", "checkpoint"])
+@pytest.mark.parametrize("write", ["pickle", "torch"])
+def test_a_pickle_is_refused_and_runs_nothing(read: Any, write: str, tmp_path: Path) -> None:
+    sprung, path = tmp_path / "sprung", tmp_path / "trap.pt"  # torch.load looks at the suffix
+    if write == "pickle":
+        path.write_bytes(pickle.dumps(Trap(sprung), protocol=2))
+    else:
+        torch.save({"step": Trap(sprung)}, path)
+    with pytest.raises(UserError, match=r"trap\.pt"):
+        read(path)
+    assert not sprung.exists()
+    if write == "pickle":
+        pickle.loads(path.read_bytes())
+        assert sprung.exists()  # the trap does work
+
+
+def test_a_write_that_fails_leaves_the_old_file(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(file.read_bytes())
+
+    def break_off(_: Any, to: Path, **__: Any) -> None:
+        Path(to).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(weights_module, "save_file", break_off)
+    with pytest.raises(OSError, match="disk full"):
+        load_model(file).save(path)
+    assert path.read_bytes() == file.read_bytes()
