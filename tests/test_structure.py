@@ -18,7 +18,7 @@ EXTRAS = ("onnx", "onnxscript", "onnxruntime", "gradio", "scipy")
 # Each group of modules, and the groups that it may import from. A module belongs to the longest prefix that fits.
 CORE = {"errors", "config", "data.spec", "models", "losses", "metrics", "inference", "resize"}
 ENGINE = CORE | {"data", "visualize", "engine"}
-FRONT = ENGINE | {"export", "profiling", "demo", "segvit"}
+FRONT = ENGINE | {"info", "export", "profiling", "demo", "segvit"}
 MAY_IMPORT = {
     "errors": set(),
     "config": {"errors"},
@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "profiling": CORE,
     "engine": ENGINE,
     "export": ENGINE | {"profiling"},
+    "info": ENGINE,
     "demo": FRONT,
     "cli": FRONT | {"cli", "app"},
     "app": FRONT | {"app"},

@@ -133,7 +133,7 @@ class _Trainer:
         self.wrapped.train()
         self.accelerator.init_trackers("tensorboard")
         mode = "w" if state is None else "r+"
-        self.log = (self.output / "metrics.jsonl").open(mode) if self.accelerator.is_main_process else None
+        self.log = (self.output / "metrics.jsonl").open(mode, buffering=1) if self.accelerator.is_main_process else None
         if self.log and state is not None:
             _truncate(self.log, self.start)
 
