@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from segvit.losses import Losses, criterion
     from segvit.metrics import ConfusionMatrix, Metrics
     from segvit.models.output import SegOutput
-    from segvit.models.segvit import SegViT, create_model
-    from segvit.models.weights import load_model
+    from segvit.models.segvit import SegViT, create_model, load_model
 
 _HOMES = {
     "segvit.config": (
@@ -53,8 +52,7 @@ _HOMES = {
     "segvit.losses": ("Losses", "criterion"),
     "segvit.metrics": ("ConfusionMatrix", "Metrics"),
     "segvit.models.output": ("SegOutput",),
-    "segvit.models.segvit": ("SegViT", "create_model"),
-    "segvit.models.weights": ("load_model",),
+    "segvit.models.segvit": ("SegViT", "create_model", "load_model"),
 }
 
 __all__ = [

@@ -237,7 +237,7 @@ def main() -> None:
 def _load(path: Path, device: Device) -> Any:
     """The model in a file, on a device."""
     from segvit.engine.device import resolve_device
-    from segvit.models.weights import load_model
+    from segvit.models.segvit import load_model
 
     return load_model(path, device=resolve_device(device))
 

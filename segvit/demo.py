@@ -22,8 +22,7 @@ from segvit.engine.device import resolve_device
 from segvit.engine.evaluate import evaluate
 from segvit.engine.predict import predict, predict_files
 from segvit.engine.train import train
-from segvit.models.segvit import SegViT
-from segvit.models.weights import load_model
+from segvit.models.segvit import SegViT, load_model
 from segvit.visualize import colorize, contact_sheet, curves, error_map, overlay, shares, with_legend
 
 TRAIN_SCENES, VAL_SCENES, TEST_SCENES = 3000, 50, 200

@@ -19,8 +19,8 @@ from segvit.errors import UserError
 from segvit.losses import criterion
 from segvit.models import backbone as backbone_module
 from segvit.models.backbone import Backbone, _create_vit, create_backbone, default_taps, relative_bias, resize_tokens
-from segvit.models.segvit import SegViT, create_model
-from segvit.models.weights import load_model, read_header
+from segvit.models.segvit import SegViT, create_model, load_model
+from segvit.models.weights import read_header
 
 NUM_CLASSES = 5
 TINY = {"depth": 4, "embed_dim": 64, "num_heads": 2}

@@ -22,6 +22,7 @@ from segvit.inference.scores import label_map, scores
 from segvit.models.atm import ATMHead
 from segvit.models.backbone import create_backbone
 from segvit.models.output import SegOutput
+from segvit.models.weights import load_strictly, read_header, read_state, save_model, settings_from_header
 
 
 class SegViT(nn.Module):
@@ -118,8 +119,6 @@ class SegViT(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write weights, config, class names and palette as one safetensors file; see `segvit.load_model`."""
-        from segvit.models.weights import save_model
-
         save_model(self, path)
 
 
@@ -153,6 +152,23 @@ def create_model(
         pretrained=pretrained,
     )
     return SegViT(config, num_classes=num_classes)
+
+
+def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> SegViT:
+    """The model in a file that `SegViT.save` wrote, in evaluation mode.
+
+    Raises:
+        UserError: no such file, not a safetensors file of segvit's, or tensors that are missing, unexpected or
+            mis-shaped: all are listed.
+    """
+    header = read_header(path)
+    config = replace(settings_from_header(ModelConfig, header["model"], path), pretrained=False)
+    spec = DatasetSpec.from_dict(header["spec"], source=str(path)) if header["spec"] else None
+    protocol = settings_from_header(EvalConfig, header["protocol"], path)
+    with torch.device(device):
+        model = SegViT(config, num_classes=header["num_classes"], spec=spec, protocol=protocol)
+    load_strictly(model, read_state(path, device=device), source=str(path))
+    return model.eval()
 
 
 @contextmanager

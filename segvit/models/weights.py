@@ -8,10 +8,10 @@ Nothing is ever unpickled.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from segvit.config import EvalConfig, ModelConfig
-from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
-from segvit.models.segvit import SegViT
+
+if TYPE_CHECKING:
+    from segvit.models.segvit import SegViT
 
 T = TypeVar("T", ModelConfig, EvalConfig)
 
@@ -31,7 +32,7 @@ REQUIRED = {"model", "num_classes", "protocol", "spec"}
 """What `load_model` needs of that JSON."""
 
 
-def save_model(model: SegViT, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
+def save_model(model: "SegViT", path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
     """Write a model to one file, whole or not at all.
 
     Args:
@@ -82,22 +83,10 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return header
 
 
-def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> SegViT:
-    """The model in a file, in evaluation mode.
-
-    Raises:
-        UserError: see `read_header`; or tensors are missing, unexpected or mis-shaped: all are listed.
-    """
-    header = read_header(path)
-    config = replace(settings_from_header(ModelConfig, header["model"], path), pretrained=False)
-    spec = DatasetSpec.from_dict(header["spec"], source=str(path)) if header["spec"] else None
-    protocol = settings_from_header(EvalConfig, header["protocol"], path)
-    with torch.device(device):
-        model = SegViT(config, num_classes=header["num_classes"], spec=spec, protocol=protocol)
+def read_state(path: str | Path, *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Every tensor of a file, by name."""
     with safe_open(path, framework="pt", device=str(device)) as file:
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    load_strictly(model, state, source=str(path))
-    return model.eval()
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
 
 
 def load_strictly(model: torch.nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
