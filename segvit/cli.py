@@ -7,17 +7,41 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import App, Parameter
 
-from segvit.config import DataConfig, Device, EvalConfig, TrainConfig, read_yaml
+from segvit.config import DataConfig, Device, EvalConfig, EvalMode, TrainConfig, read_yaml
 from segvit.errors import UserError
 
 Flat = Parameter(name="*")
 """The settings' own names become the flags: --data.root, --optim.lr."""
+
+
+@Flat
+@dataclass(frozen=True, kw_only=True)
+class ProtocolFlags:
+    """Changes to the protocol that a model carries; what is not given stays as it is."""
+
+    mode: EvalMode | None = None
+    """slide: overlapping windows; whole: the image in one piece."""
+    window: int | None = None
+    """Side of a window in pixels."""
+    stride: int | None = None
+    """Step between windows in pixels."""
+    resize_long: int | None = None
+    """Longer side in pixels that the image is fitted into first."""
+    resize_short: int | None = None
+    """Shorter side in pixels of the same fit."""
+    batch_size: int | None = None
+    """Windows that run through the model together."""
+
+    def over(self, protocol: EvalConfig) -> EvalConfig:
+        """The protocol with these changes."""
+        return replace(protocol, **{key: value for key, value in asdict(self).items() if value is not None})
 
 
 def _from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
@@ -83,7 +107,7 @@ def evaluate(
     model: Path,
     *,
     data: Annotated[DataConfig, Parameter(name="data")] = DataConfig(),
-    eval: Annotated[EvalConfig | None, Parameter(name="eval")] = None,
+    protocol: ProtocolFlags = ProtocolFlags(),
     split: Literal["train", "val"] = "val",
     json: Path | None = None,
     device: Device = "auto",
@@ -109,7 +133,9 @@ def evaluate(
     network = _load(model, device)
     dataset = open_dataset(data, split, size=network.config.image_size)
     with _bar("evaluating") as progress:
-        result = run_evaluation(network, dataset, config=eval, workers=data.workers, progress=progress)
+        result = run_evaluation(
+            network, dataset, config=protocol.over(network.protocol), workers=data.workers, progress=progress
+        )
     rich_print(result.table())
     if json:
         _write_json(json, {"model": str(model), **result.to_dict()})
@@ -122,7 +148,7 @@ def predict(
     inputs: list[Path],
     *,
     output: Path,
-    eval: Annotated[EvalConfig | None, Parameter(name="eval")] = None,
+    protocol: ProtocolFlags = ProtocolFlags(),
     opacity: float = 0.6,
     confidence: bool = False,
     ids: Literal["index", "raw"] = "index",
@@ -157,7 +183,7 @@ def predict(
             network,
             inputs,
             output,
-            config=eval,
+            config=protocol.over(network.protocol),
             opacity=opacity,
             confidence=confidence,
             raw_ids=ids == "raw",

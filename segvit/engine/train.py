@@ -73,6 +73,7 @@ def train(config: TrainConfig, *, resume: bool = False, on_step: OnStep | None =
     """
     trainer = _Trainer(config, resume=resume)
     with trainer.progress:
+        trainer.progress.say(trainer.headline())
         for step, (images, labels, indices) in trainer.batches():
             losses = trainer.step(step, images, labels, indices)
             if on_step:
@@ -105,6 +106,19 @@ class _Trainer:
         self._build(state)
         self.progress = TrainProgress(config, start=self.start, shown=self.accelerator.is_main_process)
         self.result: EvalResult | None = None
+
+    def headline(self) -> str:
+        """What is about to be trained, on what, from where."""
+        config = self.config
+        if self.start:
+            origin = f"going on from step {self.start}"
+        else:
+            origin = "pretrained backbone" if config.model.pretrained else "from random weights"
+        return (
+            f"{config.model.backbone} ({config.model.structure}), {self.model.num_classes} classes of "
+            f"{self.train_set.spec.name}, {origin}: {len(self.train_set)} training and {len(self.val_set)} validation "
+            f"images, {config.steps} steps of {config.batch_size}, on {self.accelerator.device} -> {self.output}"
+        )
 
     def _prepare_output(self, *, fresh: bool) -> None:
         """Make the run's folder and write the resolved config; refuse to write over another run."""
