@@ -56,6 +56,7 @@ app = App(
     name="segvit",
     help="Semantic segmentation with plain Vision Transformers.",
     config=_from_config_file,
+    default_parameter=Parameter(consume_multiple=True),  # --data.classes sky road car
     result_action="return_value",
     version_flags=["--version"],
 )

@@ -125,7 +125,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Coefficients of the criterion (PAPER section 4)."""
+    """Coefficients of the criterion (docs/method.md section 4)."""
 
     class_coefficient: float = 1.0
     """Factor of the cross entropy over the queries."""
@@ -141,7 +141,7 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with linear warm-up over polynomial decay (PAPER section 5)."""
+    """AdamW with linear warm-up over polynomial decay (docs/method.md section 5)."""
 
     lr: float = 2e-5
     """Peak learning rate of the backbone."""
@@ -163,7 +163,7 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """The test protocol (PAPER section 5)."""
+    """The test protocol (docs/method.md section 5)."""
 
     mode: EvalMode = "slide"
     """slide: overlapping windows, scores averaged; whole: the image in one piece."""

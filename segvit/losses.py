@@ -1,4 +1,4 @@
-"""The criterion: class, focal and dice terms for every supervised output (PAPER section 4).
+"""The criterion: class, focal and dice terms for every supervised output (docs/method.md section 4).
 
 Letters: S supervised outputs, B batch, K classes, H W image, h w token grid, M present (image, class) pairs.
 """
@@ -139,8 +139,8 @@ class _MaskLosses(torch.autograd.Function):
         focal = mean over valid pixels of a q^2 softplus(-z),  a = alpha where t else 1 - alpha;
         dice  = 1 - n / d,  n = 2 sum(p t) + 1,  d = sum p + sum t + 1,  over valid pixels, p = sigmoid(logit).
 
-    Both are linear in nothing but cheap to differentiate by hand, so the forward pass also takes the gradients back
-    through the upsampling and keeps them at the token grid: no full-resolution activation outlives its chunk.
+    Both have short slopes by the logit, so the forward pass also takes their gradients back through the upsampling and
+    keeps them at the token grid: no full-resolution activation outlives its chunk.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Training augmentation (PAPER section 5), as pure functions of tensors and a random generator.
+"""Training augmentation (docs/method.md section 5), as pure functions of tensors and a random generator.
 
 In order: resize keeping the ratio, random crop, horizontal flip, photometric distortion, pad; the model normalises.
 Nothing is computed outside the crop: it is chosen on the label map first, and `resize` fills that window only.
@@ -16,7 +16,7 @@ from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
 
 CROP_TRIES = 10
-"""Windows drawn before the last is taken as it is (PAPER section 5)."""
+"""Windows drawn before the last is taken as it is (docs/method.md section 5)."""
 
 
 class Window(NamedTuple):

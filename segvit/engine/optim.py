@@ -1,4 +1,4 @@
-"""What the optimizer does with which parameter, and how fast, at each step (PAPER section 5)."""
+"""What the optimizer does with which parameter, and how fast, at each step (docs/method.md section 5)."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The one definition of SegViT's semantic scores, as a volume and as a label map without it (PAPER section 2).
+"""The one definition of SegViT's semantic scores, as a volume and as a label map without it (docs/method.md section 2).
 
 `scores[c, y, x] = sum_q softmax(class_logits)[q, c] * sigmoid(upsample(mask_logits))[q, y, x]`
 

@@ -1,4 +1,4 @@
-"""Scores of an image larger than the training crop: overlapping windows, averaged (PAPER section 5).
+"""Scores of an image larger than the training crop: overlapping windows, averaged (docs/method.md section 5).
 
 Letters: K classes, H W image, h w window.
 """

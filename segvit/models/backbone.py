@@ -31,7 +31,7 @@ TIMM_INIT_STD = 0.02
 
 
 class Backbone(nn.Module):
-    """The blocks of a plain ViT up to the last tap, without final norm and classifier (PAPER section 1).
+    """The blocks of a plain ViT up to the last tap, without final norm and classifier (docs/method.md section 1).
 
     Args:
         vit: a VisionTransformer, Eva or Beit of timm; its parts are taken over, with their names.
@@ -144,7 +144,7 @@ def _take_relative_bias(vit: Any, blocks: Any) -> nn.ParameterList | None:
 
 
 def default_taps(depth: int) -> tuple[int, ...]:
-    """The paper's taps for 12 blocks (5, 7, 11) and 24 (7, 15, 23); thirds of the depth otherwise (PAPER section 1)."""
+    """The paper's taps for 12 blocks (5, 7, 11) and 24 (7, 15, 23); thirds of the depth otherwise (docs/method.md section 1)."""
     if depth == 12:
         return (5, 7, 11)
     return tuple(sorted({-(-depth * stage // 3) - 1 for stage in (1, 2, 3)}))
