@@ -1,4 +1,4 @@
-"""Attention to mask: the similarity between learned class tokens and the feature map is the mask (docs/method.md section 2).
+"""Attention to mask: the similarity of learned class tokens and a feature map is the mask (docs/method.md section 2).
 
 Letters: B batch, K classes (and queries), D backbone width, d head width, h w token grid, N = h * w, n queries.
 """

@@ -144,7 +144,7 @@ def _take_relative_bias(vit: Any, blocks: Any) -> nn.ParameterList | None:
 
 
 def default_taps(depth: int) -> tuple[int, ...]:
-    """The paper's taps for 12 blocks (5, 7, 11) and 24 (7, 15, 23); thirds of the depth otherwise (docs/method.md section 1)."""
+    """The paper's taps for 12 blocks and for 24; thirds of the depth otherwise (docs/method.md section 1)."""
     if depth == 12:
         return (5, 7, 11)
     return tuple(sorted({-(-depth * stage // 3) - 1 for stage in (1, 2, 3)}))
