@@ -1,4 +1,4 @@
-"""Where the shared files lie that some tests read; the tests skip where they are absent."""
+"""What tests share: the real data and the reference results that lie beside a checkout."""
 
 from pathlib import Path
 
@@ -7,20 +7,21 @@ import pytest
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 
-def shared(name: str) -> Path:
+def shared_folder(name: str) -> Path:
+    """`../shared/<name>`; the test is skipped where it is absent."""
     folder = SHARED / name
     if not folder.is_dir():
-        pytest.skip("needs the shared data/golden files, absent here")
+        pytest.skip(f"../shared is absent: this test needs ../shared/{name} beside the checkout")
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def shared_data() -> Path:
-    """Real datasets, small or reduced."""
-    return shared("data")
+    """Folder of real images and label maps."""
+    return shared_folder("data")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def shared_golden() -> Path:
-    """Tensors that the paper's authors' implementation gave."""
-    return shared("golden")
+    """Folder of models and results of the reference implementation."""
+    return shared_folder("golden")
