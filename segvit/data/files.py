@@ -61,14 +61,14 @@ def find_pairs(root: Path, split: Split, *, what: str, options: tuple[str, str])
         names = _read_list(root / split.list, what)
         remedy = f"they are named in {root / split.list}: add the files, or take the names out of the list"
     orphans = (
-        ([name for name in names if name not in labels], "images have no label map", "label maps", split.labels),
-        ([name for name in names if name not in images], "label maps have no image", "images", split.images),
+        ([name for name in names if name not in labels], "images without a label map", "label maps", split.labels),
+        ([name for name in names if name not in images], "label maps without an image", "images", split.images),
     )
     for missing, text, kind, folder in orphans:
         if missing:
             if split.list is not None:
-                text = f"names have no file among the {kind}"
-            raise UserError(f"{what}: {len(missing)} {text} in {root / folder} ({first(missing)}); {remedy}")
+                text = f"names without a file among the {kind}"
+            raise UserError(f"{what}: {text} in {root / folder}: {len(missing)} ({first(missing)}); {remedy}")
     return [Pair(name, images[name], labels[name]) for name in names]
 
 

@@ -14,6 +14,7 @@ Two plain folders give a spec as well (`folder_spec`). The same plain form trave
 
 import difflib
 import functools
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -257,9 +258,13 @@ def resolve_spec(config: "DataConfig") -> DatasetSpec:
 
 
 def default_palette(num_classes: int) -> tuple[Color, ...]:
-    """Distinct colours (K,) that also differ under red-green colour blindness; the first are the same for every K."""
-    assert 0 <= num_classes <= IGNORE_INDEX
-    return _palette()[:num_classes]
+    """Distinct colours (K,), the first 255 also under red-green colour blindness; a class has the same for every K."""
+    colors = dict.fromkeys(_palette())
+    codes = (step * 0x9E3779 % 2**24 for step in itertools.count(1))  # an odd factor: each of the 2**24 comes once
+    while len(colors) < num_classes:
+        code = next(codes)
+        colors[code >> 16, code >> 8 & 255, code & 255] = None
+    return tuple(colors)[:num_classes]
 
 
 OKABE_ITO = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66))

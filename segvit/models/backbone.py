@@ -249,7 +249,7 @@ def _load_pretrained(backbone: Backbone, config: ModelConfig) -> None:
         raise UserError(
             f"no pretrained weights for {config.backbone!r}: {error}\n"
             "They come from the Hugging Face Hub on first use; offline, copy them into its cache or start from random "
-            "weights with --model.pretrained false"
+            "weights with --model.no-pretrained"
         ) from error
     donor = Backbone(vit, taps=backbone.taps)
     state = donor.state_dict()
