@@ -45,11 +45,14 @@ class ProtocolFlags:
 
 
 def _from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
-    """Take what the flags leave open from the YAML file of --config."""
+    """Take what the flags leave open from the YAML file of --config; check-data takes its data section."""
     given = arguments.get("--config", default=None)
     if given is not None and given.tokens:
         path = given.tokens[0].value
-        cyclopts.config.Dict(read_yaml(path), source=path, use_commands_as_keys=False)(app, commands, arguments)
+        content = read_yaml(path)
+        if commands == ("check-data",):
+            content = {"data": content.get("data", {})}
+        cyclopts.config.Dict(content, source=path, use_commands_as_keys=False)(app, commands, arguments)
 
 
 app = App(
@@ -58,6 +61,7 @@ app = App(
     config=_from_config_file,
     default_parameter=Parameter(consume_multiple=True),  # --data.classes sky road car
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # main says how to go on
     version_flags=["--version"],
 )
 
@@ -252,7 +256,7 @@ def main() -> None:
     """Run the command line; a UserError is printed without a traceback and exits with 2, Ctrl-C with 130."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while waiting starve the loader's
     try:
-        app()
+        app(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -274,7 +278,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     import json
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from segvit.config import ModelConfig, TrainConfig
+from segvit.config import CONFIG_DIRS, ModelConfig, TrainConfig
 from segvit.data.spec import resolve_spec
 from segvit.models.segvit import SegViT
 from segvit.models.weights import read_header, settings_from_header
@@ -21,7 +21,7 @@ def describe(
 
     Args:
         name: of the file, config or backbone.
-        num_classes: for a backbone.
+        num_classes: for a backbone, or a config without a dataset.
         image_size: for a backbone, side of the training crop in pixels.
         class_token: for a backbone, whether it keeps its class token.
 
@@ -38,17 +38,24 @@ def describe(
         if header.get("metrics"):
             facts["validation mIoU"] = f"{header['metrics']['miou']:.4f} ({header['metrics']['images']} images)"
         facts["protocol"] = ", ".join(f"{key} {value}" for key, value in header["protocol"].items() if value)
-    elif Path(name).suffix in (".yaml", ".yml") or "/" in name:
+    elif _is_config(name):
         train = TrainConfig.load(name)
-        spec = resolve_spec(train.data)
-        config, num_classes = train.model, spec.num_classes
-        facts["classes"] = _names(spec.classes)
+        config = train.model
+        if train.data.spec or train.data.images:
+            spec = resolve_spec(train.data)
+            num_classes, facts["classes"] = spec.num_classes, _names(spec.classes)
     else:
         config = ModelConfig(backbone=name, class_token=class_token)
         config = replace(config, image_size=image_size) if image_size else config
     with torch.device("meta"):
         model = SegViT(replace(config, pretrained=False), num_classes=num_classes)
     return _table(name, model, facts)
+
+
+def _is_config(name: str) -> bool:
+    """Whether a name means a config: a YAML file, a path, or a shipped recipe."""
+    shipped = any((folder / f"{name}.yaml").is_file() for folder in CONFIG_DIRS)
+    return shipped or Path(name).suffix in (".yaml", ".yml") or "/" in name
 
 
 def _table(name: str, model: SegViT, facts: dict[str, Any]) -> Table:

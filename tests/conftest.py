@@ -1,4 +1,4 @@
-"""What tests share: the real data and the reference results that lie beside a checkout."""
+"""Where the shared files lie that some tests read; the tests skip where they are absent."""
 
 from pathlib import Path
 
@@ -7,21 +7,20 @@ import pytest
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 
-def shared_folder(name: str) -> Path:
-    """`../shared/<name>`; the test is skipped where it is absent."""
+def shared(name: str) -> Path:
     folder = SHARED / name
     if not folder.is_dir():
-        pytest.skip(f"../shared is absent: this test needs ../shared/{name} beside the checkout")
+        pytest.skip("needs the shared data/golden files, absent here")
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of real images and label maps."""
-    return shared_folder("data")
+    """Real datasets, small or reduced."""
+    return shared("data")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_golden() -> Path:
-    """Folder of models and results of the reference implementation."""
-    return shared_folder("golden")
+    """Tensors that the paper's authors' implementation gave."""
+    return shared("golden")

@@ -83,18 +83,27 @@ def read_image(path: Path) -> Image.Image:
     """
     with _reading(path, "an image"), Image.open(path) as opened:
         opened.load()
-        image = ImageOps.exif_transpose(opened)
-        if image.mode in SIXTEEN_BIT:
-            wide = np.asarray(image).astype(np.int64)
-            if wide.min() < 0 or wide.max() > 65_535:
-                raise UserError(f"{path}: pixels reach {wide.min()}..{wide.max()}; save the image with 8 or 16 bits")
-            return Image.fromarray(((wide * 255 + 32_767) // 65_535).astype(np.uint8)).convert("RGB")
-        if image.mode == "F":
-            raise UserError(f"{path}: pixels are floating-point numbers; save the image with 8 or 16 bits per channel")
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        return image.convert("RGB")
+        return as_rgb(opened, name=str(path))
+
+
+def as_rgb(image: Image.Image, *, name: str) -> Image.Image:
+    """An open image as `read_image` gives it; `name` is what error texts call it.
+
+    Raises:
+        UserError: floating-point pixels, or grey beyond 16 bits.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode in SIXTEEN_BIT:
+        wide = np.asarray(image).astype(np.int64)
+        if wide.min() < 0 or wide.max() > 65_535:
+            raise UserError(f"{name}: pixels reach {wide.min()}..{wide.max()}; save the image with 8 or 16 bits")
+        return Image.fromarray(((wide * 255 + 32_767) // 65_535).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise UserError(f"{name}: pixels are floating-point numbers; save the image with 8 or 16 bits per channel")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
 
 
 def read_labels(path: Path) -> npt.NDArray[Any]:

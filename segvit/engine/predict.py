@@ -15,15 +15,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from segvit.config import EvalConfig
-from segvit.data.files import IMAGE_SUFFIXES, read_image
+from segvit.data.files import IMAGE_SUFFIXES, as_rgb, read_image
 from segvit.data.spec import Color, default_palette
 from segvit.engine.infer import image_labels, image_scores
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from segvit.visualize import overlay, save_index_png, shares, with_legend
+
+ENDINGS = (".png", "_overlay.png", "_confidence.png", ".json")
+"""What follows the name of an image in the names of its outputs."""
 
 Source = str | Path | Image.Image | npt.NDArray[np.uint8]
 
@@ -110,9 +113,11 @@ def predict_files(
         The label maps written, and the inputs that could not be read.
 
     Raises:
-        UserError: an input that does not exist or holds no image, or two inputs that would share an output.
+        UserError: an input that does not exist or holds no image, or an output that would be written over an input or
+            over another input's output.
     """
     jobs = find_images(inputs)
+    _check_outputs(jobs, output)
     written: list[Path] = []
     failures: list[Failure] = []
     for done, (path, stem) in enumerate(jobs, start=1):
@@ -143,6 +148,23 @@ def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
     return [(path, stem) for stem, path in jobs.items()]
 
 
+def _check_outputs(jobs: Sequence[tuple[Path, Path]], output: Path) -> None:
+    """Refuse to write over a photo, or two pictures to one file (photo_overlay.jpg lies beside photo.jpg)."""
+    sources = {path.resolve() for path, _ in jobs}
+    taken: dict[Path, Path] = {}
+    for path, stem in jobs:
+        for ending in ENDINGS:
+            target = output / stem.with_name(stem.name + ending)
+            if target.resolve() in sources:
+                raise UserError(f"{target} is one of the images and would be written over: give another --output")
+            if target in taken:
+                raise UserError(
+                    f"{taken[target]} and {path} would both be written as {target}: predict them into two --output "
+                    "folders, or rename one"
+                )
+            taken[target] = path
+
+
 def _walk(inputs: Sequence[str | Path]) -> Iterator[tuple[Path, Path]]:
     """Every image below the inputs, sorted, with its name relative to its input."""
     for given in map(Path, inputs):
@@ -152,6 +174,7 @@ def _walk(inputs: Sequence[str | Path]) -> Iterator[tuple[Path, Path]]:
         if not given.is_dir():
             raise UserError(f"no such file or folder: {given}")
         found = sorted(path for path in given.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+        found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(given).parts)]
         if not found:
             raise UserError(f"{given} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
         for path in found:
@@ -173,7 +196,9 @@ def _write(result: Prediction, target: Path, source: Path, model: SegViT, *, opa
         )
     height, width = result.labels.shape
     facts = {"image": str(source), "width": width, "height": height, "shares": result.shares()}
-    target.with_name(target.name + ".json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    target.with_name(target.name + ".json").write_text(
+        json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     return path
 
 
@@ -190,7 +215,7 @@ def _to_rgb(source: Source) -> npt.NDArray[np.uint8]:
     if isinstance(source, str | Path):
         return np.asarray(read_image(Path(source)))
     if isinstance(source, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(source).convert("RGB"))
+        return np.asarray(as_rgb(source, name="the image given"))
     if source.dtype != np.uint8 or source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] != 3):
         raise UserError(
             f"an array of {source.dtype} {source.shape}: expected uint8 (H, W, 3) RGB or (H, W) grey; "
