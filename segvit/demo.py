@@ -22,12 +22,15 @@ from segvit.engine.device import resolve_device
 from segvit.engine.evaluate import evaluate
 from segvit.engine.predict import predict, predict_files
 from segvit.engine.train import train
+from segvit.errors import UserError
 from segvit.models.segvit import SegViT, load_model
 from segvit.visualize import colorize, contact_sheet, curves, error_map, overlay, shares, with_legend
 
 TRAIN_SCENES, VAL_SCENES, TEST_SCENES = 3000, 50, 200
 TEST_SEED = 2
 """Seed of scenes that are in neither the training nor the validation folder."""
+MARKER = "made-by-segvit-demo.txt"
+"""File by which the demo knows a folder of its own."""
 SHOWN = 6
 """Unseen scenes that are painted."""
 FAREWELL = """
@@ -53,8 +56,7 @@ def run_demo(*, output: Path, steps: int | None = None, device: Device = "auto")
     """
     console = Console(highlight=False, soft_wrap=True)
     scenes, run_folder = output / "scenes", output / "run"
-    for folder in (scenes, run_folder, output / "predictions"):
-        shutil.rmtree(folder, ignore_errors=True)
+    _clear(output)
 
     with _chapter(console, 1, f"Drawing {TRAIN_SCENES} scenes to learn from into {scenes}"):
         config = TrainConfig.load("shapes/demo")
@@ -86,6 +88,20 @@ def run_demo(*, output: Path, steps: int | None = None, device: Device = "auto")
     console.print(FAREWELL.format(output=output, model=run.path))
     console.print(f"mIoU {result.miou:.3f}")
     return result.miou
+
+
+def _clear(output: Path) -> None:
+    """Remove an earlier tour; refuse a folder that holds anything else.
+
+    Raises:
+        UserError: the folder is not empty and no tour made it.
+    """
+    marker = output / MARKER
+    if output.exists() and any(output.iterdir()) and not marker.is_file():
+        raise UserError(f"{output} holds files that are not an earlier demo's: choose another --output")
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    marker.write_text("Made by `segvit demo`, which replaces this folder when it runs again.\n")
 
 
 def paint(model: SegViT, test: ShapesDataset, output: Path) -> None:

@@ -436,3 +436,14 @@ def test_demo(segvit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         with Image.open(output / picture) as opened:
             assert min(opened.size) > 90
     assert "segvit predict" in said.out and "segvit check-data" in said.out and "segvit train" in said.out
+
+
+def test_demo_leaves_a_folder_of_somebody_else_alone(tmp_path: Path) -> None:
+    from segvit.demo import run_demo
+    from segvit.errors import UserError
+
+    (tmp_path / "scenes").mkdir()
+    (tmp_path / "scenes" / "mine.txt").write_text("precious")
+    with pytest.raises(UserError, match=r"choose another --output"):
+        run_demo(output=tmp_path, steps=1)
+    assert (tmp_path / "scenes" / "mine.txt").read_text() == "precious"
