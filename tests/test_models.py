@@ -428,7 +428,7 @@ def test_without_a_network_pretrained_weights_are_told(monkeypatch: pytest.Monke
         return made
 
     monkeypatch.setattr(timm, "create_model", create_offline)
-    with pytest.raises(UserError, match=r"(?s)vit_tiny_patch16_224.*cannot reach the hub.*--model\.pretrained false"):
+    with pytest.raises(UserError, match=r"(?s)vit_tiny_patch16_224.*cannot reach the hub.*--model\.no-pretrained"):
         create_backbone(ModelConfig(**TINY, **VARIANTS["vit"], pretrained=True))
 
 
