@@ -238,14 +238,14 @@ class TrainConfig:
 
     def save(self, path: Path) -> None:
         """Write every resolved setting as YAML; `load` of that file gives this config back."""
-        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False))
+        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The settings in a YAML file or in a shipped recipe, as a mapping of sections."""
     file = find_config(path)
     try:
-        content = yaml.safe_load(file.read_text()) or {}
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not a YAML file: {error}") from error
     if not isinstance(content, dict):

@@ -63,6 +63,8 @@ def present_classes(labels: Tensor, num_classes: int) -> Tensor:
     Raises:
         UserError: a label that is neither a class nor 255.
     """
+    if labels.dtype != torch.int64:
+        raise UserError(f"labels are {labels.dtype}: give torch.int64 (labels.long())")
     flat = labels.flatten(1)
     unknown = ((flat < 0) | (flat >= num_classes)) & (flat != IGNORE_INDEX)
     if unknown.any():
@@ -109,7 +111,8 @@ def criterion(
     classes = class_losses(output.class_logits, present, divisors.class_weight, config.no_object_weight)
     pairs = present.nonzero()  # (M, 2): image, class
     masks = output.mask_logits[:, pairs[:, 0], pairs[:, 1]].float()  # (S, M, h, w)
-    focal, dice = _MaskLosses.apply(masks, labels, pairs, output.padded_size, config.ignore_as_negative)
+    with torch.autocast(device_type=masks.device.type, enabled=False):
+        focal, dice = _MaskLosses.apply(masks, labels, pairs, output.padded_size, config.ignore_as_negative)
     num_masks = divisors.num_masks.clamp(min=1)
     return Losses(
         classes=classes * config.class_coefficient,
@@ -128,7 +131,7 @@ def class_losses(class_logits: Tensor, present: Tensor, total_weight: Tensor, no
     targets = torch.where(present, queries, num_classes).expand(class_logits.shape[:3])  # (S, B, K)
     weights = torch.where(present, 1.0, no_object_weight)  # (B, K)
     entropy = F.cross_entropy(class_logits.float().movedim(3, 1), targets, reduction="none")  # (S, B, K)
-    return (entropy * weights).sum(dim=(1, 2)) / total_weight
+    return (entropy * weights).sum(dim=(1, 2)) / total_weight.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 class _MaskLosses(torch.autograd.Function):

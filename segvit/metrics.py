@@ -54,7 +54,7 @@ class ConfusionMatrix:
 
     def compute(self) -> Metrics:
         """The scores of all that was counted."""
-        counts = self.counts.double().cpu()
+        counts = self.counts.cpu().double()
         hits, labelled, predicted = counts.diag(), counts.sum(dim=1), counts.sum(dim=0)
         iou, accuracy = hits / (labelled + predicted - hits), hits / labelled  # NaN where a class is absent
         total = labelled.sum().clamp(min=1)

@@ -418,7 +418,7 @@ def test_a_model_on_a_dataset_of_other_classes(
 def test_windows_that_leave_gaps(model: SegViT, change: dict[str, int]) -> None:
     config = EvalConfig(mode="slide", **change)
     image = np.zeros((40, 40, 3), dtype=np.uint8)
-    said(lambda: predict(model, image, config=config), f"eval.window {change['window']}", "1 <= stride <= window")
+    said(lambda: predict(model, image, config=config), f"window {change['window']}", "1 <= stride <= window")
 
 
 # --- predict ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, default_collate
 from torchvision import tv_tensors
 
 from segvit.config import DataConfig
@@ -200,7 +200,7 @@ def _folder_pairs(config: DataConfig, spec: DatasetSpec, split: Literal["train",
     return sorted(ordered[:kept] if split == "val" else ordered[kept:])
 
 
-class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
+class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int] | UserError]):
     """Augmented crops, addressed by (index, draw); the draw and the seed alone decide the augmentation."""
 
     def __init__(self, samples: Samples, transform: TrainTransform, *, seed: int) -> None:
@@ -211,13 +211,24 @@ class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Image uint8 (3, crop, crop), labels int64 (crop, crop), and the index, to name the file in messages."""
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, int] | UserError:
+        """Image uint8 (3, crop, crop), labels int64 (crop, crop), and the index, to name the file in messages.
+
+        A sample that cannot be read is its error, for the main process to raise: a worker would wrap it in a traceback.
+        """
         index, draw = key
-        image, labels, _ = self.samples.read(index)
-        generator = torch.Generator().manual_seed(_mix(self.seed, draw, "augment"))
+        try:
+            image, labels, _ = self.samples.read(index)
+        except UserError as error:
+            return error
+        generator = torch.Generator().manual_seed(mix(self.seed, draw, "augment"))
         image, labels = self.transform(image, labels, generator)
         return image, labels, index
+
+
+def collate(samples: list[Any]) -> Any:
+    """A batch of tensors, or the first error among the samples."""
+    return next((sample for sample in samples if isinstance(sample, UserError)), None) or default_collate(samples)
 
 
 class EndlessBatches(Sampler[list[tuple[int, int]]]):
@@ -287,10 +298,10 @@ class EndlessBatches(Sampler[list[tuple[int, int]]]):
 
     def permutation(self, epoch: int) -> torch.Tensor:
         """The order of the samples (length,) in an epoch."""
-        generator = torch.Generator().manual_seed(_mix(self.seed, epoch, "order"))
+        generator = torch.Generator().manual_seed(mix(self.seed, epoch, "order"))
         return torch.randperm(self.length, generator=generator)
 
 
-def _mix(seed: int, number: int, purpose: str) -> int:
+def mix(seed: int, number: int, purpose: str) -> int:
     """A 64-bit seed in which neighbouring (seed, number) have nothing in common."""
     return int.from_bytes(hashlib.blake2b(f"{purpose} {seed} {number}".encode(), digest_size=8).digest(), "little")

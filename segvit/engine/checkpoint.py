@@ -1,31 +1,15 @@
-"""What a run needs to go on to the bit: weights, optimizer, step, random state, best score. Whole or not at all."""
+"""What a run needs to go on to the bit: weights, optimizer, step, loss scale, best score. Whole or not at all."""
 
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from segvit.errors import UserError
 
-KEYS = {"config", "step", "best", "model", "optimizer", "random"}
+KEYS = {"config", "step", "best", "model", "optimizer", "scaler"}
 """What a checkpoint holds."""
-
-
-def random_state() -> dict[str, Tensor]:
-    """The state of torch's generators, on the CPU and on the current accelerator."""
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_random_state(state: dict[str, Tensor]) -> None:
-    """Put back what `random_state` gave."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

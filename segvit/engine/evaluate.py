@@ -126,7 +126,10 @@ def confusion(
     device = model.mean.device
     matrix = ConfusionMatrix(model.num_classes, device)
     loader = DataLoader(_Reader(dataset, indices), batch_size=None, num_workers=min(workers, len(indices)))
-    for done, (image, labels) in enumerate(loader, start=1):
+    for done, read in enumerate(loader, start=1):
+        if isinstance(read, UserError):
+            raise read
+        image, labels = read
         matrix.update(image_labels(model, image, config), labels.to(device))
         if progress:
             progress(done, len(indices))
@@ -154,7 +157,7 @@ def check_classes(model: SegViT, dataset: Samples) -> None:
             )
 
 
-class _Reader(Dataset[tuple[Tensor, Tensor]]):
+class _Reader(Dataset[tuple[Tensor, Tensor] | UserError]):
     """Whole images and labels as plain tensors, read by worker processes."""
 
     def __init__(self, samples: Samples, indices: Sequence[int]) -> None:
@@ -164,8 +167,11 @@ class _Reader(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
-        sample: Sample = self.samples.read(self.indices[position])
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor] | UserError:
+        try:
+            sample: Sample = self.samples.read(self.indices[position])
+        except UserError as error:  # the main process raises it: a worker would wrap it in a traceback
+            return error
         return sample.image.as_subclass(torch.Tensor), sample.labels.as_subclass(torch.Tensor)
 
 

@@ -69,8 +69,10 @@ def _prepare(model: SegViT, image: Tensor, config: EvalConfig) -> Tensor:
 
 def _window(model: SegViT, config: EvalConfig) -> tuple[int, int]:
     """Side and stride of the windows in pixels; a third of the window overlaps by default."""
-    window = config.window or model.config.image_size
-    stride = config.stride or max(window * 2 // 3, 1)
-    if window < 1 or not 1 <= stride <= window:
-        raise UserError(f"eval.window {window}, eval.stride {stride}: need 1 <= stride <= window, in pixels")
+    window = model.config.image_size if config.window is None else config.window
+    stride = max(window * 2 // 3, 1) if config.stride is None else config.stride
+    if not 1 <= stride <= window:
+        raise UserError(f"window {window}, stride {stride}: need 1 <= stride <= window, in pixels")
+    if config.batch_size < 1:
+        raise UserError(f"a batch of {config.batch_size} windows: give at least 1")
     return window, stride

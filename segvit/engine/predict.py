@@ -20,7 +20,7 @@ from PIL import Image
 from segvit.config import EvalConfig
 from segvit.data.files import IMAGE_SUFFIXES, as_rgb, read_image
 from segvit.data.spec import Color, default_palette
-from segvit.engine.infer import image_labels, image_scores
+from segvit.engine.infer import image_labels, image_scores, resolve_protocol
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from segvit.visualize import overlay, save_index_png, shares, with_legend
@@ -116,6 +116,9 @@ def predict_files(
         UserError: an input that does not exist or holds no image, or an output that would be written over an input or
             over another input's output.
     """
+    resolve_protocol(model, config)
+    if raw_ids and model.spec is None:
+        raise UserError("--ids raw: this model carries no dataset spec, so its raw ids are unknown; leave it out")
     jobs = find_images(inputs)
     _check_outputs(jobs, output)
     written: list[Path] = []
@@ -204,8 +207,7 @@ def _write(result: Prediction, target: Path, source: Path, model: SegViT, *, opa
 
 def _save_raw(labels: npt.NDArray[np.int64], model: SegViT, path: Path) -> None:
     """The label map in the dataset's own ids, 8-bit grey, or 16-bit where an id is above 255."""
-    if model.spec is None:
-        raise UserError("--ids raw: this model carries no dataset spec, so its raw ids are unknown; leave it out")
+    assert model.spec is not None
     table = np.array(model.spec.raw_ids)
     Image.fromarray(table.astype(np.uint8 if table.max() < 256 else np.uint16)[labels]).save(path)
 

@@ -1,7 +1,7 @@
 """Training: one plain loop over Accelerate that reads top to bottom.
 
-    run = segvit.train(segvit.TrainConfig.load("configs/shapes/vit.yaml"))
-    segvit train --config configs/shapes/vit.yaml --output runs/shapes [--resume]
+    run = segvit.train(segvit.TrainConfig.load("configs/shapes/demo.yaml"))
+    segvit train --config configs/shapes/demo.yaml --output runs/shapes [--resume]
 
 It runs on a CPU or one GPU as it is, and on many through `torchrun` or `accelerate launch`.
 The folder of a run holds config.yaml, metrics.jsonl, TensorBoard events, best.safetensors, last.safetensors and
@@ -9,7 +9,7 @@ checkpoint.pt, from which --resume goes on to the bit.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from torch.utils.data import DataLoader
 
 from segvit.config import TrainConfig
 from segvit.data.check import check_dataset
-from segvit.data.dataset import EndlessBatches, TrainingSamples, open_dataset
+from segvit.data.dataset import EndlessBatches, TrainingSamples, collate, mix, open_dataset
 from segvit.data.transforms import TrainTransform
-from segvit.engine.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
+from segvit.engine.checkpoint import load_checkpoint, save_checkpoint
 from segvit.engine.device import resolve_device
 from segvit.engine.evaluate import EvalResult, confusion
 from segvit.engine.infer import resolve_protocol
@@ -98,7 +98,7 @@ class _Trainer:
         self.train_set = open_dataset(config.data, "train", size=config.model.image_size)
         self.val_set = open_dataset(config.data, "val", size=config.model.image_size)
         for samples in (self.train_set, self.val_set):
-            check_dataset(samples, limit=CHECKED_SAMPLES).raise_on_error()
+            check_dataset(samples, limit=CHECKED_SAMPLES, decode=True).raise_on_error()
         self.accelerator = _create_accelerator(config)
         self._prepare_output(fresh=state is None)
         self.start = 0 if state is None else int(state["step"])
@@ -139,19 +139,19 @@ class _Trainer:
         if state is not None:
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
-        torch.manual_seed(config.seed + 1 + self.accelerator.process_index)  # dropout differs between ranks
-        if state is not None:
-            set_random_state(state["random"])
         self.model = model
         self.wrapped, self.optimizer = self.accelerator.prepare(model.to(self.accelerator.device), optimizer)
         self.wrapped.train()
+        if state is not None and self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        resolve_protocol(model, config.eval)  # a window that cannot be is told now, not at the first validation
         self.accelerator.init_trackers("tensorboard")
         mode = "w" if state is None else "r+"
         self.log = (self.output / "metrics.jsonl").open(mode, buffering=1) if self.accelerator.is_main_process else None
         if self.log and state is not None:
             _truncate(self.log, self.start)
 
-    def batches(self) -> Any:
+    def batches(self) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
         """(step, (images, labels, indices)) from the first step to do to the last."""
         config, accelerator = self.config, self.accelerator
         fill = [round(255 * value) for value in self.model.mean.tolist()]
@@ -170,13 +170,18 @@ class _Trainer:
             batch_sampler=order,
             num_workers=config.data.workers,
             pin_memory=accelerator.device.type == "cuda",
-            generator=torch.Generator(),  # its own: the global one belongs to dropout, and resuming must not shift it
+            collate_fn=collate,
         )
-        return enumerate(loader, start=self.start)
+        for step, batch in enumerate(loader, start=self.start):
+            if isinstance(batch, UserError):
+                raise batch
+            yield step, batch
 
     def step(self, step: int, images: Tensor, labels: Tensor, indices: Tensor) -> Losses:
         """One optimizer step on this process's share of a batch."""
         config, accelerator = self.config, self.accelerator
+        number = step * accelerator.num_processes + accelerator.process_index
+        torch.manual_seed(mix(config.seed, number, "dropout"))  # of the step and rank alone: resuming needs no state
         images, labels = images.to(accelerator.device), labels.to(accelerator.device)
         with accelerator.autocast():
             output = self.wrapped(images)
@@ -184,22 +189,29 @@ class _Trainer:
         losses = criterion(output, labels, config=config.loss, divisors=self._averaged(divisors))
         total = losses.total
         if not torch.isfinite(total):
-            files = "\n  ".join(self.train_set.describe(int(index)) for index in indices)
-            raise UserError(
-                f"the loss is {total.item()} at step {step}; checkpoint.pt holds the last good step. Its images:\n"
-                f"  {files}\nTry a lower --optim.lr, or --precision no"
-            )
+            raise UserError(self._not_finite(f"the loss is {total.item()}", step, indices))
         factor = learning_rate_factor(step, steps=config.steps, config=config.optim)
         set_learning_rate(self.optimizer, factor)
         self.optimizer.zero_grad()
         accelerator.backward(total)
         norm = accelerator.clip_grad_norm_(self.wrapped.parameters(), config.optim.clip_norm)
+        if config.precision != "fp16" and not torch.isfinite(norm):  # fp16's scaler skips such a step by itself
+            broken = next(name for name, p in self.model.named_parameters() if not _finite(p.grad))
+            raise UserError(self._not_finite(f"the gradient of {broken} is not a number", step, indices))
         self.optimizer.step()
         lr = config.optim.lr * factor
-        record = {"loss": total.item(), **losses.named(), "lr": lr, "gradient_norm": float(norm)}
+        mean = self._mean(losses)
+        record = {"loss": mean.total.item(), **mean.named(), "lr": lr, "gradient_norm": float(norm)}
         self._write(step + 1, record)
         self.progress.update(step + 1, loss=record["loss"], lr=lr)
         return losses
+
+    def _not_finite(self, what: str, step: int, indices: Tensor) -> str:
+        """The text for a step that would spoil the weights: what happened, on which images, what to try."""
+        files = "\n  ".join(self.train_set.describe(int(index)) for index in indices)
+        saved = self.output / "checkpoint.pt"
+        kept = f"{saved} holds an earlier step." if saved.exists() else "No checkpoint had been written yet."
+        return f"{what} at step {step}. {kept} Its images:\n  {files}\nTry a lower --optim.lr"
 
     def _averaged(self, divisors: Normalizers) -> Normalizers:
         """The divisors as means over the processes, so that the losses equal those of one large batch."""
@@ -207,6 +219,13 @@ class _Trainer:
             num_masks=self.accelerator.reduce(divisors.num_masks, reduction="mean"),
             class_weight=self.accelerator.reduce(divisors.class_weight, reduction="mean"),
         )
+
+    def _mean(self, losses: Losses) -> Losses:
+        """The losses averaged over the processes, for the log."""
+        reduced = self.accelerator.reduce(
+            torch.stack([losses.classes, losses.focal, losses.dice]).detach(), reduction="mean"
+        )
+        return Losses(classes=reduced[0], focal=reduced[1], dice=reduced[2])
 
     def due(self, step: int, every: int) -> bool:
         """Whether something that happens every so many steps, and at the end, happens after `step`."""
@@ -216,12 +235,10 @@ class _Trainer:
         """Score the model on the validation set, every process its share, and keep it if it is the best."""
         config, accelerator = self.config, self.accelerator
         share = range(accelerator.process_index, len(self.val_set), accelerator.num_processes)
-        state = random_state()
         with accelerator.autocast(), self.progress.task("validating", len(share)) as progress:
             matrix = confusion(
                 self.model, self.val_set, share, config=config.eval, workers=config.data.workers, progress=progress
             )
-        set_random_state(state)
         matrix.counts = accelerator.reduce(matrix.counts, reduction="sum")
         self.result = EvalResult(
             metrics=matrix.compute(),
@@ -252,7 +269,7 @@ class _Trainer:
                 "best": self.best,
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "random": random_state(),
+                "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
             }
             save_checkpoint(self.output / "checkpoint.pt", state)
 
@@ -277,6 +294,8 @@ class _Trainer:
 def _create_accelerator(config: TrainConfig) -> Accelerator:
     """Accelerate on the device and in the precision of the config."""
     device = resolve_device(config.device)
+    if config.precision == "fp16" and device.type != "cuda":
+        raise UserError(f"precision fp16 needs a cuda device, and this is {device.type}: type --precision bf16 or no")
     AcceleratorState._reset_state(reset_partial_state=True)  # else a second run in one process keeps the first's
     return Accelerator(
         mixed_precision=config.precision,
@@ -316,6 +335,11 @@ def _check_same_run(config: TrainConfig, saved: dict[str, Any]) -> None:
             f"{config.output} was started with other settings; resume with its own, or start anew in another "
             "--output:\n" + "\n".join(changed)
         )
+
+
+def _finite(gradient: Tensor | None) -> bool:
+    """Whether a gradient is absent or all numbers."""
+    return gradient is None or bool(torch.isfinite(gradient).all())
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -26,7 +26,8 @@ def scores(output: SegOutput) -> Tensor:
     height, width = output.image_size
     masks = F.interpolate(output.mask_logits[-1].float(), size=output.padded_size, mode="bilinear", align_corners=False)
     masks = masks[..., :height, :width].sigmoid()
-    return torch.einsum("bqc,bqyx->bcyx", class_probabilities(output), masks)
+    with torch.autocast(device_type=masks.device.type, enabled=False):
+        return torch.einsum("bqc,bqyx->bcyx", class_probabilities(output), masks)
 
 
 def label_map(output: SegOutput, size: tuple[int, int] | None = None) -> Tensor:
@@ -39,8 +40,13 @@ def label_map(output: SegOutput, size: tuple[int, int] | None = None) -> Tensor:
         output: of a model.
         size: (H, W) in pixels of the wanted map. Default: the size of the images.
     """
+    with torch.autocast(device_type=output.mask_logits.device.type, enabled=False):
+        return _label_map(output, size or output.image_size)
+
+
+def _label_map(output: SegOutput, size: tuple[int, int]) -> Tensor:
+    """`label_map` in float32 whatever the surroundings."""
     (height, width), (padded_height, padded_width) = output.image_size, output.padded_size
-    size = size or output.image_size
     probabilities = class_probabilities(output)
     logits = output.mask_logits[-1].float()
     batch, num_classes, grid_height, grid_width = logits.shape

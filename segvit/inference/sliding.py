@@ -39,7 +39,7 @@ def sliding_scores(model: SegViT, image: Tensor, *, window: int, stride: int, ba
             piece = total[:, *area]
             piece += part[:, : piece.shape[1], : piece.shape[2]]
             count[area] += 1
-    return total / count
+    return total.div_(count)
 
 
 def _extend(model: SegViT, windows: Tensor, window: int) -> Tensor:

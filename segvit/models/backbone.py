@@ -8,7 +8,7 @@ Letters: B batch, D width, H W image, p patch, h w token grid, N = h * w, P pref
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import timm
@@ -93,15 +93,19 @@ class Backbone(nn.Module):
             patches = torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1)
         return self.norm_pre(self.pos_drop(patches)), grid
 
-    def block_inputs(self, grid: tuple[int, int]) -> list[dict[str, Tensor]]:
+    def block_inputs(self, grid: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
         """What each block takes besides its tokens at this grid: nothing, rotary angles, or a relative bias."""
         if self.rope is not None:
             rope = self.rope.get_embed(shape=list(grid))
-            return [{"rope": rope[index] if self.rope_mixed else rope} for index in range(len(self.blocks))]
-        if self.relative_bias_tables is not None:
-            tables = [relative_bias(table, self.native_grid, grid) for table in self.relative_bias_tables]
-            return [{"shared_rel_pos_bias": tables[index % len(tables)]} for index in range(len(self.blocks))]
-        return [{} for _ in self.blocks]
+            yield from ({"rope": rope[index] if self.rope_mixed else rope} for index in range(len(self.blocks)))
+        elif self.relative_bias_tables is None:
+            yield from ({} for _ in self.blocks)
+        elif len(self.relative_bias_tables) == 1:
+            shared = relative_bias(self.relative_bias_tables[0], self.native_grid, grid)
+            yield from ({"shared_rel_pos_bias": shared} for _ in self.blocks)
+        else:  # one at a time: a bias has (1 + N)^2 values per head
+            for table in self.relative_bias_tables:
+                yield {"shared_rel_pos_bias": relative_bias(table, self.native_grid, grid)}
 
 
 def resize_tokens(tokens: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
@@ -231,8 +235,12 @@ def _check_plain(vit: Any, name: str) -> None:
 
 def _weightless(name: str) -> Any:
     """The backbone as timm has it, without memory: to read its family and patch size from."""
-    with torch.device("meta"):
-        vit: Any = timm.create_model(name, num_classes=0)
+    try:
+        with torch.device("meta"):
+            vit: Any = timm.create_model(name, num_classes=0)
+    except RuntimeError as error:
+        tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"
+        raise UserError(f"backbone {name!r}: {error}; its pretrained tags: {tags}") from error
     _check_plain(vit, name)
     return vit
 

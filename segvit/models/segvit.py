@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segvit.config import EvalConfig, ModelConfig, Structure
-from segvit.data.spec import DatasetSpec
+from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
 from segvit.inference.scores import label_map, scores
 from segvit.models.atm import ATMHead
@@ -50,8 +51,10 @@ class SegViT(nn.Module):
         protocol: EvalConfig | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 1 or (spec is not None and spec.num_classes != num_classes):
-            raise UserError(f"num_classes {num_classes}: needs at least 1, and as many as the spec has names")
+        if not 1 <= num_classes <= IGNORE_INDEX:
+            raise UserError(f"num_classes {num_classes}: give 1 to {IGNORE_INDEX}; label {IGNORE_INDEX} means ignored")
+        if spec is not None and spec.num_classes != num_classes:
+            raise UserError(f"num_classes {num_classes}, but the spec {spec.name!r} names {spec.num_classes}")
         self.config = config
         self.num_classes = num_classes
         self.spec = spec
@@ -96,6 +99,8 @@ class SegViT(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 or float in 0..1 (B, 3, H, W) -> zero mean, unit deviation, in the dtype of the weights."""
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise UserError(f"images are {images.dtype}: give torch.uint8, or floats in 0..1")
         dtype = self.head.class_tokens.dtype
         images = images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
         return (images - self.mean[:, None, None]) / self.std[:, None, None]
@@ -126,9 +131,9 @@ def create_model(
     backbone: str,
     *,
     num_classes: int,
-    structure: Structure = "plain",
-    image_size: int = 512,
-    pretrained: bool = False,
+    structure: Structure | None = None,
+    image_size: int | None = None,
+    pretrained: bool | None = None,
     config: ModelConfig | None = None,
 ) -> SegViT:
     """A SegViT on a plain ViT of timm.
@@ -139,19 +144,14 @@ def create_model(
         structure: see `ModelConfig`.
         image_size: side of the training crop in pixels.
         pretrained: start the backbone from timm's weights.
-        config: further settings; the arguments before it override its fields.
+        config: further settings, and those of the arguments before it that are not given.
 
     Raises:
         UserError: an unknown or hierarchical backbone, or settings that do not fit together.
     """
-    config = replace(
-        config or ModelConfig(),
-        backbone=backbone,
-        structure=structure,
-        image_size=image_size,
-        pretrained=pretrained,
-    )
-    return SegViT(config, num_classes=num_classes)
+    given = {"structure": structure, "image_size": image_size, "pretrained": pretrained}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    return SegViT(replace(config or ModelConfig(), backbone=backbone, **changes), num_classes=num_classes)
 
 
 def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> SegViT:
