@@ -231,7 +231,9 @@ def check_data(
 
 
 @app.command
-def info(name: str, *, num_classes: int = 150, image_size: int | None = None, class_token: bool | None = None) -> None:
+def info(
+    name: str, *, num_classes: int | None = None, image_size: int | None = None, class_token: bool | None = None
+) -> None:
     """What a model is: its parts, parameters, classes and how it was tested.
 
     Parameters
@@ -239,7 +241,7 @@ def info(name: str, *, num_classes: int = 150, image_size: int | None = None, cl
     name
         A model file, a config, or a backbone of timm.
     num_classes
-        For a backbone: number of classes.
+        For a backbone: number of classes. Default: 150.
     image_size
         For a backbone: side of the training crop in pixels.
     class_token

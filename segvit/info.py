@@ -10,28 +10,36 @@ from torch import nn
 
 from segvit.config import CONFIG_DIRS, ModelConfig, TrainConfig
 from segvit.data.spec import resolve_spec
+from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from segvit.models.weights import read_header, settings_from_header
 
+ASSUMED_CLASSES = 150
+"""Classes of a model whose dataset is not known: those of ADE20K."""
+
 
 def describe(
-    name: str, *, num_classes: int = 150, image_size: int | None = None, class_token: bool | None = None
+    name: str, *, num_classes: int | None = None, image_size: int | None = None, class_token: bool | None = None
 ) -> Table:
     """A table about a model file, a config (file or shipped recipe) or a backbone of timm, built without memory.
 
     Args:
         name: of the file, config or backbone.
-        num_classes: for a backbone, or a config without a dataset.
+        num_classes: for a backbone, or a config without a dataset. Default there: 150, as of ADE20K, and said so.
         image_size: for a backbone, side of the training crop in pixels.
         class_token: for a backbone, whether it keeps its class token.
 
     Raises:
-        UserError: the name is none of the three.
+        UserError: the name is none of the three, or says already what an argument would.
     """
     facts: dict[str, Any] = {}
+    given = {"--num-classes": num_classes, "--image-size": image_size, "--class-token": class_token}
+    known: tuple[str, ...] = ()
+    count = num_classes
     if name.endswith(".safetensors"):
+        known = tuple(given)
         header = read_header(name)
-        config, num_classes = settings_from_header(ModelConfig, header["model"], name), header["num_classes"]
+        config, count = settings_from_header(ModelConfig, header["model"], name), int(header["num_classes"])
         facts["written by"] = f"segvit {header['version']}"
         if header["spec"]:
             facts["classes"] = _names(header["spec"]["classes"])
@@ -39,16 +47,22 @@ def describe(
             facts["validation mIoU"] = f"{header['metrics']['miou']:.4f} ({header['metrics']['images']} images)"
         facts["protocol"] = ", ".join(f"{key} {value}" for key, value in header["protocol"].items() if value)
     elif _is_config(name):
+        known = ("--image-size", "--class-token")
         train = TrainConfig.load(name)
         config = train.model
         if train.data.spec or train.data.images:
+            known = tuple(given)
             spec = resolve_spec(train.data)
-            num_classes, facts["classes"] = spec.num_classes, _names(spec.classes)
+            count, facts["classes"] = spec.num_classes, _names(spec.classes)
     else:
         config = ModelConfig(backbone=name, class_token=class_token)
         config = replace(config, image_size=image_size) if image_size else config
+    if told := [flag for flag in known if given[flag] is not None]:
+        raise UserError(f"{name} says itself what {' and '.join(told)} would: leave that out")
+    if count is None:
+        count, facts["classes"] = ASSUMED_CLASSES, f"not known here: {ASSUMED_CLASSES} are assumed (--num-classes K)"
     with torch.device("meta"):
-        model = SegViT(replace(config, pretrained=False), num_classes=num_classes)
+        model = SegViT(replace(config, pretrained=False), num_classes=count)
     return _table(name, model, facts)
 
 

@@ -447,3 +447,22 @@ def test_demo_leaves_a_folder_of_somebody_else_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"choose another --output"):
         run_demo(output=tmp_path, steps=1)
     assert (tmp_path / "scenes" / "mine.txt").read_text() == "precious"
+
+
+def test_what_an_earlier_run_wrote_is_not_predicted_again(tmp_path: Path) -> None:
+    from segvit.engine.predict import find_images
+
+    for name in ("a.png", "seen/a.png", "seen/a_overlay.png", "deep/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = find_images([tmp_path], tmp_path / "seen")
+    assert [stem.as_posix() for _, stem in found] == ["a", "deep/b"]
+    assert len(find_images([tmp_path / "seen"], tmp_path / "seen")) == 2  # refused later: it would write over them
+
+
+def test_info_refuses_what_the_file_says_itself() -> None:
+    from segvit.errors import UserError
+    from segvit.info import describe
+
+    with pytest.raises(UserError, match=r"camvid/vit_tiny says itself what --num-classes would"):
+        describe("camvid/vit_tiny", num_classes=3)

@@ -119,7 +119,7 @@ def predict_files(
     resolve_protocol(model, config)
     if raw_ids and model.spec is None:
         raise UserError("--ids raw: this model carries no dataset spec, so its raw ids are unknown; leave it out")
-    jobs = find_images(inputs)
+    jobs = find_images(inputs, output)
     _check_outputs(jobs, output)
     written: list[Path] = []
     failures: list[Failure] = []
@@ -135,14 +135,18 @@ def predict_files(
     return written, failures
 
 
-def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
+def find_images(inputs: Sequence[str | Path], output: Path) -> list[tuple[Path, Path]]:
     """The image files among files and folders, each with its place below an output folder, without suffix.
+
+    Args:
+        inputs: files and folders.
+        output: where the outputs go; what an earlier run wrote into such a folder inside an input is no input.
 
     Raises:
         UserError: see `predict_files`.
     """
     jobs: dict[Path, Path] = {}
-    for path, stem in _walk(inputs):
+    for path, stem in _walk(inputs, output):
         if stem in jobs:
             raise UserError(
                 f"{jobs[stem]} and {path} would both be written as {stem}.png: predict them into two --output folders"
@@ -168,7 +172,7 @@ def _check_outputs(jobs: Sequence[tuple[Path, Path]], output: Path) -> None:
             taken[target] = path
 
 
-def _walk(inputs: Sequence[str | Path]) -> Iterator[tuple[Path, Path]]:
+def _walk(inputs: Sequence[str | Path], output: Path) -> Iterator[tuple[Path, Path]]:
     """Every image below the inputs, sorted, with its name relative to its input."""
     for given in map(Path, inputs):
         if given.is_file():
@@ -178,6 +182,8 @@ def _walk(inputs: Sequence[str | Path]) -> Iterator[tuple[Path, Path]]:
             raise UserError(f"no such file or folder: {given}")
         found = sorted(path for path in given.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
         found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(given).parts)]
+        if output.resolve() != given.resolve():
+            found = [path for path in found if not path.resolve().is_relative_to(output.resolve())]
         if not found:
             raise UserError(f"{given} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
         for path in found:
