@@ -1,5 +1,7 @@
 """Where a model runs."""
 
+import os
+
 import torch
 
 from segvit.config import Device
@@ -19,3 +21,13 @@ def resolve_device(device: Device) -> torch.device:
         there = ", ".join(name for name, there in available.items() if there)
         raise UserError(f"device {device!r} is not available here; available: {there} (type --device auto)")
     return torch.device(device)
+
+
+def leave_cores_to(workers: int) -> None:
+    """Give torch the cores that loading processes leave, at least one; OMP_NUM_THREADS, where set, has the last word.
+
+    Threads that share a core with a loader wait for each other at every operation: on 2 cores, 2 threads beside a
+    loader train small models slower than one.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max((os.cpu_count() or 1) - workers, 1))

@@ -25,7 +25,7 @@ from segvit.data.check import check_dataset
 from segvit.data.dataset import EndlessBatches, TrainingSamples, collate, mix, open_dataset
 from segvit.data.transforms import TrainTransform
 from segvit.engine.checkpoint import load_checkpoint, save_checkpoint
-from segvit.engine.device import resolve_device
+from segvit.engine.device import leave_cores_to, resolve_device
 from segvit.engine.evaluate import EvalResult, confusion
 from segvit.engine.infer import resolve_protocol
 from segvit.engine.optim import create_optimizer, learning_rate_factor, set_learning_rate
@@ -294,6 +294,8 @@ class _Trainer:
 def _create_accelerator(config: TrainConfig) -> Accelerator:
     """Accelerate on the device and in the precision of the config."""
     device = resolve_device(config.device)
+    if device.type == "cpu":
+        leave_cores_to(config.data.workers)
     if config.precision == "fp16" and device.type != "cuda":
         raise UserError(f"precision fp16 needs a cuda device, and this is {device.type}: type --precision bf16 or no")
     AcceleratorState._reset_state(reset_partial_state=True)  # else a second run in one process keeps the first's
