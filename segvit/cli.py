@@ -75,7 +75,7 @@ def demo(*, output: Path = Path("runs/demo"), steps: int | None = None, device: 
     output
         Folder of the pictures and of the model.
     steps
-        Training steps. Default: about three minutes on two cores.
+        Training steps. Default: about four minutes on two cores.
     device
         Where to run.
     """

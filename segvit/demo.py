@@ -48,7 +48,7 @@ def run_demo(*, output: Path, steps: int | None = None, device: Device = "auto")
 
     Args:
         output: folder of scenes, run and pictures.
-        steps: training steps. Default: those of the recipe shapes/demo, about three minutes on two cores.
+        steps: training steps. Default: those of the recipe shapes/demo, about four minutes on two cores.
         device: where to run.
 
     Returns:
