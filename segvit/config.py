@@ -20,7 +20,8 @@ from segvit.errors import UserError
 
 Precision = Literal["no", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Structure = Literal["plain"]
+Structure = Literal["plain", "shrunk", "naive_shrunk"]
+Downsampling = Literal["nearest_q", "nearest_qkv", "conv"]
 EvalMode = Literal["slide", "whole"]
 
 CONFIG_DIRS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
@@ -34,13 +35,21 @@ class ModelConfig:
     backbone: str = "vit_base_patch16_384"
     """Name of a plain ViT of timm."""
     structure: Structure = "plain"
-    """plain: the ATM cascade on full-resolution tokens."""
+    """plain: the ATM cascade on every token. shrunk: a block keeps a quarter of the tokens, learned queries restore
+    the grid for one ATM stage. naive_shrunk: the same without the queries, masks at half the resolution."""
     image_size: int = 512
     """Side of the training crop in pixels; sets the native grid of the position embedding. Inference takes any size."""
     pretrained: bool = False
     """Start from timm's weights of this backbone (fetched from the Hub); otherwise random."""
     taps: tuple[int, ...] | None = None
-    """Blocks (from 0) whose outputs feed the head, shallow first. Default: the paper's for 12 and 24 blocks."""
+    """Blocks (from 0) whose outputs feed the head, shallow first. Default: the paper's for 12 and 24 blocks; shrunk:
+    the one before `shrink_at` and the last; naive_shrunk: the last."""
+    shrink_at: int | None = None
+    """Block (from 0) that keeps every second row and column of the tokens, where the structure is a shrunk one.
+    Default: 6 of 12 blocks, 8 of 24, else a third of the depth."""
+    downsampling: Downsampling = "nearest_q"
+    """Where the queries of that block come from. nearest_q: the kept tokens, keys and values from all. nearest_qkv:
+    all three from the kept tokens. conv: a convolution of stride 2, keys and values from all."""
     patch_size: int | None = None
     """Side of a patch in pixels. Default: the backbone's own."""
     embed_dim: int | None = None
@@ -54,11 +63,13 @@ class ModelConfig:
     drop_path: float = 0.0
     """Stochastic depth rate at the last block, growing linearly from 0 at the first."""
     head_dim: int | None = None
-    """Width d of the ATM head. Default: half the backbone's width."""
+    """Width d of the ATM head and of the up-sampling. Default: half the backbone's width."""
     head_num_heads: int | None = None
     """Attention heads of an ATM layer. Default: head_dim / 32."""
     head_num_layers: int = 3
     """Decoder layers of an ATM stage."""
+    upsampling_num_layers: int = 3
+    """Decoder layers of the up-sampling over each tap, where the structure is shrunk."""
     head_dropout: float = 0.1
     """Dropout of the ATM head, on branches and on attention weights."""
     init_std: float = 0.02

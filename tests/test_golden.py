@@ -31,6 +31,8 @@ class Golden:
         info = self.info
         config = ModelConfig(
             backbone="vit_base_patch16_384",
+            structure="shrunk" if info["kind"] == "shrunk" else "plain",
+            shrink_at=info.get("shrink"),
             image_size=info["img"],
             class_token=False,
             embed_dim=info["dim"],
@@ -51,16 +53,18 @@ class Golden:
         self.output = self.model(self.tensors["image"])
 
 
-@pytest.fixture(params=["atm", "atm_sparse"])
+@pytest.fixture(params=["atm", "atm_sparse", "shrunk"])
 def golden(request: pytest.FixtureRequest, shared_golden: Path) -> Golden:
     return Golden(shared_golden / request.param)
 
 
 def test_features(golden: Golden) -> None:
     features = golden.model.backbone(golden.tensors["image"])
-    assert len(features) == 3
+    assert len(features) == len(golden.info["outs"])
     for index, feature in enumerate(features):
-        assert_close(feature, golden.tensors[f"feature_{index}"], f"feature {index}")
+        expected = golden.tensors[f"feature_{index}"]
+        ours = feature if expected.ndim == 4 else feature.flatten(2).transpose(1, 2)
+        assert_close(ours, expected, f"feature {index}")
 
 
 def test_logits_of_every_stage(golden: Golden) -> None:
@@ -91,7 +95,7 @@ def test_gradients(golden: Golden) -> None:
     losses.total.backward()
     gradients = {name: parameter.grad for name, parameter in golden.model.named_parameters()}
     expected = {key.removeprefix("grad."): value for key, value in golden.tensors.items() if key.startswith("grad.")}
-    assert len(expected) == 4
+    assert len(expected) == (5 if golden.info["kind"] == "shrunk" else 4)
     for name, value in convert(expected).items():
         gradient = gradients[name]
         assert gradient is not None

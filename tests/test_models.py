@@ -18,8 +18,10 @@ from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.losses import criterion
 from segvit.models import backbone as backbone_module
-from segvit.models.backbone import Backbone, _create_vit, create_backbone, default_taps, relative_bias, resize_tokens
+from segvit.models.backbone import Backbone, _create_vit, create_backbone, relative_bias
 from segvit.models.segvit import SegViT, create_model, load_model
+from segvit.models.taps import default_taps
+from segvit.models.tokens import resize_tokens
 from segvit.models.weights import read_header
 
 NUM_CLASSES = 5

@@ -19,7 +19,8 @@ from segvit.inference.scores import label_map, scores
 from segvit.inference.sliding import sliding_scores, window_starts
 from segvit.losses import IGNORE_INDEX, Normalizers, _focal_and_dice, criterion, normalizers
 from segvit.metrics import ConfusionMatrix
-from segvit.models.atm import ATMHead, ATMStage, Attention, DecoderLayer, similarity
+from segvit.models.atm import ATMHead
+from segvit.models.decoder import Attention, DecoderLayer, DecoderStage, similarity
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
 from segvit.resize import bilinear_matrix
@@ -74,7 +75,7 @@ def slow_layer(layer: DecoderLayer, queries: Tensor, tokens: Tensor) -> tuple[Te
     return torch.stack([layer_norm(layer.norm3, row) for row in queries + branch]), similarity
 
 
-def slow_stage(stage: ATMStage, queries: Tensor, feature: Tensor) -> tuple[Tensor, Tensor]:
+def slow_stage(stage: DecoderStage, queries: Tensor, feature: Tensor) -> tuple[Tensor, Tensor]:
     """One image: (K, d) and a map (D, h, w) -> (K, d) and A of the last layer (K, h, w)."""
     _, height, width = feature.shape
     tokens = [

@@ -20,13 +20,10 @@ def learning_rate_factor(step: int, *, steps: int, config: OptimConfig) -> float
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
-    """Three groups for AdamW: the backbone, its norms without weight decay, and the head at its own learning rate.
-
-    Raises nothing: every parameter of a SegViT lies under `backbone` or `head`.
-    """
+    """Three groups for AdamW: the backbone, its norms without weight decay, and all else at the head's rate."""
     norms = set(_norm_parameters(model.get_submodule("backbone")))
     backbone = [p for p in model.get_submodule("backbone").parameters() if p not in norms]
-    head = list(model.get_submodule("head").parameters())
+    head = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
     head_lr = config.lr * config.head_lr_factor
     return [
         {"params": backbone, "lr": config.lr, "base_lr": config.lr},

@@ -13,15 +13,17 @@ from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
 from timm.layers import PatchEmbed
 from timm.models.beit import Beit
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from segvit.config import ModelConfig
+from segvit.config import Downsampling, ModelConfig
 from segvit.errors import UserError
+from segvit.models.downsampling import STRIDE, QueryDownsampling, keep, shrunk_grid
+from segvit.models.taps import resolve_blocks
+from segvit.models.tokens import resize_tokens
 
 PREFIX_TOKENS = ("cls_token", "dist_token", "reg_token")
 """Names of timm's prefix tokens, in the order in which they precede the patches."""
@@ -36,13 +38,23 @@ class Backbone(nn.Module):
     Args:
         vit: a VisionTransformer, Eva or Beit of timm; its parts are taken over, with their names.
         taps: blocks (from 0) whose outputs are returned, ascending.
+        shrink_at: block (from 0) that keeps every second row and column of the tokens; None: no block does.
+        downsampling: how that block does it; see `ModelConfig.downsampling`.
     """
 
     pos_embed: Tensor | None
 
-    def __init__(self, vit: Any, *, taps: Sequence[int]) -> None:
+    def __init__(
+        self,
+        vit: Any,
+        *,
+        taps: Sequence[int],
+        shrink_at: int | None = None,
+        downsampling: Downsampling = "nearest_q",
+    ) -> None:
         super().__init__()
         self.taps = tuple(taps)
+        self.shrink_at = shrink_at
         self.embed_dim: int = vit.embed_dim
         self.patch_size: int = vit.patch_embed.patch_size[0]
         self.native_grid: tuple[int, int] = vit.patch_embed.grid_size
@@ -58,6 +70,11 @@ class Backbone(nn.Module):
         self.rope = getattr(vit, "rope", None)
         self.rope_mixed: bool = getattr(vit, "rope_mixed", False)
         self.relative_bias_tables = _take_relative_bias(vit, self.blocks) if isinstance(vit, Beit) else None
+        self.downsampling = None
+        if shrink_at is not None:
+            self.downsampling = QueryDownsampling(
+                dim=self.embed_dim, num_prefix_tokens=self.num_prefix_tokens, method=downsampling
+            )
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Feature maps of the tapped blocks.
@@ -66,12 +83,25 @@ class Backbone(nn.Module):
             images: (B, 3, H, W), normalised; H and W whole multiples of the patch.
 
         Returns:
-            One (B, D, h, w) per tap, shallow first: raw block outputs, no norm.
+            One (B, D, h, w) per tap, shallow first: raw block outputs, no norm. Behind `shrink_at` the grid is halved.
+
+        Raises:
+            UserError: fewer than 2 x 2 patches where a block shrinks.
         """
         tokens, grid = self.embed(images)
+        if self.downsampling is not None and min(grid) < STRIDE:
+            side = STRIDE * self.patch_size
+            raise UserError(
+                f"an image of {grid[0]} x {grid[1]} patches of {self.patch_size} px cannot be shrunk: give at least "
+                f"{STRIDE} x {STRIDE} patches ({side} x {side} px), by resizing it, or take a plain model"
+            )
         features = []
         for index, (block, inputs) in enumerate(zip(self.blocks, self.block_inputs(grid), strict=True)):
-            tokens = block(tokens, **inputs)
+            if self.downsampling is not None and index == self.shrink_at:
+                tokens = self.downsampling(block, tokens, grid, inputs)
+                grid = shrunk_grid(grid)
+            else:
+                tokens = block(tokens, **inputs)
             if index in self.taps:
                 patches = tokens[:, self.num_prefix_tokens :]
                 features.append(patches.transpose(1, 2).unflatten(2, grid))
@@ -94,31 +124,40 @@ class Backbone(nn.Module):
         return self.norm_pre(self.pos_drop(patches)), grid
 
     def block_inputs(self, grid: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
-        """What each block takes besides its tokens at this grid: nothing, rotary angles, or a relative bias."""
+        """What each block takes besides its tokens at this grid: nothing, rotary angles, or a relative bias.
+
+        Blocks behind `shrink_at` take those of every second row and column.
+        """
         if self.rope is not None:
-            rope = self.rope.get_embed(shape=list(grid))
-            yield from ({"rope": rope[index] if self.rope_mixed else rope} for index in range(len(self.blocks)))
+            rope = self.rope.get_embed(shape=list(grid))  # (N, .), or (depth, heads, N, .) where each block has its own
+            for index in range(len(self.blocks)):
+                angles = rope[index] if self.rope_mixed else rope
+                yield {"rope": keep(angles, grid, 0) if self._takes_shrunk(index) else angles}
         elif self.relative_bias_tables is None:
             yield from ({} for _ in self.blocks)
-        elif len(self.relative_bias_tables) == 1:
-            shared = relative_bias(self.relative_bias_tables[0], self.native_grid, grid)
-            yield from ({"shared_rel_pos_bias": shared} for _ in self.blocks)
-        else:  # one at a time: a bias has (1 + N)^2 values per head
-            for table in self.relative_bias_tables:
-                yield {"shared_rel_pos_bias": relative_bias(table, self.native_grid, grid)}
+        else:
+            shared: dict[int, Tensor] = {}
+            for index in range(len(self.blocks)):
+                stride = STRIDE if self._takes_shrunk(index) else 1
+                if len(self.relative_bias_tables) == 1:
+                    if stride not in shared:
+                        shared[stride] = relative_bias(self.relative_bias_tables[0], self.native_grid, grid, stride)
+                    yield {"shared_rel_pos_bias": shared[stride]}
+                else:  # one at a time: a bias has (1 + N)^2 values per head
+                    table = self.relative_bias_tables[index]
+                    yield {"shared_rel_pos_bias": relative_bias(table, self.native_grid, grid, stride)}
+
+    def _takes_shrunk(self, index: int) -> bool:
+        """Whether the keys of a block are the kept tokens alone."""
+        if self.downsampling is None or self.shrink_at is None:
+            return False
+        return index > self.shrink_at or (index == self.shrink_at and self.downsampling.method == "nearest_qkv")
 
 
-def resize_tokens(tokens: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Learned tokens (1, h * w, D) of grid `old` on grid `new`: bicubic, without antialias."""
-    if old == new:
-        return tokens
-    maps = tokens.transpose(1, 2).unflatten(2, old).float()
-    maps = F.interpolate(maps, size=new, mode="bicubic", align_corners=False)
-    return maps.flatten(2).transpose(1, 2).to(tokens.dtype)
-
-
-def relative_bias(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+def relative_bias(table: Tensor, old: tuple[int, int], new: tuple[int, int], stride: int = 1) -> Tensor:
     """BEiT's relative position bias (1, heads, 1 + N, 1 + N) at grid `new` from a table learned at grid `old`.
+
+    With a stride, it is that of the N tokens in every `stride`-th row and column of the grid.
 
     The table holds one row per offset (dy, dx), ((2h - 1) * (2w - 1), heads), then three rows for the class token:
     class to patch, patch to class, class to class. Offsets are resized bicubic without antialias.
@@ -126,11 +165,12 @@ def relative_bias(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> 
     offsets, special = table[:-3], table[-3:]
     old_span, (height, width) = (2 * old[0] - 1, 2 * old[1] - 1), new
     offsets = resize_tokens(offsets[None], old_span, (2 * height - 1, 2 * width - 1))[0]
-    y = torch.arange(height, device=table.device).repeat_interleave(width)  # (N,)
-    x = torch.arange(width, device=table.device).repeat(height)
+    rows = torch.arange(0, height, stride, device=table.device)
+    columns = torch.arange(0, width, stride, device=table.device)
+    y, x = rows.repeat_interleave(len(columns)), columns.repeat(len(rows))  # (N,)
     index = (y[:, None] - y + height - 1) * (2 * width - 1) + (x[:, None] - x + width - 1)
     patches = offsets[index]  # (N, N, heads)
-    num_patches = height * width
+    num_patches = len(y)
     top = torch.cat([special[2].expand(1, 1, -1), special[0].expand(1, num_patches, -1)], dim=1)
     left = special[1].expand(num_patches, 1, -1)
     bias = torch.cat([top, torch.cat([left, patches], dim=1)], dim=0)
@@ -147,13 +187,6 @@ def _take_relative_bias(vit: Any, blocks: Any) -> nn.ParameterList | None:
     return nn.ParameterList(tables) if tables[0] is not None else None
 
 
-def default_taps(depth: int) -> tuple[int, ...]:
-    """The paper's taps for 12 blocks and for 24; thirds of the depth otherwise (docs/method.md section 1)."""
-    if depth == 12:
-        return (5, 7, 11)
-    return tuple(sorted({-(-depth * stage // 3) - 1 for stage in (1, 2, 3)}))
-
-
 def create_backbone(config: ModelConfig) -> tuple[Backbone, dict[str, Any]]:
     """The backbone of a config, and timm's `pretrained_cfg` of it (mean, std, licence of the weights).
 
@@ -162,10 +195,8 @@ def create_backbone(config: ModelConfig) -> tuple[Backbone, dict[str, Any]]:
     """
     vit = _create_vit(config)
     depth = len(vit.blocks)
-    taps = config.taps or default_taps(depth)
-    if list(taps) != sorted(set(taps)) or not all(0 <= tap < depth for tap in taps):
-        raise UserError(f"model.taps {taps}: give ascending block numbers from 0 to {depth - 1}, shallow first")
-    backbone = Backbone(vit, taps=taps)
+    shrink_at, taps = resolve_blocks(config, depth)
+    backbone = Backbone(vit, taps=taps, shrink_at=shrink_at, downsampling=config.downsampling)
     if config.pretrained:
         _load_pretrained(backbone, config)
     else:
@@ -261,6 +292,7 @@ def _load_pretrained(backbone: Backbone, config: ModelConfig) -> None:
         ) from error
     donor = Backbone(vit, taps=backbone.taps)
     state = donor.state_dict()
+    state |= {name: value for name, value in backbone.state_dict().items() if name.startswith("downsampling.")}
     for name in PREFIX_TOKENS:
         if getattr(backbone, name) is None:
             state.pop(name, None)

@@ -18,4 +18,4 @@ class SegOutput(NamedTuple):
     image_size: tuple[int, int]
     """(H, W) of the images that came, in pixels."""
     padded_size: tuple[int, int]
-    """(H, W) after padding to whole patches on the right and at the bottom, in pixels; the grid spans this."""
+    """(H, W) that the grid of the masks spans, in pixels: the images padded on the right and at the bottom."""

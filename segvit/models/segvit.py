@@ -22,7 +22,9 @@ from segvit.errors import UserError
 from segvit.inference.scores import label_map, scores
 from segvit.models.atm import ATMHead
 from segvit.models.backbone import create_backbone
+from segvit.models.downsampling import STRIDE
 from segvit.models.output import SegOutput
+from segvit.models.upsampling import QueryUpsampling
 from segvit.models.weights import load_strictly, read_header, read_state, save_model, settings_from_header
 
 
@@ -66,15 +68,30 @@ class SegViT(nn.Module):
             raise UserError(
                 f"head width {dim} does not divide into {num_heads} heads: set model.head_num_heads to a divisor"
             )
+        decoder: dict[str, Any] = {
+            "dim": dim,
+            "num_heads": num_heads,
+            "dropout": config.head_dropout,
+            "init_std": config.init_std,
+        }
+        num_taps = len(self.backbone.taps)
+        shrunk = config.structure == "shrunk"
+        self.upsampling = None
+        if shrunk:
+            self.upsampling = QueryUpsampling(
+                in_dim=self.backbone.embed_dim,
+                num_stages=num_taps,
+                native_grid=self.backbone.native_grid,
+                num_layers=config.upsampling_num_layers,
+                **decoder,
+            )
         self.head = ATMHead(
-            in_dim=self.backbone.embed_dim,
-            num_stages=len(self.backbone.taps),
+            in_dim=None if shrunk else self.backbone.embed_dim,
+            num_stages=1 if shrunk else num_taps,
             num_classes=num_classes,
-            dim=dim,
             num_layers=config.head_num_layers,
-            num_heads=num_heads,
-            dropout=config.head_dropout,
-            init_std=config.init_std,
+            every_layer=shrunk,
+            **decoder,
         )
         self.register_buffer("mean", torch.tensor(config.mean or weights["mean"]))
         self.register_buffer("std", torch.tensor(config.std or weights["std"]))
@@ -87,14 +104,20 @@ class SegViT(nn.Module):
             deep: give every supervised output; else only the prediction (S = 1).
 
         Raises:
-            UserError: another shape than (B, 3, H, W).
+            UserError: another shape than (B, 3, H, W), or fewer than 2 x 2 patches in a shrunk structure.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise UserError(f"images of shape {tuple(images.shape)}: expected (B, 3, H, W)")
         image_size = (images.shape[2], images.shape[3])
         images = self.pad(self.normalise(images))
-        padded_size = (images.shape[2], images.shape[3])
-        class_logits, mask_logits = self.head(self.backbone(images), deep=deep)
+        features = self.backbone(images)
+        cell = self.backbone.patch_size  # side of a cell of the masks, in pixels
+        if self.upsampling is not None:
+            features = [self.upsampling(features, (images.shape[2] // cell, images.shape[3] // cell))]
+        elif self.backbone.shrink_at is not None:
+            cell *= STRIDE
+        class_logits, mask_logits = self.head(features, deep=deep)
+        padded_size = (mask_logits.shape[3] * cell, mask_logits.shape[4] * cell)
         return SegOutput(class_logits, mask_logits, image_size, padded_size)
 
     def normalise(self, images: Tensor) -> Tensor:

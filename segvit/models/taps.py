@@ -1,0 +1,72 @@
+"""Which blocks of a ViT the head reads, and which one shrinks the tokens (docs/method.md sections 1 and 3)."""
+
+from segvit.config import ModelConfig
+from segvit.errors import UserError
+
+
+def default_taps(depth: int) -> tuple[int, ...]:
+    """The plain structure's: the paper's for 12 blocks and for 24; thirds of the depth otherwise."""
+    if depth == 12:
+        return (5, 7, 11)
+    return tuple(sorted({-(-depth * stage // 3) - 1 for stage in (1, 2, 3)}))
+
+
+def default_shrink_at(depth: int) -> int:
+    """The paper's for 12 blocks and for 24; a third of the depth otherwise."""
+    return 6 if depth == 12 else depth // 3
+
+
+def resolve_blocks(config: ModelConfig, depth: int) -> tuple[int | None, tuple[int, ...]]:
+    """The block that shrinks (None: no block does) and the taps, of a backbone with `depth` blocks.
+
+    Raises:
+        UserError: blocks that the backbone has not, or that do not go together.
+    """
+    if config.structure == "plain":
+        if config.shrink_at is not None:
+            raise UserError(
+                f"model.shrink_at {config.shrink_at} with model.structure plain: set model.structure to shrunk or "
+                "naive_shrunk, or leave shrink_at out"
+            )
+        if config.downsampling != "nearest_q":
+            raise UserError(
+                f"model.downsampling {config.downsampling} with model.structure plain: set model.structure to shrunk "
+                "or naive_shrunk, or leave downsampling out"
+            )
+        return None, _check_taps(config.taps or default_taps(depth), depth)
+    shrink_at = default_shrink_at(depth) if config.shrink_at is None else config.shrink_at
+    first = 1 if config.structure == "shrunk" else 0
+    if not first <= shrink_at <= depth - 2:
+        if depth < first + 2:
+            raise UserError(
+                f"model.structure {config.structure} needs a backbone of {first + 2} blocks or more; it has {depth}"
+            )
+        raise UserError(
+            f"model.shrink_at {shrink_at}: a backbone of {depth} blocks can shrink at blocks {first} to {depth - 2} "
+            f"(counted from 0); the default is {default_shrink_at(depth)}"
+        )
+    default = (shrink_at - 1, depth - 1) if config.structure == "shrunk" else (depth - 1,)
+    taps = _check_taps(config.taps or default, depth)
+    if shrink_at in taps:
+        raise UserError(
+            f"model.shrink_at {shrink_at} is one of model.taps {taps}: a tap must lie before or after the block that "
+            f"shrinks; taps {default} would do"
+        )
+    if shrink_at > taps[-1]:
+        raise UserError(
+            f"model.shrink_at {shrink_at} lies behind the last of model.taps {taps}, where no block runs any more: "
+            f"taps {default} would do"
+        )
+    if config.structure == "naive_shrunk" and taps[0] < shrink_at:
+        raise UserError(
+            f"model.taps {taps} of the naive_shrunk structure must all lie after model.shrink_at {shrink_at}: "
+            f"taps {default} would do"
+        )
+    return shrink_at, taps
+
+
+def _check_taps(taps: tuple[int, ...], depth: int) -> tuple[int, ...]:
+    """`taps`, if they are blocks in ascending order."""
+    if list(taps) != sorted(set(taps)) or not all(0 <= tap < depth for tap in taps):
+        raise UserError(f"model.taps {taps}: give ascending block numbers from 0 to {depth - 1}, shallow first")
+    return taps
