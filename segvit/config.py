@@ -253,16 +253,38 @@ class TrainConfig:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The settings in a YAML file or in a shipped recipe, as a mapping of sections."""
-    file = find_config(path)
+    """The settings in a YAML file or in a shipped recipe, as a mapping of sections.
+
+    `base: NAME` in it names a file beside it, or a shipped recipe, that it tells the differences to.
+
+    Raises:
+        UserError: no such file, not a mapping, an unknown setting, or bases in a circle.
+    """
+    return _read_over_base(find_config(path), ())
+
+
+def _read_over_base(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """Settings of `file` over those of its base; `above` are the files whose base it is."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not a YAML file: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: expected settings as `key: value`, found {type(content).__name__}")
+    base = content.pop("base", None)
     _check_settings(file, content, TrainConfig)
-    return content
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise UserError(f"{file}: `base` is a config file or the name of a shipped recipe; found {base!r}")
+    beside = file.parent / base
+    below = beside if beside.is_file() else find_config(base)
+    if below.resolve() in (file.resolve(), *above):
+        raise UserError(f"{file}: its base {base!r} is based on it in turn; end the circle")
+    settings = _read_over_base(below, (*above, file.resolve()))
+    for key, value in content.items():
+        settings[key] = settings.get(key, {}) | value if isinstance(value, dict) else value
+    return settings
 
 
 def _check_settings(file: Path, content: Mapping[Any, Any], section: Any, prefix: str = "") -> None:

@@ -134,6 +134,53 @@ def test_a_shipped_recipe_goes_by_its_name() -> None:
         assert TrainConfig.load(name) == by_path
 
 
+def test_a_file_tells_the_differences_to_its_base(tmp_path: Path) -> None:
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "lowest.yaml").write_text("steps: 3\noptim: {lr: 1e-3, power: 2}\noutput: low\n")
+    (tmp_path / "middle.yaml").write_text("base: lowest.yaml\noptim: {lr: 5e-3}\naugment: {flip: 0}\n")
+    top = tmp_path / "deeper" / "mine.yaml"
+    top.write_text("base: ../middle.yaml\nsteps: 4\noptim: {weight_decay: 0}\n")
+    assert TrainConfig.load(top) == TrainConfig(
+        steps=4,
+        optim=OptimConfig(lr=5e-3, power=2.0, weight_decay=0.0),
+        augment=AugmentConfig(flip=0.0),
+        output=Path("low"),
+    )
+    shipped = TrainConfig.load(write(tmp_path, "base: camvid/vit_tiny\nmodel: {structure: shrunk}\n"))
+    plain = TrainConfig.load("camvid/vit_tiny")
+    assert shipped == replace(plain, model=replace(plain.model, structure="shrunk"))
+
+
+def test_bases_in_a_circle_or_missing_are_told(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("base: mine.yaml\n")
+    with pytest.raises(UserError, match=r"other\.yaml: its base 'mine\.yaml' is based on it in turn"):
+        TrainConfig.load(write(tmp_path, "base: other.yaml"))
+    with pytest.raises(UserError, match=r"mine\.yaml: its base 'mine\.yaml' is based on it"):
+        TrainConfig.load(write(tmp_path, "base: mine.yaml"))
+    with pytest.raises(UserError, match=r"no config file 'nowhere'.*camvid/vit_tiny"):
+        TrainConfig.load(write(tmp_path, "base: nowhere"))
+    with pytest.raises(UserError, match=r"mine\.yaml: `base` is a config file or.*found 3"):
+        TrainConfig.load(write(tmp_path, "base: 3"))
+
+
+def test_the_papers_shrunk_recipes_are_their_plain_ones_shrunk() -> None:
+    """Values from the paper's table of recipes: crop, steps, weight decay, power, lr, stride (docs/method.md 5)."""
+    table = {
+        "ade20k": (640, 160_000, 0.01, 1.0, 2e-5, 608),
+        "coco_stuff_10k": (512, 80_000, 0.02, 2.0, 2e-5, 341),
+        "pascal_context_60": (480, 80_000, 0.03, 1.0, 2e-5, 320),
+        "pascal_context_59": (480, 80_000, 0.02, 2.0, 5e-6, 320),
+    }
+    for name, expected in table.items():
+        plain, shrunk = TrainConfig.load(f"{name}/large"), TrainConfig.load(f"{name}/large_shrunk")
+        model, optim = shrunk.model, shrunk.optim
+        told = (model.image_size, shrunk.steps, optim.weight_decay, optim.power, optim.lr, shrunk.eval.stride)
+        assert told == expected
+        assert (model.structure, model.class_token, model.drop_path, model.pretrained) == ("shrunk", False, 0.3, True)
+        assert shrunk.loss.ignore_as_negative
+        assert replace(shrunk, model=replace(model, structure="plain"), output=plain.output) == plain
+
+
 def repeated(settings: dict[str, Any], defaults: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Keys whose value is the default."""
     for key, value in settings.items():
@@ -147,7 +194,9 @@ def repeated(settings: dict[str, Any], defaults: dict[str, Any], prefix: str = "
 def test_every_shipped_recipe_parses_and_repeats_no_default(path: Path) -> None:
     config = TrainConfig.load(path)
     settings = yaml.safe_load(path.read_text())
-    assert not list(repeated(settings, TrainConfig().to_dict()))
+    base = settings.pop("base", None)
+    below = TrainConfig.load(base) if base else TrainConfig()
+    assert not list(repeated(settings, below.to_dict()))
     assert {section: set(value) for section, value in settings.items() if isinstance(value, dict)}.keys() <= set(
         config.to_dict()
     )
