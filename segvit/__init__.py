@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from segvit.metrics import ConfusionMatrix, Metrics
     from segvit.models.output import SegOutput
     from segvit.models.segvit import SegViT, create_model, load_model
+    from segvit.profiling import Profile, profile
 
 _HOMES = {
     "segvit.config": (
@@ -53,6 +54,7 @@ _HOMES = {
     "segvit.metrics": ("ConfusionMatrix", "Metrics"),
     "segvit.models.output": ("SegOutput",),
     "segvit.models.segvit": ("SegViT", "create_model", "load_model"),
+    "segvit.profiling": ("Profile", "profile"),
 }
 
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "Prediction",
+    "Profile",
     "Run",
     "SegOutput",
     "SegViT",
@@ -81,6 +84,7 @@ __all__ = [
     "load_spec",
     "open_dataset",
     "predict",
+    "profile",
     "scores",
     "train",
 ]

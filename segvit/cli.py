@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import cyclopts
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, CycloptsPanel, MissingArgumentError, Parameter
 
-from segvit.config import DataConfig, Device, EvalConfig, EvalMode, TrainConfig, read_yaml
+from segvit.config import DataConfig, Device, EvalConfig, EvalMode, Structure, TrainConfig, read_yaml
 from segvit.errors import UserError
 
 Flat = Parameter(name="*")
@@ -230,28 +230,63 @@ def check_data(
     print(report.verdict)
 
 
-@app.command
+def _explain_size(error: CycloptsError) -> Any:
+    """Say what to type where --size has got one number."""
+    if isinstance(error, MissingArgumentError) and error.argument is not None and error.argument.name == "--size":
+        return CycloptsPanel(f"{error} Type --size HEIGHT WIDTH, such as --size 640 640.")
+    return CycloptsPanel(error)
+
+
+@app.command(error_formatter=_explain_size)
 def info(
-    name: str, *, num_classes: int | None = None, image_size: int | None = None, class_token: bool | None = None
+    name: str,
+    *,
+    size: Annotated[tuple[int, int] | None, Parameter(negative=())] = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    class_token: bool | None = None,
+    structure: Structure | None = None,
+    json: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
 ) -> None:
-    """What a model is: its parts, parameters, classes and how it was tested.
+    """What a model is and costs: parts, parameters, multiply-adds, classes and how it was tested.
 
     Parameters
     ----------
     name
         A model file, a config, or a backbone of timm.
+    size
+        Height and width in pixels of the image whose cost is told. Default: the training crop.
     num_classes
         For a backbone: number of classes. Default: 150.
     image_size
         For a backbone: side of the training crop in pixels.
     class_token
         For a backbone: keep its class token.
+    structure
+        For a backbone: plain, or one of those that shrink the tokens. Default: plain.
+    json
+        Write everything to this file too; - prints it as JSON and nothing else.
     """
     from rich import print as rich_print
 
     from segvit.info import describe
 
-    rich_print(describe(name, num_classes=num_classes, image_size=image_size, class_token=class_token))
+    if json and json.name.startswith("--"):
+        raise UserError(f"--json {json}: give a file first, or - to print")
+    seen = describe(
+        name,
+        size=size,
+        num_classes=num_classes,
+        image_size=image_size,
+        class_token=class_token,
+        structure=structure,
+    )
+    if json == Path("-"):
+        print(_to_json(seen.to_dict()))
+        return
+    rich_print(seen.tables())
+    if json:
+        _write_json(json, seen.to_dict())
 
 
 def main() -> None:
@@ -277,10 +312,15 @@ def _load(path: Path, device: Device) -> Any:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Write plain values, making the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_to_json(content) + "\n", encoding="utf-8")
+
+
+def _to_json(content: dict[str, Any]) -> str:
+    """Plain values as JSON text."""
     import json
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return json.dumps(content, indent=1, ensure_ascii=False)
 
 
 @contextmanager

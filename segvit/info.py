@@ -1,69 +1,148 @@
-"""What a model, a config or a backbone is: its parts and parameters, as a table."""
+"""What a model, a config or a backbone is and what it costs, as tables and as plain values."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Group
 from rich.table import Table
-from torch import nn
 
-from segvit.config import CONFIG_DIRS, ModelConfig, TrainConfig
+from segvit.config import CONFIG_DIRS, ModelConfig, Structure, TrainConfig
 from segvit.data.spec import resolve_spec
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from segvit.models.weights import read_header, settings_from_header
+from segvit.profiling import Profile, profile
 
 ASSUMED_CLASSES = 150
 """Classes of a model whose dataset is not known: those of ADE20K."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """What is known about a model."""
+
+    name: str
+    """Of the file, config or backbone."""
+    model: SegViT
+    """Without memory."""
+    profile: Profile
+    classes: tuple[str, ...] | None
+    """Their names; None: not known."""
+    assumed: bool
+    """Whether the number of classes is assumed: nobody said it."""
+    header: dict[str, Any]
+    """What the model's file says of its making: version, metrics, protocol. Empty for a config or a backbone."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        backbone = self.model.backbone
+        return {
+            "name": self.name,
+            "backbone": self.model.config.backbone,
+            "structure": self.model.config.structure,
+            "num_classes": self.model.num_classes,
+            "num_classes_assumed": self.assumed,
+            "classes": None if self.classes is None else list(self.classes),
+            "image_size": self.model.config.image_size,
+            "patch_size": backbone.patch_size,
+            "embed_dim": backbone.embed_dim,
+            "depth": len(backbone.blocks),
+            "num_prefix_tokens": backbone.num_prefix_tokens,
+            "taps": list(backbone.taps),
+            "shrink_at": backbone.shrink_at,
+            "downsampling": None if backbone.downsampling is None else backbone.downsampling.method,
+            **self.header,
+            **self.profile.to_dict(),
+        }
+
+    def tables(self) -> Group:
+        """Facts and costs to print."""
+        return Group(self._facts(), _costs(self.profile))
+
+    def _facts(self) -> Table:
+        """What the model is."""
+        facts = self.to_dict()
+        rows = {
+            "backbone": facts["backbone"],
+            "structure": facts["structure"],
+            "number of classes": facts["num_classes"],
+            "training crop": f"{facts['image_size']} px",
+            "patch": f"{facts['patch_size']} px",
+            "width, blocks": f"{facts['embed_dim']}, {facts['depth']}",
+            "prefix tokens": facts["num_prefix_tokens"],
+            "taps": ", ".join(map(str, facts["taps"])),
+        }
+        if facts["shrink_at"] is not None:
+            rows |= {"shrinks at block": facts["shrink_at"], "down-sampling": facts["downsampling"]}
+        if self.classes is not None:
+            rows["classes"] = _names(self.classes)
+        elif self.assumed:
+            rows["classes"] = f"not known here: {ASSUMED_CLASSES} are assumed (--num-classes K)"
+        if self.header:
+            rows["written by"] = f"segvit {self.header['segvit_version']}"
+            if metrics := self.header["metrics"]:
+                rows["validation mIoU"] = f"{metrics['miou']:.4f} ({metrics['images']} images)"
+            rows["protocol"] = ", ".join(f"{key} {value}" for key, value in self.header["protocol"].items() if value)
+        table = Table(title=self.name, show_header=False)
+        for key, value in rows.items():
+            table.add_row(key, str(value))
+        return table
+
+
 def describe(
-    name: str, *, num_classes: int | None = None, image_size: int | None = None, class_token: bool | None = None
-) -> Table:
-    """A table about a model file, a config (file or shipped recipe) or a backbone of timm, built without memory.
+    name: str,
+    *,
+    size: tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    class_token: bool | None = None,
+    structure: Structure | None = None,
+) -> Info:
+    """What a model file, a config (file or shipped recipe) or a backbone of timm is and costs, without its memory.
 
     Args:
         name: of the file, config or backbone.
+        size: (H, W) in pixels of the image whose cost is told. Default: the training crop.
         num_classes: for a backbone, or a config without a dataset. Default there: 150, as of ADE20K, and said so.
         image_size: for a backbone, side of the training crop in pixels.
         class_token: for a backbone, whether it keeps its class token.
+        structure: for a backbone; see `ModelConfig`.
 
     Raises:
-        UserError: the name is none of the three, or says already what an argument would.
+        UserError: the name is none of the three, or says already what an argument would; or a size that the model does
+            not take.
     """
-    facts: dict[str, Any] = {}
-    given = {"--num-classes": num_classes, "--image-size": image_size, "--class-token": class_token}
-    known: tuple[str, ...] = ()
-    count = num_classes
+    given: dict[str, Any] = {"--image-size": image_size, "--class-token": class_token, "--structure": structure}
+    known = tuple(given)
+    given["--num-classes"] = num_classes
+    count, classes, header = num_classes, None, {}
     if name.endswith(".safetensors"):
+        content = read_header(name)
         known = tuple(given)
-        header = read_header(name)
-        config, count = settings_from_header(ModelConfig, header["model"], name), int(header["num_classes"])
-        facts["written by"] = f"segvit {header['version']}"
-        if header["spec"]:
-            facts["classes"] = _names(header["spec"]["classes"])
-        if header.get("metrics"):
-            facts["validation mIoU"] = f"{header['metrics']['miou']:.4f} ({header['metrics']['images']} images)"
-        facts["protocol"] = ", ".join(f"{key} {value}" for key, value in header["protocol"].items() if value)
+        config, count = settings_from_header(ModelConfig, content["model"], name), int(content["num_classes"])
+        classes = _class_names(content["spec"]["classes"]) if content["spec"] else None
+        header = {"segvit_version": content["version"]}
+        header |= {key: content.get(key) for key in ("metrics", "protocol")}
     elif _is_config(name):
-        known = ("--image-size", "--class-token")
         train = TrainConfig.load(name)
         config = train.model
         if train.data.spec or train.data.images:
             known = tuple(given)
-            spec = resolve_spec(train.data)
-            count, facts["classes"] = spec.num_classes, _names(spec.classes)
+            classes = _class_names(resolve_spec(train.data).classes)
+            count = len(classes)
     else:
-        config = ModelConfig(backbone=name, class_token=class_token)
-        config = replace(config, image_size=image_size) if image_size else config
+        known = ()
+        config = ModelConfig(backbone=name, class_token=class_token, structure=structure or ModelConfig.structure)
+        config = config if image_size is None else replace(config, image_size=image_size)
     if told := [flag for flag in known if given[flag] is not None]:
         raise UserError(f"{name} says itself what {' and '.join(told)} would: leave that out")
-    if count is None:
-        count, facts["classes"] = ASSUMED_CLASSES, f"not known here: {ASSUMED_CLASSES} are assumed (--num-classes K)"
     with torch.device("meta"):
-        model = SegViT(replace(config, pretrained=False), num_classes=count)
-    return _table(name, model, facts)
+        model = SegViT(replace(config, pretrained=False), num_classes=ASSUMED_CLASSES if count is None else count)
+    crop = (config.image_size, config.image_size)
+    costs = profile(model, crop if size is None else size)
+    return Info(name=name, model=model, profile=costs, classes=classes, assumed=count is None, header=header)
 
 
 def _is_config(name: str) -> bool:
@@ -72,35 +151,36 @@ def _is_config(name: str) -> bool:
     return shipped or Path(name).suffix in (".yaml", ".yml") or "/" in name
 
 
-def _table(name: str, model: SegViT, facts: dict[str, Any]) -> Table:
-    """Facts of a model as rows."""
-    backbone = model.backbone
-    table = Table(title=name, show_header=False)
-    rows = {
-        "backbone": model.config.backbone,
-        "structure": model.config.structure,
-        "number of classes": model.num_classes,
-        "training crop": f"{model.config.image_size} px",
-        "patch": f"{backbone.patch_size} px",
-        "width, blocks": f"{backbone.embed_dim}, {len(backbone.blocks)}",
-        "prefix tokens": backbone.num_prefix_tokens,
-        "taps": ", ".join(map(str, backbone.taps)),
-        "parameters, backbone": f"{_count(backbone):,}",
-        "parameters, head": f"{_count(model.head):,}",
-        "parameters": f"{_count(model):,}",
-        **facts,
-    }
-    for key, value in rows.items():
-        table.add_row(key, str(value))
+def _costs(profile: Profile) -> Table:
+    """What the model costs, part by part."""
+    height, width = profile.size
+    table = Table(
+        title=f"Cost of an image of {height} x {width} px",
+        caption="Of Linear layers, convolutions, attention products, the K x K product of the scores and the "
+        "up-sampling of the masks; 2 FLOPs per multiply-add. Scores: the (K, H, W) volume.",
+    )
+    table.add_column("part")
+    for heading in ("parameters", "multiply-adds (G)", "FLOPs (G)"):
+        table.add_column(heading, justify="right")
+    for part in profile.parts:
+        table.add_row(part.name, f"{part.parameters:,}", _giga(part.multiply_adds), _giga(part.flops))
+    table.add_section()
+    table.add_row("total", f"{profile.parameters:,}", _giga(profile.multiply_adds), _giga(profile.flops))
+    table.add_section()
+    table.add_row("model.predict", "", _giga(profile.predict_multiply_adds), _giga(profile.predict_flops))
     return table
 
 
-def _count(module: nn.Module) -> int:
-    """Number of parameters."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def _giga(count: int) -> str:
+    """A count in units of 10^9; small ones keep three digits."""
+    return f"{count / 1e9:,.2f}" if count >= 1e9 or not count else f"{count / 1e9:.3g}"
 
 
-def _names(classes: Any) -> str:
-    """Class names in a line, however a spec tells them; long lists are cut."""
-    names = [item["name"] if isinstance(item, dict) else str(item) for item in classes]
-    return ", ".join(names[:20]) + (f", ... ({len(names)})" if len(names) > 20 else "")
+def _class_names(classes: Any) -> tuple[str, ...]:
+    """Class names, however a spec tells them."""
+    return tuple(item["name"] if isinstance(item, dict) else str(item) for item in classes)
+
+
+def _names(classes: tuple[str, ...]) -> str:
+    """Class names in a line; long lists are cut."""
+    return ", ".join(classes[:20]) + (f", ... ({len(classes)})" if len(classes) > 20 else "")

@@ -280,6 +280,7 @@ def test_info_on_a_model(segvit: Command, model: Path) -> None:
     for row in (r"width, blocks\s+│\s+32, 2", r"patch\s+│\s+8 px", r"number of classes\s+│\s+8", "sky, water, grass"):
         assert re.search(row, said.out)
     assert re.search(r"validation mIoU\s+│\s+0\.\d{4} \(6 images\)", said.out) and "mode slide" in said.out
+    assert "shrinks at block" not in said.out
 
 
 def test_info_on_a_config(segvit: Command, run_folder: Path) -> None:
@@ -299,6 +300,73 @@ def test_info_on_a_backbone(segvit: Command) -> None:
     assert said.code == 0
     for row in (r"number of classes\s+│\s+5", r"training crop\s+│\s+64 px", r"prefix tokens\s+│\s+0", "5, 7, 11"):
         assert re.search(row, said.out)
+
+
+def test_info_counts_what_profile_counts(segvit: Command, model: Path, tmp_path: Path) -> None:
+    from segvit import load_model, profile
+
+    said = segvit("info", model, "--size", "33", "70", "--json", tmp_path / "new" / "info.json")
+    told = json.loads((tmp_path / "new" / "info.json").read_text(encoding="utf-8"))
+    seen = profile(load_model(model), (33, 70))
+    assert said.code == 0 and seen.to_dict().items() <= told.items()
+    assert told["embed_dim"] == 32 and told["classes"][0] == "sky" and told["metrics"]["images"] == 6
+    for name, costs in [(part.name, part) for part in seen.parts] + [("total", seen)]:
+        amounts = (f"{costs.multiply_adds / 1e9:.3g}", f"{costs.flops / 1e9:.3g}")
+        assert re.search(rf"{name} +│ +{costs.parameters:,} │ +{amounts[0]} │ +{amounts[1]} │", said.out), said.out
+    assert re.search(rf"model\.predict +│ +│ +{seen.predict_multiply_adds / 1e9:.3g} │", said.out)
+    assert "33 x 70 px" in said.out and "multiply-adds (G)" in said.out and "FLOPs (G)" in said.out
+
+
+@pytest.mark.parametrize("structure, paper", [("shrunk", 97.1), ("naive_shrunk", 74.1), ("plain", 120.9)])
+def test_info_of_the_papers_models(segvit: Command, structure: str, paper: float) -> None:
+    backbone = ("vit_base_patch16_384", "--no-class-token", "--image-size", "512", "--structure", structure)
+    said = segvit("info", *backbone, "--json", "-")
+    told = json.loads(said.out)
+    assert said.code == 0 and not said.err
+    assert told["multiply_adds"] / 1e9 == pytest.approx(paper, rel=0.005)
+    assert told["size"] == [512, 512] and told["num_classes"] == 150 and told["num_classes_assumed"]
+    assert told["shrink_at"] == (None if structure == "plain" else 6)
+
+
+def test_info_of_the_papers_single_stage(segvit: Command, tmp_path: Path) -> None:
+    config = tmp_path / "single.yaml"
+    config.write_text("model:\n  class_token: false\n  taps: [11]\n")
+    told = json.loads(segvit("info", config, "--num-classes", "150", "--json=-").out)
+    assert told["multiply_adds"] / 1e9 == pytest.approx(115.8, rel=0.005)
+    assert told["taps"] == [11] and not told["num_classes_assumed"]
+
+
+def test_info_on_a_shrunk_model(segvit: Command) -> None:
+    said = segvit("info", "vit_tiny_patch16_224", "--structure", "shrunk", "--size", "40", "64")
+    assert said.code == 0 and "40 x 64 px" in said.out
+    for row in (r"shrinks at block\s+│\s+6", r"down-sampling\s+│\s+nearest_q", "backbone from QD on", r"│ QU "):
+        assert re.search(row, said.out)
+
+
+@pytest.mark.parametrize(
+    "line, parts",
+    [
+        ("vit_tiny_patch16_224 --size 640", ("--size requires 2", "Type --size HEIGHT WIDTH, such as --size 640 640")),
+        ("vit_tiny_patch16_224 --size 640 --json x", ("Type --size HEIGHT WIDTH, such as --size 640 640",)),
+        ("vit_tiny_patch16_224 --size 640x480", ("Type --size HEIGHT WIDTH, such as --size 640 640",)),
+        ("vit_tiny_patch16_224 --size a b", ('"a"', "--size", "int")),
+        ("vit_tiny_patch16_224 --size 0 64", ("size 0 x 64", "1 pixel or more", "such as 640 640")),
+        ("vit_tiny_patch16_224 --size 64 -3", ("size 64 x -3", "1 pixel or more")),
+        ("vit_tiny_patch16_224 --structure shrunk --size 64 16", ("4 x 1 patches", "32 x 32 px")),
+        ("vit_tiny_patch16_224 --structure shrnk", ('"shrnk"', '"plain", "shrunk", "naive_shrunk"')),
+        ("vit_tiny_patch16_224 --json --no-class-token", ("--json --no-class-token", "- to print")),
+        ("vit_tiny_patch16_224 --num-classes 0", ("num_classes 0",)),
+        ("vit_tinny_patch16_224", ("unknown backbone 'vit_tinny_patch16_224'", "vit_tiny_patch16_224")),
+        ("lost.safetensors --size 64 64", ("no model file lost.safetensors",)),
+        ("configs/lost.yaml", ("no config file 'configs/lost.yaml'", "shapes/demo")),
+        ("shapes/demo --structure shrunk", ("shapes/demo says itself what --structure would",)),
+    ],
+)
+def test_info_says_what_is_wrong(segvit: Command, line: str, parts: tuple[str, ...]) -> None:
+    said = segvit("info", *line.split())
+    assert said.code == 2 and not said.out.strip()
+    for part in parts:
+        assert part in said.error
 
 
 @pytest.mark.parametrize("verb", [(), ("demo",), ("train",), ("evaluate",), ("predict",), ("check-data",), ("info",)])
@@ -466,3 +534,5 @@ def test_info_refuses_what_the_file_says_itself() -> None:
 
     with pytest.raises(UserError, match=r"camvid/vit_tiny says itself what --num-classes would"):
         describe("camvid/vit_tiny", num_classes=3)
+    with pytest.raises(UserError, match=r"finetune says itself what --structure would"):
+        describe("finetune", structure="shrunk")

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "profiling": CORE,
     "engine": ENGINE,
     "export": ENGINE | {"profiling"},
-    "info": ENGINE,
+    "info": ENGINE | {"profiling"},
     "demo": FRONT,
     "cli": FRONT | {"cli", "app"},
     "app": FRONT | {"app"},

@@ -1,0 +1,111 @@
+"""What the Shrunk structure saves against plain, side by side in one run: time, peak memory, multiply-adds.
+
+    python benchmarks/shrunk.py [--models base-512 large-640] [--threads 2] [--repeats 5] [--classes 150]
+
+From an image tensor to its label map. Every round runs each candidate once, in turn, so that noise of the machine
+falls on all; medians are reported, and ratios to plain. Peak memory is what a prediction takes on top of the weights,
+seen in a process of its own (Linux). Random weights, float32, batch 1, on the CPU.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from overhead import measure
+from rich.console import Console
+from rich.table import Table
+
+import segvit
+from segvit.config import ModelConfig, Structure
+
+MODELS = {
+    "base-512": ("vit_base_patch16_384", 512),
+    "large-640": ("vit_large_patch16_384", 640),
+}
+STRUCTURES: tuple[Structure, ...] = ("plain", "shrunk", "naive_shrunk")
+
+
+def create(name: str, structure: Structure, num_classes: int) -> segvit.SegViT:
+    """A model of MODELS with random weights, without class token as in the paper."""
+    backbone, size = MODELS[name]
+    config = ModelConfig(class_token=False)
+    model = segvit.create_model(backbone, num_classes=num_classes, structure=structure, image_size=size, config=config)
+    return model.eval()
+
+
+def image_for(name: str) -> torch.Tensor:
+    """A random image (1, 3, size, size)."""
+    size = MODELS[name][1]
+    return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def resident(key: str) -> int:
+    """A memory figure of this process in MiB: VmRSS, now, or VmHWM, at most."""
+    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) // 1024
+
+
+def print_peak_memory(name: str, structure: Structure, num_classes: int) -> None:
+    """Print the MiB that one prediction takes on top of what the process holds before it."""
+    model, image = create(name, structure, num_classes), image_for(name)
+    with torch.inference_mode():
+        model.predict(image[..., :64, :64])  # libraries and their buffers
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the mark of the most held so far starts anew
+        model.predict(image)
+    print(resident("VmHWM") - before)
+
+
+def peak_memory(name: str, structure: Structure, options: argparse.Namespace) -> int:
+    """`print_peak_memory` in a process of its own."""
+    flags = ["--threads", str(options.threads), "--classes", str(options.classes), "--peak-memory", name, structure]
+    done = subprocess.run([sys.executable, __file__, *flags], check=True, capture_output=True, text=True)
+    return int(done.stdout)
+
+
+def compare(name: str, options: argparse.Namespace) -> Table:
+    """One table for a model: plain and its shrunk structures."""
+    models = {structure: create(name, structure, options.classes) for structure in STRUCTURES}
+    image = image_for(name)
+    with torch.inference_mode():
+        seconds = measure({key: lambda m=model: m.predict(image) for key, model in models.items()}, options.repeats)
+    title = f"{name}, {options.classes} classes, {options.threads} threads, median of {options.repeats}"
+    table = Table("structure", "ms", "x plain", "G multiply-adds", "x plain", "peak MiB", "x plain", title=title)
+    work = {key: segvit.profile(model, image.shape[2:]).multiply_adds for key, model in models.items()}
+    del models
+    memory = {key: peak_memory(name, key, options) for key in STRUCTURES}
+    for key in STRUCTURES:
+        table.add_row(
+            key,
+            f"{1000 * seconds[key]:.0f}",
+            f"{seconds[key] / seconds['plain']:.3f}",
+            f"{work[key] / 1e9:.1f}",
+            f"{work[key] / work['plain']:.3f}",
+            str(memory[key]),
+            f"{memory[key] / memory['plain']:.2f}",
+        )
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--classes", type=int, default=150)
+    parser.add_argument("--peak-memory", nargs=2, metavar=("MODEL", "STRUCTURE"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.peak_memory:
+        print_peak_memory(*options.peak_memory, options.classes)
+        return
+    for name in options.models:
+        Console().print(compare(name, options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""What a model costs at an image size: multiply-adds and parameters, part by part.
+
+    segvit.profile(model, (640, 640)).multiply_adds
+
+PyTorch's own counter watches one forward on fake tensors, which have shapes and no values: any size takes a second or
+two and no memory.
+
+Counted are the multiply-adds of Linear layers, convolutions, both products of every attention and the masks (queries
+times keys); and for the scores (K, H, W) those of the K x K product of classes and masks, and 4 per up-sampled element.
+Norms, activations, softmax, additions and the resizing of learned tokens to another grid are not.
+
+Letters: K classes, H W image.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from segvit.errors import UserError
+from segvit.models.backbone import Backbone
+from segvit.models.segvit import SegViT
+
+TOTAL = "Global"
+"""What the counter calls the total over all modules."""
+
+OTHER_PARTS = {"QU": "upsampling", "ATM": "head"}
+"""Parts behind the backbone, and the attributes of the model that they are."""
+
+UPSAMPLING = 4
+"""Multiply-adds of a bilinear up-sampled element: one per neighbour."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part of a model and what it costs."""
+
+    name: str
+    multiply_adds: int
+    parameters: int
+
+    @property
+    def flops(self) -> int:
+        """Two per multiply-add."""
+        return 2 * self.multiply_adds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What a model costs on one image; the parts sum to the totals."""
+
+    size: tuple[int, int]
+    """(H, W) of the image in pixels."""
+    parts: tuple[Part, ...]
+    """In the order in which they run."""
+    predict_multiply_adds: int
+    """What `model.predict` spends: the last output alone, and the masks up-sampled by two matrix products."""
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of the forward with every supervised output, and of the scores (K, H, W)."""
+        return sum(part.multiply_adds for part in self.parts)
+
+    @property
+    def flops(self) -> int:
+        """Two per multiply-add."""
+        return 2 * self.multiply_adds
+
+    @property
+    def predict_flops(self) -> int:
+        """Two per multiply-add."""
+        return 2 * self.predict_multiply_adds
+
+    @property
+    def parameters(self) -> int:
+        """Of the whole model, frozen ones included."""
+        return sum(part.parameters for part in self.parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Parts and totals as plain values."""
+
+        def costs(item: Part | Profile) -> dict[str, int]:
+            return {"parameters": item.parameters, "multiply_adds": item.multiply_adds, "flops": item.flops}
+
+        return {
+            "size": list(self.size),
+            "parts": [{"name": part.name, **costs(part)} for part in self.parts],
+            **costs(self),
+            "predict_multiply_adds": self.predict_multiply_adds,
+            "predict_flops": self.predict_flops,
+        }
+
+
+def profile(model: SegViT, size: tuple[int, int]) -> Profile:
+    """Multiply-adds and parameters of a model on one image, part by part (docs/method.md section 3).
+
+    Parts are the backbone (before and from the block that shrinks the tokens on, where one does), QU (the up-sampling,
+    where there is one), ATM (the head) and the scores at the size of the image. What a model of your own has beside
+    these is the part "rest". The model is left as it is, and its weights are neither moved nor copied.
+
+    Args:
+        model: on any device, the meta device included.
+        size: (H, W) of the image in pixels; any, also where it is no multiple of the patch.
+
+    Raises:
+        UserError: a size below one pixel, or below what the model takes.
+    """
+    if len(size) != 2 or min(size) < 1:
+        given = " x ".join(map(str, size))
+        raise UserError(f"size {given}: give height and width, 1 pixel or more each, such as 640 640")
+    # A fused attention kernel may have no formula and then counts as nothing; MATH makes it two matrix products.
+    with FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        twin = _fake_twin(model)
+        images = torch.empty((1, 3, *size), dtype=torch.uint8, device="cpu")
+        forward = _count(lambda: twin(images))
+        predict = _count(lambda: twin.predict(images))
+    root = type(model).__name__  # how the counter names the outermost module
+    parts = _backbone_parts(model.backbone, forward, f"{root}.backbone")
+    for name, attribute in OTHER_PARTS.items():
+        if (module := getattr(model, attribute)) is not None:
+            spent = forward[f"{root}.{attribute}"]
+            parts.append(Part(name=name, multiply_adds=spent, parameters=_num_parameters(module)))
+    rest = Part(
+        name="rest",
+        multiply_adds=forward[TOTAL] - sum(part.multiply_adds for part in parts),
+        parameters=_num_parameters(model) - sum(part.parameters for part in parts),
+    )
+    if rest.multiply_adds or rest.parameters:
+        parts.append(rest)
+    elements = model.num_classes * size[0] * size[1]
+    parts.append(Part(name="scores", multiply_adds=(model.num_classes + UPSAMPLING) * elements, parameters=0))
+    return Profile(size=(size[0], size[1]), parts=tuple(parts), predict_multiply_adds=predict[TOTAL])
+
+
+def _num_parameters(*modules: nn.Module) -> int:
+    """Number of parameters of modules, each counted once."""
+    unique = {id(parameter): parameter.numel() for module in modules for parameter in module.parameters()}
+    return sum(unique.values())
+
+
+def _fake_twin(model: SegViT) -> SegViT:
+    """The model in evaluation mode with fake tensors for its own: the copy finds them where it looks for copies."""
+    fakes: dict[int, Any] = {}
+    for parameter in model.parameters():
+        fake = torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")
+        fakes[id(parameter)] = nn.Parameter(fake, requires_grad=False)
+    for buffer in model.buffers():
+        fakes[id(buffer)] = torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu")
+    return copy.deepcopy(model, fakes).eval()
+
+
+def _count(run: Callable[[], object]) -> dict[str, int]:
+    """The multiply-adds that `run` spends, by name of the module and in total."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return {name: sum(spent.values()) // 2 for name, spent in counter.get_flop_counts().items()}
+
+
+def _backbone_parts(backbone: Backbone, spent: dict[str, int], name: str) -> list[Part]:
+    """The backbone in one part, or in two where a block shrinks the tokens: that block begins the second."""
+    whole = Part(name="backbone", multiply_adds=spent[name], parameters=_num_parameters(backbone))
+    if backbone.shrink_at is None or backbone.downsampling is None:
+        return [whole]
+    behind = range(backbone.shrink_at + 1, len(backbone.blocks))
+    modules: list[nn.Module] = [backbone.downsampling, *backbone.blocks[backbone.shrink_at :]]
+    if backbone.relative_bias_tables is not None:
+        modules.append(backbone.relative_bias_tables[backbone.shrink_at :])
+    shrunk = Part(
+        name="backbone from QD on",
+        # The block that shrinks runs inside `downsampling`.
+        multiply_adds=spent[f"{name}.downsampling"] + sum(spent[f"{name}.blocks.{index}"] for index in behind),
+        parameters=_num_parameters(*modules),
+    )
+    before = Part(
+        name="backbone before QD",
+        multiply_adds=whole.multiply_adds - shrunk.multiply_adds,
+        parameters=whole.parameters - shrunk.parameters,
+    )
+    return [before, shrunk]
