@@ -1,49 +1,31 @@
-"""What every model keeps, whatever backbone it stands on, and what ties the backbone to timm."""
+"""What every model keeps, whatever its structure and its backbone, and what ties the backbone to timm."""
 
 import copy
 import functools
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 
-from segvit.config import EvalConfig, ModelConfig
+from segvit.config import Downsampling, EvalConfig, ModelConfig, Structure
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.losses import criterion
 from segvit.models import backbone as backbone_module
 from segvit.models.backbone import Backbone, _create_vit, create_backbone, relative_bias
 from segvit.models.segvit import SegViT, create_model, load_model
-from segvit.models.taps import default_taps
 from segvit.models.tokens import resize_tokens
 from segvit.models.weights import read_header
+from tests.tiny import TINY, VARIANTS, random_images, relative_difference, stir, timm_file, tiny_config
 
 NUM_CLASSES = 5
-TINY = {"depth": 4, "embed_dim": 64, "num_heads": 2}
-"""Overrides that shrink any family."""
-VARIANTS: dict[str, dict[str, Any]] = {
-    "vit": {"backbone": "vit_tiny_patch16_224", "image_size": 64},
-    "vit without class token": {"backbone": "vit_tiny_patch16_224", "image_size": 64, "class_token": False},
-    "dinov2, registers": {"backbone": "vit_small_patch14_reg4_dinov2", "image_size": 56},
-    "clip, norm before the blocks": {"backbone": "vit_base_patch16_clip_224", "image_size": 64},
-    "deit, distilled": {"backbone": "deit_tiny_distilled_patch16_224", "image_size": 64},
-    "deit3": {"backbone": "deit3_small_patch16_224", "image_size": 64},
-    "siglip": {"backbone": "vit_base_patch16_siglip_224", "image_size": 64},
-    "beitv2": {"backbone": "beitv2_base_patch16_224", "image_size": 64},
-    "eva02": {"backbone": "eva02_tiny_patch14_224", "image_size": 56},
-    "dinov3": {"backbone": "vit_small_patch16_dinov3", "image_size": 64},
-    "dinov3 without class token": {
-        "backbone": "vit_small_patch16_dinov3",
-        "image_size": 64,
-        "class_token": False,
-    },
-}
 PREFIX_TOKENS = {"vit": 1, "vit without class token": 0, "dinov2, registers": 5, "deit3": 1, "siglip": 0}
 PREFIX_TOKENS |= {
     "clip, norm before the blocks": 1,
@@ -63,6 +45,10 @@ SIZES = {
     "smaller than a patch": (5, 9),
     "one pixel": (1, 1),
 }
+COMPILED = [("plain", variant) for variant in VARIANTS]
+COMPILED += [("shrunk", variant) for variant in ("vit", "beitv2", "eva02", "dinov3 without class token")]
+COMPILED += [("naive_shrunk", variant) for variant in ("vit without class token", "beitv2")]
+"""Structures and variants to compile: each shrunk structure with each way to shrink (compiling takes its time)."""
 SPEC = DatasetSpec(
     name="things",
     classes=("sky", "road", "tree", "car", "é: a, b"),
@@ -73,60 +59,60 @@ SPEC = DatasetSpec(
 PROTOCOL = EvalConfig(mode="whole", window=48, stride=32, resize_short=56, batch_size=3)
 
 
-def tiny_config(variant: str) -> ModelConfig:
-    return ModelConfig(**TINY, head_num_layers=2, **VARIANTS[variant])
-
-
-def relative_difference(ours: Tensor, reference: Tensor) -> float:
-    assert ours.shape == reference.shape
-    return float((ours - reference).abs().max() / reference.abs().max())
-
-
-def random_images(batch: int, size: tuple[int, int]) -> Tensor:
-    generator = torch.Generator().manual_seed(size[0] * 1000 + size[1])
-    return torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, generator=generator)
-
-
-def stir(module: nn.Module) -> None:
-    """Move what starts at 0, 1 or next to nothing (biases, norms, layer scales, bias tables), so that it matters."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if "gamma" in name:
-                parameter.fill_(0.5)
-            elif parameter.ndim == 1 or "relative_position_bias_table" in name or "relative_bias_tables" in name:
-                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-
-
 @pytest.fixture(params=VARIANTS, scope="module")
 def variant(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
 
 
+@pytest.fixture(params=get_args(Structure), scope="module")
+def structure(request: pytest.FixtureRequest) -> Structure:
+    name: Structure = request.param
+    return name
+
+
 @pytest.fixture(scope="module")
-def model(variant: str) -> SegViT:
+def model(variant: str, structure: Structure) -> SegViT:
     """A tiny model of the variant in evaluation mode; tests leave it as it is."""
     torch.manual_seed(0)
-    model = SegViT(tiny_config(variant), num_classes=NUM_CLASSES, spec=SPEC, protocol=PROTOCOL)
+    model = SegViT(tiny_config(variant, structure), num_classes=NUM_CLASSES, spec=SPEC, protocol=PROTOCOL)
     stir(model)
     return model.eval()
 
 
+def patches_of(model: SegViT, size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of patches that an image of that size in pixels is padded to."""
+    patch = model.backbone.patch_size
+    return (math.ceil(size[0] / patch), math.ceil(size[1] / patch))
+
+
+def fits(model: SegViT, size: tuple[int, int]) -> bool:
+    """Whether a model takes images of that size in pixels: the shrunk ones need 2 x 2 patches."""
+    return model.config.structure == "plain" or min(patches_of(model, size)) >= 2
+
+
 class TestContract:
-    """One contract over all variants."""
+    """One contract over all variants and structures."""
 
     @torch.no_grad()
     @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-    def test_any_image_size(self, model: SegViT, size: tuple[int, int]) -> None:
+    def test_any_image_size(self, model: SegViT, structure: Structure, size: tuple[int, int]) -> None:
         height, width = size
-        patch = model.backbone.patch_size
-        grid = (-(-height // patch), -(-width // patch))
+        grid, side = patches_of(model, size), model.backbone.patch_size  # a cell of the masks is side x side pixels
+        if not fits(model, size):
+            least = rf"at least 2 x 2 patches \({2 * side} x {2 * side} px\).*or take a plain model"
+            for run in (model, model.scores, model.predict):
+                with pytest.raises(UserError, match=f"an image of {grid[0]} x {grid[1]} patches of {side} px.*{least}"):
+                    run(random_images(2, size))
+            return
+        if structure == "naive_shrunk":
+            grid, side = (math.ceil(grid[0] / 2), math.ceil(grid[1] / 2)), 2 * side
         output = model(random_images(2, size))
-        assert output.class_logits.shape == (3, 2, NUM_CLASSES, NUM_CLASSES + 1)
-        assert output.mask_logits.shape == (3, 2, NUM_CLASSES, *grid)
+        num_outputs = {"plain": 3, "shrunk": 2, "naive_shrunk": 1}[structure]  # stages, layers, one
+        assert output.class_logits.shape == (num_outputs, 2, NUM_CLASSES, NUM_CLASSES + 1)
+        assert output.mask_logits.shape == (num_outputs, 2, NUM_CLASSES, *grid)
         assert output.image_size == size
-        assert output.padded_size == (grid[0] * patch, grid[1] * patch)
+        assert output.padded_size == (grid[0] * side, grid[1] * side)
         assert output.class_logits.dtype == output.mask_logits.dtype == torch.float32
         scores, labels = model.scores(random_images(2, size)), model.predict(random_images(2, size))
         assert scores.shape == (2, NUM_CLASSES, height, width)
@@ -142,21 +128,23 @@ class TestContract:
         padded[..., : images.shape[2], : images.shape[3]] = images
         ours, by_hand = model(images), model(padded)
         assert relative_difference(ours.mask_logits, by_hand.mask_logits) < 1e-5
-        assert ours.padded_size == by_hand.image_size
+        assert ours.padded_size == by_hand.padded_size
+        if model.config.structure != "naive_shrunk":
+            assert ours.padded_size == by_hand.image_size
 
     def test_every_parameter_gets_a_gradient(self, model: SegViT) -> None:
         model = copy.deepcopy(model).train()
         side = model.config.image_size
         labels = torch.arange(2 * side * side).reshape(2, side, side) // 97 % (NUM_CLASSES - 1)
         criterion(model(random_images(2, (side, side))), labels).total.backward()
-        last_layers = {f"{stage}.layers.{model.config.head_num_layers - 1}" for stage in stage_names(model)}
+        masking = masking_layers(model)
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name
             largest = float(parameter.grad.abs().max())
             # A softmax does not see what its row has in common, so a key bias has no gradient,
-            # but for the cross-attention whose products are the mask.
-            cancelled = name.endswith("attn.k.bias") and name.removesuffix(".cross_attn.k.bias") not in last_layers
+            # but for a cross-attention whose products are a mask.
+            cancelled = name.endswith("attn.k.bias") and name.removesuffix(".cross_attn.k.bias") not in masking
             assert (largest < 1e-7) if cancelled else (largest > 1e-7), f"{name}: {largest:.1e}"
 
     @torch.no_grad()
@@ -206,7 +194,7 @@ class TestContract:
         assert all(torch.equal(state[name], expected[name]) for name in expected)
         assert not loaded.training
         assert (loaded.config, loaded.spec, loaded.protocol) == (model.config, SPEC, PROTOCOL)
-        for size in SIZES.values():
+        for size in filter(functools.partial(fits, model), SIZES.values()):
             assert torch.equal(loaded.predict(random_images(1, size)), model.predict(random_images(1, size)))
         header = read_header(path)
         assert [row["name"] for row in header["spec"]["classes"]] == list(SPEC.classes)
@@ -214,8 +202,10 @@ class TestContract:
         assert [file.name for file in path.parent.iterdir()] == [path.name]  # nothing half-written stays
 
     @torch.no_grad()
-    def test_compiles_to_one_graph(self, variant: str) -> None:
-        config = replace(tiny_config(variant), depth=2, head_num_layers=1)
+    @pytest.mark.parametrize("structure, variant", COMPILED, ids=str)
+    def test_compiles_to_one_graph(self, structure: Structure, variant: str) -> None:
+        depth = 2 if structure == "plain" else 3
+        config = replace(tiny_config(variant, structure), depth=depth, head_num_layers=1, upsampling_num_layers=1)
         model = SegViT(config, num_classes=NUM_CLASSES).eval()
         torch.compiler.reset()
         compiled = torch.compile(model, fullgraph=True, backend="eager")
@@ -240,8 +230,12 @@ class TestContract:
                 model(torch.zeros(shape))
 
 
-def stage_names(model: SegViT) -> list[str]:
-    return [f"head.stages.{index}" for index in range(len(model.head.stages))]
+def masking_layers(model: SegViT) -> set[str]:
+    """Names of the decoder layers whose products are masks: the last of each stage, or in shrunk all of the one."""
+    layers = range(model.config.head_num_layers)
+    if model.config.structure == "shrunk":
+        return {f"head.stages.0.layers.{layer}" for layer in layers}
+    return {f"head.stages.{stage}.layers.{layers[-1]}" for stage in range(len(model.backbone.taps))}
 
 
 def timm_pair(variant: str, **more: Any) -> tuple[Backbone, nn.Module]:
@@ -321,15 +315,6 @@ def test_relative_bias_by_loops_on_a_grid_that_is_not_square() -> None:
     assert torch.equal(bias[0, :, 0, 0], table[-1])
 
 
-def test_default_taps() -> None:
-    assert default_taps(12) == (5, 7, 11)
-    assert default_taps(24) == (7, 15, 23)
-    assert default_taps(6) == (1, 3, 5)
-    assert default_taps(4) == (1, 2, 3)
-    assert default_taps(2) == (0, 1)
-    assert default_taps(1) == (0,)
-
-
 def test_blocks_after_the_last_tap_are_left_out() -> None:
     backbone, _ = create_backbone(ModelConfig(backbone="vit_tiny_patch16_224", image_size=32, **TINY, taps=(0, 2)))
     assert len(backbone.blocks) == 3
@@ -337,20 +322,28 @@ def test_blocks_after_the_last_tap_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "backbone, image_size, num_classes, in_backbone, total",
+    "backbone, structure, image_size, num_classes, in_backbone, total",
     [
-        ("vit_base_patch16_384", 512, 150, 86_431_488, 108_734_743),
-        ("vit_large_patch16_384", 640, 150, 304_735_232, 344_303_255),
-        ("vit_large_patch16_384", 512, 171, None, 343_734_956),
-        ("vit_large_patch16_384", 480, 60, None, 343_494_205),
+        ("vit_base_patch16_384", "plain", 512, 150, 86_431_488, 108_734_743),
+        ("vit_large_patch16_384", "plain", 640, 150, 304_735_232, 344_303_255),
+        ("vit_large_patch16_384", "plain", 512, 171, None, 343_734_956),
+        ("vit_large_patch16_384", "plain", 480, 60, None, 343_494_205),
+        ("vit_large_patch16_384", "shrunk", 640, 150, 304_735_232, 344_596_631),
+        ("vit_large_patch16_384", "shrunk", 512, 171, None, 343_733_420),
+        ("vit_large_patch16_384", "shrunk", 480, 60, None, 343_429_181),
     ],
 )
 def test_parameter_counts_of_the_paper(
-    backbone: str, image_size: int, num_classes: int, in_backbone: int | None, total: int
+    backbone: str, structure: Structure, image_size: int, num_classes: int, in_backbone: int | None, total: int
 ) -> None:
     with torch.device("meta"):
-        config = ModelConfig(class_token=False)
-        model = create_model(backbone, num_classes=num_classes, image_size=image_size, config=config)
+        model = create_model(
+            backbone,
+            num_classes=num_classes,
+            structure=structure,
+            image_size=image_size,
+            config=ModelConfig(class_token=False),
+        )
     assert sum(parameter.numel() for parameter in model.parameters()) == total
     if in_backbone:
         assert sum(parameter.numel() for parameter in model.backbone.parameters()) == in_backbone
@@ -365,26 +358,6 @@ def test_mean_and_std_are_the_backbones_own_or_the_configs() -> None:
     config = ModelConfig(**TINY, **VARIANTS["vit"], mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0))
     normalised = SegViT(config, num_classes=2).normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8))
     assert normalised.flatten().tolist() == pytest.approx([0.9, 0.4, 0.175])
-
-
-def timm_file(tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Random weights of the variant at timm's own image size as a file, which `pretrained=True` then reads."""
-    config = tiny_config(variant)
-    torch.manual_seed(5)
-    donor = timm.create_model(config.backbone, num_classes=0, **TINY)
-    stir(donor)
-    path = tmp_path / "weights.pth"
-    torch.save(donor.state_dict(), path)
-    create = timm.create_model
-
-    def create_from_file(name: str, *, pretrained: bool = False, **arguments: Any) -> nn.Module:
-        if pretrained:
-            arguments["pretrained_cfg_overlay"] = {"file": str(path), "custom_load": False, "num_classes": 0}
-        made: nn.Module = create(name, pretrained=pretrained, **{**TINY, **arguments})
-        return made
-
-    monkeypatch.setattr(timm, "create_model", create_from_file)
-    return path
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:timm")  # its resizing of BEiT's tables
@@ -411,6 +384,42 @@ def test_pretrained_weights_arrive_as_timm_resizes_them(
     backbone.taps = (0, 1, 2, 3)
     images = torch.randn(1, 3, config.image_size, config.image_size)
     assert_taps_equal_timm(backbone, reference.eval(), images)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:timm")  # its resizing of BEiT's tables
+@pytest.mark.parametrize("downsampling", ["nearest_q", "conv"])
+def test_pretrained_weights_of_a_shrunk_backbone_are_the_plain_ones(
+    variant: str, downsampling: Downsampling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what timm lacks starts as it does without them: the convolution, the up-sampling, the head."""
+    timm_file(tmp_path, variant, monkeypatch)
+    config = replace(tiny_config(variant), pretrained=True)
+    assert config.image_size != 224
+    plain, _ = create_backbone(replace(config, taps=(0, 3)))
+    config = replace(config, structure="shrunk", downsampling=downsampling)
+    states = []
+    for settings in (config, replace(config, pretrained=False)):
+        torch.manual_seed(3)
+        model = SegViT(settings, num_classes=2)
+        if settings.pretrained:
+            assert model(torch.zeros(1, 3, 64, 64)).mask_logits.isfinite().all()
+        states.append(model.state_dict())
+    loaded, random = states
+    expected = plain.state_dict()
+    ours = {name.removeprefix("backbone."): value for name, value in loaded.items() if name.startswith("backbone.")}
+    conv = {name for name in ours if name.startswith("downsampling.")}
+    assert conv == ({"downsampling.conv.weight", "downsampling.conv.bias"} if downsampling == "conv" else set())
+    assert ours.keys() - conv == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(ours[name], value), name
+    assert not torch.equal(loaded["backbone.blocks.1.norm1.weight"], random["backbone.blocks.1.norm1.weight"])
+    for name in conv:
+        assert torch.equal(ours[name], random[f"backbone.{name}"]), name
+    upsampling = {name for name in loaded if name.startswith("upsampling.")}
+    assert "upsampling.tokens" in upsampling and len(upsampling) > 50
+    for name in upsampling:
+        assert loaded[name].shape == random[name].shape
+    assert 0.9 < float(loaded["upsampling.tokens"].std()) < 1.1
 
 
 def test_pretrained_weights_that_do_not_fit_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -464,6 +473,29 @@ def refusals() -> Iterator[Any]:
         "beitv2_base_patch16_224.*does not take.*class_token",
         id="override",
     )
+    for structure in ("shrunk", "naive_shrunk"):
+        yield pytest.param(
+            {"backbone": "swin_tiny_patch4_window7_224", "structure": structure},
+            "is not a plain ViT.*vit_base_patch16_384",
+            id=f"hierarchical, {structure}",
+        )
+        yield pytest.param(
+            {**vit, "depth": 4, "image_size": 16, "structure": structure},
+            rf"model\.image_size 16.*model\.structure {structure}.*2 x 2 patches.*32 or more.*plain",
+            id=f"native size of one patch, {structure}",
+        )
+    yield pytest.param({**vit, "depth": 2, "structure": "shrunk"}, "shrunk needs a backbone of 3 blocks", id="2 blocks")
+    yield pytest.param(
+        {**vit, "structure": "shrunken"}, r"model\.structure 'shrunken'.*plain, shrunk or naive_shrunk", id="structure"
+    )
+    yield pytest.param(
+        {**vit, "structure": "shrunk", "downsampling": "nearest"},
+        r"model\.downsampling 'nearest'.*nearest_q, nearest_qkv or conv",
+        id="downsampling",
+    )
+    for name in ("head_num_layers", "upsampling_num_layers"):
+        settings = {**vit, "depth": 4, "structure": "shrunk", name: 0}
+        yield pytest.param(settings, rf"model\.{name} 0.*1 or more", id=name)
     yield pytest.param({**vit, "depth": 4, "taps": (1, 4)}, r"model\.taps \(1, 4\).*from 0 to 3", id="tap too deep")
     yield pytest.param({**vit, "depth": 4, "taps": (2, 1)}, r"model\.taps \(2, 1\).*ascending", id="taps descend")
     yield pytest.param({**vit, "embed_dim": 50, "num_heads": 7}, "vit_tiny_patch16_224.*embed_dim", id="backbone heads")

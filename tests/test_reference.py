@@ -3,26 +3,29 @@
 import math
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import segvit.inference.scores as scores_module
+import segvit.inference.tiles as tiles_module
 import segvit.losses as losses_module
-from segvit.config import LossConfig, ModelConfig, OptimConfig
+from segvit.config import LossConfig, ModelConfig, OptimConfig, Structure
 from segvit.engine.optim import create_optimizer, learning_rate_factor, parameter_groups, set_learning_rate
 from segvit.errors import UserError
 from segvit.inference.scores import label_map, scores
-from segvit.inference.sliding import sliding_scores, window_starts
+from segvit.inference.sliding import look_in_windows, window_starts
+from segvit.inference.tiles import compose
 from segvit.losses import IGNORE_INDEX, Normalizers, _focal_and_dice, criterion, normalizers
 from segvit.metrics import ConfusionMatrix
 from segvit.models.atm import ATMHead
 from segvit.models.decoder import Attention, DecoderLayer, DecoderStage, similarity
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
+from segvit.models.tokens import resize_tokens
+from segvit.models.upsampling import QueryUpsampling
 from segvit.resize import bilinear_matrix
 
 TOLERANCE = 1e-5
@@ -75,41 +78,117 @@ def slow_layer(layer: DecoderLayer, queries: Tensor, tokens: Tensor) -> tuple[Te
     return torch.stack([layer_norm(layer.norm3, row) for row in queries + branch]), similarity
 
 
-def slow_stage(stage: DecoderStage, queries: Tensor, feature: Tensor) -> tuple[Tensor, Tensor]:
-    """One image: (K, d) and a map (D, h, w) -> (K, d) and A of the last layer (K, h, w)."""
+def slow_stage(stage: DecoderStage, queries: Tensor, feature: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """One image: (K, d) and a map (D, h, w) -> after each layer, the queries (K, d) and A (K, h, w)."""
     _, height, width = feature.shape
-    tokens = [
-        layer_norm(stage.norm, stage.proj.weight @ feature[:, y, x] + stage.proj.bias)
-        for y, x in product(range(height), range(width))
-    ]
+    tokens = [feature[:, y, x] for y, x in product(range(height), range(width))]
+    if isinstance(stage.proj, nn.Linear):  # else the map has width d, and comes as it is
+        tokens = [layer_norm(stage.norm, stage.proj.weight @ token + stage.proj.bias) for token in tokens]
+    outputs = []
     for layer in stage.layers:
         queries, similarity = slow_layer(layer, queries, torch.stack(tokens))
-    return queries, similarity.reshape(-1, height, width)
+        outputs.append((queries, similarity.reshape(-1, height, width)))
+    return outputs
 
 
-@pytest.fixture
-def head() -> ATMHead:
-    torch.manual_seed(0)
-    head = ATMHead(in_dim=6, num_stages=2, num_classes=3, dim=8, num_layers=2, num_heads=2).eval()
+def stirred(module: nn.Module) -> None:
+    """Random weights that matter, in evaluation mode."""
     with torch.no_grad():
-        for parameter in head.parameters():
+        for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    return head
+    module.eval()
 
 
 @torch.no_grad()
-def test_attention_to_mask_by_loops(head: ATMHead) -> None:
+def test_attention_to_mask_by_loops() -> None:
+    torch.manual_seed(0)
+    head = ATMHead(in_dim=6, num_stages=2, num_classes=3, dim=8, num_layers=2, num_heads=2)
+    stirred(head)
     features = [torch.randn(2, 6, 2, 3), torch.randn(2, 6, 2, 3)]
     class_logits, mask_logits = head(features)
     assert class_logits.shape == (2, 2, 3, 4) and mask_logits.shape == (2, 2, 3, 2, 3)
     for image in range(2):
         queries, total = head.class_tokens, torch.zeros(3, 2, 3)
         for output, feature in enumerate(reversed(features)):  # the deepest map first
-            queries, similarity = slow_stage(head.stages[output], queries, feature[image])
+            queries, similarity = slow_stage(head.stages[output], queries, feature[image])[-1]
             total = total + similarity
             classes = torch.stack([head.classifier.weight @ query + head.classifier.bias for query in queries])
             assert_close(class_logits[output, image], classes)
             assert_close(mask_logits[output, image], total)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_stages", [1, 2])
+def test_every_layer_by_loops(num_stages: int) -> None:
+    """Each layer's masks stand alone in a stage; the stage before counts as it does in the cascade."""
+    torch.manual_seed(0)
+    head = ATMHead(
+        in_dim=None, num_stages=num_stages, num_classes=3, dim=8, num_layers=3, num_heads=2, every_layer=True
+    )
+    stirred(head)
+    features = [torch.randn(2, 8, 2, 3) for _ in range(num_stages)]
+    class_logits, mask_logits = head(features)
+    assert class_logits.shape == (3 * num_stages, 2, 3, 4) and mask_logits.shape == (3 * num_stages, 2, 3, 2, 3)
+    for image in range(2):
+        queries, before = head.class_tokens, torch.zeros(3, 2, 3)
+        for stage, feature in enumerate(reversed(features)):
+            layers = slow_stage(head.stages[stage], queries, feature[image])
+            for layer, (queries, masks) in enumerate(layers, start=3 * stage):
+                classes = torch.stack([head.classifier.weight @ query + head.classifier.bias for query in queries])
+                assert_close(class_logits[layer, image], classes)
+                assert_close(mask_logits[layer, image], before + masks)
+            before = before + layers[-1][1]
+    last_classes, last_masks = head(features, deep=False)
+    assert torch.equal(last_classes, class_logits[-1:]) and torch.equal(last_masks, mask_logits[-1:])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("grid", [(2, 3), (3, 5), (2, 2)], ids=["native", "larger", "smaller"])
+def test_upsampling_by_loops(grid: tuple[int, int]) -> None:
+    """Learned tokens on any grid, over a fine map first and a coarse one then."""
+    torch.manual_seed(0)
+    upsampling = QueryUpsampling(in_dim=6, num_stages=2, native_grid=(2, 3), dim=8, num_layers=2, num_heads=2)
+    stirred(upsampling)
+    features = [torch.randn(2, 6, *grid), torch.randn(2, 6, -(-grid[0] // 2), -(-grid[1] // 2))]
+    upsampled = upsampling(features, grid)
+    assert upsampled.shape == (2, 8, *grid)
+    learned = upsampling.tokens.T.reshape(8, 2, 3)  # token y * 3 + x is that of cell (y, x)
+    tokens = F.interpolate(learned[None], size=grid, mode="bicubic", align_corners=False)[0]
+    assert_close(resize_tokens(upsampling.tokens[None], (2, 3), grid)[0], tokens.reshape(8, -1).T)
+    for image in range(2):
+        queries = torch.stack([tokens[:, y, x] for y, x in product(range(grid[0]), range(grid[1]))])
+        for stage, feature in zip(upsampling.stages, features, strict=True):
+            queries, _ = slow_stage(stage, queries, feature[image])[-1]
+        for index, (y, x) in enumerate(product(range(grid[0]), range(grid[1]))):
+            assert_close(upsampled[image, :, y, x], queries[index])
+
+
+@torch.no_grad()
+def test_shrunk_is_its_parts() -> None:
+    """The up-sampled map at the grid of the padded image goes to the head; nothing is projected or added between."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        backbone="vit_tiny_patch16_224",
+        structure="shrunk",
+        image_size=32,
+        patch_size=8,
+        embed_dim=32,
+        depth=3,
+        num_heads=2,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
+    model = SegViT(config, num_classes=3)
+    stirred(model)
+    images = torch.randn(2, 3, 21, 50)
+    padded = F.pad(images, (0, 6, 0, 3))
+    features = model.backbone(padded)
+    assert [tuple(feature.shape) for feature in features] == [(2, 32, 3, 7), (2, 32, 2, 4)]
+    assert model.upsampling is not None
+    expected = model.head([model.upsampling(features, (3, 7))])
+    output = model(images)
+    assert torch.equal(output.class_logits, expected[0]) and torch.equal(output.mask_logits, expected[1])
+    assert output.padded_size == (24, 56)
 
 
 @torch.no_grad()
@@ -124,11 +203,15 @@ def test_similarity_is_the_mean_over_heads_before_the_softmax() -> None:
         assert_close(similarity(q, k, num_heads=3)[image], slow_similarity)
 
 
-def test_head_starts_as_the_paper_says() -> None:
+@pytest.mark.parametrize("part", ["head", "up-sampling"])
+def test_a_part_starts_as_the_paper_says(part: str) -> None:
     torch.manual_seed(0)
-    head = ATMHead(in_dim=64, num_stages=2, num_classes=200, dim=64, num_layers=2, num_heads=2)
-    assert abs(head.class_tokens.std().item() - 1) < 0.05
-    for module in head.modules():
+    common: dict[str, Any] = {"in_dim": 64, "num_stages": 2, "dim": 64, "num_layers": 2, "num_heads": 2}
+    head, upsampling = ATMHead(num_classes=200, **common), QueryUpsampling(native_grid=(12, 16), **common)
+    assert upsampling.tokens.shape == (12 * 16, 64)
+    tokens = head.class_tokens if part == "head" else upsampling.tokens
+    assert abs(tokens.std().item() - 1) < 0.05 and abs(tokens.mean().item()) < 0.05
+    for module in (head if part == "head" else upsampling).modules():
         if isinstance(module, nn.Linear):
             assert abs(module.weight.std().item() - 0.02) < 0.002
             assert not module.bias.any()
@@ -397,7 +480,7 @@ def assert_is_argmax(labels: Tensor, volume: Tensor) -> None:
 def test_label_map_is_the_argmax_of_the_scores(
     budget: int, size: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scores_module, "CHUNK_ELEMENTS", budget)
+    monkeypatch.setitem(tiles_module.TILE_ELEMENTS, "cpu", budget)
     output = SegOutput(torch.randn(1, 2, 6, 7), 4 * torch.randn(1, 2, 6, 5, 7), (40, 52), (40, 56))
     volume = scores(output)
     if size is not None and size != output.image_size:
@@ -467,7 +550,10 @@ def test_sliding_scores_by_hand(
 ) -> None:
     image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
     image = image if dtype == torch.uint8 else image.float() / 255
-    ours = sliding_scores(tiny_model, image, window=window, stride=stride, batch_size=batch_size)
+    view = look_in_windows(tiny_model, image, window=window, stride=stride, batch_size=batch_size)
+    ours = torch.empty(3, height, width)
+    for rows, columns, tile in compose([view], (height, width)):
+        ours[:, rows, columns] = tile
     pixels = image.float() / 255 if dtype == torch.uint8 else image
     total, count = torch.zeros(3, height, width), torch.zeros(height, width)
     for row in range(max(math.ceil((height - window) / stride), 0) + 1):
@@ -551,12 +637,21 @@ def test_learning_rate_is_the_papers(steps: int, warmup: int, power: float) -> N
     assert learning_rate_factor(0, steps=steps, config=OptimConfig(warmup_steps=0)) == 1
 
 
+@pytest.mark.parametrize("structure", get_args(Structure))
 @pytest.mark.parametrize(
     "backbone",
     ["vit_tiny_patch16_224", "eva02_tiny_patch14_224", "beitv2_base_patch16_224", "vit_small_patch16_dinov3"],
 )
-def test_each_parameter_is_in_one_group(backbone: str) -> None:
-    config = ModelConfig(backbone=backbone, image_size=32, embed_dim=32, depth=2, num_heads=2)
+def test_each_parameter_is_in_one_group(backbone: str, structure: Structure) -> None:
+    config = ModelConfig(
+        backbone=backbone,
+        structure=structure,
+        downsampling="nearest_q" if structure == "plain" else "conv",
+        image_size=32,
+        embed_dim=32,
+        depth=3,
+        num_heads=2,
+    )
     model = SegViT(config, num_classes=2)
     optim = OptimConfig(lr=1e-3, head_lr_factor=7.0, weight_decay=0.05)
     groups = parameter_groups(model, optim)
@@ -568,10 +663,13 @@ def test_each_parameter_is_in_one_group(backbone: str) -> None:
     found = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
     for name, module in model.named_modules():
         for key, parameter in module.named_parameters(recurse=False):
-            group, in_head = found[id(parameter)], name.startswith("head")
+            group, in_head = found[id(parameter)], name.startswith(("head", "upsampling"))
+            assert in_head or name.startswith("backbone")
             norm = isinstance(module, nn.LayerNorm) and not in_head
             assert group["weight_decay"] == (0 if norm else 0.05), f"{name}.{key}"
             assert group["lr"] == pytest.approx(7e-3 if in_head else 1e-3), f"{name}.{key}"
+    parts = {name.split(".")[0] for name, _ in model.named_parameters()}
+    assert parts == {"backbone", "head"} | ({"upsampling"} if structure == "shrunk" else set())
     assert sum(group["weight_decay"] == 0 for group in optimizer.param_groups) == 1
     assert optimizer.param_groups[0]["betas"] == (0.9, 0.999)
     set_learning_rate(optimizer, 0.5)

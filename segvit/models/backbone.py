@@ -191,12 +191,18 @@ def create_backbone(config: ModelConfig) -> tuple[Backbone, dict[str, Any]]:
     """The backbone of a config, and timm's `pretrained_cfg` of it (mean, std, licence of the weights).
 
     Raises:
-        UserError: an unknown or hierarchical backbone, an override that it does not take, or taps outside its blocks.
+        UserError: an unknown or hierarchical backbone, an override that it does not take, taps outside its blocks, or
+            a crop that is too small to shrink.
     """
     vit = _create_vit(config)
     depth = len(vit.blocks)
     shrink_at, taps = resolve_blocks(config, depth)
     backbone = Backbone(vit, taps=taps, shrink_at=shrink_at, downsampling=config.downsampling)
+    if shrink_at is not None and min(backbone.native_grid) < STRIDE:
+        raise UserError(
+            f"model.image_size {config.image_size} with model.structure {config.structure}: a crop must hold "
+            f"{STRIDE} x {STRIDE} patches; give {STRIDE * backbone.patch_size} or more, or take the structure plain"
+        )
     if config.pretrained:
         _load_pretrained(backbone, config)
     else:

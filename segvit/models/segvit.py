@@ -57,6 +57,9 @@ class SegViT(nn.Module):
             raise UserError(f"num_classes {num_classes}: give 1 to {IGNORE_INDEX}; label {IGNORE_INDEX} means ignored")
         if spec is not None and spec.num_classes != num_classes:
             raise UserError(f"num_classes {num_classes}, but the spec {spec.name!r} names {spec.num_classes}")
+        for name in ("head_num_layers", "upsampling_num_layers"):
+            if getattr(config, name) < 1:
+                raise UserError(f"model.{name} {getattr(config, name)}: give 1 or more")
         self.config = config
         self.num_classes = num_classes
         self.spec = spec

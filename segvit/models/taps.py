@@ -1,6 +1,8 @@
 """Which blocks of a ViT the head reads, and which one shrinks the tokens (docs/method.md sections 1 and 3)."""
 
-from segvit.config import ModelConfig
+from typing import get_args
+
+from segvit.config import Downsampling, ModelConfig, Structure
 from segvit.errors import UserError
 
 
@@ -20,8 +22,10 @@ def resolve_blocks(config: ModelConfig, depth: int) -> tuple[int | None, tuple[i
     """The block that shrinks (None: no block does) and the taps, of a backbone with `depth` blocks.
 
     Raises:
-        UserError: blocks that the backbone has not, or that do not go together.
+        UserError: blocks that the backbone has not, or that do not go together, or an unknown structure.
     """
+    _check_choice("structure", config.structure, get_args(Structure))
+    _check_choice("downsampling", config.downsampling, get_args(Downsampling))
     if config.structure == "plain":
         if config.shrink_at is not None:
             raise UserError(
@@ -33,7 +37,7 @@ def resolve_blocks(config: ModelConfig, depth: int) -> tuple[int | None, tuple[i
                 f"model.downsampling {config.downsampling} with model.structure plain: set model.structure to shrunk "
                 "or naive_shrunk, or leave downsampling out"
             )
-        return None, _check_taps(config.taps or default_taps(depth), depth)
+        return None, _check_taps(default_taps(depth) if config.taps is None else config.taps, depth)
     shrink_at = default_shrink_at(depth) if config.shrink_at is None else config.shrink_at
     first = 1 if config.structure == "shrunk" else 0
     if not first <= shrink_at <= depth - 2:
@@ -46,7 +50,7 @@ def resolve_blocks(config: ModelConfig, depth: int) -> tuple[int | None, tuple[i
             f"(counted from 0); the default is {default_shrink_at(depth)}"
         )
     default = (shrink_at - 1, depth - 1) if config.structure == "shrunk" else (depth - 1,)
-    taps = _check_taps(config.taps or default, depth)
+    taps = _check_taps(default if config.taps is None else config.taps, depth)
     if shrink_at in taps:
         raise UserError(
             f"model.shrink_at {shrink_at} is one of model.taps {taps}: a tap must lie before or after the block that "
@@ -66,7 +70,13 @@ def resolve_blocks(config: ModelConfig, depth: int) -> tuple[int | None, tuple[i
 
 
 def _check_taps(taps: tuple[int, ...], depth: int) -> tuple[int, ...]:
-    """`taps`, if they are blocks in ascending order."""
-    if list(taps) != sorted(set(taps)) or not all(0 <= tap < depth for tap in taps):
+    """`taps`, if they are blocks in ascending order, one at least."""
+    if not taps or list(taps) != sorted(set(taps)) or not all(0 <= tap < depth for tap in taps):
         raise UserError(f"model.taps {taps}: give ascending block numbers from 0 to {depth - 1}, shallow first")
     return taps
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a word that is no choice: the parser of flags and files does, a call from Python does not."""
+    if value not in choices:
+        raise UserError(f"model.{name} {value!r}: give {', '.join(choices[:-1])} or {choices[-1]}")

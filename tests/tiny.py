@@ -1,0 +1,82 @@
+"""Tiny models of every family, and random weights and images for them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from segvit.config import ModelConfig, Structure
+
+TINY = {"depth": 4, "embed_dim": 64, "num_heads": 2}
+"""Overrides that shrink any family."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    "vit": {"backbone": "vit_tiny_patch16_224", "image_size": 64},
+    "vit without class token": {"backbone": "vit_tiny_patch16_224", "image_size": 64, "class_token": False},
+    "dinov2, registers": {"backbone": "vit_small_patch14_reg4_dinov2", "image_size": 56},
+    "clip, norm before the blocks": {"backbone": "vit_base_patch16_clip_224", "image_size": 64},
+    "deit, distilled": {"backbone": "deit_tiny_distilled_patch16_224", "image_size": 64},
+    "deit3": {"backbone": "deit3_small_patch16_224", "image_size": 64},
+    "siglip": {"backbone": "vit_base_patch16_siglip_224", "image_size": 64},
+    "beitv2": {"backbone": "beitv2_base_patch16_224", "image_size": 64},
+    "eva02": {"backbone": "eva02_tiny_patch14_224", "image_size": 56},
+    "dinov3": {"backbone": "vit_small_patch16_dinov3", "image_size": 64},
+    "dinov3 without class token": {
+        "backbone": "vit_small_patch16_dinov3",
+        "image_size": 64,
+        "class_token": False,
+    },
+}
+
+
+def tiny_config(variant: str, structure: Structure = "plain") -> ModelConfig:
+    return ModelConfig(**TINY, head_num_layers=2, upsampling_num_layers=2, structure=structure, **VARIANTS[variant])
+
+
+def relative_difference(ours: Tensor, reference: Tensor) -> float:
+    assert ours.shape == reference.shape
+    return float((ours - reference).abs().max() / reference.abs().max())
+
+
+def random_images(batch: int, size: tuple[int, int]) -> Tensor:
+    generator = torch.Generator().manual_seed(size[0] * 1000 + size[1])
+    return torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, generator=generator)
+
+
+def stir(module: nn.Module) -> None:
+    """Move what starts at 0, 1 or next to nothing (biases, norms, layer scales, bias tables), so that it matters.
+
+    Weights of Linear layers grow, so that attention tells tokens apart.
+    """
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "gamma" in name:
+                parameter.fill_(0.5)
+            elif parameter.ndim == 1 or "relative_position_bias_table" in name or "relative_bias_tables" in name:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+        for part in module.modules():
+            if isinstance(part, nn.Linear):
+                part.weight.mul_(4)
+
+
+def timm_file(tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Random weights of the variant at timm's own image size as a file, which `pretrained=True` then reads."""
+    config = tiny_config(variant)
+    torch.manual_seed(5)
+    donor = timm.create_model(config.backbone, num_classes=0, **TINY)
+    stir(donor)
+    path = tmp_path / "weights.pth"
+    torch.save(donor.state_dict(), path)
+    create = timm.create_model
+
+    def create_from_file(name: str, *, pretrained: bool = False, **arguments: Any) -> nn.Module:
+        if pretrained:
+            arguments["pretrained_cfg_overlay"] = {"file": str(path), "custom_load": False, "num_classes": 0}
+        made: nn.Module = create(name, pretrained=pretrained, **{**TINY, **arguments})
+        return made
+
+    monkeypatch.setattr(timm, "create_model", create_from_file)
+    return path
