@@ -24,8 +24,8 @@ from rich.table import Table
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 import segvit
-from segvit.data.transforms import fit_size
-from segvit.engine.infer import image_labels, resolve_protocol
+from segvit.engine.infer import image_labels, protocol_size, resolve_protocol
+from segvit.inference.sliding import window_starts
 from segvit.models.weights import read_header
 
 COLORS = {"plain": "#4d6fae", "shrunk": "#c8553d", "naive_shrunk": "#8a8a8a"}
@@ -33,13 +33,12 @@ COLORS = {"plain": "#4d6fae", "shrunk": "#c8553d", "naive_shrunk": "#8a8a8a"}
 
 def windows(model: segvit.SegViT, size: tuple[int, int]) -> int:
     """How many windows an image (H, W) is cut into."""
-    protocol = model.protocol
-    height, width = fit_size(*size, long=protocol.resize_long, short=protocol.resize_short)
     told = resolve_protocol(model)
     if told["mode"] == "whole":
         return 1
     window, stride = int(str(told["window"])), int(str(told["stride"]))
-    return math.prod(max(math.ceil((side - window) / stride), 0) + 1 for side in (height, width))
+    sides = protocol_size(*size, model.protocol)
+    return math.prod(len(window_starts(side, window, stride)) for side in sides)
 
 
 def milliseconds(models: dict[Path, segvit.SegViT], photos: list[torch.Tensor]) -> dict[Path, float]:

@@ -186,6 +186,12 @@ class EvalConfig:
     """Longer side in pixels that the image is fitted into before inference, keeping the ratio. Default: native size."""
     resize_short: int | None = None
     """Shorter side in pixels of the same fit."""
+    resize_short_min: int | None = None
+    """Least shorter side in pixels at the scales below 1, where `resize_short` is set. Default: no bound."""
+    scales: tuple[float, ...] = (1.0,)
+    """Factors of that size at which the image is looked at; the softmax of the scores is averaged over several."""
+    flip: bool = False
+    """Look at each scale mirrored as well."""
     batch_size: int = 8
     """Windows that run through the model together."""
 

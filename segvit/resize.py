@@ -1,4 +1,6 @@
-"""Bilinear resizing as a matrix, so that any rows of a large map can be had without the rest."""
+"""Bilinear resizing in pieces, so that any part of a large map can be had without the rest."""
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,3 +13,34 @@ def bilinear_matrix(old: int, new: int, device: torch.device) -> Tensor:
     `bilinear_matrix(h, H) @ maps @ bilinear_matrix(w, W).T` equals `F.interpolate(maps, (H, W), mode="bilinear")`.
     """
     return F.interpolate(torch.eye(old, device=device)[None], size=new, mode="linear", align_corners=False)[0].T
+
+
+class BilinearTaps(NamedTuple):
+    """For each of `new` places on a line: its two neighbours among the `old` values, and the share of the second."""
+
+    low: Tensor
+    """(new,) int64."""
+    high: Tensor
+    """(new,) int64."""
+    share: Tensor
+    """(new,) float32, 0..1."""
+
+    def source(self, wanted: slice) -> slice:
+        """The old values that the places in `wanted` depend on."""
+        return slice(int(self.low[wanted.start]), int(self.high[wanted.stop - 1]) + 1)
+
+    def resize(self, values: Tensor, wanted: slice, dim: int) -> Tensor:
+        """The places in `wanted` along `dim`, from `values` that hold the range `source(wanted)` there."""
+        first = self.low[wanted.start]
+        shape = [1] * values.ndim
+        shape[dim] = -1
+        low, high = (values.index_select(dim, index[wanted] - first) for index in (self.low, self.high))
+        return torch.lerp(low, high, self.share[wanted].view(shape))
+
+
+def bilinear_taps(old: int, new: int, device: torch.device) -> BilinearTaps:
+    """The taps of `bilinear_matrix`, to the bit: a coordinate in float32 has few digits left on a long line."""
+    matrix = bilinear_matrix(old, new, device)
+    low = (matrix != 0).to(torch.uint8).argmax(dim=1)
+    share = 1 - matrix.gather(1, low[:, None])[:, 0]
+    return BilinearTaps(low, (low + 1).clamp(max=old - 1), share)

@@ -188,7 +188,7 @@ def test_head_scores_and_prediction(structure: Structure, size: tuple[int, int],
     assert cost(seen, "ATM") == head
     assert cost(seen, "scores") == num_classes * height * width * (num_classes + 4)
     upsampling = num_classes * height * columns * (rows + width)
-    product = num_classes**2 * height * width if num_classes > 1 else 0  # of one class: elementwise
+    product = num_classes**2 * height * width
     forward = cost(seen, "backbone", "QU", "ATM") - unused  # supervised outputs but the last one are left out
     assert seen.predict_multiply_adds == forward + upsampling + product
 

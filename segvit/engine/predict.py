@@ -20,7 +20,7 @@ from PIL import Image
 from segvit.config import EvalConfig
 from segvit.data.files import IMAGE_SUFFIXES, as_rgb, read_image
 from segvit.data.spec import Color, default_palette
-from segvit.engine.infer import image_labels, image_scores, resolve_protocol
+from segvit.engine.infer import image_confidence, image_labels, resolve_protocol
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from segvit.visualize import overlay, save_index_png, shares, with_legend
@@ -75,9 +75,8 @@ def predict(model: SegViT, source: Source, *, config: EvalConfig | None = None, 
     image = _to_rgb(source)
     tensor = torch.from_numpy(image.transpose(2, 0, 1).copy())
     if confidence:
-        volume = image_scores(model, tensor, config)
-        best, labels = volume.max(dim=0)
-        certainty = (best / volume.sum(dim=0).clamp(min=torch.finfo(torch.float32).tiny)).cpu().numpy()
+        labels, share = image_confidence(model, tensor, config)
+        certainty = share.cpu().numpy()
     else:
         labels, certainty = image_labels(model, tensor, config), None
     classes = model.spec.classes if model.spec else tuple(f"class {index}" for index in range(model.num_classes))

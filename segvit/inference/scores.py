@@ -9,11 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segvit.inference.tiles import View, compose_labels
 from segvit.models.output import SegOutput
-from segvit.resize import bilinear_matrix
-
-CHUNK_ELEMENTS = 2**22
-"""Score elements held at once by `label_map`: 16 MB in float32."""
 
 
 def class_probabilities(output: SegOutput) -> Tensor:
@@ -31,7 +28,7 @@ def scores(output: SegOutput) -> Tensor:
 
 
 def label_map(output: SegOutput, size: tuple[int, int] | None = None) -> Tensor:
-    """The class of the best score at each pixel, computed in chunks of rows: (B, H, W) int64.
+    """The class of the best score at each pixel, composed in tiles: (B, H, W) int64.
 
     Equal to the argmax of `scores`, resized bilinear to `size` where one is given, without ever holding the
     (K, H, W) volume.
@@ -40,35 +37,10 @@ def label_map(output: SegOutput, size: tuple[int, int] | None = None) -> Tensor:
         output: of a model.
         size: (H, W) in pixels of the wanted map. Default: the size of the images.
     """
-    with torch.autocast(device_type=output.mask_logits.device.type, enabled=False):
-        return _label_map(output, size or output.image_size)
-
-
-def _label_map(output: SegOutput, size: tuple[int, int]) -> Tensor:
-    """`label_map` in float32 whatever the surroundings."""
-    (height, width), (padded_height, padded_width) = output.image_size, output.padded_size
-    probabilities = class_probabilities(output)
-    logits = output.mask_logits[-1].float()
-    batch, num_classes, grid_height, grid_width = logits.shape
-    rows = bilinear_matrix(grid_height, padded_height, logits.device)[:height]  # (H, h)
-    columns = bilinear_matrix(grid_width, padded_width, logits.device)[:width]  # (W, w)
-    resized = size != output.image_size
-    resize = bilinear_matrix(height, size[0], logits.device) if resized else None  # (H', H)
-    labels = torch.empty((batch, *size), dtype=torch.int64, device=logits.device)
-    step = max(1, CHUNK_ELEMENTS // (batch * num_classes * max(size[1], width)))
-    for top in range(0, size[0], step):
-        wanted = slice(top, min(top + step, size[0]))
-        source = wanted if resize is None else _touched(resize[wanted])
-        masks = (rows[source] @ logits @ columns.T).sigmoid()
-        chunk = torch.einsum("bqc,bqyx->bcyx", probabilities, masks)
-        if resize is not None:
-            chunk = resize[wanted, source] @ chunk
-            chunk = F.interpolate(chunk, size=(chunk.shape[2], size[1]), mode="bilinear", align_corners=False)
-        labels[:, wanted] = chunk.argmax(dim=1)
-    return labels
-
-
-def _touched(matrix: Tensor) -> slice:
-    """The range of columns in which any row of `matrix` has a weight."""
-    columns = (matrix != 0).any(dim=0).nonzero()
-    return slice(int(columns[0]), int(columns[-1]) + 1)
+    size = size or output.image_size
+    probabilities, logits = class_probabilities(output), output.mask_logits[-1].float()
+    views = [
+        View.of_image(one_probabilities[None], one_logits[None], output.image_size, output.padded_size)
+        for one_probabilities, one_logits in zip(probabilities, logits, strict=True)
+    ]
+    return torch.stack([compose_labels([view], size) for view in views])

@@ -1,13 +1,16 @@
-"""Scores of an image larger than the training crop: overlapping windows, averaged (docs/method.md section 5).
+"""An image looked at in overlapping windows, or in one piece (docs/method.md section 5).
 
-Letters: K classes, H W image, h w window.
+Letters: n windows, H W image.
 """
+
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segvit.inference.scores import scores
+from segvit.inference.scores import class_probabilities
+from segvit.inference.tiles import View, window_matrices
 from segvit.models.segvit import SegViT
 
 
@@ -19,27 +22,50 @@ def window_starts(side: int, window: int, stride: int) -> list[int]:
     return [min(index * stride, side - window) for index in range(count)]
 
 
-def sliding_scores(model: SegViT, image: Tensor, *, window: int, stride: int, batch_size: int = 8) -> Tensor:
-    """Scores (K, H, W) of one image (3, H, W): windows of `window` pixels every `stride`, averaged where they overlap.
+def look_whole(model: SegViT, image: Tensor, *, flipped: bool = False) -> View:
+    """The view of an image (3, H, W) in one piece."""
+    output = model(_mirror(image, flipped)[None], deep=False)
+    logits = output.mask_logits[-1].float()
+    view = View.of_image(class_probabilities(output), logits, output.image_size, output.padded_size)
+    return replace(view, flipped=flipped)
 
-    A side that is shorter than the window is one window, padded with the mean colour and cropped again.
+
+def look_in_windows(
+    model: SegViT, image: Tensor, *, window: int, stride: int, batch_size: int = 8, flipped: bool = False
+) -> View:
+    """The view of an image (3, H, W) through windows of `window` pixels every `stride`, `batch_size` at a time.
+
+    A side that is shorter than the window is one window, padded with the mean colour.
     """
+    image = _mirror(image, flipped)
     _, height, width = image.shape
-    corners = [
+    corners = tuple(
         (top, left) for top in window_starts(height, window, stride) for left in window_starts(width, window, stride)
-    ]
-    total = torch.zeros(model.num_classes, height, width, device=image.device)
-    count = torch.zeros(height, width, device=image.device)
+    )
+    probabilities, logits, padded_size = [], [], (0, 0)
     for start in range(0, len(corners), batch_size):
         batch = corners[start : start + batch_size]
         windows = torch.stack([image[:, top : top + window, left : left + window] for top, left in batch])
-        windows = _extend(model, windows, window)
-        for (top, left), part in zip(batch, scores(model(windows, deep=False)), strict=True):
-            area = (slice(top, top + window), slice(left, left + window))
-            piece = total[:, *area]
-            piece += part[:, : piece.shape[1], : piece.shape[2]]
-            count[area] += 1
-    return total.div_(count)
+        output = model(_extend(model, windows, window), deep=False)
+        probabilities.append(class_probabilities(output))
+        logits.append(output.mask_logits[-1].float())
+        padded_size = output.padded_size
+    size = (min(window, height), min(window, width))
+    rows, columns = window_matrices(logits[0], size, padded_size)
+    return View(
+        size=(height, width),
+        corners=corners,
+        probabilities=torch.cat(probabilities),
+        logits=torch.cat(logits),
+        rows=rows,
+        columns=columns,
+        flipped=flipped,
+    )
+
+
+def _mirror(image: Tensor, flipped: bool) -> Tensor:
+    """The image (3, H, W), left for right where asked for."""
+    return image.flip(2) if flipped else image
 
 
 def _extend(model: SegViT, windows: Tensor, window: int) -> Tensor:
