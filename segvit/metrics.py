@@ -1,4 +1,15 @@
-"""Scores of label maps, all from one confusion matrix over the whole dataset.
+"""Scores of label maps, all from counts of pixels that are summed over the whole dataset.
+
+    matrix = ConfusionMatrix(num_classes)
+    matrix.update(predicted, labels)      # of every image
+    matrix.all_reduce()                   # where several processes share the images
+    metrics = matrix.compute()
+
+    IoU                    hits / (labelled + predicted - hits)           of each class, hits on the diagonal
+    Dice                   2 hits / (labelled + predicted)
+    accuracy               hits / labelled
+    boundary IoU           as IoU, of the pixels near the edges (see segvit.boundary)
+    overall accuracy       all hits / all labelled
 
 Letters: K classes; row = true class, column = predicted class.
 """
@@ -6,8 +17,10 @@ Letters: K classes; row = true class, column = predicted class.
 from dataclasses import dataclass
 
 import torch
+import torch.distributed
 from torch import Tensor
 
+from segvit.boundary import boundary_counts
 from segvit.data.spec import IGNORE_INDEX
 
 
@@ -21,10 +34,18 @@ class Metrics:
     """Mean over the classes that are labelled of the share of their pixels found."""
     overall_accuracy: float
     """Share of all labelled pixels found."""
+    mean_dice: float
+    """Mean over the classes of Dice."""
+    mean_boundary_iou: float
+    """Mean of boundary IoU over the classes that have a boundary in labels or predictions."""
     iou: tuple[float | None, ...]
     """Per class; None where the class is absent."""
     accuracy: tuple[float | None, ...]
     """Per class; None where the class is in no label."""
+    dice: tuple[float | None, ...]
+    """Per class; None where the class is absent."""
+    boundary_iou: tuple[float | None, ...]
+    """Per class; None where the class has no boundary in labels and predictions."""
     labelled: tuple[float, ...]
     """Share of the labelled pixels that is each class."""
 
@@ -35,35 +56,58 @@ class Metrics:
 
 
 class ConfusionMatrix:
-    """Counts of (true, predicted) over any number of label maps.
+    """Counts of (true, predicted) over any number of label maps, and of their boundaries.
 
     Attributes:
-        counts: (K, K) int64.
+        counts: (K, K) int64 pixels.
+        boundary: (3, K) int64 pixels in the boundary band of both maps, of the labels, of the prediction.
     """
 
     def __init__(self, num_classes: int, device: torch.device | None = None) -> None:
         self.num_classes = num_classes
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+        self.boundary = torch.zeros(3, num_classes, dtype=torch.int64, device=device)
 
     def update(self, predicted: Tensor, labels: Tensor) -> None:
-        """Count label maps of one shape, both int64; pixels whose label is 255 are left out."""
+        """Count label maps (..., H, W) of one shape, both int64; pixels whose label is 255 are left out."""
         assert predicted.shape == labels.shape
         kept = labels != IGNORE_INDEX
-        cells = labels[kept] * self.num_classes + predicted[kept]
-        self.counts += torch.bincount(cells, minlength=self.num_classes**2).view_as(self.counts)
+        cells = (labels.int() * self.num_classes + predicted.int() + 1) * kept  # 0 = ignored; small numbers are fast
+        found = torch.bincount(cells.flatten(), minlength=self.num_classes**2 + 1)[1:]
+        self.counts += found.view_as(self.counts)
+        self.boundary += boundary_counts(predicted, labels, self.num_classes)
+
+    def add(self, other: "ConfusionMatrix") -> None:
+        """Count what another one of as many classes has counted."""
+        self.counts += other.counts
+        self.boundary += other.boundary
+
+    def all_reduce(self) -> None:
+        """Make every process's counts the sum over all of them; every process must call it. Alone it does nothing."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            sums = torch.cat([self.counts, self.boundary])
+            torch.distributed.all_reduce(sums)
+            self.counts, self.boundary = sums[: self.num_classes], sums[self.num_classes :]
 
     def compute(self) -> Metrics:
         """The scores of all that was counted."""
         counts = self.counts.cpu().double()
         hits, labelled, predicted = counts.diag(), counts.sum(dim=1), counts.sum(dim=0)
         iou, accuracy = hits / (labelled + predicted - hits), hits / labelled  # NaN where a class is absent
+        dice = 2 * hits / (labelled + predicted)
+        in_both, in_labels, in_predicted = self.boundary.cpu().double()
+        boundary_iou = in_both / (in_labels + in_predicted - in_both)
         total = labelled.sum().clamp(min=1)
         return Metrics(
             miou=_mean(iou),
             mean_accuracy=_mean(accuracy),
             overall_accuracy=float(hits.sum() / total),
+            mean_dice=_mean(dice),
+            mean_boundary_iou=_mean(boundary_iou),
             iou=_optional(iou),
             accuracy=_optional(accuracy),
+            dice=_optional(dice),
+            boundary_iou=_optional(boundary_iou),
             labelled=tuple((labelled / total).tolist()),
         )
 

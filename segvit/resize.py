@@ -39,8 +39,13 @@ class BilinearTaps(NamedTuple):
 
 
 def bilinear_taps(old: int, new: int, device: torch.device) -> BilinearTaps:
-    """The taps of `bilinear_matrix`, to the bit: a coordinate in float32 has few digits left on a long line."""
-    matrix = bilinear_matrix(old, new, device)
-    low = (matrix != 0).to(torch.uint8).argmax(dim=1)
-    share = 1 - matrix.gather(1, low[:, None])[:, 0]
-    return BilinearTaps(low, (low + 1).clamp(max=old - 1), share)
+    """The taps of `bilinear_matrix`, in memory that grows with the line and not with its square.
+
+    PyTorch's own arithmetic: the scale, and then each coordinate, rounded to float32 once. On a long line that leaves
+    few digits, and taps that were more exact would differ from `F.interpolate`.
+    """
+    scale = (torch.tensor(old, dtype=torch.float32) / new).double()
+    places = torch.arange(new, dtype=torch.float64)
+    coordinates = (scale * (places + 0.5) - 0.5).clamp(min=0).float().to(device)
+    low = coordinates.long().clamp(max=old - 1)
+    return BilinearTaps(low, (low + 1).clamp(max=old - 1), coordinates - low)

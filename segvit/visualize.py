@@ -1,4 +1,4 @@
-"""Pictures of label maps: overlays, legends, comparisons, error maps, curves.
+"""Pictures of label maps: overlays, legends, comparisons, error maps.
 
     labels = result.labels                                         # (H, W), 0..K-1, 255 = ignored
     picture = overlay(image, labels, spec.palette)                 # (H, W, 3)
@@ -6,23 +6,21 @@
 
 Shapes: H, W height and width in pixels · K classes. An image is uint8 (H, W, 3) in RGB; a palette holds K colours
 (R, G, B) of 0..255. Ignored pixels are 255 where K <= 255, and -1 for any K; they are never coloured as a class.
-Everything is deterministic. Only `curves` and names outside ASCII need matplotlib.
+Everything is deterministic. Only names outside ASCII need matplotlib, for its font.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from segvit.data.spec import IGNORE_INDEX, Color
+from segvit.data.palette import Color
+from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Labels = npt.NDArray[np.integer[Any]]
 Pixels = npt.NDArray[np.uint8]
@@ -32,6 +30,8 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 PAPER = (255, 255, 255)
 INK = (34, 34, 34)
 FAINT_INK = (120, 120, 120)
+IGNORED = (235, 235, 235)
+"""Colour of ignored pixels in a legend."""
 WRONG = (222, 45, 38)
 """Colour of wrong pixels in an error map."""
 IGNORED_16_BIT = 65_535
@@ -113,7 +113,13 @@ def error_map(image: Pixels, predicted: Labels, labels: Labels, *, num_classes: 
 
 
 def with_legend(
-    picture: Picture, names: Sequence[str], palette: Sequence[Color], fractions: Sequence[float] | npt.NDArray[Any]
+    picture: Picture,
+    names: Sequence[str],
+    palette: Sequence[Color],
+    fractions: Sequence[float] | npt.NDArray[Any],
+    *,
+    numbers: bool = True,
+    text_size: int | None = None,
 ) -> Image.Image:
     """The picture above a strip of colour chips with the names and shares of the classes present, largest first.
 
@@ -122,6 +128,8 @@ def with_legend(
     Args:
         picture: (H, W, 3) or a PIL image, such as an overlay or a row of them.
         fractions: share of each class, 0..1, as `shares` gives them; classes at 0 are left out.
+        numbers: write the shares beside the names.
+        text_size: height of the text in pixels. Default: what suits the picture.
 
     Raises:
         UserError: names, palette and fractions of different lengths.
@@ -136,7 +144,7 @@ def with_legend(
     entries: list[tuple[str, float, Color | None]] = [(names[k], float(fractions[k]), palette[k]) for k in present]
     if (rest := 1 - sum(float(share) for share in fractions)) > 0.0005:
         entries.append(("ignored", rest, None))
-    legend = _legend(entries, top.width, size=_text_size(top))
+    legend = _legend(entries, top.width, size=text_size or _text_size(top), numbers=numbers)
     result = Image.new("RGB", (max(top.width, legend.width), top.height + legend.height), PAPER)
     result.paste(top, (0, 0))
     result.paste(legend, (0, top.height))
@@ -152,11 +160,22 @@ def side_by_side(pictures: Sequence[tuple[str, Picture]]) -> Image.Image:
     return contact_sheet([[picture for _, picture in pictures]], titles=[title for title, _ in pictures])
 
 
-def contact_sheet(rows: Sequence[Sequence[Picture]], *, titles: Sequence[str] = ()) -> Image.Image:
-    """A table of pictures; `titles` stand above the columns. Small pictures are enlarged by one whole factor.
+def contact_sheet(
+    rows: Sequence[Sequence[Picture]],
+    *,
+    titles: Sequence[str] = (),
+    captions: Sequence[str] = (),
+    text_size: int | None = None,
+) -> Image.Image:
+    """A table of pictures. Small pictures are enlarged by one whole factor.
+
+    Args:
+        titles: stand above the columns.
+        captions: stand above the rows.
+        text_size: height of the text in pixels. Default: what suits the first picture.
 
     Raises:
-        UserError: no picture, or more titles than columns.
+        UserError: no picture, more titles than columns, or more captions than rows.
     """
     table = [[_open(picture) for picture in row] for row in rows]
     columns = max((len(row) for row in table), default=0)
@@ -164,21 +183,27 @@ def contact_sheet(rows: Sequence[Sequence[Picture]], *, titles: Sequence[str] = 
         raise UserError("no pictures; give at least one")
     if len(titles) > columns:
         raise UserError(f"{len(titles)} titles for {columns} columns; give one per column, or none")
+    if len(captions) > len(table):
+        raise UserError(f"{len(captions)} captions for {len(table)} rows; give one per row, or none")
     factor = min(_enlargement(picture, READABLE_SIDE * 2 // 3) for row in table for picture in row)
     table = [[_scale(picture, factor) for picture in row] for row in table]
-    size = _text_size(table[0][0])
-    font = _font(size, "".join(titles))
+    size = text_size or _text_size(table[0][0])
+    font = _font(size, "".join([*titles, *captions]))
     gap = max(4, size // 2)
     widths = [max(row[column].width for row in table if column < len(row)) for column in range(columns)]
     heights = [max((picture.height for picture in row), default=0) for row in table]
-    head = 2 * size if titles else gap
-    sheet = Image.new("RGB", (sum(widths) + gap * (columns + 1), head + sum(heights) + gap * len(heights)), PAPER)
+    head, above = 2 * size if titles else gap, 2 * size if captions else 0
+    height = head + sum(heights) + (gap + above) * len(heights)
+    sheet = Image.new("RGB", (sum(widths) + gap * (columns + 1), height), PAPER)
     draw = ImageDraw.Draw(sheet)
     lefts = [gap + sum(widths[:column]) + gap * column for column in range(columns)]
     for left, width, title in zip(lefts, widths, titles, strict=False):
         draw.text((left, head / 2), _fit(title, font, width), fill=INK, font=font, anchor="lm")
     y = head
-    for row, height in zip(table, heights, strict=True):
+    captions = [*captions, *[""] * (len(table) - len(captions))]
+    for row, height, caption in zip(table, heights, captions, strict=True):
+        draw.text((gap, y + above / 2), _fit(caption, font, sheet.width - 2 * gap), fill=INK, font=font, anchor="lm")
+        y += above
         for left, picture in zip(lefts, row, strict=False):
             sheet.paste(picture, (left, y))
         y += height + gap
@@ -203,51 +228,6 @@ def save_index_png(labels: Labels, palette: Sequence[Color], path: Path) -> None
     colors[: len(palette)] = palette
     picture.putpalette(colors.tobytes())  # turns the grey image into one of indices
     picture.save(path, format="PNG", bits=8)
-
-
-def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw a run's loss, and its mIoU where there is one, over the steps as a PNG.
-
-    Args:
-        records: mappings with `step` and any of `loss` and `miou` (0..1); other keys are not drawn.
-
-    Raises:
-        UserError: no record has a loss.
-    """
-    from matplotlib.figure import Figure
-
-    loss = np.array([(record["step"], record["loss"]) for record in records if record.get("loss") is not None])
-    miou = np.array([(record["step"], record["miou"]) for record in records if record.get("miou") is not None])
-    if not len(loss):
-        raise UserError("no record with `step` and `loss`; curves need the metrics of at least one step")
-    panels = 2 if len(miou) else 1
-    figure = Figure(figsize=(5.2 * panels, 3.4), dpi=150, layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
-
-    window = max(1, len(loss) // 30)
-    kernel = np.ones(window)
-    mean = np.convolve(loss[:, 1], kernel, "same") / np.convolve(np.ones(len(loss)), kernel, "same")
-    axes[0].plot(loss[:, 0], loss[:, 1], color="#4c78a8", alpha=0.25, linewidth=0.8)
-    axes[0].plot(loss[:, 0], mean, color="#1f4e85", linewidth=1.6)
-    top = float(np.nanpercentile(loss[:, 1], 99.5))
-    if np.isfinite(top) and top > 0:
-        axes[0].set_ylim(0, top * 1.08)  # the first steps of a run would flatten all others
-    _plain_axes(axes[0], title="Training loss" + (f" (mean of {window} steps)" if window > 1 else ""))
-    if len(miou):
-        axes[1].plot(miou[:, 0], miou[:, 1], color="#1b7f5c", linewidth=1.6, marker="o", markersize=3.5)
-        axes[1].annotate(
-            f"{miou[-1, 1]:.3f}",
-            miou[-1],
-            xytext=(0, 7),
-            textcoords="offset points",
-            ha="right",
-            color="#1b7f5c",
-            fontsize=9,
-        )
-        axes[1].set_ylim(0, 1)
-        axes[1].set_xlim(axes[0].get_xlim())
-        _plain_axes(axes[1], title="Validation mIoU")
-    figure.savefig(path, format="png")
 
 
 def _class_index(labels: Labels, num_classes: int) -> npt.NDArray[np.intp]:
@@ -333,15 +313,15 @@ def _fit(text: str, font: Font, width: float) -> str:
     return text + "…"
 
 
-def _legend(entries: Sequence[tuple[str, float, Color | None]], width: int, *, size: int) -> Image.Image:
-    """A strip of chips, names and shares in as many columns as `width` pixels hold; no colour means hatched."""
+def _legend(entries: Sequence[tuple[str, float, Color | None]], width: int, *, size: int, numbers: bool) -> Image.Image:
+    """A strip of chips, names and shares in as many columns as `width` pixels hold; no colour means ignored."""
     font = _font(size, "".join(name for name, _, _ in entries))
     chip, gap = round(size * 1.1), round(size * 0.5)
-    numbers = ["< 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %" for _, share, _ in entries]
+    told = [("< 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %") if numbers else "" for _, share, _ in entries]
     limit = max(width, 14 * size) - chip - 4 * gap - font.getlength("100.0 %")
     names = [_fit(name, font, limit) for name, _, _ in entries]
     lengths = [font.getlength(name) for name in names]
-    texts = [length + gap + font.getlength(number) for length, number in zip(lengths, numbers, strict=True)]
+    texts = [length + gap + font.getlength(number) for length, number in zip(lengths, told, strict=True)]
     pitch = math.ceil(chip + 3.5 * gap + max(texts, default=0))
     columns = max(1, (width + gap // 2) // pitch)  # the last column needs no gap behind it
     line = round(size * 1.7)
@@ -355,7 +335,7 @@ def _legend(entries: Sequence[tuple[str, float, Color | None]], width: int, *, s
         _draw_chip(draw, (left, top, left + chip - 1, top + chip - 1), color)
         start = left + chip + gap
         draw.text((start, middle), names[position], fill=INK, font=font, anchor="lm")
-        draw.text((start + lengths[position] + gap, middle), numbers[position], fill=FAINT_INK, font=font, anchor="lm")
+        draw.text((start + lengths[position] + gap, middle), told[position], fill=FAINT_INK, font=font, anchor="lm")
     return legend
 
 
@@ -363,17 +343,7 @@ def _draw_chip(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], color:
     left, top, right, bottom = box
     side = right - left
     draw.rounded_rectangle(
-        box, radius=side // 5, fill=color or (235, 235, 235), outline=(110, 110, 110), width=max(1, side // 16)
+        box, radius=side // 5, fill=color or IGNORED, outline=(110, 110, 110), width=max(1, side // 16)
     )
     if color is None:
         draw.line((left + side // 5, bottom - side // 5, right - side // 5, top + side // 5), FAINT_INK, side // 10)
-
-
-def _plain_axes(axes: "Axes", *, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=10)
-    axes.set_xlabel("step", fontsize=9)
-    axes.tick_params(labelsize=8, color="#999999")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#999999")
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
-    axes.set_axisbelow(True)

@@ -156,7 +156,13 @@ def test_many_overlapping_windows_by_hand() -> None:
     corners = ((0, 0), (0, 3), (1, 2))
     matrix = bilinear_matrix(2, 4, logits.device)
     view = View(
-        size=(5, 7), corners=corners, probabilities=torch.ones(3, 1, 1), logits=logits, rows=matrix, columns=matrix
+        size=(5, 7),
+        corners=corners,
+        probabilities=torch.ones(3, 1, 1),
+        logits=logits,
+        rows=matrix,
+        columns=matrix,
+        padded_size=(4, 4),
     )
     with pytest.raises(AssertionError, match="windows cover the image"):
         view.scores(slice(4, 5), slice(0, 1))
@@ -208,5 +214,7 @@ def test_scales_that_are_none_are_told(model: SegViT) -> None:
             resolve_protocol(model, EvalConfig(scales=scales))
     with pytest.raises(UserError, match=r"resize_short_min.*resize_short"):
         resolve_protocol(model, EvalConfig(resize_short_min=3))
+    with pytest.raises(UserError, match=r"resize_short_min.*resize_long"):
+        resolve_protocol(model, EvalConfig(resize_short_min=3, resize_short=3, resize_long=9))
     told = resolve_protocol(model, replace(PROTOCOLS["the paper's scales, windows"], window=32))
     assert told["scales"] == list(PAPER_SCALES) and told["flip"] is True

@@ -1,19 +1,25 @@
 """Scores of a model on a dataset, with the protocol that they were measured under.
 
-result = segvit.evaluate(model, dataset)
-rich.print(result.table())
+    result = segvit.evaluate(model, dataset)
+    rich.print(result.table())
+
+Under torchrun the processes share the images, and each gets the same result:
+
+    torchrun --nproc-per-node 8 -m segvit.cli evaluate MODEL --data.spec ... --data.root ...
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from segvit.boundary import BAND
 from segvit.config import EvalConfig, EvalMode
 from segvit.data.dataset import Sample, Samples
+from segvit.engine.distributed import gather, rank, world_size
 from segvit.engine.infer import image_labels, resolve_protocol
 from segvit.errors import UserError
 from segvit.metrics import ConfusionMatrix, Metrics
@@ -27,6 +33,22 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageScore:
+    """How one image fared. None where it has no labelled pixel, or no boundary."""
+
+    index: int
+    """In the dataset."""
+    name: str
+    """Relative path without suffix."""
+    miou: float | None
+    """Mean intersection over union of the classes in its labels or its prediction, 0..1."""
+    accuracy: float | None
+    """Share of its labelled pixels found."""
+    boundary_iou: float | None
+    """Mean boundary IoU of the classes with a boundary in its labels or its prediction, 0..1."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvalResult:
     """The scores, and how they came about."""
 
@@ -34,14 +56,23 @@ class EvalResult:
     classes: tuple[str, ...]
     """Names, in the order of the per-class scores."""
     protocol: dict[str, object]
-    """Mode, resize, window and stride in pixels."""
+    """Mode, resize, window and stride in pixels, scales, flip."""
     images: int
     """Images evaluated."""
+    matrix: ConfusionMatrix = field(repr=False, compare=False)
+    """The counts that the scores are from."""
+    per_image: tuple[ImageScore, ...] = ()
+    """In the order of the dataset; empty for a validation while training."""
 
     @property
     def miou(self) -> float:
         """Mean intersection over union, 0..1."""
         return self.metrics.miou
+
+    def worst(self) -> list[ImageScore]:
+        """The images that have a score, the lowest mIoU first."""
+        scored = [(score.miou, score.index, score) for score in self.per_image if score.miou is not None]
+        return [score for _, _, score in sorted(scored)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -50,32 +81,47 @@ class EvalResult:
             "absent": [self.classes[index] for index in self.metrics.absent],
             "classes": list(self.classes),
             "protocol": self.protocol,
+            "boundary_band": BAND,
             "images": self.images,
         }
 
+    def protocol_values(self) -> dict[str, str]:
+        """The protocol as words: what is set, and how."""
+        return {key: _word(value) for key, value in self.protocol.items() if value is not None}
+
     def protocol_line(self) -> str:
         """The protocol in a line."""
-        settings = [f"{key} {value}" for key, value in self.protocol.items() if value is not None]
+        settings = ", ".join(f"{key} {value}" for key, value in self.protocol_values().items())
         return (
-            f"{self.images} images, {', '.join(settings)}; one confusion matrix over the set, ignored pixels left out"
+            f"{self.images} images, {settings}; one confusion matrix over the set, ignored pixels left out; "
+            f"boundary IoU in a band of {100 * BAND:g} % of the diagonal"
         )
 
-    def table(self) -> "Table":
-        """IoU, accuracy and share of every class, for a terminal."""
-        from rich.table import Table
+    def rows(self) -> list[tuple[str, tuple[float | None, ...]]]:
+        """Name, and IoU, accuracy, Dice, boundary IoU and share of every class."""
+        seen = self.metrics
+        columns = (seen.iou, seen.accuracy, seen.dice, seen.boundary_iou, seen.labelled)
+        return list(zip(self.classes, zip(*columns, strict=True), strict=True))
 
-        metrics = self.metrics
+    def mean_row(self) -> tuple[float, ...]:
+        """IoU, accuracy, Dice and boundary IoU, each the mean over the classes that have one."""
+        seen = self.metrics
+        return (seen.miou, seen.mean_accuracy, seen.mean_dice, seen.mean_boundary_iou)
+
+    def table(self) -> "Table":
+        """Scores and share of every class, for a terminal."""
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table(title="per class", caption=self.protocol_line())
         table.add_column("class")
-        for column in ("IoU", "accuracy", "share"):
+        for column in ("IoU", "accuracy", "Dice", "boundary IoU", "share"):
             table.add_column(column, justify="right")
-        for name, iou, accuracy, share in zip(
-            self.classes, metrics.iou, metrics.accuracy, metrics.labelled, strict=True
-        ):
-            table.add_row(name, _percent(iou), _percent(accuracy), _percent(share))
+        for name, values in self.rows():
+            table.add_row(Text(name), *map(_percent, values))
         table.add_section()
-        table.add_row("mean", _percent(metrics.miou), _percent(metrics.mean_accuracy), "")
-        table.add_row("all pixels", "", _percent(metrics.overall_accuracy), "")
+        table.add_row("mean", *map(_percent, self.mean_row()), "")
+        table.add_row("all pixels", "", _percent(self.metrics.overall_accuracy), "", "", "")
         return table
 
 
@@ -90,50 +136,74 @@ def evaluate(
 ) -> EvalResult:
     """Evaluate a model on every sample of a dataset.
 
+    In a process group (torchrun) every process must call this: it does its share of the images, and each gets the
+    scores of the whole.
+
     Args:
         model: on the device where it shall run.
         dataset: see `segvit.data.dataset.open_dataset`.
         mode: overrides the protocol's.
         config: the protocol. Default: the model's own.
         workers: processes that read images; 0 reads in this one.
-        progress: called after each image.
+        progress: called after each image of this process's share.
 
     Raises:
-        UserError: the dataset's classes are not the model's.
+        UserError: the dataset's classes are not the model's, or processes that are in no group.
     """
     check_classes(model, dataset)
     config = config or model.protocol
     config = replace(config, mode=mode) if mode else config
-    matrix = confusion(model, dataset, range(len(dataset)), config=config, workers=workers, progress=progress)
+    protocol = resolve_protocol(model, config)
+    share = range(rank(), len(dataset), world_size())
+    matrix = ConfusionMatrix(model.num_classes, model.mean.device)
+    scores = []
+    for index, name, counted in _count_images(model, dataset, share, config, workers, progress):
+        matrix.add(counted)
+        scores.append(_image_score(index, name, counted))
+    matrix.all_reduce()
     return EvalResult(
         metrics=matrix.compute(),
         classes=dataset.spec.classes,
-        protocol=resolve_protocol(model, config),
+        protocol=protocol,
         images=len(dataset),
+        matrix=matrix,
+        per_image=tuple(sorted(gather(scores), key=lambda score: score.index)),
     )
 
 
-def confusion(
+def _count_images(
     model: SegViT,
     dataset: Samples,
     indices: Sequence[int],
-    *,
     config: EvalConfig,
     workers: int,
-    progress: Progress | None = None,
-) -> ConfusionMatrix:
-    """The confusion matrix over the samples `indices`: one process's share of an evaluation."""
+    progress: Progress | None,
+) -> Iterator[tuple[int, str, ConfusionMatrix]]:
+    """Index, name and confusion matrix of each of the samples `indices`."""
     device = model.mean.device
-    matrix = ConfusionMatrix(model.num_classes, device)
     loader = DataLoader(_Reader(dataset, indices), batch_size=None, num_workers=min(workers, len(indices)))
-    for done, read in enumerate(loader, start=1):
+    for done, (index, read) in enumerate(zip(indices, loader, strict=True), start=1):
         if isinstance(read, UserError):
             raise read
-        image, labels = read
+        image, labels, name = read
+        matrix = ConfusionMatrix(model.num_classes, device)
         matrix.update(image_labels(model, image, config), labels.to(device))
+        yield index, name, matrix
         if progress:
             progress(done, len(indices))
-    return matrix
+
+
+def _image_score(index: int, name: str, counted: ConfusionMatrix) -> ImageScore:
+    """The scores of one image from its own counts."""
+    seen = counted.compute()
+    labelled, bounded = any(seen.labelled), any(value is not None for value in seen.boundary_iou)
+    return ImageScore(
+        index=index,
+        name=name,
+        miou=seen.miou if labelled else None,
+        accuracy=seen.overall_accuracy if labelled else None,
+        boundary_iou=seen.mean_boundary_iou if bounded else None,
+    )
 
 
 def check_classes(model: SegViT, dataset: Samples) -> None:
@@ -157,8 +227,8 @@ def check_classes(model: SegViT, dataset: Samples) -> None:
             )
 
 
-class _Reader(Dataset[tuple[Tensor, Tensor] | UserError]):
-    """Whole images and labels as plain tensors, read by worker processes."""
+class _Reader(Dataset[tuple[Tensor, Tensor, str] | UserError]):
+    """Whole images and labels as plain tensors, and their names, read by worker processes."""
 
     def __init__(self, samples: Samples, indices: Sequence[int]) -> None:
         self.samples = samples
@@ -167,14 +237,21 @@ class _Reader(Dataset[tuple[Tensor, Tensor] | UserError]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, position: int) -> tuple[Tensor, Tensor] | UserError:
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor, str] | UserError:
         try:
             sample: Sample = self.samples.read(self.indices[position])
         except UserError as error:  # the main process raises it: a worker would wrap it in a traceback
             return error
-        return sample.image.as_subclass(torch.Tensor), sample.labels.as_subclass(torch.Tensor)
+        return sample.image.as_subclass(torch.Tensor), sample.labels.as_subclass(torch.Tensor), sample.name
 
 
 def _percent(value: float | None) -> str:
     """A share in 0..1 as a percentage, or a dash where there is none."""
     return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _word(value: object) -> str:
+    """A setting as words: yes, no, or its values with blanks between them, as on the command line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

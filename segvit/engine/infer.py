@@ -29,9 +29,9 @@ def resolve_protocol(model: SegViT, config: EvalConfig | None = None) -> dict[st
             f"eval.scales {list(config.scales)}: give one or more factors above 0 and up to {MAX_SCALE:g}, such as "
             "0.5 1 1.5"
         )
-    if config.resize_short_min is not None and config.resize_short is None:
+    if config.resize_short_min is not None and (config.resize_short is None or config.resize_long is not None):
         raise UserError(
-            "eval.resize_short_min is the least that eval.resize_short comes to at small scales: set that too"
+            "eval.resize_short_min is a bound of eval.resize_short: set that as well, and no eval.resize_long beside it"
         )
     protocol: dict[str, object] = {
         "mode": config.mode,

@@ -19,7 +19,7 @@ from PIL import Image
 
 from segvit.config import EvalConfig
 from segvit.data.files import IMAGE_SUFFIXES, as_rgb, read_image
-from segvit.data.spec import Color, default_palette
+from segvit.data.palette import Color, default_palette
 from segvit.engine.infer import image_confidence, image_labels, resolve_protocol
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT

@@ -26,7 +26,7 @@ from segvit.data.dataset import EndlessBatches, TrainingSamples, collate, mix, o
 from segvit.data.transforms import TrainTransform
 from segvit.engine.checkpoint import load_checkpoint, save_checkpoint
 from segvit.engine.device import leave_cores_to, resolve_device
-from segvit.engine.evaluate import EvalResult, confusion
+from segvit.engine.evaluate import EvalResult, evaluate
 from segvit.engine.infer import resolve_protocol
 from segvit.engine.optim import create_optimizer, learning_rate_factor, set_learning_rate
 from segvit.engine.progress import TrainProgress
@@ -236,16 +236,9 @@ class _Trainer:
         config, accelerator = self.config, self.accelerator
         share = range(accelerator.process_index, len(self.val_set), accelerator.num_processes)
         with accelerator.autocast(), self.progress.task("validating", len(share)) as progress:
-            matrix = confusion(
-                self.model, self.val_set, share, config=config.eval, workers=config.data.workers, progress=progress
+            self.result = evaluate(
+                self.model, self.val_set, config=config.eval, workers=config.data.workers, progress=progress
             )
-        matrix.counts = accelerator.reduce(matrix.counts, reduction="sum")
-        self.result = EvalResult(
-            metrics=matrix.compute(),
-            classes=self.val_set.spec.classes,
-            protocol=resolve_protocol(self.model, config.eval),
-            images=len(self.val_set),
-        )
         self._write(step, {"miou": self.result.miou, "overall_accuracy": self.result.metrics.overall_accuracy})
         self.progress.say(f"step {step}: validation mIoU {self.result.miou:.4f}")
         if self.result.miou > self.best:

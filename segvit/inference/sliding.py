@@ -59,6 +59,7 @@ def look_in_windows(
         logits=torch.cat(logits),
         rows=rows,
         columns=columns,
+        padded_size=padded_size,
         flipped=flipped,
     )
 

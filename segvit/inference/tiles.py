@@ -36,6 +36,8 @@ class View:
     """(window height, h): what up-samples the masks to the rows of a window."""
     columns: Tensor
     """(window width, w): the same for columns."""
+    padded_size: tuple[int, int]
+    """Height and width in pixels that the token grid of a window spans."""
     flipped: bool = False
     """Whether the windows show the image mirrored, left for right."""
 
@@ -52,6 +54,7 @@ class View:
             logits=logits,
             rows=rows,
             columns=columns,
+            padded_size=padded_size,
         )
 
     def scores(self, rows: slice, columns: slice) -> Tensor:
@@ -84,9 +87,19 @@ class View:
 
     def _window_scores(self, index: int, rows: slice, columns: slice) -> Tensor:
         """Scores (K, ., .) of a rectangle of one window."""
-        masks = (self.rows[rows] @ self.logits[index] @ self.columns[columns].T).sigmoid_()  # (K, ., .)
+        y = _tokens(rows, self.rows.shape[1], self.padded_size[0])
+        x = _tokens(columns, self.columns.shape[1], self.padded_size[1])
+        logits = self.logits[index, :, y, x]
+        masks = (self.rows[rows, y] @ logits @ self.columns[columns, x].T).sigmoid_()  # (K, ., .)
         scores: Tensor = (self.probabilities[index].T @ masks.flatten(1)).unflatten(1, masks.shape[1:])
         return scores
+
+
+def _tokens(pixels: slice, num_tokens: int, num_pixels: int) -> slice:
+    """The tokens on a line of `num_tokens` that `pixels` of the `num_pixels` it spans are up-sampled from."""
+    first = (pixels.start + 0.5) * num_tokens / num_pixels - 0.5
+    last = (pixels.stop - 0.5) * num_tokens / num_pixels - 0.5
+    return slice(max(int(first) - 1, 0), min(int(last) + 3, num_tokens))  # one more on each side, for rounding
 
 
 def _shift(span: slice, offset: int) -> slice:

@@ -1,0 +1,129 @@
+"""What an evaluation leaves on disk: tables for spreadsheets, and pictures of what went wrong.
+
+    write_csv(result, Path("scores.csv"), about={"model": "best.safetensors"})
+    write_pictures(result, Path("seen"), model=model, dataset=dataset, config=config)
+
+Tables are UTF-8 with a mark by which spreadsheets know it, and hold scores in 0..1; a score that there is none of is an
+empty cell.
+"""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from segvit.boundary import BAND
+from segvit.config import EvalConfig
+from segvit.data.dataset import Samples
+from segvit.engine.evaluate import EvalResult, ImageScore
+from segvit.engine.infer import image_labels
+from segvit.errors import UserError
+from segvit.models.segvit import SegViT
+from segvit.plots import confusion_matrix
+from segvit.visualize import IGNORED, colorize, contact_sheet, error_map, shares, with_legend
+
+NUM_WORST = 12
+"""Images on the sheet of the worst."""
+SHEET_SIDE = 480
+"""Longer side in pixels of a picture on it."""
+TEXT_SIZE = 24
+"""Height in pixels of the text on it."""
+COLUMNS = ("photo", "labels", "prediction", "errors")
+
+
+def check_paths(*, files: Sequence[Path | None], folder: Path | None) -> None:
+    """Refuse, before a long evaluation, what could not be written after it.
+
+    Raises:
+        UserError: a folder where a file shall be, or a file where a folder shall be.
+    """
+    for file in files:
+        if file and file.is_dir():
+            raise UserError(f"{file} is a folder: name a file in it")
+    for path in [file.parent for file in files if file] + ([folder] if folder else []):
+        if in_the_way := next((part for part in (path, *path.parents) if part.exists() and not part.is_dir()), None):
+            raise UserError(f"{in_the_way} is a file, so nothing can be written below it: name another place")
+
+
+def write_csv(result: EvalResult, path: Path, *, about: Mapping[str, str]) -> None:
+    """One row per class, then the means and the accuracy over all pixels; the protocol stands in columns of every row.
+
+    Args:
+        about: what else the protocol columns shall hold, such as the model and the dataset.
+    """
+    setting = {**about, "images": str(result.images), **result.protocol_values(), "boundary_band": f"{BAND:g}"}
+    head = ("class", "iou", "accuracy", "dice", "boundary_iou", "share", *setting)
+    means = ("mean", (*result.mean_row(), None))
+    overall = ("all pixels", (None, result.metrics.overall_accuracy, None, None, None))
+    rows = [(name, *values, *setting.values()) for name, values in [*result.rows(), means, overall]]
+    _write_table(path, head, rows)
+
+
+def write_pictures(result: EvalResult, folder: Path, *, model: SegViT, dataset: Samples, config: EvalConfig) -> None:
+    """Where the pixels of each class went, and the worst images.
+
+    Writes confusion.png and confusion.csv (pixels), images.csv (scores of every image, worst first) and worst.png
+    (the 12 worst, predicted anew).
+
+    Args:
+        config: the protocol of the result.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = result.matrix.counts.cpu().numpy()
+    confusion_matrix(counts, result.classes, folder / "confusion.png")
+    rows = [(name, *row.tolist()) for name, row in zip(result.classes, counts, strict=True)]
+    _write_table(folder / "confusion.csv", ("true \\ predicted", *result.classes), rows)
+    worst = result.worst()
+    unscored = [score for score in result.per_image if score.miou is None]
+    _write_table(
+        folder / "images.csv",
+        ("image", "miou", "accuracy", "boundary_iou"),
+        [(score.name, score.miou, score.accuracy, score.boundary_iou) for score in [*worst, *unscored]],
+    )
+    if worst:
+        worst_sheet(worst[:NUM_WORST], model=model, dataset=dataset, config=config).save(folder / "worst.png")
+
+
+def worst_sheet(scores: Sequence[ImageScore], *, model: SegViT, dataset: Samples, config: EvalConfig) -> Image.Image:
+    """Photo, labels, prediction and errors of some images, one below the other, over a legend of their classes."""
+    spec = dataset.spec
+    rows, fractions = [], np.zeros(spec.num_classes)
+    for score in scores:
+        sample = dataset.read(score.index)
+        image, truth = sample.image.as_subclass(torch.Tensor), sample.labels.numpy()
+        labels = image_labels(model, image, config).cpu().numpy()
+        photo = image.permute(1, 2, 0).numpy()
+        errors = error_map(photo, labels, truth, num_classes=spec.num_classes)
+        shown = colorize(truth, spec.palette, ignored=IGNORED)
+        pictures = (photo, shown, colorize(labels, spec.palette), errors)
+        rows.append([_shrink(picture) for picture in pictures])
+        fractions += (shares(truth, spec.num_classes) + shares(labels, spec.num_classes)) / (2 * len(scores))
+    captions = [_caption(place, score) for place, score in enumerate(scores, start=1)]
+    sheet = contact_sheet(rows, titles=COLUMNS, captions=captions, text_size=TEXT_SIZE)
+    return with_legend(sheet, spec.classes, spec.palette, fractions, numbers=False, text_size=TEXT_SIZE)
+
+
+def _caption(place: int, score: ImageScore) -> str:
+    """What stands above an image that has a score."""
+    assert score.miou is not None and score.accuracy is not None
+    return f"{place}. {score.name}: mIoU {100 * score.miou:.1f} %, {100 * score.accuracy:.1f} % of the pixels right"
+
+
+def _shrink(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    """A picture no larger than the sheet shows it."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((SHEET_SIDE, SHEET_SIDE), Image.Resampling.BOX)
+    return picture
+
+
+def _write_table(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A CSV file, its folder made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)

@@ -1,0 +1,276 @@
+"""Evaluation: the same numbers from one process and from two, and what it prints, writes and draws."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from segvit.config import DataConfig, EvalConfig, ModelConfig
+from segvit.data.dataset import Samples, open_dataset
+from segvit.data.shapes import write_shapes
+from segvit.data.spec import load_spec
+from segvit.engine import report
+from segvit.engine.evaluate import EvalResult, ImageScore, evaluate
+from segvit.engine.infer import image_labels
+from segvit.errors import UserError
+from segvit.metrics import ConfusionMatrix
+from segvit.models.segvit import SegViT
+
+SPEC = load_spec("shapes")
+IMAGES = 5
+"""Not divisible by two processes."""
+UNLABELLED = 2
+"""The image in which every pixel is ignored."""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five scenes, one of them unlabelled, one larger than the others."""
+    folder = tmp_path_factory.mktemp("scenes")
+    write_shapes(folder, train=1, val=IMAGES, size=48)
+    labels = sorted((folder / SPEC.splits["val"].labels).iterdir())
+    Image.fromarray(np.full((48, 48), 255, dtype=np.uint8)).save(labels[UNLABELLED])
+    for path in (labels[3], folder / SPEC.splits["val"].images / labels[3].name):
+        with Image.open(path) as picture:
+            enlarged = picture.resize((90, 70), Image.Resampling.NEAREST)
+        enlarged.save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model() -> SegViT:
+    """Random weights, large enough to see several classes."""
+    torch.manual_seed(1)
+    config = ModelConfig(
+        backbone="vit_tiny_patch16_224", image_size=32, patch_size=8, embed_dim=32, depth=2, init_std=0.3
+    )
+    return SegViT(config, num_classes=8, spec=SPEC, protocol=EvalConfig(stride=20)).eval()
+
+
+@pytest.fixture(scope="module")
+def dataset(root: Path) -> Samples:
+    return open_dataset(DataConfig(spec="shapes", root=root), "val")
+
+
+@pytest.fixture(scope="module")
+def result(model: SegViT, dataset: Samples) -> EvalResult:
+    return evaluate(model, dataset, workers=0)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# The numbers ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_scores_are_those_of_all_pixels_at_once(model: SegViT, dataset: Samples, result: EvalResult) -> None:
+    whole = ConfusionMatrix(8)
+    for index in range(IMAGES):
+        image, labels, _ = dataset.read(index)
+        whole.update(image_labels(model, image), labels.as_subclass(torch.Tensor))
+    assert torch.equal(result.matrix.counts, whole.counts) and torch.equal(result.matrix.boundary, whole.boundary)
+    assert result.metrics == whole.compute() and result.images == IMAGES
+    assert len(whole.counts.sum(dim=0).nonzero()) > 2, "several classes are predicted, or these tests show little"
+    assert evaluate(model, dataset, workers=2) == result
+
+
+def test_every_image_has_its_own_scores(model: SegViT, dataset: Samples, result: EvalResult) -> None:
+    assert [score.index for score in result.per_image] == list(range(IMAGES))
+    for score in result.per_image:
+        image, labels, name = dataset.read(score.index)
+        alone = ConfusionMatrix(8)
+        alone.update(image_labels(model, image), labels.as_subclass(torch.Tensor))
+        seen = alone.compute()
+        assert score.name == name
+        if score.index == UNLABELLED:
+            assert score.miou is score.accuracy is score.boundary_iou is None
+        else:
+            assert (score.miou, score.accuracy) == (seen.miou, seen.overall_accuracy)
+            assert score.boundary_iou == seen.mean_boundary_iou
+    worst = [score.miou or 0.0 for score in result.worst()]
+    assert len(worst) == IMAGES - 1 and worst == sorted(worst) and worst[0] < worst[-1]
+
+
+def test_two_processes_give_the_numbers_of_one(
+    model: SegViT, root: Path, dataset: Samples, result: EvalResult, tmp_path: Path
+) -> None:
+    """Under torchrun the five images are shared out; one of the two processes prints and writes."""
+    model.save(tmp_path / "model.safetensors")
+    words = ["-m", "segvit.cli", "evaluate", "model.safetensors", "--data.spec", "shapes", "--data.root", str(root)]
+    words += ["--data.workers", "1", "--device", "cpu", "--json", "s.json", "--csv", "s.csv"]
+    words += ["--pictures", "seen"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    source = str(Path(__file__).resolve().parent.parent)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": source, "COLUMNS": "100"}
+    told = subprocess.run(
+        [sys.executable, *launch, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert told.returncode == 0, told.stderr
+    seen = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
+    assert seen == {"model": "model.safetensors", "dataset": "shapes", "split": "val"} | plain(result.to_dict())
+    counts = [[int(value) for value in list(row.values())[1:]] for row in read_table(tmp_path / "seen/confusion.csv")]
+    assert counts == result.matrix.counts.tolist()
+    labelled = [int((dataset.read(index).labels != 255).sum()) for index in range(IMAGES)]
+    assert sum(map(sum, counts)) == sum(labelled) and labelled[UNLABELLED] == 0, "each image once"
+    rows = read_table(tmp_path / "seen" / "images.csv")
+    assert [row["image"] for row in rows[:-1]] == [score.name for score in result.worst()]
+    assert [float(row["miou"]) for row in rows[:-1]] == [score.miou for score in result.worst()]
+    assert [row["class"] for row in read_table(tmp_path / "s.csv")] == [*SPEC.classes, "mean", "all pixels"]
+    assert told.stdout.count("per class") == 1 and told.stdout.splitlines()[-1] == f"mIoU {result.miou:.4f}"
+
+
+def plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def test_processes_that_do_not_know_each_other_are_refused(
+    model: SegViT, dataset: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UserError, match=r"4 processes were started.*PartialState\(\)"):
+        evaluate(model, dataset, workers=0)
+
+
+# What is told ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_holds_every_score_and_the_protocol(result: EvalResult) -> None:
+    console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    console.print(result.table())
+    lines = console.export_text().splitlines()
+    seen = result.metrics
+    for k, name in enumerate(SPEC.classes):
+        (line,) = [line for line in lines if line.split()[1:2] == [name]]
+        scores = (seen.iou[k], seen.accuracy[k], seen.dice[k], seen.boundary_iou[k], seen.labelled[k])
+        assert line.split()[3::2] == ["-" if score is None else f"{100 * score:.2f}" for score in scores]
+    (means,) = [line.split()[3::2] for line in lines if line.split()[1:2] == ["mean"]]
+    averages = (seen.miou, seen.mean_accuracy, seen.mean_dice, seen.mean_boundary_iou)
+    assert means[:4] == [f"{100 * score:.2f}" for score in averages]
+    text = " ".join(" ".join(lines).split())
+    assert "5 images, mode slide, window 32, stride 20" in text and "band of 2 % of the diagonal" in text
+
+
+def test_every_setting_of_the_protocol_is_told(result: EvalResult) -> None:
+    protocol = {"mode": "slide", "window": None, "scales": [0.5, 1.0], "flip": True, "sharp": False}
+    line = replace(result, protocol=protocol).protocol_line()
+    assert "5 images, mode slide, scales 0.5 1.0, flip yes, sharp no; one confusion matrix" in line
+
+
+def test_json_holds_what_is_printed(result: EvalResult) -> None:
+    told = plain(result.to_dict())
+    seen = result.metrics
+    assert (told["miou"], told["mean_dice"], told["mean_boundary_iou"]) == (
+        seen.miou,
+        seen.mean_dice,
+        seen.mean_boundary_iou,
+    )
+    assert told["boundary_iou"] == list(seen.boundary_iou) and told["dice"] == list(seen.dice)
+    assert told["protocol"] == result.protocol and told["boundary_band"] == 0.02
+
+
+def test_csv_is_one_row_per_class(result: EvalResult, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "scores.csv"
+    odd = ("Straße, nass", 'the "sky"', *SPEC.classes[2:])
+    report.write_csv(replace(result, classes=odd), path, about={"model": "m.safetensors", "split": "val"})
+    rows, seen = read_table(path), result.metrics
+    assert [row["class"] for row in rows] == [*odd, "mean", "all pixels"]
+    for key in ("iou", "accuracy", "dice", "boundary_iou"):
+        values = [None if row[key] == "" else float(row[key]) for row in rows[:8]]
+        assert values == list(getattr(seen, key))
+    assert [float(row["share"]) for row in rows[:8]] == list(seen.labelled)
+    mean, overall = rows[8:]
+    assert float(mean["iou"]) == seen.miou and float(mean["boundary_iou"]) == seen.mean_boundary_iou
+    assert (overall["iou"], float(overall["accuracy"])) == ("", seen.overall_accuracy)
+    setting = {"model": "m.safetensors", "split": "val", "images": "5", "mode": "slide", "window": "32", "stride": "20"}
+    for row in rows:
+        assert setting.items() <= row.items() and row["boundary_band"] == "0.02"
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf"), "the mark by which spreadsheets know UTF-8"
+
+
+# Pictures -------------------------------------------------------------------------------------------------------------
+
+
+def test_pictures(
+    result: EvalResult, model: SegViT, dataset: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheets = []
+    worst_sheet = report.worst_sheet
+
+    def keep(scores: list[ImageScore], **settings: Any) -> Image.Image:
+        sheets.append([score.index for score in scores])
+        return worst_sheet(scores, **settings)
+
+    monkeypatch.setattr(report, "worst_sheet", keep)
+    monkeypatch.setattr(report, "NUM_WORST", 3)
+    report.write_pictures(result, tmp_path / "a", model=model, dataset=dataset, config=model.protocol)
+    assert sheets == [[score.index for score in result.worst()[:3]]]
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    assert names == {"confusion.png", "confusion.csv", "images.csv", "worst.png"}
+    rows = read_table(tmp_path / "a" / "images.csv")
+    assert rows[-1] == {"image": result.per_image[UNLABELLED].name, "miou": "", "accuracy": "", "boundary_iou": ""}
+    with Image.open(tmp_path / "a" / "worst.png") as sheet:
+        assert sheet.width > 4 * 320 and sheet.height > 3 * 320
+
+
+def test_the_sheet_shows_labels_prediction_and_errors(
+    result: EvalResult, model: SegViT, dataset: Samples, tmp_path: Path
+) -> None:
+    score = result.per_image[0]
+    sheet = np.asarray(report.worst_sheet([score], model=model, dataset=dataset, config=model.protocol))
+    image, labels, _ = dataset.read(0)
+    predicted = image_labels(model, image).numpy()
+    truth = labels.numpy()
+    factor = 7  # 48 px enlarged to 320 or more
+    left, gap, top = 12, 12, 96
+    for y, x in ((5, 5), (24, 30), (40, 12), (46, 46)):
+        cells = [
+            sheet[top + factor * y + 3, left + column * (48 * factor + gap) + factor * x + 3] for column in range(4)
+        ]
+        assert cells[0].tolist() == image[:, y, x].tolist()
+        ignored = (235, 235, 235) if truth[y, x] == 255 else SPEC.palette[truth[y, x] % 255]
+        assert tuple(cells[1].tolist()) == ignored
+        assert tuple(cells[2].tolist()) == SPEC.palette[predicted[y, x]]
+        is_red = int(cells[3][0]) > int(cells[3][1]) + 60
+        assert is_red == (truth[y, x] not in (255, predicted[y, x]))
+
+
+def test_all_ignored_draws_no_sheet(model: SegViT, dataset: Samples, tmp_path: Path) -> None:
+    class Unlabelled:
+        spec = dataset.spec
+
+        def __len__(self) -> int:
+            return 1
+
+        def read(self, index: int) -> Any:
+            return dataset.read(UNLABELLED)
+
+        def describe(self, index: int) -> str:
+            return dataset.describe(UNLABELLED)
+
+    result = evaluate(model, Unlabelled(), workers=0)
+    assert result.miou == 0 and result.worst() == []
+    report.write_pictures(result, tmp_path, model=model, dataset=Unlabelled(), config=model.protocol)
+    assert not (tmp_path / "worst.png").exists() and (tmp_path / "confusion.png").exists()
+
+
+def test_what_could_not_be_written_is_told_first(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=f"{tmp_path} is a folder: name a file in it"):
+        report.check_paths(files=(tmp_path, None), folder=None)
+    with pytest.raises(UserError, match="file is a file, so nothing can be written below it"):
+        report.check_paths(files=(None, None), folder=tmp_path / "file")
+    with pytest.raises(UserError, match="file is a file, so nothing can be written below it"):
+        report.check_paths(files=(tmp_path / "file" / "deep" / "a.csv",), folder=None)
+    report.check_paths(files=(tmp_path / "file", tmp_path / "new" / "a.csv"), folder=tmp_path / "more")
