@@ -24,6 +24,9 @@ Structure = Literal["plain", "shrunk", "naive_shrunk"]
 Downsampling = Literal["nearest_q", "nearest_qkv", "conv"]
 EvalMode = Literal["slide", "whole"]
 
+MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+"""Scales of the paper's multi-scale test, in which each is looked at mirrored as well."""
+
 CONFIG_DIRS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
 """Where shipped recipes lie: inside the installed package, or beside it in a checkout."""
 
@@ -85,7 +88,7 @@ class DataConfig:
     """Where images and labels lie, and what the labels mean."""
 
     spec: str | None = None
-    """Name of a shipped dataset (shapes, camvid, ...) or a YAML file that describes one."""
+    """Name of a shipped dataset (shapes, camvid, ade20k, ...) or a YAML file that describes one."""
     root: Path | None = None
     """Folder of the dataset named by `spec`."""
     images: Path | None = None
@@ -97,15 +100,24 @@ class DataConfig:
     ignore: tuple[int, ...] = (255,)
     """Raw label values that count for nothing, when there is no spec."""
     val_images: Path | None = None
-    """Folder of validation images, when there is no spec. Default: a seeded share of `images`."""
+    """Folder of validation images, when there is no spec. Default: a share of `images`."""
     val_labels: Path | None = None
     """Folder of validation label maps, when there is no spec."""
-    val_fraction: float = 0.1
-    """Share of `images` kept for validation where `val_images` is not given."""
+    val_fraction: float | None = None
+    """Share of the training pairs kept for validation where there is no split for it, chosen by a hash of their names.
+    Default: what the spec says; without a spec 0.1."""
     train_split: str = "train"
     """Split of the spec to train on."""
     val_split: str = "val"
     """Split of the spec to validate on."""
+    train_list: Path | None = None
+    """Text file with one name a line, such as `street/0001`: train on these pairs only. Default: the split's own list,
+    or every pair."""
+    val_list: Path | None = None
+    """The same for validation."""
+    cache: Path | None = None
+    """Folder that keeps label maps decoded from .mat and JSON files, as PNG: worth it from some forty polygons an
+    image on. Default: they are decoded each time."""
     workers: int = 2
     """Processes that load and augment; 0 loads in the main process."""
 
@@ -187,7 +199,7 @@ class EvalConfig:
     resize_short: int | None = None
     """Shorter side in pixels of the same fit."""
     resize_short_min: int | None = None
-    """Least shorter side in pixels at the scales below 1, where `resize_short` is set. Default: no bound."""
+    """Least shorter side in pixels, whatever the scale, where `resize_short` alone is set. Default: no bound."""
     scales: tuple[float, ...] = (1.0,)
     """Factors of that size at which the image is looked at; the softmax of the scores is averaged over several."""
     flip: bool = False

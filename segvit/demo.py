@@ -24,7 +24,8 @@ from segvit.engine.predict import predict, predict_files
 from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT, load_model
-from segvit.visualize import colorize, contact_sheet, curves, error_map, overlay, shares, with_legend
+from segvit.plots import curves
+from segvit.visualize import colorize, contact_sheet, error_map, overlay, shares, with_legend
 
 TRAIN_SCENES, VAL_SCENES, TEST_SCENES = 3000, 50, 200
 TEST_SEED = 2

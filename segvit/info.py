@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from segvit.config import CONFIG_DIRS, ModelConfig, Structure, TrainConfig
-from segvit.data.spec import resolve_spec
+from segvit.data.resolve import resolve_spec
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from segvit.models.weights import read_header, settings_from_header

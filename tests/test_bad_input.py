@@ -299,7 +299,7 @@ def test_a_mistake_in_a_spec(text: str, parts: tuple[str, ...], tmp_path: Path) 
 
 
 def test_a_typo_in_a_datasets_name() -> None:
-    said(lambda: load_spec("camvd"), "'camvd'", "did you mean 'camvid'", "ade20k, camvid, shapes", "YAML file")
+    said(lambda: load_spec("camvd"), "'camvd'", "did you mean 'camvid'", "ade20k, camvid, cityscapes", "YAML file")
     config = DataConfig(spec="camvid", root=Path("x"), train_split="trian")
     said(lambda: open_dataset(config, "train"), "no split 'trian'", "train, val", "data.train_split")
 

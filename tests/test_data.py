@@ -26,8 +26,10 @@ from segvit.data.dataset import (
     open_dataset,
 )
 from segvit.data.files import read_image, read_labels, read_size
+from segvit.data.palette import default_palette
+from segvit.data.resolve import folder_spec
 from segvit.data.shapes import ShapesDataset, write_shapes
-from segvit.data.spec import UNKNOWN, DatasetSpec, default_palette, folder_spec, load_spec
+from segvit.data.spec import UNKNOWN, DatasetSpec, load_spec
 from segvit.data.transforms import TrainTransform
 from segvit.errors import UserError
 

@@ -1,1 +1,1 @@
-"""Datasets: what labels mean (spec), where files lie (files), reading (dataset), augmentation (transforms), checks."""
+"""Datasets: what labels mean (spec), where files lie (files), reading (labels, dataset), augmentation, checks."""

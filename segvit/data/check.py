@@ -3,32 +3,24 @@
     report = check_dataset(open_dataset(config, "train"))
     rich.print(report.table()); report.raise_on_error()
 
-Label files are read in full, of images only the header (`decode` reads them too); threads share the work.
+Label files are read in full, of images only the header (`decode` reads them too). survey.py checks both splits.
 """
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from segvit.data.dataset import Samples, SegmentationDataset, explain_sizes, explain_values, remap
-from segvit.data.files import first, read_image, read_labels, read_size
-from segvit.data.spec import IGNORE_INDEX, DatasetSpec
+from segvit.data.dataset import Samples
+from segvit.data.findings import Finding, ignored_share, judge
+from segvit.data.scan import Size, scan_all
+from segvit.data.spec import IGNORE_INDEX
+from segvit.data.tally import Tally
 from segvit.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-SHOWN = 5
-"""Findings of a kind that a report spells out; the others are counted."""
-MOSTLY_IGNORED = 0.5
-"""Share of ignored pixels from which the report warns."""
-
-Size = tuple[int, int]
 Progress = Callable[[int, int], None]
 """Called with the number of samples done and in all."""
 
@@ -38,12 +30,23 @@ class ClassRow(NamedTuple):
 
     name: str
     raw: int
-    """Its value in the files."""
+    """Its value in the files; of several, the first."""
     color: tuple[int, int, int]
     share: float
     """Of all pixels checked, ignored ones included; 0..1."""
     images: int
     """Images that show it."""
+
+
+class ValueRow(NamedTuple):
+    """What the checked label maps hold of one raw value."""
+
+    value: int
+    pixels: int
+    images: int
+    """Label maps that hold it."""
+    becomes: str
+    """Class name, `(ignored)` or `(unknown)`."""
 
 
 class UnknownValue(NamedTuple):
@@ -52,7 +55,32 @@ class UnknownValue(NamedTuple):
     value: int
     pixels: int
     files: tuple[str, ...]
-    """Files that hold it."""
+    """Files that hold it, the first twenty."""
+    images: int
+    """How many hold it."""
+
+
+class Sizes(NamedTuple):
+    """Heights and widths of the images that could be read, in pixels."""
+
+    smallest: Size
+    """Of the image with the fewest pixels."""
+    largest: Size
+    """Of the one with the most."""
+    sides: tuple[int, int]
+    """Shortest and longest side of any."""
+    landscape: int
+    """Images wider than high."""
+    portrait: int
+    square: int
+    distinct: int
+    """Number of sizes."""
+
+    def __str__(self) -> str:
+        low, high = ("{1} x {0}".format(*size) for size in (self.smallest, self.largest))
+        span = f"all {low}" if low == high else f"{low} to {high}, {self.distinct} sizes"
+        kinds = {"landscape": self.landscape, "portrait": self.portrait, "square": self.square}
+        return f"{span} (width x height); " + ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +94,8 @@ class CheckReport:
     """Pairs looked at."""
     rows: tuple[ClassRow, ...]
     """One for each class (K,)."""
+    values: tuple[ValueRow, ...]
+    """One for each raw value found, ascending."""
     ignored_share: float
     """Share of all pixels checked that is ignored; 0..1."""
     unknown: tuple[UnknownValue, ...]
@@ -75,12 +105,35 @@ class CheckReport:
     """Files that cannot be read, as text."""
     uniform: tuple[str, ...]
     """Samples whose label map shows one class or none."""
-    smallest: Size | None
-    """Height and width of the checked image with the fewest pixels; None where no image could be read."""
-    largest: Size | None
-    """The same of the one with the most."""
-    errors: tuple[str, ...]
-    warnings: tuple[str, ...]
+    sizes: Sizes | None
+    """None where no image could be read."""
+    findings: tuple[Finding, ...]
+    digests: dict[bytes, list[str]]
+    """Image files by the hash of their picture; empty where images were not decoded."""
+    classes: tuple[bytes | None, ...]
+    """Indices of the classes that each checked sample shows; None where it cannot be drawn."""
+    turned: tuple[int, ...]
+    """Positions among the checked samples of those that EXIF may have turned against their labels."""
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """Texts of the errors."""
+        return tuple(finding.text for finding in self.findings if finding.level == "error")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Texts of the warnings."""
+        return tuple(finding.text for finding in self.findings if finding.level == "warning")
+
+    @property
+    def smallest(self) -> Size | None:
+        """Height and width of the checked image with the fewest pixels; None where no image could be read."""
+        return self.sizes.smallest if self.sizes else None
+
+    @property
+    def largest(self) -> Size | None:
+        """The same of the one with the most."""
+        return self.sizes.largest if self.sizes else None
 
     @property
     def verdict(self) -> str:
@@ -94,6 +147,24 @@ class CheckReport:
         """Raise a UserError that lists the errors, if there are any."""
         if self.errors:
             raise UserError("\n".join([self.verdict, *(f"- {error}" for error in self.errors)]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the hashes, as plain values fit for JSON."""
+        return {
+            "dataset": self.name,
+            "verdict": self.verdict,
+            "pairs": self.total,
+            "checked": self.checked,
+            "sizes": self.sizes._asdict() if self.sizes else None,
+            "classes": [row._asdict() for row in self.rows],
+            "values": [row._asdict() for row in self.values],
+            "ignored_share": self.ignored_share,
+            "unknown": [value._asdict() for value in self.unknown],
+            "size_mismatches": list(self.mismatches),
+            "unreadable": list(self.unreadable),
+            "uniform": list(self.uniform),
+            "findings": [asdict(finding) for finding in self.findings],
+        }
 
     def table(self) -> "Table":
         """Value, class, share of pixels and number of images, for a terminal."""
@@ -112,59 +183,25 @@ class CheckReport:
             table.add_row(str(row.raw), swatch, escape(row.name), f"{row.share:.2%}", str(row.images), style=style)
         table.add_row("", "", "(ignored)", f"{self.ignored_share:.2%}", "", style="dim")
         for value in self.unknown:
-            table.add_row(str(value.value), "", "(unknown)", f"{value.pixels} px", str(len(value.files)), style="red")
+            table.add_row(str(value.value), "", "(unknown)", f"{value.pixels} px", str(value.images), style="red")
         return table
 
 
-class _Scan(NamedTuple):
-    """What one sample holds."""
-
-    where: str
-    """Its label file, or where else it comes from."""
-    size: Size | None = None
-    pixels: dict[int, int] | None = None
-    """Pixels by raw value; None where the label map cannot be read."""
-    mismatch: str | None = None
-    unreadable: tuple[str, ...] = ()
-
-
-@dataclass
-class _Tally:
-    """Sums over the scans."""
-
-    pixels: Counter[int] = field(default_factory=Counter)
-    images: Counter[int] = field(default_factory=Counter)
-    files: dict[int, list[str]] = field(default_factory=dict)
-    uniform: list[str] = field(default_factory=list)
-    mismatches: list[str] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
-    sizes: list[Size] = field(default_factory=list)
-
-    def add(self, scan: _Scan, spec: DatasetSpec) -> None:
-        self.unreadable.extend(scan.unreadable)
-        if scan.mismatch:
-            self.mismatches.append(scan.mismatch)
-        if scan.size:
-            self.sizes.append(scan.size)
-        if scan.pixels is None:
-            return
-        self.pixels.update(scan.pixels)
-        self.images.update(scan.pixels.keys())
-        for value in scan.pixels.keys() - {*spec.raw_ids, *spec.ignore}:
-            self.files.setdefault(value, []).append(scan.where)
-        if len(scan.pixels.keys() - set(spec.ignore)) < 2:
-            self.uniform.append(scan.where)
-
-
 def check_dataset(
-    samples: Samples, *, limit: int | None = None, decode: bool = False, progress: Progress | None = None
+    samples: Samples,
+    *,
+    limit: int | None = None,
+    decode: bool = False,
+    workers: int = 0,
+    progress: Progress | None = None,
 ) -> CheckReport:
     """Read label maps and image headers, and report what they hold.
 
     Args:
         samples: the dataset.
         limit: look at this many samples, evenly spaced; None looks at all.
-        decode: read the images in full as well, which finds those cut short.
+        decode: read the images in full as well, which finds those cut short, and copies.
+        workers: processes that share the work; 0: threads of this one, which is quicker for a few hundred samples.
         progress: called after each sample.
 
     Raises:
@@ -174,117 +211,70 @@ def check_dataset(
         raise UserError(f"limit is {limit}; give the number of samples to check, at least 1")
     total = len(samples)
     count = min(total, limit or total)
-    tally = _Tally()
-    for done, scan in enumerate(_scan_all(samples, [i * total // count for i in range(count)], decode), start=1):
-        tally.add(scan, samples.spec)
+    tally = Tally(samples.spec)
+    indices = [i * total // count for i in range(count)]
+    for done, scan in enumerate(scan_all(samples, indices, decode=decode, workers=workers), start=1):
+        tally.add(scan)
         if progress:
             progress(done, count)
-    return _report(tally, samples.spec, total=total, checked=count)
+    return _report(tally, total=total, checked=count)
 
 
-def _scan_all(samples: Samples, indices: Sequence[int], decode: bool) -> Iterator[_Scan]:
-    """The scans in order, made by a pool of threads (decoding frees the interpreter)."""
-    pool = ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1))
-    try:
-        yield from pool.map(lambda index: _scan(samples, index, decode), indices)
-    finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt ends at once
-
-
-def _scan(samples: Samples, index: int, decode: bool) -> _Scan:
-    """Look at one sample."""
-    spec = samples.spec
-    if not isinstance(samples, SegmentationDataset):
-        image, labels, _ = samples.read(index)
-        values, counts = np.unique(labels.numpy(), return_counts=True)
-        ignored = spec.ignore[0] if spec.ignore else IGNORE_INDEX
-        raw = [ignored if value == IGNORE_INDEX else spec.raw_ids[value] for value in values]
-        return _Scan(
-            samples.describe(index),
-            size=(image.shape[-2], image.shape[-1]),
-            pixels=dict(zip(raw, counts.tolist(), strict=True)),
-        )
-    pair = samples.pairs[index]
-    size, shape, pixels, unreadable = None, None, None, []
-    try:
-        size = read_image(pair.image).size[::-1] if decode else read_size(pair.image)
-    except UserError as error:
-        unreadable.append(str(error))
-    try:
-        labels = read_labels(pair.labels)
-        shape = (labels.shape[0], labels.shape[1])
-        pixels = _count(labels)
-    except UserError as error:
-        unreadable.append(str(error))
-    differ = size is not None and shape is not None and size != shape
-    mismatch = explain_sizes(pair, size, shape) if differ and size and shape else None
-    return _Scan(str(pair.labels), size=size, pixels=pixels, mismatch=mismatch, unreadable=tuple(unreadable))
-
-
-def _count(labels: np.ndarray[tuple[int, ...], np.dtype[np.integer]]) -> dict[int, int]:
-    """Pixels by value."""
-    if labels.dtype.itemsize <= 2:
-        counts = np.bincount(labels.ravel())
-        values = counts.nonzero()[0]
-        return dict(zip(values.tolist(), counts[values].tolist(), strict=True))
-    values, counts = np.unique(labels, return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
-
-
-def _report(tally: _Tally, spec: DatasetSpec, *, total: int, checked: int) -> CheckReport:
+def _report(tally: Tally, *, total: int, checked: int) -> CheckReport:
     """The sums as a report."""
-    pixels = max(tally.pixels.total(), 1)
+    spec, pixels = tally.spec, max(tally.pixels.total(), 1)
+    by_class: Counter[int] = Counter()
+    for value in tally.pixels.keys() - tally.unknown.keys():
+        by_class[spec.class_of(value)] += tally.pixels[value]
     rows = tuple(
-        ClassRow(name, raw, color, tally.pixels[raw] / pixels, tally.images[raw])
-        for name, raw, color in zip(spec.classes, spec.raw_ids, spec.palette, strict=True)
+        ClassRow(name, raw, color, by_class[k] / pixels, tally.images[k])
+        for k, (name, raw, color) in enumerate(zip(spec.classes, spec.raw_ids, spec.palette, strict=True))
     )
-    ignored_share = sum(tally.pixels[value] for value in spec.ignore) / pixels
-    sizes = sorted(tally.sizes, key=lambda size: size[0] * size[1])
+    unknown = (
+        UnknownValue(value, tally.pixels[value], tuple(named.names), named.count)
+        for value, named in sorted(tally.unknown.items())
+    )
     return CheckReport(
         name=spec.name,
         total=total,
         checked=checked,
         rows=rows,
-        ignored_share=ignored_share,
-        unknown=tuple(UnknownValue(v, tally.pixels[v], tuple(tally.files[v])) for v in sorted(tally.files)),
+        values=tuple(_value_row(value, tally) for value in sorted(tally.pixels)),
+        ignored_share=ignored_share(tally),
+        unknown=tuple(unknown),
         mismatches=tuple(tally.mismatches),
-        unreadable=tuple(tally.unreadable),
+        unreadable=(*tally.unreadable, *tally.painted),
         uniform=tuple(tally.uniform),
-        smallest=sizes[0] if sizes else None,
-        largest=sizes[-1] if sizes else None,
-        errors=tuple(_errors(tally, spec)),
-        warnings=tuple(_warnings(tally, spec, rows, ignored_share, checked)),
+        sizes=_sizes(tally.sizes),
+        findings=tuple(judge(tally, checked=checked)),
+        digests=tally.digests,
+        classes=tuple(tally.classes),
+        turned=tuple(tally.turned_at),
     )
 
 
-def _errors(tally: _Tally, spec: DatasetSpec) -> Iterator[str]:
-    """What forbids training."""
-    for findings, what in ((tally.unreadable, "unreadable files"), (tally.mismatches, "pairs of unequal size")):
-        yield from findings[:SHOWN]
-        if len(findings) > SHOWN:
-            yield f"and {len(findings) - SHOWN} more {what}"
-    if tally.files:
-        files = sorted({file for named in tally.files.values() for file in named})
-        text = explain_values(sorted(tally.pixels), spec, what="all files together hold")
-        yield f"{first(files)} ({len(files)} in all): {text}"
-    labelled = {value for value in tally.pixels if value not in spec.ignore}
-    if tally.pixels and not labelled:
-        yield f"every pixel is ignored (values {first(sorted(tally.pixels), 10)}): correct `ignore`"
-    elif set(tally.pixels) == {0, 255} and 255 in spec.ignore and spec.num_classes > 1:
-        yield (
-            f"the label maps hold 0 and 255 only, and 255 is ignored, so nothing but {spec.classes[0]!r} would be "
-            f"learnt; for 0/255 masks {remap(spec, {0: 0, 1: 255})}"
-        )
+def _value_row(value: int, tally: Tally) -> ValueRow:
+    """What one raw value becomes."""
+    spec = tally.spec
+    if value in tally.unknown:
+        becomes = "(unknown)"
+    else:
+        index = spec.class_of(value)
+        becomes = "(ignored)" if index == IGNORE_INDEX else spec.classes[index]
+    return ValueRow(value, tally.pixels[value], tally.files[value], becomes)
 
 
-def _warnings(
-    tally: _Tally, spec: DatasetSpec, rows: Sequence[ClassRow], ignored_share: float, checked: int
-) -> Iterator[str]:
-    """What may be meant, but seldom is."""
-    if absent := [f"{row.raw} {row.name}" for row in rows if not row.images]:
-        text = f"{len(absent)} of {spec.num_classes} classes are in none of the {checked} label maps checked"
-        yield f"{text}: {first(absent, 10)}"
-    if tally.uniform:
-        yield f"{len(tally.uniform)} label maps show one class or none: {first(tally.uniform)}"
-    if ignored_share > MOSTLY_IGNORED:
-        yield f"{ignored_share:.0%} of the pixels are ignored (values {first(spec.ignore, 10)})"
+def _sizes(counts: Counter[Size]) -> Sizes | None:
+    """Of images by height and width."""
+    if not counts:
+        return None
+    ordered = sorted(counts, key=lambda size: (size[0] * size[1], size))
+    return Sizes(
+        smallest=ordered[0],
+        largest=ordered[-1],
+        sides=(min(map(min, ordered)), max(map(max, ordered))),
+        landscape=sum(count for (height, width), count in counts.items() if width > height),
+        portrait=sum(count for (height, width), count in counts.items() if width < height),
+        square=sum(count for (height, width), count in counts.items() if width == height),
+        distinct=len(ordered),
+    )

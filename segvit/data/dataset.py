@@ -8,6 +8,7 @@ Letters: H, W size of an image, K classes.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +19,14 @@ from torch.utils.data import Dataset, Sampler, default_collate
 from torchvision import tv_tensors
 
 from segvit.config import DataConfig
-from segvit.data.files import Pair, find_pairs, first, read_image, read_labels
+from segvit.data.cache import LabelCache
+from segvit.data.explain import explain_sizes, explain_values
+from segvit.data.files import Pair, read_image
+from segvit.data.formats import CocoLabels, MatLabels
+from segvit.data.labels import LabelReader
+from segvit.data.resolve import resolve_spec
 from segvit.data.sample import Sample, Samples
-from segvit.data.spec import FOLDERS, IGNORE_INDEX, UNKNOWN, DatasetSpec, Split, resolve_spec
+from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec
 from segvit.data.transforms import TrainTransform
 from segvit.errors import UserError
 
@@ -36,8 +42,6 @@ __all__ = [
 
 PROCEDURAL = "shapes"
 """The spec whose scenes are drawn on the fly where no root is given."""
-MANY_VALUES = 20
-"""Unknown values in one label file from which it is taken for no label map at all."""
 SHAPES_LENGTH = {"train": 2000, "val": 200}
 SHAPES_SEED = {"train": 0, "val": 1_000_000}
 
@@ -45,9 +49,17 @@ SHAPES_SEED = {"train": 0, "val": 1_000_000}
 class SegmentationDataset(Dataset[Sample]):
     """Pairs of image and label files under one spec."""
 
-    def __init__(self, spec: DatasetSpec, pairs: Sequence[Pair]) -> None:
+    def __init__(self, spec: DatasetSpec, pairs: Sequence[Pair], *, reader: LabelReader | None = None) -> None:
+        """Take the pairs.
+
+        Args:
+            spec: what their labels mean.
+            pairs: the files.
+            reader: of the labels, where it has read or keeps something already; default: a new one without a cache.
+        """
         self.spec = spec
         self.pairs = list(pairs)
+        self._reader = reader or LabelReader(spec)
         self._lookup = spec.lookup()
 
     @property
@@ -63,7 +75,15 @@ class SegmentationDataset(Dataset[Sample]):
 
     def describe(self, index: int) -> str:
         """The two files of a sample."""
-        return f"{self.pairs[index].image} with {self.pairs[index].labels}"
+        return f"{self.pairs[index].image} with {self.pairs[index].source}"
+
+    def read_raw(self, index: int) -> npt.NDArray[Any]:
+        """The raw values (H, W) of a sample's labels, of an integer type.
+
+        Raises:
+            UserError: they cannot be read.
+        """
+        return self._reader.read(self.pairs[index])
 
     def read(self, index: int) -> Sample:
         """Decode a pair.
@@ -73,77 +93,28 @@ class SegmentationDataset(Dataset[Sample]):
         """
         pair = self.pairs[index]
         pixels = np.array(read_image(pair.image))  # (H, W, 3), writable
-        raw = read_labels(pair.labels)  # (H, W)
+        raw = self.read_raw(index)  # (H, W)
         if pixels.shape[:2] != raw.shape:
             raise UserError(explain_sizes(pair, (pixels.shape[0], pixels.shape[1]), (raw.shape[0], raw.shape[1])))
-        labels = self._to_classes(raw, pair.labels)
+        labels = self._to_classes(raw, pair.source)
         image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
         return Sample(tv_tensors.Image(image), tv_tensors.Mask(torch.from_numpy(labels)), pair.name)
 
-    def _to_classes(self, raw: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int64]:
+    def _to_classes(self, raw: npt.NDArray[Any], source: str) -> npt.NDArray[np.int64]:
         """Raw values (H, W) as class indices and `IGNORE_INDEX`."""
         if raw.dtype.itemsize <= 2 or (raw.min() >= 0 and raw.max() < len(self._lookup)):
             labels = self._lookup[raw]
             if (labels != UNKNOWN).all():
                 return np.asarray(labels, dtype=np.int64)
-        raise UserError(f"{path}: {explain_values(np.unique(raw).tolist(), self.spec)}")
-
-
-def explain_sizes(pair: Pair, image: tuple[int, int], labels: tuple[int, int]) -> str:
-    """Text for a pair whose sizes (height, width) differ."""
-    text = (
-        f"{pair.image} is {image[1]} x {image[0]} pixels (width x height as displayed), but its label map "
-        f"{pair.labels} is {labels[1]} x {labels[0]}; "
-    )
-    if image == labels[::-1]:
-        return text + "one of them lies on its side: an EXIF orientation of the image is applied; save both upright"
-    return text + "make both the same size (label maps without interpolation), or remove the pair"
-
-
-def explain_values(values: Sequence[int], spec: DatasetSpec, *, what: str = "the file holds") -> str:
-    """Text for label files that hold `values` (distinct, sorted), some of them unknown to `spec`."""
-    known = {*spec.raw_ids, *spec.ignore}
-    unknown = [value for value in values if value not in known]
-    names = ", ".join(f"{raw} {name}" for name, raw in zip(spec.classes[:6], spec.raw_ids[:6], strict=False))
-    text = (
-        f"label value {first(unknown, 10)} is no class of {spec.name!r} "
-        f"({names}{', ...' if spec.num_classes > 6 else ''}; ignored: {first(spec.ignore, 10) or 'none'}); "
-        f"{what} {first(values, 20)}; "
-    )
-    if set(values) <= {0, 255}:
-        return text + f"it looks like a 0/255 mask: {remap(spec, {0: 0, 1: 255})}"
-    if len(unknown) > MANY_VALUES:
-        return text + (
-            "so many values look like a photo, or a mask that was resized with smoothing or saved with compression: "
-            "write label maps without interpolation, as PNG"
-        )
-    if len(unknown) == 1 and unknown[0] == max(spec.raw_ids) + 1 and set(spec.raw_ids) == set(range(spec.num_classes)):
-        shifted = remap(spec, {k: raw + 1 for k, raw in enumerate(spec.raw_ids)})
-        if 0 not in values:
-            return text + f"all values look one too large: {shifted}"
-        ignored = "`--data.ignore 0`" if spec.name == FOLDERS else "`ignore: [0]`"
-        return text + f"a class name is missing, or 0 means unlabelled and classes begin at 1: {shifted} and {ignored}"
-    if spec.name == FOLDERS:
-        flags = " ".join(f"--data.ignore {value}" for value in (*spec.ignore, *unknown[:3]))
-        return text + f"add it as a class, `--data.classes NAME={unknown[0]}`, or ignore it, `{flags}`"
-    ignore = [*spec.ignore, *unknown[:10]]
-    return text + f"is this the right spec? In a spec of your own, add the class, or write `ignore: {ignore}`"
-
-
-def remap(spec: DatasetSpec, raw_ids: dict[int, int]) -> str:
-    """What to type so that class k has the value raw_ids[k] in the files."""
-    rows = [(spec.classes[k] if k < spec.num_classes else "thing", raw) for k, raw in raw_ids.items()]
-    if spec.name == FOLDERS:
-        return "type `" + " ".join(f"--data.classes {name}={raw}" for name, raw in rows) + "`"
-    return "write in the spec `classes: [" + ", ".join(f"{{name: {name}, raw: {raw}}}" for name, raw in rows) + "]`"
+        raise UserError(f"{source}: {explain_values(np.unique(raw).tolist(), self.spec)}")
 
 
 def open_dataset(config: DataConfig, split: Literal["train", "val"], *, size: int = 256) -> Samples:
     """The pairs to train on or to validate on.
 
-    Two folders without `val_images` are split by a hash of the names: the same pairs on every machine, and a pair stays
-    where it is when others are added (nearly: the share is kept exactly). Frames of one film may fall on both sides:
-    give `val_images` then.
+    A dataset without a validation split is divided by a hash of the names: the same pairs on every machine, and a pair
+    stays where it is when others are added (nearly: the share is kept exactly). Frames of one film may fall on both
+    sides: give `val_images`, or lists, then.
 
     Args:
         config: where the files lie.
@@ -158,44 +129,78 @@ def open_dataset(config: DataConfig, split: Literal["train", "val"], *, size: in
         from segvit.data.shapes import ShapesDataset
 
         return ShapesDataset(length=SHAPES_LENGTH[split], size=size, seed=SHAPES_SEED[split])
-    if spec.name == FOLDERS and config.spec is None:
-        return SegmentationDataset(spec, _folder_pairs(config, spec, split))
-    if config.root is None:
+    if config.spec is not None and config.root is None:
         raise UserError(f"dataset {config.spec!r} needs the folder it lies in: type `--data.root FOLDER`")
-    name = config.train_split if split == "train" else config.val_split
+    if config.cache is not None and not isinstance(spec.label_format, MatLabels | CocoLabels):
+        raise UserError("data.cache keeps label maps of .mat and JSON files; these are pictures already: leave it out")
+    reader = LabelReader(spec, cache=LabelCache(config.cache) if config.cache else None)
+    return SegmentationDataset(spec, _find_pairs(config, spec, split, reader), reader=reader)
+
+
+def _find_pairs(
+    config: DataConfig, spec: DatasetSpec, split: Literal["train", "val"], reader: LabelReader
+) -> list[Pair]:
+    """The pairs of a split of `spec`, or the share of its training split that belongs to `split`."""
+    train, val = (config.train_split, config.val_split) if config.spec else ("train", "val")
+    if val in spec.splits:
+        if config.val_fraction is not None:
+            raise UserError(
+                f"data.val_fraction is {config.val_fraction}, but there is a split to validate on: {val!r}; drop one"
+            )
+        return _find_split(config, spec, train if split == "train" else val, split, reader)
+    if config.val_list is not None:
+        if config.train_list is None:
+            raise UserError(
+                "data.val_list alone would leave its pairs among those to train on; give data.train_list as well, or a "
+                "split of its own to validate on"
+            )
+        return _find_split(config, spec, train, split, reader)
+    fraction = spec.val_fraction if config.val_fraction is None else config.val_fraction
+    if fraction is None:
+        return _find_split(config, spec, train if split == "train" else val, split, reader)
+    if not 0 <= fraction < 1:
+        raise UserError(f"data.val_fraction is {fraction}; give a share from 0 up to but not including 1")
+    pairs = _find_split(config, spec, train, "train", reader)
+    remedy = (
+        "give data.val_images and data.val_labels (the same folders will do for a trial)"
+        if config.spec is None
+        else "add a split to validate on to the spec, or give data.train_list and data.val_list"
+    )
+    return _share(pairs, fraction, split, remedy)
+
+
+def _find_split(
+    config: DataConfig, spec: DatasetSpec, name: str, role: Literal["train", "val"], reader: LabelReader
+) -> list[Pair]:
+    """The pairs of the split `name` of `spec`; the list of `role` in `config` takes the place of the split's own."""
     if name not in spec.splits:
+        keep = "; to keep a share of the training pairs set data.val_fraction" if role == "val" else ""
         raise UserError(
             f"dataset {config.spec!r} has no split {name!r} but {', '.join(spec.splits) or 'none'}; "
-            f"set data.{split}_split, or add the split to the spec"
+            f"set data.{role}_split, or add the split to the spec{keep}"
         )
-    options = (f"`images` of split {name}", f"`labels` of split {name}")
-    return SegmentationDataset(
-        spec, find_pairs(config.root, spec.splits[name], what=f"dataset {spec.name!r}, split {name!r}", options=options)
-    )
-
-
-def _folder_pairs(config: DataConfig, spec: DatasetSpec, split: Literal["train", "val"]) -> list[Pair]:
-    """The pairs of two plain folders, or the share of them that belongs to `split`."""
-
-    def find(found: Split, prefix: str) -> list[Pair]:
+    found = spec.splits[name]
+    own_list = config.train_list if role == "train" else config.val_list
+    if own_list is not None:
+        found = replace(found, list=str(own_list.absolute()))
+    if config.spec is None:
+        prefix = "val_" if name == "val" else ""
         options = (f"data.{prefix}images", f"data.{prefix}labels")
-        return find_pairs(Path(), found, what="your folders", options=options)
+        return reader.find(Path(), found, what="your folders", options=options)
+    assert config.root is not None
+    options = (f"`images` of split {name}", f"`labels` of split {name}")
+    return reader.find(config.root, found, what=f"dataset {spec.name!r}, split {name!r}", options=options)
 
-    if "val" in spec.splits:
-        return find(spec.splits[split], "val_" if split == "val" else "")
-    if not 0 <= config.val_fraction < 1:
-        raise UserError(f"data.val_fraction is {config.val_fraction}; give a share from 0 up to but not including 1")
-    pairs = find(spec.splits["train"], "")
-    if config.val_fraction == 0:
+
+def _share(pairs: list[Pair], fraction: float, split: Literal["train", "val"], remedy: str) -> list[Pair]:
+    """The part of `pairs` that belongs to `split`, where a share of them is kept for validation."""
+    if fraction == 0:
         if split == "val":
-            raise UserError("nothing to validate on: data.val_fraction is 0 and data.val_images is not given")
+            raise UserError(f"nothing to validate on: data.val_fraction is 0; set it, or {remedy}")
         return pairs
     if len(pairs) < 2:
-        raise UserError(
-            f"{pairs[0].image} is the only pair, so none can be kept for validation; give data.val_images and "
-            "data.val_labels (the same folders will do for a trial)"
-        )
-    kept = min(max(round(len(pairs) * config.val_fraction), 1), len(pairs) - 1)
+        raise UserError(f"{pairs[0].image} is the only pair, so none can be kept for validation; {remedy}")
+    kept = min(max(round(len(pairs) * fraction), 1), len(pairs) - 1)
     ordered = sorted(pairs, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
     return sorted(ordered[:kept] if split == "val" else ordered[kept:])
 

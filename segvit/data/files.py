@@ -1,13 +1,14 @@
 """Image and label files on disk: which belong together, and what is in one.
 
 Pairs share a name: their path below the two folders without suffix, or, for globs, what the `*` match.
-Images may be of any kind Pillow opens; label maps hold one whole number per pixel, in one channel.
+Images may be of any kind Pillow opens; label maps hold one whole number per pixel, in one channel. Labels in other
+forms are read by the modules that labels.py names.
 """
 
 import os
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,9 @@ from segvit.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+MAT_SUFFIX = ".mat"
+WILDCARD = re.compile(r"(\*\*/|\*|\?|\{[^{}]*,[^{}]*\})")
+"""What is not meant literally in a glob."""
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 """Pillow's modes of one wide channel ("I" is how older versions open 16-bit PNGs)."""
 TURNED = (5, 6, 7, 8)
@@ -28,35 +32,57 @@ TURNED = (5, 6, 7, 8)
 
 
 class Pair(NamedTuple):
-    """An image and its label map."""
+    """An image and its labels."""
 
     name: str
     """What both share: their relative path without suffix."""
     image: Path
     labels: Path
+    """The label map, or the JSON file that describes it among others."""
+
+    @property
+    def source(self) -> str:
+        """Where the labels come from, for messages."""
+        return f"{self.labels}: {self.name}" if self.labels.suffix.lower() == ".json" else str(self.labels)
 
 
-def find_pairs(root: Path, split: Split, *, what: str, options: tuple[str, str]) -> list[Pair]:
-    """The pairs of a split, sorted by name.
+def find_pairs(
+    root: Path,
+    split: Split,
+    *,
+    what: str,
+    options: tuple[str, str],
+    suffixes: Sequence[str] = LABEL_SUFFIXES,
+    described: Collection[str] | None = None,
+) -> list[Pair]:
+    """The pairs of a split, sorted by name, or in the order of its list.
 
     Args:
         root: what the split's folders are relative to (absolute ones stay as they are).
         split: folders or globs, and optionally the list of names to use.
         what: how error texts call the split, such as "dataset 'camvid', split 'train'".
         options: the settings that hold the image and the label folder, named in error texts.
+        suffixes: of label files.
+        described: where `split.labels` is one file for all images: their names in it, which are the list to use.
 
     Raises:
         UserError: a folder is missing or empty, a name occurs twice, or an image or label map has no partner.
     """
     images = _find(root, split.images, IMAGE_SUFFIXES, f"{what}: images ({options[0]})")
-    labels = _find(root, split.labels, LABEL_SUFFIXES, f"{what}: label maps ({options[1]})")
+    if described is not None:
+        labels = dict.fromkeys(described, root / split.labels)
+    else:
+        labels = _find(root, split.labels, suffixes, f"{what}: label maps ({options[1]})")
     if split.list is None:
-        names: Sequence[str] = sorted(images.keys() | labels.keys())
+        partial = split.labeled_only or described is not None
+        names: Sequence[str] = sorted(labels if partial else images.keys() | labels.keys())
         remedy = (
             "every image needs one label map whose path is the same but for the suffix: move or delete the others; "
             f"where the names differ by an ending, give globs, such as {options[0]} 'photos/*.jpg' and "
-            f"{options[1]} 'masks/*_mask.png'"
+            f"{options[1]} 'masks/*_mask.png'; images that shall have none: `labeled_only: true` in a spec"
         )
+        if described is not None:
+            remedy = f"they are named in {root / split.labels}: add the files, or give a list of the names to use"
     else:
         names = _read_list(root / split.list, what)
         remedy = f"they are named in {root / split.list}: add the files, or take the names out of the list"
@@ -81,7 +107,7 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         UserError: no such file, no image, damaged or cut short, or floating-point pixels.
     """
-    with _reading(path, "an image"), Image.open(path) as opened:
+    with reading(path, "an image"), Image.open(path) as opened:
         opened.load()
         return as_rgb(opened, name=str(path))
 
@@ -114,7 +140,7 @@ def read_labels(path: Path) -> npt.NDArray[Any]:
     Raises:
         UserError: no such file, no image, damaged or cut short, or more than one channel (a coloured mask).
     """
-    with _reading(path, "a label map"), Image.open(path) as opened:
+    with reading(path, "a label map"), Image.open(path) as opened:
         opened.load()
         labels = ImageOps.exif_transpose(opened)
         if labels.mode == "1":
@@ -133,7 +159,7 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         UserError: no such file, or no image.
     """
-    with _reading(path, "an image"), Image.open(path) as opened:
+    with reading(path, "an image"), Image.open(path) as opened:
         width, height = opened.size
         turned = opened.getexif().get(ExifTags.Base.Orientation) in TURNED
     return (width, height) if turned else (height, width)
@@ -154,14 +180,14 @@ def _explain_channels(pixels: npt.NDArray[Any], channels: Sequence[str]) -> str:
             "`from PIL import Image; Image.open(FILE).getchannel(0).save(FILE)`"
         )
     return found + (
-        "it looks like a mask painted in colours: save class numbers instead, as a grey or palette PNG "
-        "(colours as labels are not read yet)"
+        "it looks like a mask painted in colours: describe them in a spec, with `labels: {format: color}` and each "
+        "class's `color`, or save class numbers instead, as a grey or palette PNG"
     )
 
 
 @contextmanager
-def _reading(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever Pillow raises on a bad file into a UserError that names the file."""
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever Pillow raises on a bad file into a UserError that names the file and `what` it should be."""
     try:
         yield
     except UserError:
@@ -175,13 +201,14 @@ def _reading(path: Path, what: str) -> Iterator[None]:
 
 
 def _find(root: Path, pattern: str, suffixes: Sequence[str], what: str) -> dict[str, Path]:
-    """Files by name, under a folder or matching a glob with `*`, `**` and `?`."""
-    parts = Path(pattern).parts
-    fixed = next((i for i, part in enumerate(parts) if "*" in part or "?" in part), len(parts))
-    folder = root.joinpath(*parts[:fixed])
+    """Files by name, under a folder or matching a glob with `*`, `**`, `?` and `{one,other}`."""
+    pattern = Path(pattern).as_posix()
+    wildcard = WILDCARD.search(pattern)
+    fixed = pattern[: pattern.rfind("/", 0, wildcard.start()) + 1] if wildcard else pattern
+    folder = root / fixed
     if not folder.is_dir():
-        raise UserError(f"{what}: no folder {folder}{_describe(root, Path(*parts[:fixed]))}")
-    matcher = _glob("/".join(parts[fixed:]) or "**/*")
+        raise UserError(f"{what}: no folder {folder}{_describe(root, Path(fixed))}")
+    matcher = re.compile(_glob(pattern.removeprefix(fixed) or "**/*"))
     found: dict[str, Path] = {}
     others = []
     for path in _walk(folder):
@@ -191,7 +218,7 @@ def _find(root: Path, pattern: str, suffixes: Sequence[str], what: str) -> dict[
         if path.suffix.lower() not in suffixes:
             others.append(path.name)
             continue
-        name = _stem("/".join(group.strip("/") for group in match.groups() if group.strip("/")))
+        name = stem("/".join(group.strip("/") for group in match.groups() if group and group.strip("/")))
         if name in found:
             raise UserError(f"{what}: {found[name]} and {path} have the same name {name!r}; keep one of them")
         found[name] = path
@@ -201,10 +228,16 @@ def _find(root: Path, pattern: str, suffixes: Sequence[str], what: str) -> dict[
     return found
 
 
-def _glob(pattern: str) -> re.Pattern[str]:
-    """A regular expression whose groups are the wildcards of `pattern`."""
+def _glob(pattern: str) -> str:
+    """A regular expression whose groups are the wildcards of `pattern`; what stands in braces is in no group."""
     wild = {"**/": "((?:.*/)?)", "*": "([^/]*)", "?": "([^/])"}
-    return re.compile("".join(wild.get(piece) or re.escape(piece) for piece in re.split(r"(\*\*/|\*|\?)", pattern)))
+    text = ""
+    for piece in WILDCARD.split(pattern):
+        if WILDCARD.fullmatch(piece) and piece.startswith("{"):
+            text += "(?:" + "|".join(_glob(choice) for choice in piece[1:-1].split(",")) + ")"
+        else:
+            text += wild.get(piece) or re.escape(piece)
+    return text
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -214,9 +247,9 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(base, name) for name in sorted(files) if not name.startswith("."))
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
     """`name` without the suffix of a readable file; other dots stay."""
-    return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
+    return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in (*IMAGE_SUFFIXES, MAT_SUFFIX) else name
 
 
 def _read_list(path: Path, what: str) -> list[str]:
@@ -225,7 +258,7 @@ def _read_list(path: Path, what: str) -> list[str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{what}: cannot read the list of names {path} ({error})") from error
-    names = list(dict.fromkeys(_stem(line.strip()) for line in lines if line.strip()))
+    names = list(dict.fromkeys(stem(line.strip()) for line in lines if line.strip()))
     if not names:
         raise UserError(f"{what}: the list of names {path} is empty")
     return names

@@ -1,0 +1,87 @@
+"""Label maps painted in the colours of the classes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from segvit.data.files import reading
+from segvit.data.formats import IGNORED, ColorLabels
+from segvit.data.spec import DatasetSpec
+from segvit.errors import UserError
+
+MANY_COLORS = 100
+"""Unknown colours in one file from which they are taken for the traces of compression."""
+
+
+class ColorTable:
+    """From the colours of a spec to its raw values."""
+
+    def __init__(self, spec: DatasetSpec, label_format: ColorLabels) -> None:
+        names = dict(zip(spec.palette, spec.classes, strict=True))
+        names |= {color: name for name, colors in label_format.merge.items() for color in colors}
+        names |= dict.fromkeys(label_format.ignore, IGNORED)
+        self.colors = np.array(sorted(names), dtype=np.int64)  # (N, 3)
+        self.names = [names[color] for color in sorted(names)]
+        self._codes = _pack(self.colors)  # ascending, as the colours are
+        self._raws = np.array([spec.raw_of(name) for name in self.names], dtype=np.uint16)
+        self._rest = None if spec.others is None else spec.raw_of(spec.others)
+        self._dataset = spec.name
+
+    def read(self, path: Path) -> npt.NDArray[np.uint16]:
+        """The raw values (H, W) that the colours in a picture stand for. An EXIF orientation is applied.
+
+        Raises:
+            UserError: no such file, no picture, damaged, transparent, or a colour that stands for nothing.
+        """
+        codes = _pack(_read_colors(path))  # (H, W)
+        places = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
+        raws: npt.NDArray[np.uint16] = self._raws[places]
+        unknown = self._codes[places] != codes
+        if unknown.any():
+            if self._rest is None:
+                raise UserError(f"{path}: {self._explain(codes[unknown])}")
+            raws[unknown] = self._rest
+        return raws
+
+    def _explain(self, codes: npt.NDArray[np.int64]) -> str:
+        """Text for packed colours that stand for nothing."""
+        values, counts = np.unique(codes, return_counts=True)
+        worst = int(values[counts.argmax()])
+        color = [worst >> 16, worst >> 8 & 255, worst & 255]
+        nearest = int(np.linalg.norm(self.colors - color, axis=1).argmin())
+        more = f", and {len(values) - 1} other such colours in {len(codes) - counts.max()} pixels" * (len(values) > 1)
+        text = (
+            f"the colour {color}, in {counts.max()} pixels, is no class of {self._dataset!r} and not ignored{more}; "
+            f"the nearest known one is {self.colors[nearest].tolist()} ({self.names[nearest]}); "
+        )
+        if len(values) > MANY_COLORS:
+            return text + "so many colours come from compression (JPEG) or smooth resizing: save painted masks as PNG"
+        return text + (
+            "in the spec give it to a class, as its `color` or in `labels: {format: color, merge: {CLASS: [COLOR]}}`, "
+            "or drop it with `labels: {format: color, ignore: [COLOR]}` or `others: ignore`"
+        )
+
+
+def _read_colors(path: Path) -> npt.NDArray[np.uint8]:
+    """The colours (H, W, 3) of a picture."""
+    with reading(path, "a painted label map"), Image.open(path) as opened:
+        opened.load()
+        picture = ImageOps.exif_transpose(opened)
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            if picture.getchannel("A").getextrema() != (255, 255):
+                raise UserError(f"{path}: the painted label map is partly transparent; save it without transparency")
+        if picture.mode not in ("RGB", "RGBA", "P", "L", "1"):
+            raise UserError(
+                f"{path}: the painted label map is of mode {picture.mode}; save it as RGB, 8 bits a channel"
+            )
+        return np.asarray(picture.convert("RGB"))
+
+
+def _pack(colors: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Colours (..., 3) as one number each."""
+    wide = colors.astype(np.int64)
+    return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]

@@ -1,0 +1,167 @@
+"""What the sums of a check mean: errors, which forbid training, and warnings, which may be meant but seldom are."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from segvit.data.explain import explain_values, remap
+from segvit.data.files import first
+from segvit.data.palette import Color
+from segvit.data.resolve import FOLDERS
+from segvit.data.spec import IGNORE_INDEX, DatasetSpec
+from segvit.data.tally import Tally
+
+SHOWN = 5
+"""Findings of a kind that a report spells out; the others are counted."""
+MOSTLY_IGNORED = 0.5
+"""Share of ignored pixels from which the report warns."""
+MANY_COLORS = 255
+"""Colours from which painted label maps are taken for photos."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is wrong."""
+
+    kind: str
+    """Short name, such as `unknown-values`."""
+    level: Literal["error", "warning"]
+    text: str
+    """What was found, what is needed, what to type."""
+    count: int = 1
+    """Files or classes that it is about."""
+
+
+def judge(tally: Tally, *, checked: int) -> Iterator[Finding]:
+    """The findings, errors first.
+
+    Args:
+        tally: sums over the samples.
+        checked: number of samples.
+    """
+    yield from _files(tally)
+    yield from _values(tally)
+    yield from _classes(tally, checked)
+    yield from _label_maps(tally)
+
+
+def _files(tally: Tally) -> Iterator[Finding]:
+    """Files that cannot be read, or do not fit together."""
+    for texts, what, kind in (
+        (tally.unreadable, "unreadable files", "unreadable"),
+        (tally.mismatches, "pairs of unequal size", "size-mismatch"),
+    ):
+        for text in texts[:SHOWN]:
+            yield Finding(kind=kind, level="error", text=text)
+        if len(texts) > SHOWN:
+            rest = len(texts) - SHOWN
+            yield Finding(kind=kind, level="error", text=f"and {rest} more {what}", count=rest)
+    if tally.painted:
+        yield Finding(kind="painted", level="error", text=_explain_painted(tally), count=len(tally.painted))
+
+
+def _values(tally: Tally) -> Iterator[Finding]:
+    """Values that are no class, and values that leave nothing to learn."""
+    spec = tally.spec
+    if tally.unknown:
+        text = explain_values(sorted(tally.pixels), spec, what="all files together hold")
+        count = tally.strange.count
+        yield Finding(
+            kind="unknown-values",
+            level="error",
+            text=f"{first(tally.strange.names)} ({count} in all): {text}",
+            count=count,
+        )
+    if tally.pixels and not tally.images and not tally.unknown:
+        values = first(sorted(tally.pixels), 10)
+        text = f"every pixel is ignored (values {values}): correct `ignore`"
+        yield Finding(kind="all-ignored", level="error", text=text)
+    elif set(tally.pixels) == {0, 255} and 255 in spec.ignore and spec.num_classes > 1:
+        text = (
+            f"the label maps hold 0 and 255 only, and 255 is ignored, so nothing but {spec.classes[0]!r} would be "
+            f"learnt; for 0/255 masks {remap(spec, {0: 0, 1: 255})}"
+        )
+        yield Finding(kind="mask-0-255", level="error", text=text)
+
+
+def _classes(tally: Tally, checked: int) -> Iterator[Finding]:
+    """Classes that never occur, and what that may mean."""
+    spec = tally.spec
+    absent = [k for k in range(spec.num_classes) if not tally.images[k]]
+    if absent:
+        names = first([f"{spec.raw_ids[k]} {spec.classes[k]}" for k in absent], 10)
+        text = f"{len(absent)} of {spec.num_classes} classes are in none of the {checked} label maps checked: {names}"
+        yield Finding(kind="absent-classes", level="warning", text=text, count=len(absent))
+    last = spec.num_classes
+    counted_from_one = not spec.merged and spec.raw_ids == tuple(range(1, last + 1))
+    if counted_from_one and 0 in spec.ignore and last > 2 and set(range(last)) == set(tally.pixels) - {255}:
+        shifted = remap(spec, {k: k for k in range(last)})
+        text = (
+            f"values 0..{last - 1} occur and {last} ({spec.classes[-1]}) never does, though classes are counted from "
+            f"1 and 0 is ignored: labels may be one too small; if 0 is {spec.classes[0]!r}, {shifted}"
+        )
+        yield Finding(kind="off-by-one", level="warning", text=text)
+
+
+def _label_maps(tally: Tally) -> Iterator[Finding]:
+    """Label maps that say little, and photos that may lie on their side."""
+    if tally.uniform:
+        wholly = f" ({tally.empty.count} of them nothing: every pixel is ignored)" if tally.empty.count else ""
+        text = f"{len(tally.uniform)} label maps show one class or none{wholly}: {first(tally.uniform)}"
+        yield Finding(kind="uniform", level="warning", text=text, count=len(tally.uniform))
+    share = ignored_share(tally)
+    if share > MOSTLY_IGNORED:
+        text = f"{share:.0%} of the pixels are ignored (values {first(tally.spec.ignore, 10)})"
+        yield Finding(kind="mostly-ignored", level="warning", text=text)
+    if tally.turned.count:
+        text = (
+            f"{tally.turned.count} photos are turned by an EXIF orientation and their label maps bear none; the sizes "
+            f"fit both ways, so look at them (--sheet FILE shows such first): {first(tally.turned.names)}"
+        )
+        yield Finding(kind="exif", level="warning", text=text, count=tally.turned.count)
+
+
+def ignored_share(tally: Tally) -> float:
+    """Share of all pixels that is ignored, 0..1."""
+    spec = tally.spec
+    ignored = sum(
+        count
+        for value, count in tally.pixels.items()
+        if value not in tally.unknown and spec.class_of(value) == IGNORE_INDEX
+    )
+    return ignored / max(tally.pixels.total(), 1)
+
+
+def _explain_painted(tally: Tally) -> str:
+    """Text for label maps with colours in them, and the spec that would read them."""
+    found = f"{tally.painted[0]}; {len(tally.painted)} label maps in all have colour channels"
+    grey = all(color[0] == color[1] == color[2] for color in tally.colors)
+    if grey or len(tally.colors) > MANY_COLORS:
+        return found
+    return found + (
+        f", and {len(tally.colors)} colours; this spec, with the right names, reads them: save it as painted.yaml and "
+        f"give `--data.spec painted.yaml --data.root .`:\n{painted_spec(tally.colors, tally.spec)}"
+    )
+
+
+def painted_spec(colors: Counter[Color], spec: DatasetSpec) -> str:
+    """A spec, as YAML, that reads painted label maps: a class for each colour, the commonest first."""
+    names = iter(spec.classes if spec.name == FOLDERS else ())
+    known = dict(zip(spec.palette, spec.classes, strict=True)) if spec.name != FOLDERS else {}
+    lines = ["name: painted", "labels: {format: color}", "classes:"]
+    for number, (color, _) in enumerate(colors.most_common(), start=1):
+        name = known.get(color) or next(names, f"class_{number}")
+        lines.append(f"  - {{name: {_quote(name)}, color: {list(color)}}}")
+    lines.append("splits:")
+    for split, where in spec.splits.items():
+        lines.append(f"  {split}: {{images: {_quote(where.images)}, labels: {_quote(where.labels)}}}")
+    if spec.val_fraction is not None:
+        lines.append(f"val_fraction: {spec.val_fraction}")
+    return "\n".join(lines)
+
+
+def _quote(text: str) -> str:
+    """Text as YAML takes it for text."""
+    return json.dumps(text, ensure_ascii=False)

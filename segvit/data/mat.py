@@ -1,0 +1,89 @@
+"""Label maps in MATLAB files, read through scipy (the extra `mat`)."""
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from segvit.data.files import first
+from segvit.data.spec import MAX_RAW
+from segvit.errors import UserError
+
+DAMAGED = (
+    OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError,
+    UnboundLocalError, UnicodeError, struct.error, zlib.error,
+)  # fmt: skip
+"""What scipy raises on a file that is damaged or no MATLAB file."""
+
+
+def read_mat(path: Path, key: str) -> npt.NDArray[Any]:
+    """The matrix (H, W) of raw values under `key` in a MATLAB file of level 5 (or 4), as uint8 or uint16.
+
+    Args:
+        path: of the file.
+        key: name of the variable; `outer.inner` for a field of a structure.
+
+    Raises:
+        UserError: scipy is missing, no such file, damaged, MATLAB 7.3, no such variable (those there are listed), or
+            no matrix of whole numbers in 0..65535.
+    """
+    try:
+        from scipy.io import loadmat, whosmat
+        from scipy.io.matlab import MatReadError
+    except ImportError as error:
+        raise UserError(f"{path}: MATLAB files need scipy ({error}); type `pip install 'segvit[mat]'`") from error
+
+    outer, *inner = key.split(".")
+    try:
+        with path.open("rb") as file:
+            _refuse_hdf5(file, path)
+            content = loadmat(file, variable_names=[outer])
+            if outer not in content:
+                file.seek(0)
+                names = [name for name, _, _ in whosmat(file)]
+                raise UserError(
+                    f"{path}: no variable {outer!r} but {first(names, 20) or 'none'}; correct `labels: key`"
+                )
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (MatReadError, *DAMAGED) as error:
+        raise UserError(
+            f"{path}: cannot be read as a MATLAB file ({error}); fetch it again, save it anew, or remove it"
+        ) from error
+    value = content[outer]
+    for step, name in enumerate(inner, start=1):
+        fields = value.dtype.names or () if isinstance(value, np.ndarray) and value.size == 1 else ()
+        if name not in fields:
+            reached = ".".join([outer, *inner[: step - 1]])
+            raise UserError(f"{path}: {reached!r} has no field {name!r} but {first(fields, 20) or 'none'}")
+        value = value.flat[0][name]
+    return _to_labels(value, f"{path}: {key!r}")
+
+
+def _refuse_hdf5(file: BinaryIO, path: Path) -> None:
+    """Tell files of MATLAB 7.3, which are HDF5 and which scipy does not read."""
+    head = file.read(128)
+    file.seek(0)
+    if head.startswith((b"MATLAB 7.3 MAT-file", b"\x89HDF")):
+        raise UserError(
+            f"{path}: a file of MATLAB 7.3 (HDF5), which is not read; save it again, in MATLAB "
+            "`content = load(FILE); save(FILE, '-struct', 'content', '-v7')`"
+        )
+
+
+def _to_labels(value: Any, where: str) -> npt.NDArray[Any]:
+    """A variable as raw values, uint8 or uint16."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "buif" or value.ndim != 2 or not value.size:
+        found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise UserError(f"{where} is no matrix of numbers (height x width) but {found}; correct `labels: key`")
+    if value.dtype.kind == "f" and not (np.isfinite(value) & (value == np.rint(value))).all():
+        raise UserError(f"{where} holds numbers that are not whole; a label map holds whole numbers: save it so")
+    lowest, highest = value.min(), value.max()
+    if lowest < 0 or highest > MAX_RAW:
+        raise UserError(f"{where} holds values from {lowest} to {highest}; raw values lie in 0..{MAX_RAW}")
+    return value.astype(np.uint8 if highest < 256 else np.uint16)

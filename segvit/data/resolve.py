@@ -1,0 +1,88 @@
+"""The dataset that the settings ask for: a spec by name or file, or two plain folders."""
+
+from pathlib import Path
+
+from segvit.config import DataConfig
+from segvit.data.palette import default_palette
+from segvit.data.spec import DEFAULT_IGNORE, DatasetSpec, Split, default_ignore, load_spec
+from segvit.errors import UserError
+
+FOLDERS = "folders"
+"""Name of the spec of two plain folders."""
+DEFAULT_FRACTION = 0.1
+"""Share of two plain folders kept for validation where nothing else is said."""
+
+
+def resolve_spec(config: DataConfig) -> DatasetSpec:
+    """The spec that `config` asks for: `data.spec`, or two folders.
+
+    Raises:
+        UserError: neither or both are given, or a setting of one goes with the other.
+    """
+    folders = {key: getattr(config, key) for key in ("images", "labels", "val_images", "val_labels")}
+    given = [key for key, value in folders.items() if value is not None]
+    if config.spec is None:
+        if not given:
+            raise UserError(
+                "no dataset given; type `--data.spec NAME --data.root FOLDER` for a known one, or "
+                "`--data.images FOLDER --data.labels FOLDER --data.classes NAME ...` for two folders of your own"
+            )
+        if config.root is not None:
+            raise UserError("data.root goes with data.spec; with two folders give their whole paths and no data.root")
+        return folder_spec(config)
+    if config.classes:
+        given.append("classes")
+    if tuple(config.ignore) != DEFAULT_IGNORE:
+        given.append("ignore")
+    if given:
+        raise UserError(
+            f"data.spec {config.spec!r} says the folders and classes itself, yet data.{given[0]} is given as well; "
+            "drop one of them (a copy of the spec as a YAML file of yours can be changed freely)"
+        )
+    return load_spec(config.spec)
+
+
+def folder_spec(config: DataConfig) -> DatasetSpec:
+    """The spec of two plain folders, `config.images` and `config.labels`, with the classes of `config.classes`.
+
+    A class is `name`, whose value in the files is its position, or `name=VALUE`. The default `ignore` of 255 gives way
+    to a class with that value; any other value that is both is an error.
+    The split "val" is there only where `val_images` is given; otherwise `open_dataset` keeps a share of the pairs.
+
+    Raises:
+        UserError: a folder or the classes are missing, a class is ill-formed, or values collide.
+    """
+    train = _folder_split(config.images, config.labels, "images", "labels")
+    if not config.classes:
+        raise UserError(
+            "two folders need class names, in the order of the values in the label files: type "
+            "`--data.classes background --data.classes thing`, or `--data.classes thing=7` where a value is no position"
+        )
+    names, raw_ids = [], []
+    for position, text in enumerate(config.classes):
+        name, equals, value = text.rpartition("=")
+        if equals and not (name and value.strip().isdecimal()):
+            raise UserError(f"data.classes: {text!r} is not `name=VALUE` with a whole number, such as `thing=255`")
+        names.append(name.strip() if equals else text)
+        raw_ids.append(int(value) if equals else position)
+    splits = {"train": train}
+    if config.val_images is not None or config.val_labels is not None:
+        splits["val"] = _folder_split(config.val_images, config.val_labels, "val_images", "val_labels")
+    untouched = tuple(config.ignore) == DEFAULT_IGNORE
+    return DatasetSpec(
+        name=FOLDERS,
+        classes=tuple(names),
+        palette=default_palette(len(names)),
+        raw_ids=tuple(raw_ids),
+        ignore=default_ignore(raw_ids) if untouched else tuple(config.ignore),
+        splits=splits,
+        val_fraction=None if "val" in splits else DEFAULT_FRACTION,
+    )
+
+
+def _folder_split(images: Path | None, labels: Path | None, images_key: str, labels_key: str) -> Split:
+    """The split of two plain folders, of which neither may be missing."""
+    if images is None or labels is None:
+        missing, other = (images_key, labels_key) if images is None else (labels_key, images_key)
+        raise UserError(f"data.{other} is given without data.{missing}; type `--data.{missing} FOLDER`")
+    return Split(images=str(images), labels=str(labels))

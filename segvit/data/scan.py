@@ -1,0 +1,213 @@
+"""One look at each sample of a dataset: sizes, raw values, colours, orientation, a hash of the picture.
+
+    for scan in scan_all(samples, range(len(samples)), decode=True, workers=2): ...
+
+What comes back is small (no pixels), so that processes can share the work and a large set fits the memory.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image
+from torch.utils.data import DataLoader, Dataset
+
+from segvit.data.dataset import Samples, SegmentationDataset
+from segvit.data.explain import explain_sizes
+from segvit.data.files import TURNED, Pair, as_rgb, read_size, reading
+from segvit.data.formats import IndexLabels
+from segvit.data.palette import Color
+from segvit.data.spec import IGNORE_INDEX
+from segvit.errors import UserError
+
+MAX_COLORS = 4096
+"""Colours in a painted label map from which it is taken for a photo."""
+CHUNK = 16
+"""Samples that a process looks at before it reports."""
+
+TURN = {5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
+"""Pillow's name of what an EXIF orientation does to a picture."""
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+class Scan(NamedTuple):
+    """What one sample holds."""
+
+    where: str
+    """Its label file, or where else it comes from."""
+    image: str
+    """Its image file, or the same."""
+    size: Size | None = None
+    """Of the image as displayed; None where it cannot be read."""
+    label_size: Size | None = None
+    mismatch: str | None = None
+    """What is said of an image and a label map that differ in size."""
+    pixels: dict[int, int] | None = None
+    """Pixels by raw value; None where the label map cannot be read."""
+    unreadable: tuple[str, ...] = ()
+    """What is wrong with files that cannot be read."""
+    colors: dict[Color, int] | None = None
+    """Pixels by colour, of a picture with colour channels where one number per pixel is needed; empty: a photo."""
+    turned: int = 1
+    """EXIF orientation of the image where its label map has none; 1: upright."""
+    digest: bytes = b""
+    """Hash of the decoded picture; empty where it was not decoded."""
+
+
+def scan_all(samples: Samples, indices: Sequence[int], *, decode: bool, workers: int = 0) -> Iterator[Scan]:
+    """The scans in the order of `indices`.
+
+    Args:
+        samples: the dataset.
+        indices: which of them.
+        decode: read the images in full and hash them; otherwise their headers alone.
+        workers: processes; 0: threads of this one, which begin at once.
+    """
+    if workers:
+        tasks = _Tasks(samples, indices, decode=decode)
+        for chunk in DataLoader(tasks, batch_size=CHUNK, num_workers=workers, collate_fn=list):
+            yield from chunk
+        return
+    pool = ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1))
+    try:
+        for start in range(0, len(indices), 64 * CHUNK):  # a slice at a time: results must not pile up
+            yield from pool.map(lambda index: scan(samples, index, decode=decode), indices[start : start + 64 * CHUNK])
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt ends at once
+
+
+class _Tasks(Dataset[Scan]):
+    """The scans as a dataset, for the loader's processes."""
+
+    def __init__(self, samples: Samples, indices: Sequence[int], *, decode: bool) -> None:
+        self.samples, self.indices, self.decode = samples, indices, decode
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Scan:
+        return scan(self.samples, self.indices[position], decode=self.decode)
+
+
+def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
+    """Look at one sample."""
+    if not isinstance(samples, SegmentationDataset):
+        return _scan_drawn(samples, index, decode=decode)
+    pair = samples.pairs[index]
+    size, orientation, digest, shape, pixels, colors = None, 1, b"", None, None, None
+    unreadable = []
+    try:
+        size, orientation, digest = _look_at_image(pair.image, decode=decode)
+    except UserError as error:
+        unreadable.append(str(error))
+    try:
+        labels = samples.read_raw(index)
+        shape = (labels.shape[0], labels.shape[1])
+        pixels = count_values(labels)
+    except UserError as error:
+        colors = _painted(pair) if isinstance(samples.spec.label_format, IndexLabels) else None
+        unreadable.append(str(error))
+    upright = orientation == 1 or (_has_orientation(pair) if pair.labels.suffix.lower() != ".json" else False)
+    differ = size is not None and shape is not None and size != shape
+    return Scan(
+        pair.source,
+        str(pair.image),
+        size=size,
+        label_size=shape,
+        mismatch=_explain(pair, size, shape, 1 if upright else orientation) if differ and size and shape else None,
+        pixels=pixels,
+        unreadable=tuple(unreadable),
+        colors=colors,
+        turned=1 if upright else orientation,
+        digest=digest,
+    )
+
+
+def count_values(labels: npt.NDArray[Any]) -> dict[int, int]:
+    """Pixels by value."""
+    if labels.dtype.kind in "bu" and labels.dtype.itemsize <= 2:
+        counts = np.bincount(labels.ravel())
+        values = counts.nonzero()[0]
+        return dict(zip(values.tolist(), counts[values].tolist(), strict=True))
+    values, counts = np.unique(labels, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _scan_drawn(samples: Samples, index: int, *, decode: bool) -> Scan:
+    """Look at a sample that lies in no files."""
+    spec = samples.spec
+    image, labels, _ = samples.read(index)
+    ignored = spec.ignore[0] if spec.ignore else IGNORE_INDEX
+    size = (image.shape[-2], image.shape[-1])
+    pixels = count_values(labels.numpy())
+    return Scan(
+        samples.describe(index),
+        samples.describe(index),
+        size=size,
+        label_size=size,
+        pixels={ignored if k == IGNORE_INDEX else spec.raw_ids[k]: count for k, count in pixels.items()},
+        digest=_hash(image.permute(1, 2, 0).numpy()) if decode else b"",
+    )
+
+
+def _explain(pair: Pair, size: Size, shape: Size, turned: int) -> str:
+    """Text for a pair whose sizes differ, with what EXIF has to do with it."""
+    if turned not in TURN or shape != size[::-1]:
+        return explain_sizes(pair, size, shape)
+    return (
+        f"{pair.image} is turned by its EXIF orientation ({turned}) to {size[1]} x {size[0]} pixels (width x height), "
+        f"but its label map {pair.source} still lies as the photo is stored, {shape[1]} x {shape[0]}: turn it too, in "
+        f"Python `from PIL import Image; Image.open(FILE).transpose(Image.Transpose.{TURN[turned]}).save(FILE)`"
+    )
+
+
+def _look_at_image(path: Path, *, decode: bool) -> tuple[Size, int, bytes]:
+    """Size as displayed, EXIF orientation and hash of an image."""
+    if not decode:
+        return read_size(path), _orientation(path), b""
+    with reading(path, "an image"), Image.open(path) as opened:
+        orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
+        opened.load()
+        pixels = np.asarray(as_rgb(opened, name=str(path)))
+    return (pixels.shape[0], pixels.shape[1]), orientation, _hash(pixels)
+
+
+def _hash(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Of the picture as it is seen, (H, W, 3): copies that were renamed or saved without loss have the same."""
+    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).tobytes())
+    return digest.digest()
+
+
+def _orientation(path: Path) -> int:
+    """EXIF orientation of a picture, 1 to 8; 1 where it has none."""
+    with reading(path, "an image"), Image.open(path) as opened:
+        found = opened.getexif().get(ExifTags.Base.Orientation, 1)
+    return found if found in (1, 2, 3, 4, *TURNED) else 1
+
+
+def _has_orientation(pair: Pair) -> bool:
+    """Whether a label picture is turned by EXIF as well."""
+    try:
+        return _orientation(pair.labels) != 1
+    except UserError:  # no picture, such as a .mat file
+        return False
+
+
+def _painted(pair: Pair) -> dict[Color, int] | None:
+    """Pixels by colour of a label file with colour channels; None where it is something else."""
+    try:
+        with reading(pair.labels, "a label map"), Image.open(pair.labels) as opened:
+            if len(opened.getbands()) < 3:
+                return None
+            counts = opened.convert("RGB").getcolors(MAX_COLORS)
+    except UserError:
+        return None
+    return {(color[0], color[1], color[2]): count for count, color in counts or [] if isinstance(color, tuple)}

@@ -1,0 +1,207 @@
+"""The check of a whole dataset, as `segvit check-data` prints it: both splits, what lacks a partner, what is in both.
+
+survey = check_splits(config, ("train", "val"))
+rich.print(survey.table()); print(survey.advice)
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from segvit.config import DataConfig
+from segvit.data.advice import command, mend_values
+from segvit.data.check import CheckReport, Progress, check_dataset
+from segvit.data.dataset import Samples
+from segvit.data.files import first
+from segvit.data.findings import SHOWN, Finding
+from segvit.data.orphans import Orphans, open_incomplete
+from segvit.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SplitName = Literal["train", "val"]
+WORTH_PROCESSES = 300
+"""Samples from which processes are quicker than threads, their start included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """The reports of the splits of a dataset, and what is found between them."""
+
+    config: DataConfig
+    samples: Mapping[SplitName, Samples]
+    """The complete pairs."""
+    reports: Mapping[SplitName, CheckReport]
+    orphans: Mapping[SplitName, Orphans]
+    """What lacks its partner."""
+    findings: tuple[Finding, ...]
+    """Beyond those of the reports: splits that cannot be opened, orphans, copies."""
+    settings: Path | None = None
+    """The file of --config that `config` came from."""
+
+    def all_findings(self) -> Iterator[tuple[str, Finding]]:
+        """Each finding with its split, or without one."""
+        for finding in self.findings:
+            yield "", finding
+        for split, report in self.reports.items():
+            for finding in report.findings:
+                yield split, finding
+
+    @property
+    def errors(self) -> list[str]:
+        """Texts of everything that forbids training."""
+        return self._texts("error")
+
+    @property
+    def warnings(self) -> list[str]:
+        """Texts of everything that may be meant, but seldom is."""
+        return self._texts("warning")
+
+    def _texts(self, level: str) -> list[str]:
+        return [f"{split}: " * bool(split) + found.text for split, found in self.all_findings() if found.level == level]
+
+    @property
+    def verdicts(self) -> list[str]:
+        """A line for each split."""
+        return [
+            f"{split}: {report.verdict}; images {report.sizes}" if report.sizes else f"{split}: {report.verdict}"
+            for split, report in self.reports.items()
+        ]
+
+    @property
+    def mended(self) -> DataConfig | None:
+        """Settings under which all label values mean something, where they don't and some are at hand."""
+        kinds = {finding.kind for _, finding in self.all_findings()}
+        if not kinds & {"unknown-values", "mask-0-255"}:
+            return None
+        return mend_values(self.config, {row.value for report in self.reports.values() for row in report.values})
+
+    @property
+    def next_command(self) -> str:
+        """The whole command line to type next."""
+        if mended := self.mended:
+            return command("check-data", mended, settings=self.settings)
+        if self.errors:
+            return command("check-data", self.config, settings=self.settings)
+        return command("train", self.config, settings=self.settings or Path("finetune"))
+
+    @property
+    def advice(self) -> str:
+        """The verdict, and what to type next."""
+        if self.mended:
+            said = "not fit for training as it is; if the labels are what they look like, type"
+        elif self.errors:
+            said = "not fit for training: mend the errors, then type"
+        else:
+            said = "fit for training" + ", if the warnings are meant" * bool(self.warnings) + "; type"
+        return f"{said}\n  {self.next_command}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain values fit for JSON."""
+        return {
+            "fit": not self.errors,
+            "splits": {split: report.to_dict() for split, report in self.reports.items()},
+            "orphans": {
+                split: {"images": list(found.images), "labels": list(found.labels)}
+                for split, found in self.orphans.items()
+            },
+            "findings": [{"split": split or None, **asdict(finding)} for split, finding in self.all_findings()],
+            "next": self.next_command,
+        }
+
+    def table(self) -> "Table":
+        """What every raw value becomes, with pixels and images in each split, for a terminal."""
+        from segvit.data.check_table import values_table
+
+        return values_table({str(split): report for split, report in self.reports.items()})
+
+
+def check_splits(
+    config: DataConfig,
+    splits: Sequence[SplitName],
+    *,
+    workers: int | None = None,
+    settings: Path | None = None,
+    progress: Progress | None = None,
+) -> Survey:
+    """Look at every pair of these splits, images read in full.
+
+    Args:
+        config: the dataset.
+        splits: which of its splits.
+        workers: processes; 0: threads of this one; None: a process per core where there is enough to do.
+        settings: the file of --config that `config` came from, named in `next_command`.
+        progress: called after each sample with the number done and in all.
+
+    Raises:
+        UserError: none of the splits can be opened. One of two is a finding.
+    """
+    samples: dict[SplitName, Samples] = {}
+    orphans: dict[SplitName, Orphans] = {}
+    findings: list[Finding] = []
+    errors: list[UserError] = []
+    for split in splits:
+        try:
+            samples[split], orphans[split] = open_incomplete(config, split)
+        except UserError as error:
+            errors.append(error)
+            findings.append(Finding(kind="split-missing", level="error", text=f"{split} cannot be opened: {error}"))
+    if not samples:
+        raise errors[0]
+    total = sum(map(len, samples.values()))
+    if workers is None:
+        workers = (os.cpu_count() or 1) if total >= WORTH_PROCESSES else 0
+    reports: dict[SplitName, CheckReport] = {}
+    for split, found in samples.items():
+        begun = sum(report.checked for report in reports.values())
+
+        def shifted(done: int, _: int, begun: int = begun) -> None:
+            if progress:
+                progress(begun + done, total)
+
+        reports[split] = check_dataset(found, decode=True, workers=workers, progress=shifted)
+    findings += [*_describe(orphans), *_copies(reports)]
+    return Survey(
+        config=config, samples=samples, reports=reports, orphans=orphans, findings=tuple(findings), settings=settings
+    )
+
+
+def _describe(orphans: Mapping[SplitName, Orphans]) -> Iterator[Finding]:
+    """Orphans as findings; those that two splits share once."""
+    said: set[Orphans] = set()
+    for found in orphans.values():
+        bare = found._replace(error="")
+        if not found or bare in said:
+            continue
+        said.add(bare)
+        parts = [
+            f"{len(files)} {what}: {first(files, SHOWN)}"
+            for files, what in ((found.images, "images without labels"), (found.labels, "labels without an image"))
+            if files
+        ]
+        count = len(found.images) + len(found.labels)
+        text = "; ".join(parts) + ". " + found.error.rpartition("); ")[2]
+        yield Finding(kind="orphans", level="error", text=text, count=count)
+
+
+def _copies(reports: Mapping[SplitName, CheckReport]) -> Iterator[Finding]:
+    """Pictures that are in both splits, and those that are in one of them twice."""
+    train, val = (reports[split].digests if split in reports else {} for split in ("train", "val"))
+    both = train.keys() & val.keys()
+    if both:
+        shown = "; ".join(f"{train[key][0]} = {val[key][0]}" for key in sorted(both, key=lambda key: val[key])[:SHOWN])
+        text = (
+            f"{len(both)} pictures are in train and in val ({shown}): scores on them tell of memory, not of skill; "
+            "take them out of one of the two"
+        )
+        yield Finding(kind="leak", level="warning", text=text, count=len(both))
+    for split, report in reports.items():
+        groups = [files for files in report.digests.values() if len(files) > 1]
+        if groups:
+            count = sum(len(files) - 1 for files in groups)
+            shown = "; ".join(" = ".join(files[:SHOWN]) for files in groups[:3])
+            text = f"{split}: {count} images are copies of others, whatever their names: {shown}"
+            yield Finding(kind="copies", level="warning", text=text, count=count)
