@@ -1,12 +1,10 @@
 """The command line: thin verbs over the library, which is imported only when a verb runs.
 
-segvit demo | train | evaluate | predict | check-data | info
+segvit demo | train | evaluate | predict | check-data | data prepare | info
 """
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +12,9 @@ from typing import Annotated, Any, Literal
 import cyclopts
 from cyclopts import App, CycloptsError, CycloptsPanel, MissingArgumentError, Parameter
 
-from segvit.config import DataConfig, Device, EvalConfig, EvalMode, Structure, TrainConfig, read_yaml
+from segvit.cli_data import register
+from segvit.cli_tools import bar, to_json, write_json
+from segvit.config import MULTI_SCALE, DataConfig, Device, EvalConfig, EvalMode, Structure, TrainConfig, read_yaml
 from segvit.errors import UserError
 
 Flat = Parameter(name="*")
@@ -36,23 +36,42 @@ class ProtocolFlags:
     """Longer side in pixels that the image is fitted into first."""
     resize_short: int | None = None
     """Shorter side in pixels of the same fit."""
+    resize_short_min: int | None = None
+    """Least shorter side in pixels, whatever the scale."""
+    scales: tuple[float, ...] | None = None
+    """Factors of that size at which the image is looked at, such as 0.5 1 1.5."""
+    flip: bool | None = None
+    """Look at each scale mirrored as well."""
+    multi_scale: bool = False
+    """The paper's multi-scale test: scales 0.5 to 1.75 in six steps, each mirrored as well."""
     batch_size: int | None = None
     """Windows that run through the model together."""
 
     def over(self, protocol: EvalConfig) -> EvalConfig:
-        """The protocol with these changes."""
-        return replace(protocol, **{key: value for key, value in asdict(self).items() if value is not None})
+        """The protocol with these changes.
+
+        Raises:
+            UserError: `multi_scale` beside `scales` or `flip`.
+        """
+        changes = {key: value for key, value in asdict(self).items() if value is not None}
+        if changes.pop("multi_scale"):
+            if self.scales is not None or self.flip is not None:
+                raise UserError("--multi-scale says scales and flip itself: leave --scales and --flip out, or it")
+            changes |= {"scales": MULTI_SCALE, "flip": True}
+        return replace(protocol, **changes)
 
 
 def _from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
-    """Take what the flags leave open from the YAML file of --config; check-data takes its data section."""
+    """Take what the flags leave open from the YAML file of --config; check-data and evaluate take its data section."""
     given = arguments.get("--config", default=None)
     if given is not None and given.tokens:
         path = given.tokens[0].value
         content = read_yaml(path)
-        if commands == ("check-data",):
+        if commands in (("check-data",), ("evaluate",)):
             content = {"data": content.get("data", {})}
-        cyclopts.config.Dict(content, source=path, use_commands_as_keys=False)(app, commands, arguments)
+        for command in reversed(commands):  # else cyclopts drops the section `data` for the verb of that name
+            content = {command: content}
+        cyclopts.config.Dict(content, source=path)(app, commands, arguments)
 
 
 app = App(
@@ -64,6 +83,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # main says how to go on
     version_flags=["--version"],
 )
+register(app)
 
 
 @app.command
@@ -111,39 +131,61 @@ def train(
 def evaluate(
     model: Path,
     *,
+    config: Path | None = None,
     data: Annotated[DataConfig, Parameter(name="data")] = DataConfig(),
     protocol: ProtocolFlags = ProtocolFlags(),
     split: Literal["train", "val"] = "val",
     json: Path | None = None,
+    csv: Path | None = None,
+    pictures: Path | None = None,
     device: Device = "auto",
 ) -> None:
     """Score a model on a dataset: per-class table, protocol, mIoU.
+
+    Started by torchrun --nproc-per-node N -m segvit.cli evaluate ..., N processes share the images.
 
     Parameters
     ----------
     model
         A .safetensors file of segvit.
+    config
+        YAML file whose data section is meant; flags override it.
     split
         Which split of the dataset.
     json
         Write everything that is printed to this file too.
+    csv
+        The same as a table for spreadsheets: one row per class, and the means.
+    pictures
+        Folder for the confusion matrix, the worst images, and the scores of every image.
     device
         Where to run.
     """
     from rich import print as rich_print
 
     from segvit.data.dataset import open_dataset
+    from segvit.engine import report
+    from segvit.engine.distributed import joined, rank
     from segvit.engine.evaluate import evaluate as run_evaluation
+    from segvit.models.segvit import load_model
 
-    network = _load(model, device)
-    dataset = open_dataset(data, split, size=network.config.image_size)
-    with _bar("evaluating") as progress:
-        result = run_evaluation(
-            network, dataset, config=protocol.over(network.protocol), workers=data.workers, progress=progress
-        )
+    report.check_paths(files=(json, csv), folder=pictures)
+    with joined(device) as place:
+        network = load_model(model, device=place)
+        dataset = open_dataset(data, split, size=network.config.image_size)
+        test, main_process = protocol.over(network.protocol), rank() == 0
+        with bar("evaluating", shown=main_process) as progress:
+            result = run_evaluation(network, dataset, config=test, workers=data.workers, progress=progress)
+    if not main_process:
+        return
     rich_print(result.table())
+    about = {"model": str(model), "dataset": dataset.spec.name, "split": split}
     if json:
-        _write_json(json, {"model": str(model), **result.to_dict()})
+        write_json(json, {**about, **result.to_dict()})
+    if csv:
+        report.write_csv(result, csv, about=about)
+    if pictures:
+        report.write_pictures(result, pictures, model=network, dataset=dataset, config=test)
     print(f"mIoU {result.miou:.4f}")
 
 
@@ -183,7 +225,7 @@ def predict(
     if not 0 <= opacity <= 1:
         raise UserError(f"--opacity {opacity}: give a number from 0 to 1")
     network = _load(model, device)
-    with _bar("predicting") as progress:
+    with bar("predicting") as progress:
         written, failures = predict_files(
             network,
             inputs,
@@ -198,36 +240,6 @@ def predict(
     if failures:
         listing = "\n".join(f"  {failure.reason}" for failure in failures)
         raise UserError(f"{len(failures)} of {len(written) + len(failures)} images could not be read:\n{listing}")
-
-
-@app.command
-def check_data(
-    *,
-    config: Path | None = None,
-    data: Annotated[DataConfig, Parameter(name="data")] = DataConfig(),
-    split: Literal["train", "val"] = "train",
-) -> None:
-    """Look at a dataset before training: pairs, sizes, what each value becomes, what is wrong.
-
-    Parameters
-    ----------
-    config
-        YAML file whose data section is meant; flags override it.
-    split
-        Which split.
-    """
-    from rich import print as rich_print
-
-    from segvit.data.check import check_dataset
-    from segvit.data.dataset import open_dataset
-
-    with _bar("checking") as progress:
-        report = check_dataset(open_dataset(data, split), decode=True, progress=progress)
-    rich_print(report.table())
-    for warning in report.warnings:
-        print(f"warning: {warning}")
-    report.raise_on_error()
-    print(report.verdict)
 
 
 def _explain_size(error: CycloptsError) -> Any:
@@ -282,11 +294,11 @@ def info(
         structure=structure,
     )
     if json == Path("-"):
-        print(_to_json(seen.to_dict()))
+        print(to_json(seen.to_dict()))
         return
     rich_print(seen.tables())
     if json:
-        _write_json(json, seen.to_dict())
+        write_json(json, seen.to_dict())
 
 
 def main() -> None:
@@ -308,30 +320,6 @@ def _load(path: Path, device: Device) -> Any:
     from segvit.models.segvit import load_model
 
     return load_model(path, device=resolve_device(device))
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write plain values, making the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_to_json(content) + "\n", encoding="utf-8")
-
-
-def _to_json(content: dict[str, Any]) -> str:
-    """Plain values as JSON text."""
-    import json
-
-    return json.dumps(content, indent=1, ensure_ascii=False)
-
-
-@contextmanager
-def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar to be called with (done, total)."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,27 @@
-"""The check of a dataset: which samples it looks at, what counts as uniform, and what a bomb is answered with."""
+"""The check of a dataset, in Python and as `segvit check-data`: what it finds, shows and says to type."""
 
+import json
+import shlex
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
+from segvit import cli
 from segvit.config import DataConfig
+from segvit.data.advice import command, data_flags
 from segvit.data.check import check_dataset
 from segvit.data.dataset import open_dataset
 from segvit.data.files import read_image
+from segvit.data.palette import default_palette
+from segvit.data.scan import TURN
+from segvit.data.survey import check_splits
 from segvit.errors import UserError
+from segvit.sheet import choose
 
 
 def folders(root: Path, labels: dict[str, tuple[int, ...]]) -> DataConfig:
@@ -46,3 +57,296 @@ def test_a_picture_too_large_to_be_true(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # the file has 24; Pillow refuses at twice the limit
     with pytest.raises(UserError, match=r"a\.jpg: .*cut or shrink"):
         read_image(config.images / "a.jpg")
+
+
+# --- segvit check-data -----------------------------------------------------------------------------------------------
+
+
+class Said(NamedTuple):
+    """What a command left: exit code, and the two streams."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def next(self) -> list[str]:
+        """The words of the command that it says to type."""
+        return shlex.split(self.out.splitlines()[-1])[1:]
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def segvit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command line in this process."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: Any) -> Said:
+        monkeypatch.setattr("sys.argv", ["segvit", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as leave:
+            code = int(leave.code or 0)
+        return Said(code, *capsys.readouterr())
+
+    return run
+
+
+class Set:
+    """Twelve pairs of 30 x 20 pixels under `photos` and `masks`, whose masks hold 0 and 1, to be spoilt."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.photos, self.masks = root, root / "photos", root / "masks"
+        self.photos.mkdir()
+        self.masks.mkdir()
+        self.names = [f"{number:02}" for number in range(12)]
+        for number, name in enumerate(self.names):
+            noise = np.random.default_rng(number).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(self.photos / f"{name}.png")
+            self.mask(np.arange(600).reshape(20, 30) % 2, name)
+
+    def mask(self, values: Any, *names: str) -> None:
+        """Write this mask under these names; none: all."""
+        for name in names or self.names:
+            Image.fromarray(np.asarray(values).astype(np.uint8)).save(self.masks / f"{name}.png")
+
+    @property
+    def flags(self) -> list[str]:
+        return ["--data.images", str(self.photos), "--data.labels", str(self.masks), "--data.classes", "sky", "road"]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Set:
+    return Set(tmp_path)
+
+
+def test_a_good_set_ends_with_how_to_train(files: Set, segvit: Command) -> None:
+    said = segvit("check-data", *files.flags)
+    assert said.code == 0 and not said.err and "warning" not in said.out
+    assert "fit for training; type" in said.out and "all 30 x 20 (width x height); 11 landscape" in said.out
+    command, bound, _ = cli.app.parse_args(said.next, exit_on_error=False, print_error=False)
+    assert command.__name__ == "train" and bound.arguments["settings"].data.classes == ("sky", "road")
+
+
+def test_everything_is_in_the_json(files: Set, segvit: Command) -> None:
+    files.mask(np.full((20, 30), 255), "04")
+    path = files.root / "new" / "report.json"
+    assert segvit("check-data", *files.flags, "--json", path).code == 0
+    content = json.loads(path.read_text())
+    assert (
+        content["fit"] and content["splits"].keys() == {"train", "val"} and content["next"].startswith("segvit train")
+    )
+    values = {row["value"]: row for split in content["splits"].values() for row in split["values"]}
+    assert [values[value]["becomes"] for value in (0, 1, 255)] == ["sky", "road", "(ignored)"]
+    assert sum(split["pairs"] for split in content["splits"].values()) == 12
+    kinds = {(found["split"], found["kind"]) for found in content["findings"]}
+    assert any(kind == "uniform" for _, kind in kinds)
+
+
+def test_orphans_are_all_counted_and_the_rest_is_checked(files: Set, segvit: Command) -> None:
+    for name in files.names[:7]:
+        (files.masks / f"{name}.png").unlink()
+    (files.photos / "11.png").unlink()
+    files.mask(np.eye(20, 30) * 9, "10")
+    said = segvit("check-data", *files.flags, "--json", files.root / "r.json")
+    assert said.code == 1 and said.err.count("error:") == 2
+    assert "7 images without labels" in said.err and "00.png" in said.err and "1 labels without an image" in said.err
+    assert "label value 9" in said.err  # found in what is complete
+    orphans = json.loads((files.root / "r.json").read_text())["orphans"]["train"]
+    assert len(orphans["images"]) == 7 and orphans["labels"] == [str(files.masks / "11.png")]
+    (files.photos / "12.png").write_bytes((files.photos / "00.png").read_bytes())
+    for path in files.masks.iterdir():
+        path.rename(path.with_name(f"x{path.name}"))  # no pair is complete: nothing to check
+    said = segvit("check-data", *files.flags)
+    assert said.code == 2 and "images without a label map" in said.err
+
+
+def test_names_in_a_list_without_a_file(files: Set, segvit: Command) -> None:
+    spec = files.root / "mine.yaml"
+    spec.write_text(
+        "name: mine\nclasses: [sky, road]\nsplits:\n"
+        "  train: {images: photos, labels: masks, list: train.txt}\n  val: {images: photos, labels: masks, list: v.txt}"
+    )
+    (files.root / "train.txt").write_text("00\n01\nlost\n")
+    said = segvit("check-data", "--data.spec", spec, "--data.root", files.root)
+    assert said.code == 1 and "lost" in said.err and "train: mine: all 2 pairs" in said.out
+    assert "val cannot be opened" in said.err and "v.txt" in said.err
+    (files.root / "v.txt").write_text("02\n")
+    (files.root / "train.txt").write_text("00\n01\n")
+    assert segvit(*said.next).code == 0
+
+
+def test_a_0_255_mask_ends_with_the_command_that_mends_it(files: Set, segvit: Command) -> None:
+    files.mask(np.eye(20, 30) * 255)
+    for extra in ([], ["--data.empty-ignore"]):
+        said = segvit("check-data", *files.flags, *extra)
+        assert said.code == 1 and "0/255" in said.err
+        assert "sky=0" in said.next and "road=255" in said.next
+        mended = segvit(*said.next)
+        assert mended.code == 0 and "fit for training" in mended.out
+
+
+@pytest.mark.parametrize("lowest", [0, 1])
+def test_labels_off_by_one(lowest: int, files: Set, segvit: Command) -> None:
+    files.mask(lowest + np.arange(600).reshape(20, 30) % (3 - lowest))
+    said = segvit("check-data", *files.flags)
+    assert said.code == 1 and "label value 2" in said.err and "sky=1" in said.next and "road=2" in said.next
+    mended = segvit(*said.next)
+    assert mended.code == 0 and "sky" in mended.out
+
+
+def test_labels_one_too_small_for_their_spec(files: Set, segvit: Command) -> None:
+    spec = files.root / "mine.yaml"
+    spec.write_text(
+        "name: mine\nclasses: [{name: a, raw: 1}, {name: b, raw: 2}, {name: c, raw: 3}]\nignore: [0]\n"
+        "splits:\n  train: {images: photos, labels: masks}\nval_fraction: 0.2"
+    )
+    flags = ["--data.spec", spec, "--data.root", files.root]
+    files.mask(np.arange(600).reshape(20, 30) % 3)
+    said = segvit("check-data", *flags)
+    assert said.code == 0 and "may be one too small" in said.out and "{name: a, raw: 0}" in said.out
+    files.mask(np.arange(600).reshape(20, 30) % 4)
+    assert "too small" not in segvit("check-data", *flags).out
+
+
+def test_a_strange_value(files: Set, segvit: Command) -> None:
+    files.mask(np.eye(20, 30) * 7, "05")
+    said = segvit("check-data", *files.flags)
+    assert said.code == 1 and "(unknown)" in said.out and "05.png" in said.err
+    assert said.next[-3:] == ["--data.ignore", "255", "7"]
+    assert segvit(*said.next).code == 0
+
+
+def test_masks_painted_in_colours_and_the_spec_that_reads_them(
+    files: Set, segvit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colors = np.array([[70, 130, 180], [0, 0, 142], [9, 9, 9]], dtype=np.uint8)
+    for name in files.names:
+        Image.fromarray(colors[np.arange(600).reshape(20, 30) % 3]).save(files.masks / f"{name}.png")
+    said = segvit("check-data", *files.flags, "--split", "train")
+    assert said.code == 1 and "3 channels" in said.err and "11 label maps" in said.err
+    text = said.err[said.err.index("name: painted") :].rstrip()
+    assert "[70, 130, 180]" in text
+    (files.root / "painted.yaml").write_text(text)
+    monkeypatch.chdir(files.root)
+    mended = segvit("check-data", "--data.spec", "painted.yaml", "--data.root", ".")
+    assert mended.code == 0 and "all 11 pairs" in mended.out and "class_3" in mended.out
+
+
+def test_grey_saved_as_rgb(files: Set, segvit: Command) -> None:
+    files.mask(np.stack([np.eye(20, 30)] * 3, axis=-1), "02")
+    said = segvit("check-data", *files.flags)
+    assert said.code == 1 and "getchannel(0)" in said.err and "name: painted" not in said.err
+
+
+def turn(files: Set, name: str, orientation: int) -> None:
+    """Give a photo an EXIF orientation."""
+    path = files.photos / f"{name}.png"
+    with Image.open(path) as photo:
+        exif = photo.getexif()
+        exif[0x0112] = orientation
+        photo.save(path, exif=exif)
+
+
+def test_a_photo_that_exif_turns_beside_a_mask_that_it_does_not(files: Set, segvit: Command) -> None:
+    turn(files, "04", 6)
+    said = segvit("check-data", *files.flags)
+    assert said.code == 1 and "EXIF orientation (6) to 20 x 30" in said.err and "ROTATE_270" in said.err
+    with Image.open(files.masks / "04.png") as mask:
+        upright = mask.transpose(Image.Transpose.ROTATE_270)
+    upright.save(files.masks / "04.png")
+    said = segvit("check-data", *files.flags)
+    assert said.code == 0 and "EXIF" not in said.out and "1 portrait" in said.out
+    turn(files, "05", 3)  # upside down: sizes cannot tell
+    sheet = files.root / "sheet.png"
+    said = segvit("check-data", *files.flags, "--sheet", sheet)
+    assert said.code == 0 and "1 photos are turned" in said.out and "05.png" in said.out
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_what_is_said_to_turn_a_mask_is_what_exif_does(orientation: int) -> None:
+    stored = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
+    exif = stored.getexif()
+    exif[0x0112] = orientation
+    shown = np.asarray(ImageOps.exif_transpose(stored))
+    if orientation in TURN:
+        assert (np.asarray(stored.transpose(Image.Transpose[TURN[orientation]])) == shown).all()
+    else:
+        assert shown.shape == (2, 3)
+
+
+def test_the_same_picture_in_train_and_val(files: Set, segvit: Command) -> None:
+    val = files.root / "val"
+    for folder in ("photos", "masks"):
+        shutil.copytree(files.root / folder, val / folder)
+    for number, path in enumerate(sorted((val / "photos").iterdir())):
+        if number < 3:  # one the same, one renamed, one saved anew without loss
+            continue
+        fresh = np.random.default_rng(100 + number).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(fresh).save(path)  # the same name is no copy
+    for folder in ("photos", "masks"):
+        (val / folder / "01.png").rename(val / folder / "renamed.png")
+    with Image.open(val / "photos" / "02.png") as picture:
+        picture.convert("RGB").save(val / "photos" / "02.bmp")
+    (val / "photos" / "02.png").unlink()
+    flags = ["--data.val-images", val / "photos", "--data.val-labels", val / "masks"]
+    said = segvit("check-data", *files.flags, *flags)
+    assert said.code == 0 and "3 pictures are in train and in val" in said.out and "renamed.png" in said.out
+    assert "are in train and in val" not in segvit("check-data", *files.flags, *flags, "--split", "val").out
+    shutil.copy(files.photos / "05.png", files.photos / "06.png")
+    assert "train: 1 images are copies" in segvit("check-data", *files.flags, *flags).out
+
+
+def test_the_sheet_shows_labels_over_photos(files: Set, segvit: Command) -> None:
+    for name in files.names:
+        Image.new("RGB", (300, 200), (128, 128, 128)).save(files.photos / f"{name}.png")
+        files.mask(np.where(np.arange(300) < 150, 0, 1) * np.ones((200, 1)), name)
+    files.mask(np.full((200, 300), 9), "03")
+    sheet = files.root / "new" / "sheet.png"
+    said = segvit("check-data", *files.flags, "--sheet", sheet)
+    assert said.code == 1 and str(sheet) in said.out  # a sheet helps with what is wrong
+    with Image.open(sheet) as opened:
+        pixels = np.asarray(opened.convert("RGB")).astype(int)
+        assert opened.width > 4 * 300 and opened.height > 3 * 200
+    sky, road = (np.array(color) for color in default_palette(2))
+    for color in (sky, road):
+        mixed = (0.6 * color + 0.4 * 128).round()
+        assert (np.abs(pixels - mixed).max(axis=-1) < 12).mean() > 0.05
+    assert segvit("check-data", *files.flags, "--sheet", "x.txt").code == 2
+
+
+def test_rare_classes_come_first_on_the_sheet(tmp_path: Path) -> None:
+    labels = {f"{i:03}": (0,) for i in range(100)} | {"041": (0, 1)}
+    report = check_dataset(open_dataset(folders(tmp_path, labels), "train"))
+    places = [index for _, index in choose({"train": report})]
+    assert len(places) == 12 and places == sorted(set(places)) and 41 in places
+    assert min(places) < 15 and max(places) > 85  # spread over the set
+    assert len(choose({"train": report}, count=200)) == 100
+
+
+def test_processes_and_threads_find_the_same(files: Set) -> None:
+    files.mask(np.eye(20, 30) * 9, "03")
+    config = DataConfig(images=files.photos, labels=files.masks, classes=("sky", "road"))
+    one, two = (check_splits(config, ["train", "val"], workers=workers).to_dict() for workers in (0, 2))
+    assert one == two and not one["fit"]
+
+
+def test_progress_runs_over_both_splits(files: Set) -> None:
+    config = DataConfig(images=files.photos, labels=files.masks, classes=("sky", "road"))
+    calls: list[tuple[int, int]] = []
+    check_splits(config, ["train", "val"], progress=lambda *done: calls.append(done))
+    assert calls == [(done, 12) for done in range(1, 13)]
+
+
+def test_flags_give_the_settings_back() -> None:
+    config = DataConfig(
+        spec="a b.yaml", root=Path("x y"), classes=("a", "it's=3"), ignore=(), val_fraction=0.25, train_list=Path("t")
+    )
+    words = shlex.split(command("check-data", config))[1:]
+    _, bound, _ = cli.app.parse_args(words, exit_on_error=False, print_error=False)
+    assert bound.arguments["data"] == config
+    assert data_flags(DataConfig()) == []

@@ -163,24 +163,6 @@ def test_bases_in_a_circle_or_missing_are_told(tmp_path: Path) -> None:
         TrainConfig.load(write(tmp_path, "base: 3"))
 
 
-def test_the_papers_shrunk_recipes_are_their_plain_ones_shrunk() -> None:
-    """Values from the paper's table of recipes: crop, steps, weight decay, power, lr, stride (docs/method.md 5)."""
-    table = {
-        "ade20k": (640, 160_000, 0.01, 1.0, 2e-5, 608),
-        "coco_stuff_10k": (512, 80_000, 0.02, 2.0, 2e-5, 341),
-        "pascal_context_60": (480, 80_000, 0.03, 1.0, 2e-5, 320),
-        "pascal_context_59": (480, 80_000, 0.02, 2.0, 5e-6, 320),
-    }
-    for name, expected in table.items():
-        plain, shrunk = TrainConfig.load(f"{name}/large"), TrainConfig.load(f"{name}/large_shrunk")
-        model, optim = shrunk.model, shrunk.optim
-        told = (model.image_size, shrunk.steps, optim.weight_decay, optim.power, optim.lr, shrunk.eval.stride)
-        assert told == expected
-        assert (model.structure, model.class_token, model.drop_path, model.pretrained) == ("shrunk", False, 0.3, True)
-        assert shrunk.loss.ignore_as_negative
-        assert replace(shrunk, model=replace(model, structure="plain"), output=plain.output) == plain
-
-
 def repeated(settings: dict[str, Any], defaults: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Keys whose value is the default."""
     for key, value in settings.items():

@@ -16,17 +16,24 @@ PACKAGE = ROOT / "segvit"
 EXTRAS = ("onnx", "onnxscript", "onnxruntime", "gradio", "scipy")
 
 # Each group of modules, and the groups that it may import from. A module belongs to the longest prefix that fits.
-CORE = {"errors", "config", "data.spec", "models", "losses", "metrics", "inference", "resize"}
-ENGINE = CORE | {"data", "visualize", "engine"}
+SPEC = {"errors", "data.palette", "data.plain", "data.formats", "data.spec"}
+CORE = SPEC | {"config", "models", "losses", "boundary", "metrics", "inference", "resize"}
+ENGINE = CORE | {"data", "visualize", "plots", "engine"}
 FRONT = ENGINE | {"info", "export", "profiling", "demo", "segvit"}
 MAY_IMPORT = {
     "errors": set(),
     "config": {"errors"},
-    "data.spec": {"errors", "config"},
-    "data": {"errors", "config", "data.spec", "data"},
-    "visualize": {"errors", "data.spec"},
+    "data.palette": set(),
+    "data.plain": SPEC - {"data.spec"},
+    "data.formats": SPEC - {"data.spec"},
+    "data.spec": SPEC,
+    "data": SPEC | {"config", "data"},
+    "visualize": {"errors", "data.palette", "data.spec"},
+    "plots": {"errors"},
+    "sheet": SPEC | {"data", "visualize"},
     "models": CORE,
     "losses": CORE,
+    "boundary": {"data.spec"},
     "metrics": CORE,
     "resize": set(),
     "inference": CORE,
@@ -35,7 +42,9 @@ MAY_IMPORT = {
     "export": ENGINE | {"profiling"},
     "info": ENGINE | {"profiling"},
     "demo": FRONT,
-    "cli": FRONT | {"cli", "app"},
+    "cli": FRONT | {"cli", "cli_data", "cli_tools", "app"},
+    "cli_data": FRONT | {"cli_tools", "sheet"},
+    "cli_tools": {"errors"},
     "app": FRONT | {"app"},
     "__main__": {"cli"},
     "segvit": FRONT,  # segvit/__init__.py: the public names, resolved lazily

@@ -1,0 +1,128 @@
+"""A sheet of samples with their labels drawn over them, to see at a glance whether the labels lie where they should.
+
+contact_sheet_of(survey.samples, survey.reports).save("sheet.png")
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from segvit.data.check import CheckReport
+from segvit.data.dataset import Samples, SegmentationDataset
+from segvit.data.files import read_image
+from segvit.data.palette import Color
+from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec
+from segvit.data.survey import SplitName
+from segvit.errors import UserError
+from segvit.visualize import contact_sheet, overlay, with_legend
+
+SAMPLES, COLUMNS = 12, 4
+CELL = (400, 400)
+"""Width and height in pixels that a sample is fitted into."""
+UNKNOWN_COLOR: Color = (255, 0, 255)
+"""Of values that are neither a class nor ignored."""
+
+Place = tuple[SplitName, int]
+"""Split, and position among its samples."""
+
+
+def contact_sheet_of(samples: Mapping[SplitName, Samples], reports: Mapping[SplitName, CheckReport]) -> Image.Image:
+    """Up to twelve samples of all splits with their labels over them, names, and a legend.
+
+    Args:
+        samples: of each split.
+        reports: of the check of all these samples.
+
+    Raises:
+        UserError: there is no sample whose image and labels can be read and fit together.
+    """
+    places = choose(reports)
+    if not places:
+        raise UserError("--sheet: no image has labels that can be drawn over it; mend the errors first")
+    spec = next(iter(samples.values())).spec
+    cells, names, parts = [], [], []
+    for split, index in places:
+        picture, index_map = _draw(samples[split], index)
+        cells.append(picture)
+        names.append(f"{split} {_name(samples[split], index)}")
+        parts.append(np.bincount(index_map.ravel(), minlength=spec.num_classes + 2) / index_map.size)
+    rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
+    captions = [" | ".join(names[start : start + COLUMNS]) for start in range(0, len(names), COLUMNS)]
+    fractions = np.mean(parts, axis=0)[:-1]  # the last is ignored: what the others leave
+    return with_legend(
+        contact_sheet(rows, captions=captions),
+        (*spec.classes, "(unknown value)"),
+        (*spec.palette, UNKNOWN_COLOR),
+        fractions,
+    )
+
+
+def choose(reports: Mapping[SplitName, CheckReport], count: int = SAMPLES) -> list[Place]:
+    """Samples to show: some that EXIF may have turned, the rarest classes, then evenly spread ones; in order."""
+    pool = {
+        (split, index): classes
+        for split, report in reports.items()
+        for index, classes in enumerate(report.classes)
+        if classes is not None
+    }
+    images = Counter(k for classes in pool.values() for k in classes)
+    chosen: dict[Place, None] = dict.fromkeys(
+        [(split, index) for split, report in reports.items() for index in report.turned][: count // 4]
+    )
+    covered = {k for place in chosen for k in pool.get(place, b"")}
+    for k in sorted(images, key=lambda k: (images[k], k)):
+        if len(chosen) >= count * 2 // 3:
+            break
+        if k not in covered:
+            best = max(
+                (place for place, classes in pool.items() if k in classes), key=lambda p: _rarity(pool[p], images)
+            )
+            chosen[best] = None
+            covered |= set(pool[best])
+    rest = [place for place in pool if place not in chosen]
+    wanted = min(count - len(chosen), len(rest))
+    chosen |= dict.fromkeys(rest[(2 * i + 1) * len(rest) // (2 * wanted)] for i in range(wanted))
+    order = {place: position for position, place in enumerate(pool)}
+    return sorted(chosen, key=lambda place: order.get(place, -1))
+
+
+def _rarity(classes: bytes, images: Counter[int]) -> float:
+    """High where a sample shows many rare classes."""
+    return sum(1 / images[k] for k in classes)
+
+
+def _draw(samples: Samples, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]:
+    """A sample's overlay in cell size, and its label map (H, W) with unknown as K and ignored as K + 1."""
+    spec = samples.spec
+    if isinstance(samples, SegmentationDataset):
+        photo = read_image(samples.pairs[index].image)
+        labels = _known(samples.read_raw(index), spec)
+    else:
+        sample = samples.read(index)
+        photo = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
+        labels = sample.labels.numpy().astype(np.intp)
+        labels[labels == IGNORE_INDEX] = spec.num_classes + 1
+    scale = min(1.0, CELL[0] / photo.width, CELL[1] / photo.height)
+    size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+    small = np.asarray(Image.fromarray(labels.astype(np.uint16)).resize(size, Image.Resampling.NEAREST))
+    shown = np.where(small == spec.num_classes + 1, -1, small.astype(np.intp))
+    picture = overlay(np.asarray(photo.resize(size, Image.Resampling.LANCZOS)), shown, (*spec.palette, UNKNOWN_COLOR))
+    return picture, labels
+
+
+def _known(raw: npt.NDArray[np.integer], spec: DatasetSpec) -> npt.NDArray[np.intp]:
+    """Raw values (H, W) as class indices, K for unknown and K + 1 for ignored."""
+    table = spec.lookup().astype(np.intp)
+    inside = (raw >= 0) & (raw < len(table))
+    labels = table[np.where(inside, raw, 0)]
+    labels[labels == IGNORE_INDEX] = spec.num_classes + 1
+    labels[(labels == UNKNOWN) | ~inside] = spec.num_classes
+    return labels
+
+
+def _name(samples: Samples, index: int) -> str:
+    """What to write above a sample."""
+    return samples.pairs[index].name if isinstance(samples, SegmentationDataset) else samples.describe(index)
