@@ -5,6 +5,7 @@ segvit demo | train | evaluate | predict | check-data | data prepare | info
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -242,6 +243,14 @@ def predict(
         raise UserError(f"{len(failures)} of {len(written) + len(failures)} images could not be read:\n{listing}")
 
 
+def _whole_numbers(_: Any, tokens: Sequence[Any]) -> tuple[int, ...]:
+    """Two numbers as typed; cyclopts itself would cut 64.5 down to 64."""
+    if not all(token.value.isdecimal() for token in tokens):
+        given = " ".join(token.value for token in tokens)
+        raise UserError(f"--size {given}: give height and width in whole pixels, such as --size 640 640")
+    return tuple(int(token.value) for token in tokens)
+
+
 def _explain_size(error: CycloptsError) -> Any:
     """Say what to type where --size has got one number."""
     if isinstance(error, MissingArgumentError) and error.argument is not None and error.argument.name == "--size":
@@ -253,7 +262,7 @@ def _explain_size(error: CycloptsError) -> Any:
 def info(
     name: str,
     *,
-    size: Annotated[tuple[int, int] | None, Parameter(negative=())] = None,
+    size: Annotated[tuple[int, int] | None, Parameter(negative=(), converter=_whole_numbers)] = None,
     num_classes: int | None = None,
     image_size: int | None = None,
     class_token: bool | None = None,

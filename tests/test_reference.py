@@ -663,7 +663,7 @@ def test_each_parameter_is_in_one_group(backbone: str, structure: Structure) -> 
     found = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
     for name, module in model.named_modules():
         for key, parameter in module.named_parameters(recurse=False):
-            group, in_head = found[id(parameter)], name.startswith(("head", "upsampling"))
+            group, in_head = found[id(parameter)], name.startswith(("head", "upsampling", "backbone.downsampling"))
             assert in_head or name.startswith("backbone")
             norm = isinstance(module, nn.LayerNorm) and not in_head
             assert group["weight_decay"] == (0 if norm else 0.05), f"{name}.{key}"

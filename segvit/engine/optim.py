@@ -7,6 +7,9 @@ from torch import nn
 
 from segvit.config import OptimConfig
 
+NEW = ".downsampling."
+"""Part of the names of the backbone's parameters that no pretrained weights have."""
+
 
 def learning_rate_factor(step: int, *, steps: int, config: OptimConfig) -> float:
     """The factor on every base learning rate at a step (from 0): linear warm-up over polynomial decay to 0.
@@ -20,10 +23,14 @@ def learning_rate_factor(step: int, *, steps: int, config: OptimConfig) -> float
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
-    """Three groups for AdamW: the backbone, its norms without weight decay, and all else at the head's rate."""
+    """Three groups for AdamW: the backbone, its norms without weight decay, and what is new at the head's rate.
+
+    New is what no pretrained backbone has: the head, the up-sampling, and a convolution that samples queries.
+    """
     norms = set(_norm_parameters(model.get_submodule("backbone")))
-    backbone = [p for p in model.get_submodule("backbone").parameters() if p not in norms]
-    head = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
+    new = {name: p for name, p in model.named_parameters() if not name.startswith("backbone.") or NEW in name}
+    head = list(new.values())
+    backbone = [p for name, p in model.named_parameters() if name not in new and p not in norms]
     head_lr = config.lr * config.head_lr_factor
     return [
         {"params": backbone, "lr": config.lr, "base_lr": config.lr},

@@ -203,6 +203,10 @@ def create_backbone(config: ModelConfig) -> tuple[Backbone, dict[str, Any]]:
             f"model.image_size {config.image_size} with model.structure {config.structure}: a crop must hold "
             f"{STRIDE} x {STRIDE} patches; give {STRIDE * backbone.patch_size} or more, or take the structure plain"
         )
+    conv = backbone.downsampling.conv if backbone.downsampling is not None else None
+    if conv is not None and conv.bias is not None:
+        nn.init.trunc_normal_(conv.weight, std=config.init_std)
+        nn.init.zeros_(conv.bias)
     if config.pretrained:
         _load_pretrained(backbone, config)
     else:
