@@ -274,3 +274,11 @@ def test_what_could_not_be_written_is_told_first(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="file is a file, so nothing can be written below it"):
         report.check_paths(files=(tmp_path / "file" / "deep" / "a.csv",), folder=None)
     report.check_paths(files=(tmp_path / "file", tmp_path / "new" / "a.csv"), folder=tmp_path / "more")
+
+
+def test_scales_and_flip_override_the_protocol(model: SegViT, dataset: Samples) -> None:
+    result = evaluate(model, dataset, scales=(0.5, 1.0), flip=True, workers=0)
+    assert result.protocol["scales"] == [0.5, 1.0] and result.protocol["flip"] is True
+    config = replace(model.protocol, scales=(0.5, 1.0), flip=True)
+    assert result == evaluate(model, dataset, config=config, workers=0)
+    assert result.protocol != evaluate(model, dataset, workers=0).protocol

@@ -130,6 +130,8 @@ def evaluate(
     dataset: Samples,
     *,
     mode: EvalMode | None = None,
+    scales: tuple[float, ...] | None = None,
+    flip: bool | None = None,
     config: EvalConfig | None = None,
     workers: int = 1,
     progress: Progress | None = None,
@@ -143,6 +145,8 @@ def evaluate(
         model: on the device where it shall run.
         dataset: see `segvit.data.dataset.open_dataset`.
         mode: overrides the protocol's.
+        scales: overrides the protocol's.
+        flip: overrides the protocol's.
         config: the protocol. Default: the model's own.
         workers: processes that read images; 0 reads in this one.
         progress: called after each image of this process's share.
@@ -151,8 +155,9 @@ def evaluate(
         UserError: the dataset's classes are not the model's, or processes that are in no group.
     """
     check_classes(model, dataset)
-    config = config or model.protocol
-    config = replace(config, mode=mode) if mode else config
+    given = {"mode": mode, "scales": scales, "flip": flip}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    config = replace(config or model.protocol, **changes)
     protocol = resolve_protocol(model, config)
     share = range(rank(), len(dataset), world_size())
     matrix = ConfusionMatrix(model.num_classes, model.mean.device)
