@@ -328,13 +328,6 @@ def test_rare_classes_come_first_on_the_sheet(tmp_path: Path) -> None:
     assert len(choose({"train": report}, count=200)) == 100
 
 
-def test_processes_and_threads_find_the_same(files: Set) -> None:
-    files.mask(np.eye(20, 30) * 9, "03")
-    config = DataConfig(images=files.photos, labels=files.masks, classes=("sky", "road"))
-    one, two = (check_splits(config, ["train", "val"], workers=workers).to_dict() for workers in (0, 2))
-    assert one == two and not one["fit"]
-
-
 def test_progress_runs_over_both_splits(files: Set) -> None:
     config = DataConfig(images=files.photos, labels=files.masks, classes=("sky", "road"))
     calls: list[tuple[int, int]] = []

@@ -192,7 +192,6 @@ def check_dataset(
     *,
     limit: int | None = None,
     decode: bool = False,
-    workers: int = 0,
     progress: Progress | None = None,
 ) -> CheckReport:
     """Read label maps and image headers, and report what they hold.
@@ -201,7 +200,6 @@ def check_dataset(
         samples: the dataset.
         limit: look at this many samples, evenly spaced; None looks at all.
         decode: read the images in full as well, which finds those cut short, and copies.
-        workers: processes that share the work; 0: threads of this one, which is quicker for a few hundred samples.
         progress: called after each sample.
 
     Raises:
@@ -213,7 +211,7 @@ def check_dataset(
     count = min(total, limit or total)
     tally = Tally(samples.spec)
     indices = [i * total // count for i in range(count)]
-    for done, scan in enumerate(scan_all(samples, indices, decode=decode, workers=workers), start=1):
+    for done, scan in enumerate(scan_all(samples, indices, decode=decode), start=1):
         tally.add(scan)
         if progress:
             progress(done, count)

@@ -1,8 +1,8 @@
 """One look at each sample of a dataset: sizes, raw values, colours, orientation, a hash of the picture.
 
-    for scan in scan_all(samples, range(len(samples)), decode=True, workers=2): ...
+    for scan in scan_all(samples, range(len(samples)), decode=True): ...
 
-What comes back is small (no pixels), so that processes can share the work and a large set fits the memory.
+What comes back is small (no pixels), so that a large set fits the memory.
 """
 
 import hashlib
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
-from torch.utils.data import DataLoader, Dataset
 
 from segvit.data.dataset import Samples, SegmentationDataset
 from segvit.data.explain import explain_sizes
@@ -27,8 +26,8 @@ from segvit.errors import UserError
 
 MAX_COLORS = 4096
 """Colours in a painted label map from which it is taken for a photo."""
-CHUNK = 16
-"""Samples that a process looks at before it reports."""
+SLICE = 1024
+"""Samples that are handed to the threads together."""
 
 TURN = {5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
 """Pillow's name of what an EXIF orientation does to a picture."""
@@ -61,39 +60,22 @@ class Scan(NamedTuple):
     """Hash of the decoded picture; empty where it was not decoded."""
 
 
-def scan_all(samples: Samples, indices: Sequence[int], *, decode: bool, workers: int = 0) -> Iterator[Scan]:
-    """The scans in the order of `indices`.
+def scan_all(samples: Samples, indices: Sequence[int], *, decode: bool) -> Iterator[Scan]:
+    """The scans in the order of `indices`, by a thread per core: decoding, counting and hashing free the interpreter.
+
+    Processes were measured to be no quicker, and each takes memory of its own (benchmarks/check_data.py).
 
     Args:
         samples: the dataset.
         indices: which of them.
         decode: read the images in full and hash them; otherwise their headers alone.
-        workers: processes; 0: threads of this one, which begin at once.
     """
-    if workers:
-        tasks = _Tasks(samples, indices, decode=decode)
-        for chunk in DataLoader(tasks, batch_size=CHUNK, num_workers=workers, collate_fn=list):
-            yield from chunk
-        return
     pool = ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1))
     try:
-        for start in range(0, len(indices), 64 * CHUNK):  # a slice at a time: results must not pile up
-            yield from pool.map(lambda index: scan(samples, index, decode=decode), indices[start : start + 64 * CHUNK])
+        for start in range(0, len(indices), SLICE):  # a slice at a time: results must not pile up
+            yield from pool.map(lambda index: scan(samples, index, decode=decode), indices[start : start + SLICE])
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt ends at once
-
-
-class _Tasks(Dataset[Scan]):
-    """The scans as a dataset, for the loader's processes."""
-
-    def __init__(self, samples: Samples, indices: Sequence[int], *, decode: bool) -> None:
-        self.samples, self.indices, self.decode = samples, indices, decode
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, position: int) -> Scan:
-        return scan(self.samples, self.indices[position], decode=self.decode)
 
 
 def scan(samples: Samples, index: int, *, decode: bool) -> Scan:

@@ -4,7 +4,6 @@ survey = check_splits(config, ("train", "val"))
 rich.print(survey.table()); print(survey.advice)
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SplitName = Literal["train", "val"]
-WORTH_PROCESSES = 300
-"""Samples from which processes are quicker than threads, their start included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +120,6 @@ def check_splits(
     config: DataConfig,
     splits: Sequence[SplitName],
     *,
-    workers: int | None = None,
     settings: Path | None = None,
     progress: Progress | None = None,
 ) -> Survey:
@@ -132,7 +128,6 @@ def check_splits(
     Args:
         config: the dataset.
         splits: which of its splits.
-        workers: processes; 0: threads of this one; None: a process per core where there is enough to do.
         settings: the file of --config that `config` came from, named in `next_command`.
         progress: called after each sample with the number done and in all.
 
@@ -152,8 +147,6 @@ def check_splits(
     if not samples:
         raise errors[0]
     total = sum(map(len, samples.values()))
-    if workers is None:
-        workers = (os.cpu_count() or 1) if total >= WORTH_PROCESSES else 0
     reports: dict[SplitName, CheckReport] = {}
     for split, found in samples.items():
         begun = sum(report.checked for report in reports.values())
@@ -162,7 +155,7 @@ def check_splits(
             if progress:
                 progress(begun + done, total)
 
-        reports[split] = check_dataset(found, decode=True, workers=workers, progress=shifted)
+        reports[split] = check_dataset(found, decode=True, progress=shifted)
     findings += [*_describe(orphans), *_copies(reports)]
     return Survey(
         config=config, samples=samples, reports=reports, orphans=orphans, findings=tuple(findings), settings=settings
