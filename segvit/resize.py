@@ -15,6 +15,11 @@ def bilinear_matrix(old: int, new: int, device: torch.device) -> Tensor:
     return F.interpolate(torch.eye(old, device=device)[None], size=new, mode="linear", align_corners=False)[0].T
 
 
+def places_on_old(matrix: Tensor) -> Tensor:
+    """Where on the old line the new values of a `bilinear_matrix` (new, old) lie: (new,) float64, 0..old - 1."""
+    return matrix.double() @ torch.arange(matrix.shape[1], dtype=torch.float64, device=matrix.device)
+
+
 class BilinearTaps(NamedTuple):
     """For each of `new` places on a line: its two neighbours among the `old` values, and the share of the second."""
 

@@ -15,7 +15,7 @@ from segvit.engine.infer import image_confidence, image_labels, image_scores, pr
 from segvit.errors import UserError
 from segvit.inference.scores import scores
 from segvit.inference.sliding import look_in_windows, look_whole
-from segvit.inference.tiles import View, compose
+from segvit.inference.tiles import Composition, View
 from segvit.models.segvit import SegViT
 from segvit.resize import bilinear_matrix, bilinear_taps
 
@@ -125,7 +125,7 @@ def test_a_tile_holds_no_more_than_its_budget(model: SegViT, monkeypatch: pytest
     monkeypatch.setitem(tiles_module.TILE_ELEMENTS, "cpu", 4000)
     view = look_whole(model, photo(60, 90))
     covered = torch.zeros(30, 200)
-    for rows, columns, tile in compose([view], (30, 200)):
+    for rows, columns, tile in Composition([view], (30, 200)).tiles():
         assert tile.numel() <= 4000
         covered[rows, columns] += 1
     assert bool((covered == 1).all())

@@ -17,7 +17,7 @@ from segvit.engine.optim import create_optimizer, learning_rate_factor, paramete
 from segvit.errors import UserError
 from segvit.inference.scores import label_map, scores
 from segvit.inference.sliding import look_in_windows, window_starts
-from segvit.inference.tiles import compose
+from segvit.inference.tiles import Composition
 from segvit.losses import IGNORE_INDEX, Normalizers, _focal_and_dice, criterion, normalizers
 from segvit.metrics import ConfusionMatrix
 from segvit.models.atm import ATMHead
@@ -552,7 +552,7 @@ def test_sliding_scores_by_hand(
     image = image if dtype == torch.uint8 else image.float() / 255
     view = look_in_windows(tiny_model, image, window=window, stride=stride, batch_size=batch_size)
     ours = torch.empty(3, height, width)
-    for rows, columns, tile in compose([view], (height, width)):
+    for rows, columns, tile in Composition([view], (height, width)).tiles():
         ours[:, rows, columns] = tile
     pixels = image.float() / 255 if dtype == torch.uint8 else image
     total, count = torch.zeros(3, height, width), torch.zeros(height, width)

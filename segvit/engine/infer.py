@@ -9,8 +9,9 @@ from torch import Tensor
 from segvit.config import EvalConfig
 from segvit.data.transforms import fit_size, resize
 from segvit.errors import UserError
+from segvit.inference.labels import compose_labels
 from segvit.inference.sliding import look_in_windows, look_whole
-from segvit.inference.tiles import View, compose, compose_labels
+from segvit.inference.tiles import Composition, View
 from segvit.models.segvit import SegViT, evaluating
 
 MAX_SCALE = 16.0
@@ -50,7 +51,7 @@ def image_scores(model: SegViT, image: Tensor, config: EvalConfig | None = None)
     """Scores (K, H, W) of an image uint8 (3, H, W) at its own size, under the protocol (default: the model's)."""
     size = (image.shape[1], image.shape[2])
     volume = torch.empty(model.num_classes, *size, device=model.mean.device)
-    for rows, columns, tile in compose(look(model, image, config or model.protocol), size):
+    for rows, columns, tile in Composition(look(model, image, config or model.protocol), size).tiles():
         volume[:, rows, columns] = tile
     return volume
 
@@ -67,7 +68,7 @@ def image_confidence(model: SegViT, image: Tensor, config: EvalConfig | None = N
     size = (image.shape[1], image.shape[2])
     labels = torch.empty(size, dtype=torch.int64, device=model.mean.device)
     share = torch.empty(size, device=model.mean.device)
-    for rows, columns, tile in compose(look(model, image, config or model.protocol), size):
+    for rows, columns, tile in Composition(look(model, image, config or model.protocol), size).tiles():
         best, labels[rows, columns] = tile.max(dim=0)
         share[rows, columns] = best / tile.sum(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
     return labels, share

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segvit.inference.tiles import View, compose_labels
+from segvit.inference.labels import compose_labels
+from segvit.inference.tiles import View
 from segvit.models.output import SegOutput
 
 

@@ -1,0 +1,224 @@
+"""The label map without the scores: its bounds hold, and its answer is that of the whole volume, in every corner."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import segvit.inference.bounds as bounds_module
+import segvit.inference.labels as labels_module
+from segvit.inference.bounds import interpolation_error, sample
+from segvit.inference.labels import best_class, compose_labels
+from segvit.inference.tiles import Composition, View, window_matrices
+from segvit.resize import bilinear_matrix
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def trained(num_classes: int, present: int, grid: tuple[int, int], seed: int = 0) -> tuple[Tensor, Tensor]:
+    """P and mask logits shaped like a trained model's: a few queries sure of their class, the rest of "no object"."""
+    random = generator(seed)
+    logits = torch.randn(num_classes, num_classes + 1, generator=random)
+    found = torch.randperm(num_classes, generator=random)[:present]
+    logits[:, -1] += 8
+    logits[found, -1] -= 8
+    logits[found, found] += 10
+    return logits.softmax(dim=1)[:, :-1].contiguous(), torch.randn(num_classes, *grid, generator=random) * 3
+
+
+def untrained(num_classes: int, grid: tuple[int, int], seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Much the same probability for all, and smooth masks."""
+    random = generator(seed)
+    logits = 0.3 * torch.randn(num_classes, num_classes + 1, generator=random)
+    coarse = torch.randn(num_classes, 1, 3, 3, generator=random)
+    masks = F.interpolate(coarse, size=grid, mode="bilinear")[:, 0]
+    return logits.softmax(dim=1)[:, :-1].contiguous(), masks
+
+
+def near_equal(num_classes: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Every class scores the same to about 1e-4."""
+    probabilities, logits = trained(num_classes, num_classes // 4, grid)
+    same = probabilities.mean(dim=1, keepdim=True).expand(-1, num_classes)
+    return same + 1e-4 * torch.rand(num_classes, num_classes, generator=generator(1)), logits
+
+
+def extreme(num_classes: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Masks that jump from one token to the next between certain and impossible."""
+    probabilities, logits = trained(num_classes, 6, grid)
+    return probabilities, logits.sign() * 60
+
+
+CASES: dict[str, tuple[Tensor, Tensor]] = {
+    "few of many present": trained(60, 5, (9, 11)),
+    "all present": trained(40, 40, (6, 7)),
+    "none present": trained(40, 0, (6, 7)),
+    "untrained": untrained(50, (8, 9)),
+    "near-equal": near_equal(40, (5, 6)),
+    "extreme": extreme(40, (6, 6)),
+    "constant masks": (trained(30, 3, (4, 4))[0], torch.full((30, 4, 4), -2.0)),
+    "one class": trained(1, 1, (5, 5)),
+    "two classes": trained(2, 1, (5, 5)),
+    "one token": trained(30, 3, (1, 1)),
+    "one row of tokens": trained(30, 3, (1, 9)),
+    "one column of tokens": trained(30, 3, (9, 1)),
+}
+
+
+def volume(view: View) -> Tensor:
+    """Scores (K, H, W) of a view in float64, every window whole, summed and divided."""
+    total = torch.zeros(view.probabilities.shape[2], *view.size, dtype=torch.float64)
+    count = torch.zeros(view.size, dtype=torch.float64)
+    rows, columns = view.rows.double(), view.columns.double()
+    for (top, left), probabilities, logits in zip(view.corners, view.probabilities, view.logits, strict=True):
+        masks = (rows @ logits.double() @ columns.T).sigmoid()
+        y, x = slice(top, top + len(rows)), slice(left, left + len(columns))
+        total[:, y, x] += torch.einsum("qc,qyx->cyx", probabilities.double(), masks)
+        count[y, x] += 1
+    return total / count
+
+
+def assert_best(labels: Tensor, scores: Tensor) -> None:
+    """Every label's score is the best of its pixel, but for ties to 1e-6, of which there are few."""
+    best = scores.amax(dim=0)
+    behind = best - scores.gather(0, labels[None])[0]
+    assert behind.max() <= 1e-6
+    assert (labels != scores.argmax(dim=0)).float().mean() <= 0.01
+
+
+@pytest.fixture
+def full_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The rectangles that were worked out in full."""
+    seen: list[Any] = []
+    real = labels_module._in_full
+
+    def spy(*arguments: Any) -> None:
+        seen.append(arguments[2:])
+        real(*arguments)
+
+    monkeypatch.setattr(labels_module, "_in_full", spy)
+    return seen
+
+
+@pytest.fixture(params=[2**16, 500], ids=["one tile", "many tiles"])
+def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels_module, "TILE_PIXELS", request.param)
+
+
+@pytest.mark.parametrize("cell", [16, 14, 8, 3, 32], ids="{} px".format)
+@pytest.mark.parametrize("name", CASES)
+def test_labels_are_those_of_the_volume(name: str, cell: int, tiles: None) -> None:
+    probabilities, logits = CASES[name]
+    padded = (logits.shape[1] * cell, logits.shape[2] * cell)
+    view = View.of_image(probabilities[None], logits[None], (max(padded[0] - 5, 1), padded[1]), padded)
+    assert_best(compose_labels([view], view.size), volume(view))
+
+
+@pytest.mark.parametrize("name", ["few of many present", "untrained", "extreme", "one row of tokens"])
+@pytest.mark.parametrize("size", [(37, 301), (200, 90), (1, 1)], ids=str)
+def test_labels_at_another_size_are_those_of_the_resized_volume(name: str, size: tuple[int, int], tiles: None) -> None:
+    probabilities, logits = CASES[name]
+    padded = (logits.shape[1] * 16, logits.shape[2] * 16)
+    view = View.of_image(probabilities[None], logits[None], padded, padded)
+    resized = F.interpolate(volume(view)[None], size=size, mode="bilinear", align_corners=False)[0]
+    assert_best(compose_labels([view], size), resized)
+
+
+@pytest.mark.parametrize("size", [(100, 140), (70, 300)], ids=str)
+@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize("kind", ["trained", "untrained"])
+def test_labels_of_overlapping_windows(size: tuple[int, int], flipped: bool, kind: str, tiles: None) -> None:
+    """Windows at odd places, each with classes of its own."""
+    corners = ((0, 0), (0, 36), (0, 76), (36, 0), (36, 36), (36, 76))
+    made = [trained(40, 4, (4, 4), seed) if kind == "trained" else untrained(40, (4, 4), seed) for seed in range(6)]
+    probabilities, logits = (torch.stack(parts) for parts in zip(*made, strict=True))
+    rows, columns = window_matrices(logits, (64, 64), (64, 64))
+    view = View(
+        size=(100, 140), corners=corners, probabilities=probabilities, logits=logits, rows=rows, columns=columns,
+        padded_size=(64, 64), flipped=flipped,
+    )  # fmt: skip
+    scores = volume(view)
+    if flipped:
+        scores = scores.flip(2)
+    if size != view.size:
+        scores = F.interpolate(scores[None], size=size, mode="bilinear", align_corners=False)[0]
+    assert_best(compose_labels([view], size), scores)
+
+
+def test_few_of_many_classes_are_decided_by_the_bounds(full_tiles: list[Any]) -> None:
+    for probabilities, logits in (trained(150, 12, (16, 16)), untrained(150, (16, 16))):
+        view = View.of_image(probabilities[None], logits[None], (256, 256), (256, 256))
+        compose_labels([view], view.size)
+    assert not full_tiles
+
+
+def test_where_the_bounds_do_not_pay_the_tile_is_worked_out_in_full(full_tiles: list[Any]) -> None:
+    probabilities, logits = trained(40, 40, (6, 6))
+    compose_labels([View.of_image(probabilities[None], logits[None], (96, 96), (96, 96))], (96, 96))
+    assert full_tiles
+
+
+def test_without_its_bounds_the_answer_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the tests above can fail: samples alone do not give the labels."""
+    probabilities, logits = trained(60, 12, (9, 11))
+    view = View.of_image(probabilities[None], logits[None], (144, 176), (144, 176))
+    monkeypatch.setattr(bounds_module, "interpolation_error", lambda logits, _: torch.zeros_like(logits[:, 1:, 1:]))
+    monkeypatch.setattr(bounds_module, "SHARP", 2.0)
+    with pytest.raises(AssertionError):
+        assert_best(compose_labels([view], view.size), volume(view))
+
+
+@pytest.mark.parametrize("scale", [0.3, 3, 30])
+@pytest.mark.parametrize("steps", [(4, 4), (1, 3)], ids=str)
+def test_a_mask_strays_from_its_samples_by_no_more_than_the_bound(scale: float, steps: tuple[int, int]) -> None:
+    logits = (torch.randn(20, 5, 6, generator=generator()) * scale).double()
+    error = interpolation_error(logits, steps)
+    fine = 24  # places per token at which to look
+
+    def at(count: tuple[int, int], values: Tensor) -> Tensor:
+        size = [side * times + 1 for side, times in zip(count, (values.shape[1] - 1, values.shape[2] - 1), strict=True)]
+        return F.interpolate(values[None], size=size, mode="bilinear", align_corners=True)[0]
+
+    between = (fine // steps[0], fine // steps[1])
+    strays = (at((fine, fine), logits).sigmoid() - at(between, at(steps, logits).sigmoid())).abs()
+    worst = F.max_pool2d(strays, fine + 1, stride=fine)
+    assert worst.shape == error.shape
+    assert (worst <= error + 1e-12).all()
+    if scale < 10:
+        assert (worst / error).max() > 0.5  # nor is it idle
+
+
+def test_bounds_hold_at_every_pixel() -> None:
+    probabilities, logits = trained(30, 4, (5, 6))
+    matrices = bilinear_matrix(5, 80, logits.device), bilinear_matrix(6, 96, logits.device)
+    sampled = sample(probabilities, logits, (16, 16))
+    (classes,) = sampled.near_the_best().nonzero(as_tuple=True)
+    assert len(classes) < 15
+    bounded = sampled.bounded(classes, *matrices)
+    scores, apart, limit = bounded[:-2], bounded[-2], bounded[-1]
+    truth = volume(View.of_image(probabilities[None], logits[None], (80, 96), (80, 96)))
+    off = scores - truth[classes]
+    assert (off.amax(dim=0) - off.amin(dim=0) <= apart).all()
+    assert off.abs().max() > 1e-5  # they are no copies
+    others = torch.ones(30, dtype=torch.bool)
+    others[classes] = False
+    for truly, seeming in zip(truth[classes], scores, strict=True):
+        assert (truly > truth[others].amax(dim=0))[seeming > limit].all()
+
+
+def test_the_first_of_equal_classes_wins() -> None:
+    scores = torch.tensor([[0.2, 0.0], [0.5, 0.0], [0.5, 0.0]])[:, None]
+    assert best_class(scores).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_autocast_changes_nothing(dtype: torch.dtype) -> None:
+    probabilities, logits = CASES["few of many present"]
+    view = View.of_image(probabilities[None], logits[None], (144, 176), (144, 176))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        assert_best(compose_labels([view], view.size), volume(view))
+        for rows, columns, tile in Composition([view], view.size).tiles():
+            assert (tile - volume(view)[:, rows, columns]).abs().max() < 1e-5
