@@ -165,36 +165,35 @@ def test_without_its_bounds_the_answer_would_be_wrong(monkeypatch: pytest.Monkey
     """That the tests above can fail: samples alone do not give the labels."""
     probabilities, logits = trained(60, 12, (9, 11))
     view = View.of_image(probabilities[None], logits[None], (144, 176), (144, 176))
-    monkeypatch.setattr(bounds_module, "interpolation_error", lambda logits, _: torch.zeros_like(logits[:, 1:, 1:]))
+    monkeypatch.setattr(bounds_module, "interpolation_error", lambda logits: torch.zeros_like(logits[:, 1:, 1:]))
     monkeypatch.setattr(bounds_module, "SHARP", 2.0)
     with pytest.raises(AssertionError):
         assert_best(compose_labels([view], view.size), volume(view))
 
 
 @pytest.mark.parametrize("scale", [0.3, 3, 30])
-@pytest.mark.parametrize("steps", [(4, 4), (1, 3)], ids=str)
-def test_a_mask_strays_from_its_samples_by_no_more_than_the_bound(scale: float, steps: tuple[int, int]) -> None:
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_mask_strays_from_its_samples_by_no_more_than_the_bound(scale: float, steps: int) -> None:
     logits = (torch.randn(20, 5, 6, generator=generator()) * scale).double()
-    error = interpolation_error(logits, steps)
+    error = interpolation_error(logits) / steps**2
     fine = 24  # places per token at which to look
 
-    def at(count: tuple[int, int], values: Tensor) -> Tensor:
-        size = [side * times + 1 for side, times in zip(count, (values.shape[1] - 1, values.shape[2] - 1), strict=True)]
+    def at(count: int, values: Tensor) -> Tensor:
+        size = [(side - 1) * count + 1 for side in values.shape[1:]]
         return F.interpolate(values[None], size=size, mode="bilinear", align_corners=True)[0]
 
-    between = (fine // steps[0], fine // steps[1])
-    strays = (at((fine, fine), logits).sigmoid() - at(between, at(steps, logits).sigmoid())).abs()
+    strays = (at(fine, logits).sigmoid() - at(fine // steps, at(steps, logits).sigmoid())).abs()
     worst = F.max_pool2d(strays, fine + 1, stride=fine)
     assert worst.shape == error.shape
     assert (worst <= error + 1e-12).all()
     if scale < 10:
-        assert (worst / error).max() > 0.5  # nor is it idle
+        assert (worst / error).max() > 0.4  # nor is it idle
 
 
 def test_bounds_hold_at_every_pixel() -> None:
     probabilities, logits = trained(30, 4, (5, 6))
     matrices = bilinear_matrix(5, 80, logits.device), bilinear_matrix(6, 96, logits.device)
-    sampled = sample(probabilities, logits, (16, 16))
+    sampled = sample(probabilities, logits, 16)
     (classes,) = sampled.near_the_best().nonzero(as_tuple=True)
     assert len(classes) < 15
     bounded = sampled.bounded(classes, *matrices)

@@ -6,10 +6,11 @@ sigmoid is smooth, and how far it strays from a straight line between two points
     |sigmoid(u(x)) - line(x)| <= d^2 / 8 * max |sigmoid''(u)| * u'^2          (the bound of linear interpolation)
 
 Rows and columns add up. Summed over the queries, weighted by their class probabilities, this bounds the score of every
-class everywhere from samples at every fourth pixel or so. Where the best class leads by more than the bound the label
-is certain; the few other pixels are worked out in full (segvit/inference/labels.py). The answer is exact.
+class everywhere: that of the many which cannot win from the tokens alone, that of the few which can from samples at
+every fourth pixel or so, and from every pixel where a query matters much. Where the best class leads by more than the
+bound the label is certain; the other pixels are worked out in full (segvit/inference/labels.py). The answer is exact.
 
-Letters: K classes (and queries), h w tokens of this part, m n samples of it, y x pixels of it.
+Letters: K classes (and queries), h w tokens of this part, m samples along a line of it, y x pixels of it.
 """
 
 from typing import NamedTuple
@@ -33,23 +34,21 @@ ROUNDING = 2e-6
 
 
 class Sampled(NamedTuple):
-    """Samples of a part of a window, on a grid that has the tokens' own places among its points."""
+    """What is known of the scores of a part of a window from their values at its tokens."""
 
     probabilities: Tensor
     """(K queries, K classes)"""
     logits: Tensor
     """(K, h, w), at least 2 x 2."""
-    masks: Tensor
-    """(K, m, n), after the sigmoid."""
     scores: Tensor
-    """(K, m, n) of every class."""
-    radius: Tensor
-    """(K, h - 1, w - 1): how far a query's mask strays from the samples between four tokens, at most."""
-    steps: tuple[int, int]
-    """Samples per token along rows and columns."""
+    """(K, h, w) of every class at the tokens."""
+    strays: Tensor
+    """(K, h - 1, w - 1): how far a query's mask strays between four tokens from what they alone tell, at most."""
+    steps: int
+    """Samples per token that classes which may win are worth, along rows and columns."""
 
     def near_the_best(self) -> Tensor:
-        """(K,) bool: the classes that win at a sample, or nearly."""
+        """(K,) bool: the classes that win at a token, or nearly."""
         flat = self.scores.flatten(1)
         return (flat >= flat.amax(dim=0) * (1 - NEAR)).any(dim=1)
 
@@ -67,97 +66,81 @@ class Sampled(NamedTuple):
         rows, columns = (F.pad(taps, (0, max(2 - taps.shape[1], 0))) for taps in (rows, columns))  # as `sample` does
         weights = self.probabilities[:, classes]  # (K, n)
         sharp = weights.amax(dim=1) >= SHARP
-        faint = self.scores[classes]
-        if sharp.any():
-            faint = faint - (weights[sharp].T @ self.masks[sharp].flatten(1)).unflatten(1, faint.shape[1:])
-        y, x = _between(rows, self.steps[0]), _between(columns, self.steps[1])
-        scores = y.matrix @ faint @ x.matrix.T
+        scores = self._sampled_scores(weights[~sharp], self.logits[~sharp], rows, columns)
         if sharp.any():
             masks = (rows @ self.logits[sharp] @ columns.T).sigmoid_()
             scores += (weights[sharp].T @ masks.flatten(1)).unflatten(1, masks.shape[1:])
 
-        strays = self.radius[~sharp].flatten(1)
+        strays = self.strays[~sharp].flatten(1) / self.steps**2  # of bilinear interpolation between samples
         centred = weights[~sharp] - weights[~sharp].mean(dim=1, keepdim=True)  # what all have in common decides nothing
-        apart = self._cells(2 * (centred.abs().T @ strays))
-        own = self._cells(weights[~sharp].T @ strays)
+        apart = 2 * _largest(centred.abs(), strays)
+        limit = _largest(weights[~sharp], strays)
         others = torch.ones(len(self.scores), dtype=torch.bool, device=classes.device)
         others[classes] = False
-        ceiling = torch.zeros_like(own)
-        limit = scores.new_zeros(scores.shape[1:])
         if others.any():
-            ceiling = self._cells(self.probabilities[:, others].T @ self.radius.flatten(1))
-            highest = F.max_pool2d(self.scores[others].amax(dim=0)[None], 2, stride=1)[0]  # of the four samples around
-            limit = highest[y.square][:, x.square]
-        at_pixels = [(bound + ROUNDING)[y.cell][:, x.cell] for bound in (apart, own + ceiling)]
-        return torch.cat([scores, at_pixels[0][None], (at_pixels[1] + limit)[None]])
+            highest = F.max_pool2d(self.scores[others].amax(dim=0)[None], 2, stride=1)[0]  # of the four tokens around
+            limit += highest.flatten() + _largest(self.probabilities[:, others], self.strays.flatten(1))
+        y, x = places_on_old(rows).long(), places_on_old(columns).long()
+        y, x = y.clamp(max=rows.shape[1] - 2), x.clamp(max=columns.shape[1] - 2)
+        cells = (torch.stack([apart, limit]) + ROUNDING).unflatten(1, self.strays.shape[1:])
+        return torch.cat([scores, cells[:, y][:, :, x]])
 
-    def _cells(self, bounds: Tensor) -> Tensor:
-        """The largest of bounds (., cells) as a map (h - 1, w - 1)."""
-        shape = self.radius.shape[1:]
-        return bounds.amax(dim=0).view(shape) if len(bounds) else bounds.new_zeros(shape)
-
-
-class _Between(NamedTuple):
-    """Where pixels lie on a line of samples."""
-
-    matrix: Tensor
-    """(y, m): what interpolates samples to pixels."""
-    square: Tensor
-    """(y,): the sample before each pixel, with one behind it."""
-    cell: Tensor
-    """(y,): the token before it, with one behind it."""
+    def _sampled_scores(self, weights: Tensor, logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """What queries (q, h, w) of weights (q, n) add to the scores at every pixel (n, y, x), from samples."""
+        y, x = (_subdivide(side, self.steps, logits) for side in logits.shape[1:])
+        masks = (y @ logits @ x.T).sigmoid_()
+        samples = (weights.T @ masks.flatten(1)).unflatten(1, masks.shape[1:])
+        scores: Tensor = _between(rows, self.steps) @ samples @ _between(columns, self.steps).T
+        return scores
 
 
-def _between(taps: Tensor, steps: int) -> _Between:
-    """Pixels on the samples' line, from what up-samples tokens to pixels (y, h)."""
-    num_tokens = taps.shape[1]
-    places = places_on_old(taps)
-    cell = places.long().clamp(max=num_tokens - 2)
-    square = (places * steps).long().clamp(max=(num_tokens - 1) * steps - 1)
-    share = (places * steps - square).float()
-    matrix = taps.new_zeros(len(taps), (num_tokens - 1) * steps + 1)
-    matrix.scatter_(1, square[:, None], 1 - share[:, None]).scatter_(1, square[:, None] + 1, share[:, None])
-    return _Between(matrix, square, cell)
+def _largest(weights: Tensor, strays: Tensor) -> Tensor:
+    """The largest of the weighted sums of strays: (q, n), (q, cells) -> (cells,)."""
+    return (weights.T @ strays).amax(dim=0)
 
 
-def sample(probabilities: Tensor, logits: Tensor, cell: tuple[float, float]) -> Sampled:
-    """Sample the scores of a part of a window.
+def sample(probabilities: Tensor, logits: Tensor, cell: float) -> Sampled:
+    """The scores of a part of a window at its tokens.
 
     Args:
         probabilities: (K queries, K classes).
         logits: (K, h, w), before the sigmoid.
-        cell: height and width in pixels between two tokens.
+        cell: pixels between two tokens.
     """
     if 1 in logits.shape[1:]:  # masks do not change along a line of one token
         logits = logits.expand(-1, max(logits.shape[1], 2), max(logits.shape[2], 2))
-    steps = (max(round(cell[0] / SPACING), 1), max(round(cell[1] / SPACING), 1))
-    rows, columns = (
-        _subdivide(num_tokens, count, logits) for num_tokens, count in zip(logits.shape[1:], steps, strict=True)
-    )
-    masks = (rows @ logits @ columns.T).sigmoid_()
-    scores = (probabilities.T @ masks.flatten(1)).unflatten(1, masks.shape[1:])
-    return Sampled(probabilities, logits, masks, scores, interpolation_error(logits, steps), steps)
+    scores = (probabilities.T @ logits.flatten(1).sigmoid()).unflatten(1, logits.shape[1:])
+    steps = max(round(cell / SPACING), 1)
+    return Sampled(probabilities, logits, scores, interpolation_error(logits), steps)
 
 
 def _subdivide(num_tokens: int, steps: int, like: Tensor) -> Tensor:
     """What interpolates a line of tokens at `steps` places per token: ((num_tokens - 1) * steps + 1, num_tokens)."""
-    places = torch.arange((num_tokens - 1) * steps + 1, device=like.device)
-    low = (places // steps).clamp(max=num_tokens - 2)
-    share = (places / steps - low).to(like.dtype)
-    matrix = like.new_zeros(len(places), num_tokens)
-    return matrix.scatter_(1, low[:, None], 1 - share[:, None]).scatter_(1, low[:, None] + 1, share[:, None])
+    places = torch.arange((num_tokens - 1) * steps + 1, dtype=torch.float64, device=like.device) / steps
+    return _interpolation(places, num_tokens).to(like.dtype)
 
 
-def interpolation_error(logits: Tensor, steps: tuple[int, int]) -> Tensor:
-    """How far a sigmoid strays from bilinear interpolation between its samples: (K, h - 1, w - 1), one per four tokens.
+def _between(taps: Tensor, steps: int) -> Tensor:
+    """What interpolates samples to pixels (y, m), from what up-samples tokens to the same pixels (y, h)."""
+    return _interpolation(places_on_old(taps) * steps, (taps.shape[1] - 1) * steps + 1).to(taps.dtype)
 
-    Args:
-        logits: (K, h, w) at the tokens, bilinear between them.
-        steps: samples per token along rows and columns.
+
+def _interpolation(places: Tensor, count: int) -> Tensor:
+    """The (n, count) float64 matrix that interpolates a line of `count` values at places (n,), 0..count - 1."""
+    low = places.long().clamp(max=count - 2)
+    share = (places - low)[:, None]
+    matrix = places.new_zeros(len(places), count)
+    return matrix.scatter_(1, low[:, None], 1 - share).scatter_(1, low[:, None] + 1, share)
+
+
+def interpolation_error(logits: Tensor) -> Tensor:
+    """How far a sigmoid strays from bilinear interpolation between four tokens: (K, h, w) -> (K, h - 1, w - 1).
+
+    Of samples that lie n times as close it strays n^2 times less.
     """
     corners = [logits[:, :-1, :-1], logits[:, :-1, 1:], logits[:, 1:, :-1], logits[:, 1:, 1:]]
-    down = torch.maximum((corners[2] - corners[0]).abs(), (corners[3] - corners[1]).abs()) / steps[0]  # per sample
-    right = torch.maximum((corners[1] - corners[0]).abs(), (corners[3] - corners[2]).abs()) / steps[1]
+    down = torch.maximum((corners[2] - corners[0]).abs(), (corners[3] - corners[1]).abs())
+    right = torch.maximum((corners[1] - corners[0]).abs(), (corners[3] - corners[2]).abs())
     lowest = torch.minimum(torch.minimum(corners[0], corners[1]), torch.minimum(corners[2], corners[3]))
     highest = torch.maximum(torch.maximum(corners[0], corners[1]), torch.maximum(corners[2], corners[3]))
     nearest = torch.maximum(lowest, -highest).clamp_(min=STEEPEST)  # |sigmoid''| falls beyond its top on either side

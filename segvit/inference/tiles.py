@@ -94,7 +94,7 @@ class View:
 
     def sampled(self, rows: slice, columns: slice) -> dict[int, Sampled]:
         """Samples of every window that touches a rectangle of the image as viewed, by number of the window."""
-        cell = (self.padded_size[0] / self.logits.shape[2], self.padded_size[1] / self.logits.shape[3])
+        cell = self.padded_size[0] / self.logits.shape[2]
         return {
             piece.window: sample(piece.probabilities, piece.logits, cell)
             for piece, _, _ in self._pieces(rows, self._unflipped(columns))
