@@ -18,7 +18,7 @@ from segvit.errors import UserError
 from segvit.inference.scores import label_map, scores
 from segvit.inference.sliding import look_in_windows, window_starts
 from segvit.inference.tiles import Composition
-from segvit.losses import IGNORE_INDEX, Normalizers, _focal_and_dice, criterion, normalizers
+from segvit.losses import IGNORE_INDEX, Normalizers, _focal_and_dice, _softplus, _Target, criterion, normalizers
 from segvit.metrics import ConfusionMatrix
 from segvit.models.atm import ATMHead
 from segvit.models.decoder import Attention, DecoderLayer, DecoderStage, similarity
@@ -390,21 +390,32 @@ def test_extreme_logits_stay_finite_and_right(size: float, config: LossConfig) -
         assert_close(ours, plain)
 
 
-@pytest.mark.parametrize("valid", [None, torch.arange(40).reshape(2, 4, 5) % 3 > 0], ids=["all", "some"])
+@pytest.mark.parametrize("ignored", [False, True], ids=["all", "some"])
 @pytest.mark.parametrize("term", [0, 1], ids=["focal", "dice"])
-def test_slopes_are_finite_differences(valid: Tensor | None, term: int) -> None:
+def test_slopes_are_finite_differences(ignored: bool, term: int) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(2, 4, 5, dtype=torch.float64, generator=generator)
-    target = torch.rand(2, 4, 5, generator=generator) < 0.4
-    _, slopes = _focal_and_dice(logits, target, valid)
+    labels = (torch.rand(2, 4, 5, generator=generator) < 0.4).long()
+    if ignored:
+        labels[torch.arange(40).reshape(2, 4, 5) % 3 == 0] = IGNORE_INDEX
+    ones = torch.ones(2, dtype=torch.int64)
+    target = _Target(*(part.double() for part in _Target.of(labels, ones, ignore_as_negative=False)))
+    _, slopes = _focal_and_dice(logits.clone(), target)
     assert slopes[term].dtype == torch.float64
     step = 1e-6
     for m, y, x in product(range(2), range(4), range(5)):
         moved = [logits.clone(), logits.clone()]
         moved[0][m, y, x] += step
         moved[1][m, y, x] -= step
-        above, below = (_focal_and_dice(value, target, valid)[0][term][m] for value in moved)
-        assert float(slopes[term][m, y, x]) == pytest.approx(float(above - below) / (2 * step), abs=1e-8)
+        above, below = (_focal_and_dice(value, target)[0][term][m] for value in moved)
+        assert float(slopes[term][m, y, x]) == pytest.approx(float(above - below) / (2 * step), abs=1e-7)
+
+
+def test_the_short_softplus_is_softplus() -> None:
+    x = torch.linspace(-100, 100, 40_001)
+    wrong = x.sigmoid()
+    exact = F.softplus(x.double())
+    assert ((_softplus(x, wrong, 1 - wrong).double() - exact).abs() <= 2e-7 * exact.clamp(min=1)).all()
 
 
 @pytest.mark.parametrize("budget", [1, 7 * 9 * 3], ids=["a mask at a time", "three"])
