@@ -17,10 +17,10 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from overhead import measure
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from rounds import measure
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 import segvit

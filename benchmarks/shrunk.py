@@ -8,15 +8,13 @@ seen in a process of its own (Linux). Random weights, float32, batch 1, on the C
 """
 
 import argparse
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
-from overhead import measure
 from rich.console import Console
 from rich.table import Table
+from rounds import measure, peak_memory
 
 import segvit
 from segvit.config import ModelConfig, Structure
@@ -42,25 +40,15 @@ def image_for(name: str) -> torch.Tensor:
     return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def resident(key: str) -> int:
-    """A memory figure of this process in MiB: VmRSS, now, or VmHWM, at most."""
-    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) // 1024
-
-
 def print_peak_memory(name: str, structure: Structure, num_classes: int) -> None:
     """Print the MiB that one prediction takes on top of what the process holds before it."""
     model, image = create(name, structure, num_classes), image_for(name)
     with torch.inference_mode():
         model.predict(image[..., :64, :64])  # libraries and their buffers
-        before = resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the mark of the most held so far starts anew
-        model.predict(image)
-    print(resident("VmHWM") - before)
+        print(peak_memory(lambda: model.predict(image)))
 
 
-def peak_memory(name: str, structure: Structure, options: argparse.Namespace) -> int:
+def peak_of(name: str, structure: Structure, options: argparse.Namespace) -> int:
     """`print_peak_memory` in a process of its own."""
     flags = ["--threads", str(options.threads), "--classes", str(options.classes), "--peak-memory", name, structure]
     done = subprocess.run([sys.executable, __file__, *flags], check=True, capture_output=True, text=True)
@@ -77,7 +65,7 @@ def compare(name: str, options: argparse.Namespace) -> Table:
     table = Table("structure", "ms", "x plain", "G multiply-adds", "x plain", "peak MiB", "x plain", title=title)
     work = {key: segvit.profile(model, image.shape[2:]).multiply_adds for key, model in models.items()}
     del models
-    memory = {key: peak_memory(name, key, options) for key in STRUCTURES}
+    memory = {key: peak_of(name, key, options) for key in STRUCTURES}
     for key in STRUCTURES:
         table.add_row(
             key,
