@@ -41,8 +41,11 @@ def check_data(
     from rich import print as rich_print
 
     from segvit.data.survey import check_splits
+    from segvit.engine.report import check_paths
 
-    _check_picture(sheet)
+    if sheet is not None and sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UserError(f"--sheet {sheet}: give a file that ends in .png or .jpg")
+    check_paths(files=(json, sheet), folder=None)
     with bar("checking") as progress:
         survey = check_splits(data, [split] if split else ["train", "val"], settings=config, progress=progress)
     rich_print(survey.table())
@@ -91,12 +94,6 @@ def prepare(name: str, *, root: Path, archive: tuple[Path, ...] = ()) -> None:
         sys.exit(1)
 
 
-def _check_picture(path: Path | None) -> None:
-    """Refuse a name that no picture can have, before the work is done."""
-    if path is not None and path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UserError(f"--sheet {path}: give a file that ends in .png or .jpg")
-
-
 def _write_sheet(survey: "Survey", path: Path) -> None:
     """Draw the sheet, or say why there is none: the report goes on."""
     from segvit.sheet import contact_sheet_of
@@ -106,6 +103,9 @@ def _write_sheet(survey: "Survey", path: Path) -> None:
     except UserError as error:
         print(f"warning: {error}")
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    except OSError as error:
+        raise UserError(f"--sheet {path}: cannot be written ({error}); give another file") from error
     print(f"samples with their labels: {path}")

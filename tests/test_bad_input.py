@@ -184,6 +184,12 @@ def test_a_mask_of_three_channels(folders: Folders, kind: str) -> None:
 def test_a_mask_with_transparency(folders: Folders) -> None:
     path = folders.mask(np.full((20, 30, 4), 255))
     folders.error(str(path), "4 channels (R, G, B, A)")
+    values = np.full((20, 30, 4), 255)
+    values[:5, :, 3] = 0  # what is drawn lies in the transparency alone
+    folders.mask(values)
+    folders.error(str(path), "all of it is in its transparency", 'getchannel("A").save')
+    folders.mask(np.stack([np.eye(20, 30), np.full((20, 30), 255)], axis=-1))
+    folders.error(str(path), "2 channels (L, A)", "one of them is transparency", "getchannel(0).save")
 
 
 def test_a_mask_of_floats(folders: Folders, tmp_path: Path) -> None:
@@ -248,6 +254,17 @@ def test_a_folder_that_is_not_there(folders: Folders, tmp_path: Path) -> None:
 def test_two_images_of_one_name(folders: Folders) -> None:
     Image.new("RGB", (30, 20)).save(folders.images / "b.png")
     said(lambda: open_dataset(folders.config, "train"), "b.jpg", "b.png", "same name 'b'", "keep one")
+
+
+def test_a_list_as_windows_writes_it_and_names_as_macos_does(folders: Folders, tmp_path: Path) -> None:
+    composed, taken_apart = "caf\u00e9", "cafe\u0301"  # look the same
+    (tmp_path / "photos" / "a.jpg").rename(tmp_path / "photos" / f"{taken_apart}.jpg")
+    (tmp_path / "masks" / "a.png").rename(tmp_path / "masks" / f"{composed}.png")
+    spec = tmp_path / "mine.yaml"
+    spec.write_text("name: m\nclasses: [a, b]\nsplits: {train: {images: photos, labels: masks, list: names.txt}}\n")
+    (tmp_path / "names.txt").write_bytes(f"\ufeff{taken_apart}.jpg\r\nb\r\n".encode())
+    samples = open_dataset(DataConfig(spec=str(spec), root=tmp_path), "train")
+    assert [samples.read(index).name for index in range(2)] == [composed, "b"]
 
 
 def test_a_name_in_the_list_without_a_file(folders: Folders, tmp_path: Path) -> None:

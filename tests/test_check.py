@@ -190,6 +190,55 @@ def test_a_0_255_mask_ends_with_the_command_that_mends_it(files: Set, segvit: Co
         assert mended.code == 0 and "fit for training" in mended.out
 
 
+def test_a_0_255_mask_with_soft_edges_is_no_class_more(files: Set, segvit: Command) -> None:
+    values = np.tile([0, 255], (20, 15))
+    values[3, :4] = 1, 254, 1, 254  # what compression leaves of 0 and 255
+    files.mask(values)
+    said = segvit("check-data", *files.flags)
+    assert said.code == 1 and "soft" in said.err and "255 * (value > 127)" in said.err
+    assert "--data.ignore" not in said.next  # to ignore 254 would take noise, the ones, for the class
+    for path in files.masks.iterdir():
+        with Image.open(path) as mask:
+            hard = mask.point(lambda value: 255 * (value > 127))
+        hard.save(path)
+    assert "road=255" in segvit(*said.next).next
+
+
+def test_as_many_values_as_classes_are_taken_in_order(files: Set, segvit: Command) -> None:
+    files.mask(np.tile([0, 128, 255], (20, 10)))
+    said = segvit("check-data", *files.flags, "traffic light")
+    assert said.code == 1 and "'traffic light=255'" in said.err  # as a shell takes it
+    assert said.next[-3:] == ["sky=0", "road=128", "traffic light=255"]
+    mended = segvit(*said.next)
+    assert mended.code == 0 and "warning" not in mended.out
+    files.mask(np.tile([0, 7], (20, 15)))
+    assert segvit("check-data", *files.flags).next[-2:] == ["sky=0", "road=7"]
+
+
+def test_no_setting_mends_what_leaves_one_class(files: Set, segvit: Command) -> None:
+    files.mask(np.tile([0, 70, 80], (20, 10)))
+    assert "--data.ignore" not in segvit("check-data", *files.flags).next
+
+
+def test_label_maps_as_jpeg(files: Set, segvit: Command) -> None:
+    for name in files.names[:3]:
+        (files.masks / f"{name}.png").rename(files.masks / f"{name}.JPG")
+    said = segvit("check-data", *files.flags)
+    assert said.code == 1 and "3 images without labels" in said.err and "3 label maps are JPEG" in said.err
+    for path in files.masks.glob("*.png"):
+        path.rename(path.with_suffix(".jpeg"))
+    said = segvit("check-data", *files.flags)
+    assert said.code == 2 and "12 label maps are JPEG" in said.err and "save(FILE_AS_PNG)" in said.err
+    both = ["--data.images", files.root / "both" / "*.jpg", "--data.labels", files.root / "both" / "*.png"]
+    (files.root / "both").mkdir()
+    for photo in ("a.jpg", "b.jpg", "c.jpg"):
+        Image.new("RGB", (30, 20)).save(files.root / "both" / photo)
+    for mask in ("a.png", "b.png"):
+        Image.fromarray(np.eye(20, 30, dtype=np.uint8)).save(files.root / "both" / mask)
+    said = segvit("check-data", *both, *files.flags[4:])
+    assert said.code == 1 and "1 images without labels" in said.err and "JPEG" not in said.err  # c.jpg is the photo
+
+
 @pytest.mark.parametrize("lowest", [0, 1])
 def test_labels_off_by_one(lowest: int, files: Set, segvit: Command) -> None:
     files.mask(lowest + np.arange(600).reshape(20, 30) % (3 - lowest))
@@ -265,6 +314,23 @@ def test_a_photo_that_exif_turns_beside_a_mask_that_it_does_not(files: Set, segv
     sheet = files.root / "sheet.png"
     said = segvit("check-data", *files.flags, "--sheet", sheet)
     assert said.code == 0 and "1 photos are turned" in said.out and "05.png" in said.out
+
+
+def test_an_orientation_that_is_none(files: Set, segvit: Command) -> None:
+    for name in files.names:
+        Image.new("RGB", (20, 20), (9, 9, int(name))).save(files.photos / f"{name}.png")
+        files.mask(np.eye(20), name)
+        turn(files, name, 0)  # as some cameras write
+    assert "EXIF" not in segvit("check-data", *files.flags).out
+    turn(files, "03", 8)
+    assert "1 photos are turned" in segvit("check-data", *files.flags).out
+
+
+def test_files_that_cannot_be_written_are_told_before_the_work(files: Set, segvit: Command) -> None:
+    (files.root / "taken").write_text("")
+    for flag, path in (("--sheet", "taken/x.png"), ("--json", "taken/x.json"), ("--json", "photos")):
+        said = segvit("check-data", *files.flags, flag, files.root / path)
+        assert said.code == 2 and said.err.startswith("error: ") and "pairs checked" not in said.out
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))

@@ -20,7 +20,8 @@ from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.spec import IGNORE_INDEX, MAX_RAW, UNKNOWN, DatasetSpec, load_spec
 from segvit.engine.predict import predict, predict_files
 from segvit.errors import UserError
-from segvit.models.segvit import SegViT, load_model
+from segvit.models.load import load_model
+from segvit.models.segvit import SegViT
 from segvit.visualize import colorize
 
 UNUSED_IN_COCO_STUFF = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)

@@ -1,4 +1,4 @@
-"""What to type next: the settings of a dataset as flags, and settings that mend what a check found."""
+"""What is said of pairs and label values that do not do, and what to type: texts, flags, and settings that mend."""
 
 import shlex
 from collections.abc import Collection, Iterator, Sequence
@@ -6,14 +6,94 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from segvit.config import DataConfig
+from segvit.data.files import Pair, first
+from segvit.data.plain import quoted
 from segvit.data.resolve import FOLDERS, resolve_spec
-from segvit.data.spec import IGNORE_INDEX, DatasetSpec
+from segvit.data.spec import DEFAULT_IGNORE, IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
 
 EMPTY = "empty-"
 """What makes a flag mean: none at all."""
 FEW = 3
 """Unknown values up to which it is proposed to ignore them."""
+MANY_VALUES = 20
+"""Unknown values in one label file from which it is taken for no label map at all."""
+NEAR = 16
+"""How far from 255 compression takes the values of a mask."""
+
+
+def explain_sizes(pair: Pair, image: tuple[int, int], labels: tuple[int, int]) -> str:
+    """Text for a pair whose sizes (height, width) differ."""
+    text = (
+        f"{pair.image} is {image[1]} x {image[0]} pixels (width x height as displayed), but its label map "
+        f"{pair.source} is {labels[1]} x {labels[0]}; "
+    )
+    if image == labels[::-1]:
+        return text + "one of them lies on its side: an EXIF orientation of the image is applied; save both upright"
+    return text + "make both the same size (label maps without interpolation), or remove the pair"
+
+
+def explain_values(values: Sequence[int], spec: DatasetSpec, *, what: str = "the file holds") -> str:
+    """Text for label files that hold `values` (distinct, sorted), some of them unknown to `spec`."""
+    unknown = spec.unknown(values)
+    names = ", ".join(f"{raw} {name}" for name, raw in zip(spec.classes[:6], spec.raw_ids[:6], strict=False))
+    text = (
+        f"label value {first(unknown, 10)} is no class of {spec.name!r} "
+        f"({names}{', ...' if spec.num_classes > 6 else ''}; ignored: {first(spec.ignore, 10) or 'none'}); "
+        f"{what} {first(values, 20)}; "
+    )
+    if set(values) <= {0, 255}:
+        return text + f"it looks like a 0/255 mask: {remap(spec, {0: 0, 1: 255})}"
+    if _is_soft(spec, values):
+        return text + (
+            "it looks like a 0/255 mask whose edges compression (JPEG) or smooth resizing made soft: make them hard, "
+            "in Python `from PIL import Image; Image.open(FILE).point(lambda value: 255 * (value > 127)).save(FILE)`, "
+            f"then {remap(spec, {0: 0, 1: 255})}"
+        )
+    if len(unknown) > MANY_VALUES:
+        return text + (
+            "so many values look like a photo, or a mask that was resized with smoothing or saved with compression: "
+            "write label maps without interpolation, as PNG (where the values are meant, a spec drops them by "
+            "`others: ignore`)"
+        )
+    if len(unknown) == 1 and unknown[0] == max(spec.raw_ids) + 1 and set(spec.raw_ids) == set(range(spec.num_classes)):
+        shifted = remap(spec, {k: raw + 1 for k, raw in enumerate(spec.raw_ids)})
+        if 0 not in values:
+            return text + f"all values look one too large: {shifted}"
+        ignored = "`--data.ignore 0`" if spec.name == FOLDERS else "`ignore: [0]`"
+        return text + f"a class name is missing, or 0 means unlabelled and classes begin at 1: {shifted} and {ignored}"
+    if spec.num_classes > 2 and (ordered := _in_order(spec, values)):  # one file of two classes tells too little
+        return text + f"there are as many values as classes: if they come in this order, {remap(spec, ordered)}"
+    if spec.name == FOLDERS:
+        flags = " ".join(f"--data.ignore {value}" for value in (*spec.ignore, *unknown[:3]))
+        return text + f"add it as a class, `--data.classes NAME={unknown[0]}`, or ignore it, `{flags}`"
+    ignore = f"`ignore: {[*spec.ignore, *unknown[:10]]}` or `others: ignore`"
+    return text + f"is this the right spec? In a spec of your own, add the class, or write {ignore}"
+
+
+def remap(spec: DatasetSpec, raw_ids: dict[int, int]) -> str:
+    """What to type so that class k has the value raw_ids[k] in the files."""
+    rows = [(spec.classes[k] if k < spec.num_classes else "thing", raw) for k, raw in raw_ids.items()]
+    if spec.name == FOLDERS:
+        return "type `" + " ".join(f"--data.classes {shlex.quote(f'{name}={raw}')}" for name, raw in rows) + "`"
+    listed = ", ".join(f"{{name: {quoted(name)}, raw: {raw}}}" for name, raw in rows)
+    return f"write in the spec `classes: [{listed}]`"
+
+
+def _is_soft(spec: DatasetSpec, values: Collection[int]) -> bool:
+    """Whether all label values look like masks of 0 and 255 to which compression or smoothing added values between."""
+    near = any(255 - NEAR <= value < 255 for value in spec.unknown(values))
+    return near and {0, 255} <= set(values) and spec.num_classes <= 2
+
+
+def _in_order(spec: DatasetSpec, values: Collection[int]) -> dict[int, int] | None:
+    """Label values by class, where there are as many as classes and at most one (0, say) is a class's already."""
+    if sum(value in values for k in range(spec.num_classes) for value in spec.raw_values(k)) > 1:
+        return None
+    for found in (set(values), set(values) - set(DEFAULT_IGNORE)):
+        if len(found) == spec.num_classes:
+            return dict(enumerate(sorted(found)))
+    return None
 
 
 def command(verb: str, config: DataConfig, *more: str, settings: Path | None = None) -> str:
@@ -59,7 +139,10 @@ def mend_values(config: DataConfig, values: Collection[int]) -> DataConfig | Non
             result = resolve_spec(mended)
         except UserError:
             continue
-        if not result.unknown(values) and {result.class_of(value) for value in values} != {IGNORE_INDEX}:
+        if result.unknown(values):
+            continue
+        shown = {result.class_of(value) for value in values} - {IGNORE_INDEX}
+        if len(shown) >= min(2, result.num_classes):  # one alone would leave nothing to learn
             return mended
     return None
 
@@ -67,6 +150,8 @@ def mend_values(config: DataConfig, values: Collection[int]) -> DataConfig | Non
 def _candidates(spec: DatasetSpec, values: Collection[int]) -> Iterator[tuple[Sequence[str], tuple[int, ...]]]:
     """Classes and ignored values to try, the likeliest first."""
     unknown = spec.unknown(sorted(values))
+    if _is_soft(spec, values):  # no setting mends that
+        return
     if set(values) <= {0, 255}:
         second = spec.classes[1] if spec.num_classes > 1 else "thing"
         yield (f"{spec.classes[0]}=0", f"{second}=255"), (255,)  # the default, which gives way to the class
@@ -74,6 +159,8 @@ def _candidates(spec: DatasetSpec, values: Collection[int]) -> Iterator[tuple[Se
     if unknown == [spec.num_classes] and spec.raw_ids == tuple(range(spec.num_classes)):
         ignore = tuple(dict.fromkeys((*spec.ignore, *([0] if 0 in values else []))))
         yield [f"{name}={raw + 1}" for name, raw in zip(spec.classes, spec.raw_ids, strict=True)], ignore
+    if ordered := _in_order(spec, values):
+        yield [f"{spec.classes[k]}={raw}" for k, raw in ordered.items()], DEFAULT_IGNORE
     if len(unknown) <= FEW:
         kept = [name if raw == k else f"{name}={raw}" for k, (name, raw) in enumerate(_rows(spec))]
         yield kept, (*spec.ignore, *unknown)

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segvit.data.dataset import Samples
 from segvit.data.findings import Finding, ignored_share, judge
-from segvit.data.scan import Size, scan_all
+from segvit.data.scan import Size, Tally, scan_all
 from segvit.data.spec import IGNORE_INDEX
-from segvit.data.tally import Tally
 from segvit.errors import UserError
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from torch.utils.data import Dataset, Sampler, default_collate
 from torchvision import tv_tensors
 
 from segvit.config import DataConfig
+from segvit.data.advice import explain_sizes, explain_values
 from segvit.data.cache import LabelCache
-from segvit.data.explain import explain_sizes, explain_values
-from segvit.data.files import Pair, read_image
+from segvit.data.files import Orphans, Pair, read_image
 from segvit.data.formats import CocoLabels, MatLabels
 from segvit.data.labels import LabelReader
 from segvit.data.resolve import resolve_spec
@@ -38,6 +38,7 @@ __all__ = [
     "SegmentationDataset",
     "TrainingSamples",
     "open_dataset",
+    "open_incomplete",
 ]
 
 PROCEDURAL = "shapes"
@@ -124,23 +125,36 @@ def open_dataset(config: DataConfig, split: Literal["train", "val"], *, size: in
     Raises:
         UserError: nothing or contradictory things are given, folders are missing or empty, or pairs are incomplete.
     """
+    samples, orphans = open_incomplete(config, split, size=size)
+    if orphans:
+        raise UserError(orphans.error)
+    return samples
+
+
+def open_incomplete(config: DataConfig, split: Literal["train", "val"], *, size: int = 256) -> tuple[Samples, Orphans]:
+    """The complete pairs that `open_dataset` gives, and what is left over: for a check that looks at all.
+
+    Raises:
+        UserError: as `open_dataset` does, but for files without a partner where some pairs are complete.
+    """
     spec = resolve_spec(config)
     if config.spec == PROCEDURAL and config.root is None:
         from segvit.data.shapes import ShapesDataset
 
-        return ShapesDataset(length=SHAPES_LENGTH[split], size=size, seed=SHAPES_SEED[split])
+        return ShapesDataset(length=SHAPES_LENGTH[split], size=size, seed=SHAPES_SEED[split]), Orphans()
     if config.spec is not None and config.root is None:
         raise UserError(f"dataset {config.spec!r} needs the folder it lies in: type `--data.root FOLDER`")
     if config.cache is not None and not isinstance(spec.label_format, MatLabels | CocoLabels):
         raise UserError("data.cache keeps label maps of .mat and JSON files; these are pictures already: leave it out")
     reader = LabelReader(spec, cache=LabelCache(config.cache) if config.cache else None)
-    return SegmentationDataset(spec, _find_pairs(config, spec, split, reader), reader=reader)
+    pairs, orphans = _find_pairs(config, spec, split, reader)
+    return SegmentationDataset(spec, pairs, reader=reader), orphans
 
 
 def _find_pairs(
     config: DataConfig, spec: DatasetSpec, split: Literal["train", "val"], reader: LabelReader
-) -> list[Pair]:
-    """The pairs of a split of `spec`, or the share of its training split that belongs to `split`."""
+) -> tuple[list[Pair], Orphans]:
+    """The complete pairs of a split of `spec`, or the share of its training split that belongs to `split`."""
     train, val = (config.train_split, config.val_split) if config.spec else ("train", "val")
     if val in spec.splits:
         if config.val_fraction is not None:
@@ -160,18 +174,20 @@ def _find_pairs(
         return _find_split(config, spec, train if split == "train" else val, split, reader)
     if not 0 <= fraction < 1:
         raise UserError(f"data.val_fraction is {fraction}; give a share from 0 up to but not including 1")
-    pairs = _find_split(config, spec, train, "train", reader)
+    pairs, orphans = _find_split(config, spec, train, "train", reader)
     remedy = (
         "give data.val_images and data.val_labels (the same folders will do for a trial)"
         if config.spec is None
         else "add a split to validate on to the spec, or give data.train_list and data.val_list"
     )
-    return _share(pairs, fraction, split, remedy)
+    if orphans and len(pairs) < 2:
+        raise UserError(orphans.error)
+    return _share(pairs, fraction, split, remedy), orphans
 
 
 def _find_split(
     config: DataConfig, spec: DatasetSpec, name: str, role: Literal["train", "val"], reader: LabelReader
-) -> list[Pair]:
+) -> tuple[list[Pair], Orphans]:
     """The pairs of the split `name` of `spec`; the list of `role` in `config` takes the place of the split's own."""
     if name not in spec.splits:
         keep = "; to keep a share of the training pairs set data.val_fraction" if role == "val" else ""

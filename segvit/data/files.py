@@ -8,6 +8,7 @@ forms are read by the modules that labels.py names.
 import os
 import re
 import struct
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from segvit.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+LOSSY_SUFFIXES = (".jpg", ".jpeg")
+"""Of pictures whose values are not those that were saved."""
 MAT_SUFFIX = ".mat"
 WILDCARD = re.compile(r"(\*\*/|\*|\?|\{[^{}]*,[^{}]*\})")
 """What is not meant literally in a glob."""
@@ -46,6 +49,22 @@ class Pair(NamedTuple):
         return f"{self.labels}: {self.name}" if self.labels.suffix.lower() == ".json" else str(self.labels)
 
 
+class Orphans(NamedTuple):
+    """What lacks its partner."""
+
+    images: tuple[str, ...] = ()
+    """Images without labels: files, or names in a list."""
+    labels: tuple[str, ...] = ()
+    """Labels without an image: the same."""
+    error: str = ""
+    """What forbids to train on it."""
+    remedy: str = ""
+    """What to do about it; `error` ends with it."""
+
+    def __bool__(self) -> bool:
+        return bool(self.images or self.labels)
+
+
 def find_pairs(
     root: Path,
     split: Split,
@@ -54,8 +73,8 @@ def find_pairs(
     options: tuple[str, str],
     suffixes: Sequence[str] = LABEL_SUFFIXES,
     described: Collection[str] | None = None,
-) -> list[Pair]:
-    """The pairs of a split, sorted by name, or in the order of its list.
+) -> tuple[list[Pair], Orphans]:
+    """The complete pairs of a split, sorted by name or in the order of its list, and what is left over.
 
     Args:
         root: what the split's folders are relative to (absolute ones stay as they are).
@@ -66,36 +85,50 @@ def find_pairs(
         described: where `split.labels` is one file for all images: their names in it, which are the list to use.
 
     Raises:
-        UserError: a folder is missing or empty, a name occurs twice, or an image or label map has no partner.
+        UserError: a folder is missing or empty, a name occurs twice, or no pair is complete.
     """
-    images = _find(root, split.images, IMAGE_SUFFIXES, f"{what}: images ({options[0]})")
+    images, _ = _find(root, split.images, IMAGE_SUFFIXES, f"{what}: images ({options[0]})")
+    others: dict[str, Path] = {}
     if described is not None:
         labels = dict.fromkeys(described, root / split.labels)
     else:
-        labels = _find(root, split.labels, suffixes, f"{what}: label maps ({options[1]})")
-    if split.list is None:
-        partial = split.labeled_only or described is not None
-        names: Sequence[str] = sorted(labels if partial else images.keys() | labels.keys())
+        labels, others = _find(root, split.labels, suffixes, f"{what}: label maps ({options[1]})")
+    listed = _read_list(root / split.list, what) if split.list is not None else None
+    names = sorted(images.keys() | labels.keys()) if listed is None else listed
+    partial = listed is None and (split.labeled_only or described is not None)
+    bare = [] if partial else [name for name in names if name not in labels]
+    alone = [name for name in names if name not in images]
+    if listed is not None:
+        remedy = f"they are named in {root / str(split.list)}: add the files, or take the names out of the list"
+    elif described is not None:
+        remedy = f"they are named in {root / split.labels}: add the files, or give a list of the names to use"
+    else:
         remedy = (
             "every image needs one label map whose path is the same but for the suffix: move or delete the others; "
             f"where the names differ by an ending, give globs, such as {options[0]} 'photos/*.jpg' and "
             f"{options[1]} 'masks/*_mask.png'; images that shall have none: `labeled_only: true` in a spec"
         )
-        if described is not None:
-            remedy = f"they are named in {root / split.labels}: add the files, or give a list of the names to use"
-    else:
-        names = _read_list(root / split.list, what)
-        remedy = f"they are named in {root / split.list}: add the files, or take the names out of the list"
-    orphans = (
-        ([name for name in names if name not in labels], "images without a label map", "label maps", split.labels),
-        ([name for name in names if name not in images], "label maps without an image", "images", split.images),
+    lossy = [others[name] for name in bare if name in others and others[name] != images.get(name)]
+    remedy += _explain_lossy(lossy, suffixes)
+    kinds = (
+        (bare, "images without a label map", "label maps", split.labels),
+        (alone, "label maps without an image", "images", split.images),
     )
-    for missing, text, kind, folder in orphans:
+    orphans = Orphans()
+    for missing, text, kind, folder in kinds:
         if missing:
-            if split.list is not None:
-                text = f"names without a file among the {kind}"
-            raise UserError(f"{what}: {text} in {root / folder}: {len(missing)} ({first(missing)}); {remedy}")
-    return [Pair(name, images[name], labels[name]) for name in names]
+            text = text if listed is None else f"names without a file among the {kind}"
+            orphans = Orphans(
+                images=tuple(str(images.get(name, name)) for name in bare),
+                labels=tuple(str(labels.get(name, name)) + f": {name}" * (described is not None) for name in alone),
+                error=f"{what}: {text} in {root / folder}: {len(missing)} ({first(missing)}); {remedy}",
+                remedy=remedy,
+            )
+            break
+    pairs = [Pair(name, images[name], labels[name]) for name in names if name in images and name in labels]
+    if orphans and not pairs:
+        raise UserError(orphans.error)
+    return pairs, orphans
 
 
 def read_image(path: Path) -> Image.Image:
@@ -173,11 +206,16 @@ def first(items: Sequence[Any], count: int = 3) -> str:
 def _explain_channels(pixels: npt.NDArray[Any], channels: Sequence[str]) -> str:
     """Why a label map of several channels is refused, and how to mend it."""
     found = f"the label map has {len(channels)} channels ({', '.join(channels)}), but one number per pixel is needed; "
-    color = pixels[..., :3]
-    if color.shape[-1] == 3 and (color == color[..., :1]).all():
+    see_through = channels[-1] in ("A", "a")
+    color = pixels[..., :-1] if see_through else pixels[..., :3]
+    if (color == color[..., :1]).all():
+        kept = '"A"' if see_through and color.min() == color.max() and np.ptp(pixels[..., -1]) else "0"
+        why = "all of it is in its transparency" if kept != "0" else "its colour channels are equal"
+        if color.shape[-1] == 1 and kept == "0":
+            why = "one of them is transparency"
         return found + (
-            "its colour channels are equal, so nothing is lost by saving one of them: in Python, "
-            "`from PIL import Image; Image.open(FILE).getchannel(0).save(FILE)`"
+            f"{why}, so nothing is lost by saving one of them: in Python, "
+            f"`from PIL import Image; Image.open(FILE).getchannel({kept}).save(FILE)`"
         )
     return found + (
         "it looks like a mask painted in colours: describe them in a spec, with `labels: {format: color}` and each "
@@ -200,8 +238,19 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read as {what} ({error}); mend it, fetch it again or remove it") from error
 
 
-def _find(root: Path, pattern: str, suffixes: Sequence[str], what: str) -> dict[str, Path]:
-    """Files by name, under a folder or matching a glob with `*`, `**`, `?` and `{one,other}`."""
+def _explain_lossy(files: Sequence[Path], suffixes: Sequence[str]) -> str:
+    """What to do about label maps in `files` that are JPEG, where pictures with these suffixes are read."""
+    if ".png" not in suffixes or not (lossy := [path for path in files if path.suffix.lower() in LOSSY_SUFFIXES]):
+        return ""
+    return (
+        f"; {len(lossy)} label maps are JPEG ({lossy[0]}), which is not read, for compression changes values: export "
+        "them as PNG, or make masks of two values 0 and 255 again, in Python `from PIL import Image; "
+        "Image.open(FILE).convert('L').point(lambda value: 255 * (value > 127)).save(FILE_AS_PNG)`"
+    )
+
+
+def _find(root: Path, pattern: str, suffixes: Sequence[str], what: str) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Files by name, under a folder or matching a glob with `*`, `**`, `?` and `{one,other}`; those of other types."""
     pattern = Path(pattern).as_posix()
     wildcard = WILDCARD.search(pattern)
     fixed = pattern[: pattern.rfind("/", 0, wildcard.start()) + 1] if wildcard else pattern
@@ -210,22 +259,25 @@ def _find(root: Path, pattern: str, suffixes: Sequence[str], what: str) -> dict[
         raise UserError(f"{what}: no folder {folder}{_describe(root, Path(fixed))}")
     matcher = re.compile(_glob(pattern.removeprefix(fixed) or "**/*"))
     found: dict[str, Path] = {}
-    others = []
+    others: dict[str, Path] = {}
     for path in _walk(folder):
         match = matcher.fullmatch(path.relative_to(folder).as_posix())
         if match is None:
             continue
-        if path.suffix.lower() not in suffixes:
-            others.append(path.name)
-            continue
         name = stem("/".join(group.strip("/") for group in match.groups() if group and group.strip("/")))
+        if path.suffix.lower() not in suffixes:
+            others[name] = path
+            continue
         if name in found:
             raise UserError(f"{what}: {found[name]} and {path} have the same name {name!r}; keep one of them")
         found[name] = path
     if not found:
-        seen = f"; it holds {len(others)} other files ({first(others)})" if others else ""
-        raise UserError(f"{what}: no file of type {', '.join(suffixes)} in {root / pattern}{seen}")
-    return found
+        seen = f"; it holds {len(others)} other files ({first([path.name for path in others.values()])})"
+        raise UserError(
+            f"{what}: no file of type {', '.join(suffixes)} in {root / pattern}{seen if others else ''}"
+            f"{_explain_lossy(list(others.values()), suffixes)}"
+        )
+    return found, others
 
 
 def _glob(pattern: str) -> str:
@@ -248,14 +300,18 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def stem(name: str) -> str:
-    """`name` without the suffix of a readable file; other dots stay."""
+    """`name` without the suffix of a readable file; other dots stay.
+
+    Composed (NFC), since macOS writes an accent as a character of its own: the same name on every machine.
+    """
+    name = unicodedata.normalize("NFC", name)
     return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in (*IMAGE_SUFFIXES, MAT_SUFFIX) else name
 
 
 def _read_list(path: Path, what: str) -> list[str]:
     """The names in a text file, one a line, with or without a suffix."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows puts a mark at the start
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{what}: cannot read the list of names {path} ({error})") from error
     names = list(dict.fromkeys(stem(line.strip()) for line in lines if line.strip()))

@@ -1,17 +1,17 @@
 """What the sums of a check mean: errors, which forbid training, and warnings, which may be meant but seldom are."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from segvit.data.explain import explain_values, remap
+from segvit.data.advice import explain_values, remap
 from segvit.data.files import first
 from segvit.data.palette import Color
+from segvit.data.plain import quoted
 from segvit.data.resolve import FOLDERS
+from segvit.data.scan import Tally
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
-from segvit.data.tally import Tally
 
 SHOWN = 5
 """Findings of a kind that a report spells out; the others are counted."""
@@ -153,15 +153,10 @@ def painted_spec(colors: Counter[Color], spec: DatasetSpec) -> str:
     lines = ["name: painted", "labels: {format: color}", "classes:"]
     for number, (color, _) in enumerate(colors.most_common(), start=1):
         name = known.get(color) or next(names, f"class_{number}")
-        lines.append(f"  - {{name: {_quote(name)}, color: {list(color)}}}")
+        lines.append(f"  - {{name: {quoted(name)}, color: {list(color)}}}")
     lines.append("splits:")
     for split, where in spec.splits.items():
-        lines.append(f"  {split}: {{images: {_quote(where.images)}, labels: {_quote(where.labels)}}}")
+        lines.append(f"  {split}: {{images: {quoted(where.images)}, labels: {quoted(where.labels)}}}")
     if spec.val_fraction is not None:
         lines.append(f"val_fraction: {spec.val_fraction}")
     return "\n".join(lines)
-
-
-def _quote(text: str) -> str:
-    """Text as YAML takes it for text."""
-    return json.dumps(text, ensure_ascii=False)

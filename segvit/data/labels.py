@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from segvit.data.cache import LabelCache
 from segvit.data.colors import ColorTable
-from segvit.data.files import LABEL_SUFFIXES, MAT_SUFFIX, Pair, find_pairs, read_labels
+from segvit.data.files import LABEL_SUFFIXES, MAT_SUFFIX, Orphans, Pair, find_pairs, read_labels
 from segvit.data.formats import CocoLabels, ColorLabels, IndexLabels, MatLabels
 from segvit.data.mat import read_mat
 from segvit.data.polygons import PolygonFile
@@ -31,8 +31,8 @@ class LabelReader:
         self._colors = ColorTable(spec, spec.label_format) if isinstance(spec.label_format, ColorLabels) else None
         self._polygons: dict[Path, PolygonFile] = {}
 
-    def find(self, root: Path, split: Split, *, what: str, options: tuple[str, str]) -> list[Pair]:
-        """The pairs of a split; see `find_pairs`."""
+    def find(self, root: Path, split: Split, *, what: str, options: tuple[str, str]) -> tuple[list[Pair], Orphans]:
+        """The complete pairs of a split, and what is left over; see `find_pairs`."""
         suffixes: Sequence[str] = LABEL_SUFFIXES
         described = None
         if isinstance(self.spec.label_format, MatLabels):

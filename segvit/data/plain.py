@@ -64,6 +64,11 @@ def read_color(value: Any, key: str, source: str) -> Color:
     raise UserError(f"{source}: `{key}` is {value!r}; give red, green, blue in 0..255, such as [128, 64, 128]")
 
 
+def quoted(text: str) -> str:
+    """`text` as it stands in the braces of a YAML file, in quotes where it needs them."""
+    return yaml.safe_dump([text], default_flow_style=True, allow_unicode=True, width=2**30).strip()[1:-1]
+
+
 def is_whole(value: Any) -> bool:
     """Whether `value` is a whole number (true and false are none)."""
     return isinstance(value, int) and not isinstance(value, bool)

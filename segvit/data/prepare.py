@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 from segvit.config import DataConfig
 from segvit.data.advice import command
 from segvit.data.archives import Unpacked, unpack
+from segvit.data.dataset import open_incomplete
 from segvit.data.files import first
-from segvit.data.orphans import open_incomplete
 from segvit.data.plain import suggest
 from segvit.errors import UserError
 

@@ -1,14 +1,18 @@
-"""One look at each sample of a dataset: sizes, raw values, colours, orientation, a hash of the picture.
+"""One look at each sample of a dataset (sizes, raw values, colours, orientation, a hash of the picture), and the sums.
 
-    for scan in scan_all(samples, range(len(samples)), decode=True): ...
+    tally = Tally(samples.spec)
+    for scan in scan_all(samples, range(len(samples)), decode=True):
+        tally.add(scan)
 
-What comes back is small (no pixels), so that a large set fits the memory.
+What comes back is small (no pixels), so that a large set fits the memory; check.py reports the sums.
 """
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,18 +20,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
+from segvit.data.advice import explain_sizes
 from segvit.data.dataset import Samples, SegmentationDataset
-from segvit.data.explain import explain_sizes
-from segvit.data.files import TURNED, Pair, as_rgb, read_size, reading
+from segvit.data.files import Pair, as_rgb, read_size, reading
 from segvit.data.formats import IndexLabels
 from segvit.data.palette import Color
-from segvit.data.spec import IGNORE_INDEX
+from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
 
 MAX_COLORS = 4096
 """Colours in a painted label map from which it is taken for a photo."""
 SLICE = 1024
 """Samples that are handed to the threads together."""
+NAMED = 20
+"""Files that are kept by name for a value or a finding; the others are counted."""
 
 TURN = {5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
 """Pillow's name of what an EXIF orientation does to a picture."""
@@ -155,7 +161,7 @@ def _look_at_image(path: Path, *, decode: bool) -> tuple[Size, int, bytes]:
     if not decode:
         return read_size(path), _orientation(path), b""
     with reading(path, "an image"), Image.open(path) as opened:
-        orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = _turn(opened)
         opened.load()
         pixels = np.asarray(as_rgb(opened, name=str(path)))
     return (pixels.shape[0], pixels.shape[1]), orientation, _hash(pixels)
@@ -171,8 +177,13 @@ def _hash(pixels: npt.NDArray[np.uint8]) -> bytes:
 def _orientation(path: Path) -> int:
     """EXIF orientation of a picture, 1 to 8; 1 where it has none."""
     with reading(path, "an image"), Image.open(path) as opened:
-        found = opened.getexif().get(ExifTags.Base.Orientation, 1)
-    return found if found in (1, 2, 3, 4, *TURNED) else 1
+        return _turn(opened)
+
+
+def _turn(picture: Image.Image) -> int:
+    """The same of an open picture; other numbers (cameras write 0) turn nothing."""
+    found = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    return int(found) if found in range(1, 9) else 1
 
 
 def _has_orientation(pair: Pair) -> bool:
@@ -193,3 +204,93 @@ def _painted(pair: Pair) -> dict[Color, int] | None:
     except UserError:
         return None
     return {(color[0], color[1], color[2]): count for count, color in counts or [] if isinstance(color, tuple)}
+
+
+@dataclass
+class Named:
+    """A count of files, the first of them by name."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """Count a file."""
+        self.count += 1
+        if len(self.names) < NAMED:
+            self.names.append(name)
+
+
+@dataclass
+class Tally:
+    """Sums over the scans."""
+
+    spec: DatasetSpec
+    pixels: Counter[int] = field(default_factory=Counter)
+    """By raw value."""
+    files: Counter[int] = field(default_factory=Counter)
+    """Label maps that hold a raw value."""
+    images: Counter[int] = field(default_factory=Counter)
+    """Images that show a class, by its index."""
+    unknown: dict[int, Named] = field(default_factory=dict)
+    """Files by unknown value."""
+    strange: Named = field(default_factory=Named)
+    """Files with an unknown value."""
+    uniform: list[str] = field(default_factory=list)
+    """Files that show one class or none."""
+    empty: Named = field(default_factory=Named)
+    """Files that are wholly ignored."""
+    mismatches: list[str] = field(default_factory=list)
+    """What is said of pairs of unequal size."""
+    unreadable: list[str] = field(default_factory=list)
+    painted: list[str] = field(default_factory=list)
+    """What is said of label files with colours in them."""
+    colors: Counter[Color] = field(default_factory=Counter)
+    """Pixels by colour, in those."""
+    turned: Named = field(default_factory=Named)
+    """Images that EXIF turns, whose label maps fit both ways."""
+    sizes: Counter[Size] = field(default_factory=Counter)
+    digests: dict[bytes, list[str]] = field(default_factory=dict)
+    """Image files by the hash of their picture."""
+    classes: list[bytes | None] = field(default_factory=list)
+    """Indices of the classes that each scanned sample shows; None where it cannot be drawn."""
+    turned_at: list[int] = field(default_factory=list)
+    """Positions of the `turned` among the scanned."""
+
+    def add(self, scan: Scan) -> None:
+        """Count one sample."""
+        fits = scan.size == scan.label_size
+        self.unreadable.extend(() if scan.colors is not None else scan.unreadable)
+        if scan.colors is not None:
+            self.painted.append(scan.unreadable[-1])
+            self.colors.update(scan.colors)
+            self.unreadable.extend(scan.unreadable[:-1])  # what is said of the image
+        if scan.size:
+            self.sizes[scan.size] += 1
+        if scan.mismatch:
+            self.mismatches.append(scan.mismatch)
+        if scan.digest:
+            self.digests.setdefault(scan.digest, []).append(scan.image)
+        if fits and scan.size and (scan.turned in (2, 3, 4) or (scan.turned != 1 and scan.size[0] == scan.size[1])):
+            self.turned.add(scan.image)
+            self.turned_at.append(len(self.classes))
+        found = self._add_values(scan) if scan.pixels is not None else None
+        self.classes.append(found if fits and scan.size else None)
+
+    def _add_values(self, scan: Scan) -> bytes:
+        """Count the values of a label map; the classes that it shows."""
+        assert scan.pixels is not None
+        self.pixels.update(scan.pixels)
+        self.files.update(scan.pixels.keys())
+        unknown = self.spec.unknown(scan.pixels)
+        for value in unknown:
+            self.unknown.setdefault(value, Named()).add(scan.where)
+        if unknown:
+            self.strange.add(scan.where)
+        known = scan.pixels.keys() - set(unknown)
+        classes = {self.spec.class_of(value) for value in known} - {IGNORE_INDEX}
+        self.images.update(classes)
+        if len(classes) + len(unknown) < 2:
+            self.uniform.append(scan.where)
+        if not classes and not unknown:
+            self.empty.add(scan.where)
+        return bytes(sorted(classes))
