@@ -24,7 +24,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from segvit.errors import UserError
+from segvit.inference.scores import image_views
+from segvit.inference.tiles import Composition
 from segvit.models.backbone import Backbone
+from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
 
 TOTAL = "Global"
@@ -60,7 +63,8 @@ class Profile:
     parts: tuple[Part, ...]
     """In the order in which they run."""
     predict_multiply_adds: int
-    """What `model.predict` spends: the last output alone, and the masks up-sampled by two matrix products."""
+    """What `model.predict` spends at most: the last output alone, masks up-sampled by two products, every class at
+    every pixel. What it finds in the image mostly lets it do with less (segvit/inference/bounds.py)."""
 
     @property
     def multiply_adds(self) -> int:
@@ -119,7 +123,7 @@ def profile(model: SegViT, size: tuple[int, int]) -> Profile:
         twin = _fake_twin(model)
         images = torch.empty((1, 3, *size), dtype=torch.uint8, device="cpu")
         forward = _count(lambda: twin(images))
-        predict = _count(lambda: twin.predict(images))
+        predict = _count(lambda: _score_in_tiles(twin(images, deep=False)))
     root = type(model).__name__  # how the counter names the outermost module
     parts = _backbone_parts(model.backbone, forward, f"{root}.backbone")
     for name, attribute in OTHER_PARTS.items():
@@ -136,6 +140,13 @@ def profile(model: SegViT, size: tuple[int, int]) -> Profile:
     elements = model.num_classes * size[0] * size[1]
     parts.append(Part(name="scores", multiply_adds=(model.num_classes + UPSAMPLING) * elements, parameters=0))
     return Profile(size=(size[0], size[1]), parts=tuple(parts), predict_multiply_adds=predict[TOTAL])
+
+
+def _score_in_tiles(output: SegOutput) -> None:
+    """The label map as it is made where no bound helps; how much it helps depends on the image."""
+    for view in image_views(output):
+        for _ in Composition([view], output.image_size).tiles():
+            pass
 
 
 def _num_parameters(*modules: nn.Module) -> int:

@@ -8,7 +8,8 @@ empty cell.
 """
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from segvit.data.dataset import Samples
 from segvit.engine.evaluate import EvalResult, ImageScore
 from segvit.engine.infer import image_labels
 from segvit.errors import UserError
-from segvit.models.segvit import SegViT
+from segvit.inference.network import Network
 from segvit.plots import confusion_matrix
 from segvit.visualize import IGNORED, colorize, contact_sheet, error_map, shares, with_legend
 
@@ -54,16 +55,20 @@ def write_csv(result: EvalResult, path: Path, *, about: Mapping[str, str]) -> No
 
     Args:
         about: what else the protocol columns shall hold, such as the model and the dataset.
+
+    Raises:
+        UserError: the disk does not take it.
     """
     setting = {**about, "images": str(result.images), **result.protocol_values(), "boundary_band": f"{BAND:g}"}
     head = ("class", "iou", "accuracy", "dice", "boundary_iou", "share", *setting)
     means = ("mean", (*result.mean_row(), None))
     overall = ("all pixels", (None, result.metrics.overall_accuracy, None, None, None))
     rows = [(name, *values, *setting.values()) for name, values in [*result.rows(), means, overall]]
-    _write_table(path, head, rows)
+    with _writing(path):
+        _write_table(path, head, rows)
 
 
-def write_pictures(result: EvalResult, folder: Path, *, model: SegViT, dataset: Samples, config: EvalConfig) -> None:
+def write_pictures(result: EvalResult, folder: Path, *, model: Network, dataset: Samples, config: EvalConfig) -> None:
     """Where the pixels of each class went, and the worst images.
 
     Writes confusion.png and confusion.csv (pixels), images.csv (scores of every image, worst first) and worst.png
@@ -71,24 +76,41 @@ def write_pictures(result: EvalResult, folder: Path, *, model: SegViT, dataset: 
 
     Args:
         config: the protocol of the result.
+
+    Raises:
+        UserError: the disk does not take them.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_scores(result, folder)
+        if worst := result.worst()[:NUM_WORST]:
+            worst_sheet(worst, model=model, dataset=dataset, config=config).save(folder / "worst.png")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Tell what the disk says as a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error}); give another place") from error
+
+
+def _write_scores(result: EvalResult, folder: Path) -> None:
+    """The confusion matrix as a picture and a table, and the scores of every image as a table."""
     counts = result.matrix.counts.cpu().numpy()
     confusion_matrix(counts, result.classes, folder / "confusion.png")
     rows = [(name, *row.tolist()) for name, row in zip(result.classes, counts, strict=True)]
     _write_table(folder / "confusion.csv", ("true \\ predicted", *result.classes), rows)
-    worst = result.worst()
     unscored = [score for score in result.per_image if score.miou is None]
     _write_table(
         folder / "images.csv",
         ("image", "miou", "accuracy", "boundary_iou"),
-        [(score.name, score.miou, score.accuracy, score.boundary_iou) for score in [*worst, *unscored]],
+        [(score.name, score.miou, score.accuracy, score.boundary_iou) for score in [*result.worst(), *unscored]],
     )
-    if worst:
-        worst_sheet(worst[:NUM_WORST], model=model, dataset=dataset, config=config).save(folder / "worst.png")
 
 
-def worst_sheet(scores: Sequence[ImageScore], *, model: SegViT, dataset: Samples, config: EvalConfig) -> Image.Image:
+def worst_sheet(scores: Sequence[ImageScore], *, model: Network, dataset: Samples, config: EvalConfig) -> Image.Image:
     """Photo, labels, prediction and errors of some images, one below the other, over a legend of their classes."""
     spec = dataset.spec
     rows, fractions = [], np.zeros(spec.num_classes)

@@ -29,19 +29,23 @@ def scores(output: SegOutput) -> Tensor:
 
 
 def label_map(output: SegOutput, size: tuple[int, int] | None = None) -> Tensor:
-    """The class of the best score at each pixel, composed in tiles: (B, H, W) int64.
+    """The class of the best score at each pixel: (B, H, W) int64.
 
     Equal to the argmax of `scores`, resized bilinear to `size` where one is given, without ever holding the
-    (K, H, W) volume.
+    (K, H, W) volume, and mostly without working it out (segvit/inference/bounds.py).
 
     Args:
         output: of a model.
         size: (H, W) in pixels of the wanted map. Default: the size of the images.
     """
     size = size or output.image_size
+    return torch.stack([compose_labels([view], size) for view in image_views(output)])
+
+
+def image_views(output: SegOutput) -> list[View]:
+    """Each image of a batch as a view, to be composed in tiles."""
     probabilities, logits = class_probabilities(output), output.mask_logits[-1].float()
-    views = [
+    return [
         View.of_image(one_probabilities[None], one_logits[None], output.image_size, output.padded_size)
         for one_probabilities, one_logits in zip(probabilities, logits, strict=True)
     ]
-    return torch.stack([compose_labels([view], size) for view in views])
