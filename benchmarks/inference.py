@@ -19,26 +19,15 @@ from rounds import measure
 from torch import Tensor
 
 import segvit
+from segvit.benchmark import made_up_logits
 from segvit.config import ModelConfig, Structure
-
-
-def trained_logits(num_classes: int, present: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Class logits (1, 1, K, K + 1) and mask logits (1, 1, K, h, w) shaped like a trained model's."""
-    random = torch.Generator().manual_seed(0)
-    class_logits = torch.randn(num_classes, num_classes + 1, generator=random)
-    found = torch.randperm(num_classes, generator=random)[:present]
-    absent = torch.ones(num_classes, dtype=torch.bool)
-    absent[found] = False
-    class_logits[found, found] += 10
-    class_logits[absent, -1] += 8
-    return class_logits[None, None], 3 * torch.randn(1, 1, num_classes, *grid, generator=random)
 
 
 def labelling(model: segvit.SegViT, image: Tensor, present: int, precision: torch.dtype) -> Callable[[], Tensor]:
     """A run of the model, and a label map of logits of a trained model's shape."""
     with torch.inference_mode():
         grid = model(image, deep=False).mask_logits.shape[-2:]
-    class_logits, mask_logits = trained_logits(model.num_classes, present, (grid[0], grid[1]))
+    class_logits, mask_logits = made_up_logits(model.num_classes, present, (grid[0], grid[1]))
 
     def run() -> Tensor:
         with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):

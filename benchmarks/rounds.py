@@ -1,5 +1,6 @@
 """What the benchmarks share: times in interleaved rounds, and the peak memory of a step."""
 
+import ctypes
 import re
 import statistics
 import time
@@ -31,6 +32,8 @@ def resident(key: str) -> int:
 
 def peak_memory(run: Callable[[], object]) -> int:
     """MiB that a step takes on top of what the process holds before it."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)  # what loading has freed, and a step would take unseen
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the mark of the most held so far starts anew
     run()

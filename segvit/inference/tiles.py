@@ -20,8 +20,8 @@ from torch import Tensor
 from segvit.inference.bounds import Sampled, sample
 from segvit.resize import bilinear_matrix, bilinear_taps, places_on_old
 
-TILE_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
-"""Score elements of a tile, by kind of device: 4 MB in float32 on a CPU, which the cache holds."""
+TILE_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
+"""Score elements of a tile, by kind of device: 2 MB in float32 on a CPU, which the cache holds."""
 
 
 class Scratch:
