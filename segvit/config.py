@@ -6,19 +6,19 @@ A YAML file holds differences from these defaults; flags of the same names overr
     segvit train --config configs/camvid/vit_tiny.yaml --data.root camvid --optim.lr 3e-4
 """
 
-import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import cyclopts
 import yaml
 
+from segvit.config_files import over_network, plain, read_yaml
 from segvit.errors import UserError
 
 Precision = Literal["no", "bf16", "fp16"]
+InferencePrecision = Literal["fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Structure = Literal["plain", "shrunk", "naive_shrunk"]
 Downsampling = Literal["nearest_q", "nearest_qkv", "conv"]
@@ -26,9 +26,6 @@ EvalMode = Literal["slide", "whole"]
 
 MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Scales of the paper's multi-scale test, in which each is looked at mirrored as well."""
-
-CONFIG_DIRS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
-"""Where shipped recipes lie: inside the installed package, or beside it in a checkout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +41,9 @@ class ModelConfig:
     """Side of the training crop in pixels; sets the native grid of the position embedding. Inference takes any size."""
     pretrained: bool = False
     """Start from timm's weights of this backbone (fetched from the Hub); otherwise random."""
+    pretrained_file: Path | None = None
+    """Start from timm's weights in this file (.safetensors or .pth) instead, with no need of a network. Its tag, such
+    as .augreg_in21k, belongs in `backbone`: mean and std go by it."""
     taps: tuple[int, ...] | None = None
     """Blocks (from 0) whose outputs feed the head, shallow first. Default: the paper's for 12 and 24 blocks; shrunk:
     the one before `shrink_at` and the last; naive_shrunk: the last."""
@@ -82,6 +82,15 @@ class ModelConfig:
     std: tuple[float, float, float] | None = None
     """Standard deviation of R, G, B on the 0..1 scale. Default: the backbone's own."""
 
+    @property
+    def starts_pretrained(self) -> bool:
+        """Whether the backbone starts from timm's weights, wherever they lie."""
+        return self.pretrained or self.pretrained_file is not None
+
+    def without_weights(self) -> "ModelConfig":
+        """The same network, to be filled with weights of its own: nothing is fetched for it."""
+        return replace(self, pretrained=False, pretrained_file=None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -119,7 +128,7 @@ class DataConfig:
     """Folder that keeps label maps decoded from .mat and JSON files, as PNG: worth it from some forty polygons an
     image on. Default: they are decoded each time."""
     workers: int = 2
-    """Processes that load and augment; 0 loads in the main process."""
+    """Processes that load and augment, and in an evaluation threads that read ahead; 0 does it in the main thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +221,9 @@ class EvalConfig:
 class TrainConfig:
     """One training run: everything that `segvit train` needs."""
 
+    init: str | None = None
+    """Model file of segvit (or what else `segvit.load_model` takes) to fine-tune: its network and weights, and of its
+    classes those that bear the same names in the data. The model section then holds differences, such as the crop."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -238,12 +250,15 @@ class TrainConfig:
     """Folder of the run."""
 
     @classmethod
-    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> "TrainConfig":
+    def load(
+        cls, path: str | Path, overrides: Sequence[str] = (), *, network: ModelConfig | None = None
+    ) -> "TrainConfig":
         """Read a YAML file over the defaults.
 
         Args:
             path: a YAML file, or the name of a shipped recipe such as `shapes/demo`.
             overrides: flags as on the command line, such as `["--optim.lr", "3e-4"]`.
+            network: with `init`, the config of that model, which the file's model section gives way to.
 
         Raises:
             UserError: no such file, not a mapping, an unknown key (the nearest one is named) or a bad value.
@@ -254,7 +269,10 @@ class TrainConfig:
         def read(*, settings: Annotated[TrainConfig, cyclopts.Parameter(name="*")] = cls()) -> TrainConfig:
             return settings
 
-        parser.config = cyclopts.config.Dict(read_yaml(path), source=str(path))
+        content = read_yaml(path, cls)
+        if network is not None:
+            content = over_network(content, plain(asdict(network)), replaces="init" not in content)
+        parser.config = cyclopts.config.Dict(content, source=str(path))
         try:
             parsed: TrainConfig = parser(list(overrides), exit_on_error=False, print_error=False)
         except cyclopts.CycloptsError as error:
@@ -263,105 +281,9 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Every resolved setting as plain types, fit for YAML and JSON."""
-        return {key: _plain(value) for key, value in asdict(self).items()}
+        settings: dict[str, Any] = plain(asdict(self))
+        return settings
 
     def save(self, path: Path) -> None:
         """Write every resolved setting as YAML; `load` of that file gives this config back."""
         path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The settings in a YAML file or in a shipped recipe, as a mapping of sections.
-
-    `base: NAME` in it names a file beside it, or a shipped recipe, that it tells the differences to.
-
-    Raises:
-        UserError: no such file, not a mapping, an unknown setting, or bases in a circle.
-    """
-    return _read_over_base(find_config(path), ())
-
-
-def _read_over_base(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """Settings of `file` over those of its base; `above` are the files whose base it is."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not a YAML file: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: expected settings as `key: value`, found {type(content).__name__}")
-    base = content.pop("base", None)
-    _check_settings(file, content, TrainConfig)
-    if base is None:
-        return content
-    if not isinstance(base, str):
-        raise UserError(f"{file}: `base` is a config file or the name of a shipped recipe; found {base!r}")
-    beside = file.parent / base
-    below = beside if beside.is_file() else find_config(base)
-    if below.resolve() in (file.resolve(), *above):
-        raise UserError(f"{file}: its base {base!r} is based on it in turn; end the circle")
-    settings = _read_over_base(below, (*above, file.resolve()))
-    for key, value in content.items():
-        settings[key] = settings.get(key, {}) | value if isinstance(value, dict) else value
-    return settings
-
-
-def _check_settings(file: Path, content: Mapping[Any, Any], section: Any, prefix: str = "") -> None:
-    """Refuse in a file what the parser of flags would miss, or tell without its name.
-
-    Raises:
-        UserError: an unknown key (the nearest is named), a section without settings, a fraction for a whole number,
-            or too many or too few values.
-    """
-    known = {field.name: field.type for field in fields(section)}
-    for key, value in content.items():
-        name = f"{prefix}{key}"
-        if key not in known:
-            raise UserError(f"{file}: unknown setting `{name}`{_nearest(name)}")
-        kinds = get_args(known[key]) if isinstance(known[key], UnionType) else (known[key],)
-        lengths = [len(get_args(kind)) for kind in kinds if get_origin(kind) is tuple and ... not in get_args(kind)]
-        if is_dataclass(known[key]):
-            if not isinstance(value, dict):
-                raise UserError(
-                    f"{file}: `{name}` is a section: write its settings below it, indented; found {value!r}"
-                )
-            _check_settings(file, value, known[key], f"{name}.")
-        elif isinstance(value, float) and int in kinds and not value.is_integer():
-            raise UserError(f"{file}: `{name}` is a whole number; found {value}")
-        elif value is not None and lengths and (not isinstance(value, list) or len(value) != lengths[0]):
-            raise UserError(f"{file}: `{name}` takes {lengths[0]} values, as in [a, b]; found {value!r}")
-
-
-def _nearest(name: str) -> str:
-    """A hint at the settings that an unknown one may mean, or nothing."""
-    settings = asdict(TrainConfig())
-    known = [key for key, value in settings.items() if not isinstance(value, dict)]
-    sections = [key for key in settings if key not in known]
-    known += [f"{section}.{key}" for section in sections for key in settings[section]]
-    near = [key for key in known if key.rpartition(".")[2] == name]
-    near = near or difflib.get_close_matches(name, known + sections, n=1)
-    return f"; did you mean `{'` or `'.join(near)}`?" if near else ""
-
-
-def find_config(path: str | Path) -> Path:
-    """The file at `path`, or the shipped recipe of that name (with or without `configs/` and `.yaml`).
-
-    Raises:
-        UserError: neither exists; the shipped names are listed.
-    """
-    if Path(path).is_file():
-        return Path(path)
-    name = str(path).removeprefix("configs/").removesuffix(".yaml")
-    for folder in CONFIG_DIRS:
-        if (file := folder / f"{name}.yaml").is_file():
-            return file
-    shipped = sorted(f.relative_to(d).with_suffix("").as_posix() for d in CONFIG_DIRS for f in d.rglob("*.yaml"))
-    raise UserError(f"no config file {str(path)!r}; give a YAML file or a shipped recipe: {', '.join(shipped)}")
-
-
-def _plain(value: Any) -> Any:
-    """`value` with paths as strings and tuples as lists."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

@@ -23,7 +23,8 @@ from segvit.engine.evaluate import evaluate
 from segvit.engine.predict import predict, predict_files
 from segvit.engine.train import train
 from segvit.errors import UserError
-from segvit.models.segvit import SegViT, load_model
+from segvit.models.load import load_model
+from segvit.models.segvit import SegViT
 from segvit.plots import curves
 from segvit.visualize import colorize, contact_sheet, error_map, overlay, shares, with_legend
 

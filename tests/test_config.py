@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from segvit.config import (
-    CONFIG_DIRS,
     AugmentConfig,
     DataConfig,
     EvalConfig,
@@ -18,6 +17,7 @@ from segvit.config import (
     OptimConfig,
     TrainConfig,
 )
+from segvit.config_files import CONFIG_DIRS
 from segvit.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"

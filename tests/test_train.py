@@ -18,7 +18,8 @@ from segvit.data.shapes import write_shapes
 from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.losses import Losses
-from segvit.models.segvit import SegViT, load_model
+from segvit.models.load import load_model
+from segvit.models.segvit import SegViT
 from segvit.models.weights import read_header
 
 STEPS = 6

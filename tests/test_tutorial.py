@@ -63,7 +63,7 @@ def test_every_block_does_what_the_page_says(folder: Path) -> None:
             assert kind == "text"
             for line in text.splitlines():
                 assert line in said, f"{line!r} is not in:\n{said}"
-    assert kinds.count("sh") == 6 and kinds.count("text") == 6
+    assert kinds.count("sh") == 7 and kinds.count("text") == 7
     labels = np.array(Image.open(folder / "seen" / "street_00.png"))
     assert labels.shape == (80, 80) and set(np.unique(labels)) <= {0, 1}
     assert (folder / "seen" / "street_00_overlay.png").is_file() and (folder / "runs" / "own" / "scores.json").is_file()

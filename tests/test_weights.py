@@ -15,7 +15,8 @@ import segvit.models.weights as weights_module
 from segvit.config import ModelConfig
 from segvit.engine.checkpoint import load_checkpoint
 from segvit.errors import UserError
-from segvit.models.segvit import SegViT, load_model
+from segvit.models.load import load_model
+from segvit.models.segvit import SegViT
 from segvit.models.weights import HEADER_KEY, load_strictly, read_header
 
 CONFIG = ModelConfig(backbone="vit_tiny_patch16_224", image_size=32, embed_dim=32, depth=2, num_heads=2)

@@ -10,7 +10,7 @@ checkpoint.pt, from which --resume goes on to the bit.
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,16 @@ from segvit.engine.evaluate import EvalResult, evaluate
 from segvit.engine.infer import resolve_protocol
 from segvit.engine.optim import create_optimizer, learning_rate_factor, set_learning_rate
 from segvit.engine.progress import TrainProgress
+from segvit.engine.settings import check_same_run, check_settings
 from segvit.errors import UserError
 from segvit.losses import Losses, Normalizers, criterion, normalizers
+from segvit.models.finetune import load_start, with_classes
+from segvit.models.pretrained import RANDOM
 from segvit.models.segvit import SegViT
 from segvit.models.weights import save_model
 
 CHECKED_SAMPLES = 1000
 """Label maps read before the first step; larger sets are sampled evenly."""
-RUN_DEPENDENT = ("output", "device", "log_every", "save_every", "eval_every", "data.workers", "data.root")
-"""Settings that may change when a run is resumed: they do not alter the numbers."""
 
 LEFT_BEHIND = ("checkpoint.pt", "best.safetensors", "last.safetensors")
 """Files that a new run must not write over. A run that ended before any of them may be started again."""
@@ -89,12 +90,14 @@ class _Trainer:
     """The state of a run between steps."""
 
     def __init__(self, config: TrainConfig, *, resume: bool) -> None:
-        _check_settings(config)
+        check_settings(config)
         self.config = config
         self.output = config.output
         state = load_checkpoint(self.output / "checkpoint.pt") if resume else None
         if state is not None:
-            _check_same_run(config, state["config"])
+            check_same_run(config, state["config"])
+        fine_tunes = state is None and config.init is not None
+        self.source = load_start(str(config.init), config.model) if fine_tunes else None
         self.train_set = open_dataset(config.data, "train", size=config.model.image_size)
         self.val_set = open_dataset(config.data, "val", size=config.model.image_size)
         for samples in (self.train_set, self.val_set):
@@ -110,14 +113,13 @@ class _Trainer:
     def headline(self) -> str:
         """What is about to be trained, on what, from where."""
         config = self.config
-        if self.start:
-            origin = f"going on from step {self.start}"
-        else:
-            origin = "pretrained backbone" if config.model.pretrained else "from random weights"
+        origin = f"going on from step {self.start}, started from" if self.start else "starts from"
         return (
-            f"{config.model.backbone} ({config.model.structure}), {self.model.num_classes} classes of "
-            f"{self.train_set.spec.name}, {origin}: {len(self.train_set)} training and {len(self.val_set)} validation "
-            f"images, {config.steps} steps of {config.batch_size}, on {self.accelerator.device} -> {self.output}"
+            f"{config.model.backbone} ({config.model.structure}) {origin} "
+            f"{self.model.extra['starts_from']}\n"
+            f"{self.model.num_classes} classes of {self.train_set.spec.name}: {len(self.train_set)} training and "
+            f"{len(self.val_set)} validation images, {config.steps} steps of {config.batch_size}, "
+            f"on {self.accelerator.device} -> {self.output}"
         )
 
     def _prepare_output(self, *, fresh: bool) -> None:
@@ -133,11 +135,18 @@ class _Trainer:
         """Model and optimizer, fresh by the seed or as the checkpoint has them, and the loggers."""
         config, spec = self.config, self.train_set.spec
         torch.manual_seed(config.seed)
-        model_config = config.model if state is None else replace(config.model, pretrained=False)
-        model = SegViT(model_config, num_classes=spec.num_classes, spec=spec, protocol=config.eval)
+        if self.source is not None:
+            name = str(config.init)
+            model = with_classes(self.source, spec, config=config.model, protocol=config.eval, name=name)
+            self.source = None
+        else:
+            network = config.model if state is None else config.model.without_weights()
+            model = SegViT(network, num_classes=spec.num_classes, spec=spec, protocol=config.eval)
+            model.extra.setdefault("starts_from", RANDOM)
         optimizer = create_optimizer(model, config.optim)
         if state is not None:
             model.load_state_dict(state["model"])
+            model.extra = state.get("extra", {"starts_from": "what an older segvit did not write down"})
             optimizer.load_state_dict(state["optimizer"])
         self.model = model
         self.wrapped, self.optimizer = self.accelerator.prepare(model.to(self.accelerator.device), optimizer)
@@ -261,6 +270,7 @@ class _Trainer:
                 "step": step,
                 "best": self.best,
                 "model": self.model.state_dict(),
+                "extra": self.model.extra,
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
             }
@@ -300,49 +310,9 @@ def _create_accelerator(config: TrainConfig) -> Accelerator:
     )
 
 
-def _check_settings(config: TrainConfig) -> None:
-    """Refuse numbers that cannot be meant."""
-    positive = {
-        "steps": config.steps,
-        "batch_size": config.batch_size,
-        "eval_every": config.eval_every,
-        "save_every": config.save_every,
-        "log_every": config.log_every,
-        "optim.lr": config.optim.lr,
-        "optim.clip_norm": config.optim.clip_norm,
-        "model.image_size": config.model.image_size,
-    }
-    for name, value in positive.items():
-        if value <= 0:
-            raise UserError(f"{name} is {value}: it must be above 0")
-
-
-def _check_same_run(config: TrainConfig, saved: dict[str, Any]) -> None:
-    """Refuse to resume under settings that would make it another run."""
-    old, new = dict(_flat(saved)), dict(_flat(config.to_dict()))  # other versions have other keys
-    changed = [
-        f"  {key}: {old.get(key)!r} in the run, {new.get(key)!r} now"
-        for key in old | new
-        if old.get(key) != new.get(key) and key not in RUN_DEPENDENT
-    ]
-    if changed:
-        raise UserError(
-            f"{config.output} was started with other settings; resume with its own, or start anew in another "
-            "--output:\n" + "\n".join(changed)
-        )
-
-
 def _finite(gradient: Tensor | None) -> bool:
     """Whether a gradient is absent or all numbers."""
     return gradient is None or bool(torch.isfinite(gradient).all())
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested settings as (dotted key, value), in order."""
-    rows: list[tuple[str, Any]] = []
-    for key, value in settings.items():
-        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return rows
 
 
 def _truncate(log: Any, step: int) -> None:

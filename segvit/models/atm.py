@@ -64,7 +64,7 @@ class ATMHead(nn.Module):
         Returns:
             Class logits (S, B, K, K + 1) and mask logits (S, B, K, h, w): the running sums over the stages.
         """
-        queries = self.class_tokens.expand(len(features[0]), -1, -1)
+        queries = self.class_tokens.expand(features[0].shape[0], -1, -1)
         supervised: list[Tensor] = []
         mask_logits: list[Tensor] = []
         for stage, feature in zip(self.stages, reversed(features), strict=True):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from segvit.config import Downsampling, ModelConfig
 from segvit.errors import UserError
 from segvit.models.downsampling import STRIDE, QueryDownsampling, keep, shrunk_grid
+from segvit.models.pretrained import fit_positions, fit_relative_bias, pretrained_vit, reason
 from segvit.models.taps import resolve_blocks
 from segvit.models.tokens import resize_tokens
 
@@ -111,7 +112,8 @@ class Backbone(nn.Module):
         """Tokens (B, P + N, D) with absolute positions added, and their grid (h, w)."""
         maps = self.patch_embed.proj(images)  # (B, D, h, w)
         grid = (maps.shape[2], maps.shape[3])
-        patches = self.patch_embed.norm(maps.flatten(2).transpose(1, 2))  # (B, N, D)
+        patches = maps.flatten(2).transpose(1, 2).contiguous()  # (B, N, D); else every block would copy it twice
+        patches = self.patch_embed.norm(patches)
         prefixes = [getattr(self, name) for name in PREFIX_TOKENS if getattr(self, name) is not None]
         prefix = torch.cat(prefixes, dim=1) if prefixes else None  # (1, P, D)
         if self.pos_embed is not None:
@@ -120,7 +122,7 @@ class Backbone(nn.Module):
             if prefix is not None and num_embedded:
                 prefix = prefix + self.pos_embed[:, :num_embedded]
         if prefix is not None:
-            patches = torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1)
+            patches = torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.norm_pre(self.pos_drop(patches)), grid
 
     def block_inputs(self, grid: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
@@ -167,10 +169,11 @@ def relative_bias(table: Tensor, old: tuple[int, int], new: tuple[int, int], str
     offsets = resize_tokens(offsets[None], old_span, (2 * height - 1, 2 * width - 1))[0]
     rows = torch.arange(0, height, stride, device=table.device)
     columns = torch.arange(0, width, stride, device=table.device)
-    y, x = rows.repeat_interleave(len(columns)), columns.repeat(len(rows))  # (N,)
+    y = rows[:, None].expand(-1, columns.shape[0]).flatten()  # (N,)
+    x = columns.expand(rows.shape[0], -1).flatten()
     index = (y[:, None] - y + height - 1) * (2 * width - 1) + (x[:, None] - x + width - 1)
     patches = offsets[index]  # (N, N, heads)
-    num_patches = len(y)
+    num_patches = y.shape[0]
     top = torch.cat([special[2].expand(1, 1, -1), special[0].expand(1, num_patches, -1)], dim=1)
     left = special[1].expand(num_patches, 1, -1)
     bias = torch.cat([top, torch.cat([left, patches], dim=1)], dim=0)
@@ -207,7 +210,7 @@ def create_backbone(config: ModelConfig) -> tuple[Backbone, dict[str, Any]]:
     if conv is not None and conv.bias is not None:
         nn.init.trunc_normal_(conv.weight, std=config.init_std)
         nn.init.zeros_(conv.bias)
-    if config.pretrained:
+    if config.starts_pretrained:
         _load_pretrained(backbone, config)
     else:
         _scale_init(backbone, config.init_std / TIMM_INIT_STD)
@@ -227,6 +230,8 @@ def _scale_init(backbone: Backbone, factor: float) -> None:
 def _create_vit(config: ModelConfig) -> Any:
     """timm's model of that name with the config's overrides, random weights, at the config's image size."""
     _check_name(config.backbone)
+    if config.image_size < 1:
+        raise UserError(f"model.image_size is {config.image_size}: give the side of the training crop, 1 pixel or more")
     overrides: dict[str, Any] = {
         "patch_size": config.patch_size,
         "embed_dim": config.embed_dim,
@@ -248,7 +253,10 @@ def _create_vit(config: ModelConfig) -> Any:
     try:
         vit = timm.create_model(config.backbone, img_size=side, num_classes=0, **any_grid, **overrides)
     except (TypeError, AssertionError, ValueError) as error:
-        raise UserError(f"backbone {config.backbone!r} does not take {overrides}: {error}") from error
+        raise UserError(
+            f"backbone {config.backbone!r} does not take {overrides}: {reason(error)}; its own are "
+            f"embed_dim {own.embed_dim}, depth {len(own.blocks)}, num_heads {own.blocks[0].attn.num_heads}"
+        ) from error
     _check_plain(vit, config.backbone)
     return vit
 
@@ -292,14 +300,7 @@ def _load_pretrained(backbone: Backbone, config: ModelConfig) -> None:
     Raises:
         UserError: the weights cannot be had or do not fit.
     """
-    try:
-        vit = timm.create_model(config.backbone, pretrained=True, num_classes=0)
-    except Exception as error:  # timm and the Hub raise many kinds: network, cache, missing weights
-        raise UserError(
-            f"no pretrained weights for {config.backbone!r}: {error}\n"
-            "They come from the Hugging Face Hub on first use; offline, copy them into its cache or start from random "
-            "weights with --model.no-pretrained"
-        ) from error
+    vit = pretrained_vit(config)
     donor = Backbone(vit, taps=backbone.taps)
     state = donor.state_dict()
     state |= {name: value for name, value in backbone.state_dict().items() if name.startswith("downsampling.")}
@@ -307,33 +308,9 @@ def _load_pretrained(backbone: Backbone, config: ModelConfig) -> None:
         if getattr(backbone, name) is None:
             state.pop(name, None)
     if backbone.pos_embed is not None and donor.pos_embed is not None:
-        state["pos_embed"] = _fit_positions(donor, backbone)
-    _fit_relative_bias(state, donor, backbone)
+        state["pos_embed"] = fit_positions(donor, backbone)
+    state |= fit_relative_bias(donor, backbone)
     try:
         backbone.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"weights of {config.backbone!r} do not fit the model.* overrides: {error}") from error
-
-
-def _fit_positions(donor: Backbone, backbone: Backbone) -> Tensor:
-    """The donor's position embedding on the backbone's grid and prefix tokens, resized with antialias as timm does."""
-    embedded = 0 if donor.no_embed_class else donor.num_prefix_tokens
-    wanted = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
-    assert donor.pos_embed is not None
-    prefix, patches = donor.pos_embed[:, :embedded], donor.pos_embed[:, embedded:]
-    if donor.native_grid != backbone.native_grid:
-        patches = timm.layers.resample_abs_pos_embed(
-            patches, list(backbone.native_grid), list(donor.native_grid), num_prefix_tokens=0
-        )
-    return torch.cat([prefix[:, embedded - wanted :], patches], dim=1).detach()
-
-
-def _fit_relative_bias(state: dict[str, Tensor], donor: Backbone, backbone: Backbone) -> None:
-    """Resize BEiT's bias tables in `state` to the backbone's grid, as timm does."""
-    if donor.relative_bias_tables is None or donor.native_grid == backbone.native_grid:
-        return
-    height, width = backbone.native_grid
-    for index, table in enumerate(donor.relative_bias_tables):
-        shape = ((2 * height - 1) * (2 * width - 1) + 3, table.shape[1])
-        resized = timm.layers.resize_rel_pos_bias_table(table.detach(), backbone.native_grid, shape, donor.native_grid)
-        state[f"relative_bias_tables.{index}"] = resized

@@ -25,7 +25,7 @@ STRIDE = 2
 
 def shrunk_grid(grid: tuple[int, int]) -> tuple[int, int]:
     """The token grid (h, w) behind QD: ceil(h / 2), ceil(w / 2)."""
-    return (-(-grid[0] // STRIDE), -(-grid[1] // STRIDE))
+    return ((grid[0] + STRIDE - 1) // STRIDE, (grid[1] + STRIDE - 1) // STRIDE)  # ONNX divides negatives towards 0
 
 
 def keep(tokens: Tensor, grid: tuple[int, int], num_prefix_tokens: int) -> Tensor:

@@ -19,13 +19,16 @@ from torch import Tensor, nn
 from segvit.config import EvalConfig, ModelConfig, Structure
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
+from segvit.inference.network import Network
 from segvit.inference.scores import label_map, scores
 from segvit.models.atm import ATMHead
 from segvit.models.backbone import create_backbone
 from segvit.models.downsampling import STRIDE
+from segvit.models.hub import push_model
 from segvit.models.output import SegOutput
+from segvit.models.pretrained import licence_of, starts_from
 from segvit.models.upsampling import QueryUpsampling
-from segvit.models.weights import load_strictly, read_header, read_state, save_model, settings_from_header
+from segvit.models.weights import save_model
 
 
 class SegViT(nn.Module):
@@ -39,6 +42,8 @@ class SegViT(nn.Module):
 
     Attributes:
         mean, std: (3,) of R, G, B on the 0..1 scale; the backbone's own unless the config says otherwise.
+        extra: what else stands in the model's file, in plain values, such as the metrics of its training; `save` writes
+            it again.
     """
 
     mean: Tensor
@@ -64,7 +69,10 @@ class SegViT(nn.Module):
         self.num_classes = num_classes
         self.spec = spec
         self.protocol = protocol or EvalConfig()
+        self.extra: dict[str, Any] = {}
         self.backbone, weights = create_backbone(config)
+        if config.starts_pretrained:
+            self.extra |= {"starts_from": starts_from(config, weights), "licence": licence_of(weights)}
         dim = config.head_dim or self.backbone.embed_dim // 2
         num_heads = config.head_num_heads or max(dim // 32, 1)
         if dim % num_heads:
@@ -114,14 +122,18 @@ class SegViT(nn.Module):
         image_size = (images.shape[2], images.shape[3])
         images = self.pad(self.normalise(images))
         features = self.backbone(images)
-        cell = self.backbone.patch_size  # side of a cell of the masks, in pixels
         if self.upsampling is not None:
-            features = [self.upsampling(features, (images.shape[2] // cell, images.shape[3] // cell))]
-        elif self.backbone.shrink_at is not None:
-            cell *= STRIDE
+            patch = self.backbone.patch_size
+            features = [self.upsampling(features, (images.shape[2] // patch, images.shape[3] // patch))]
         class_logits, mask_logits = self.head(features, deep=deep)
-        padded_size = (mask_logits.shape[3] * cell, mask_logits.shape[4] * cell)
+        padded_size = (mask_logits.shape[3] * self.mask_cell, mask_logits.shape[4] * self.mask_cell)
         return SegOutput(class_logits, mask_logits, image_size, padded_size)
+
+    @property
+    def mask_cell(self) -> int:
+        """Side in pixels of a cell of the masks' grid: a patch, or two where nothing restores a shrunk grid."""
+        restored = self.upsampling is not None or self.backbone.shrink_at is None
+        return self.backbone.patch_size if restored else STRIDE * self.backbone.patch_size
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 or float in 0..1 (B, 3, H, W) -> zero mean, unit deviation, in the dtype of the weights."""
@@ -134,7 +146,10 @@ class SegViT(nn.Module):
     def pad(self, images: Tensor) -> Tensor:
         """Zeros on the right and at the bottom up to whole patches: normalised images (B, 3, H, W)."""
         patch = self.backbone.patch_size
-        return F.pad(images, (0, -images.shape[3] % patch, 0, -images.shape[2] % patch))
+        height, width = images.shape[2], images.shape[3]
+        # Not -height % patch: the grid of an exported graph would be a formula that takes minutes to work with.
+        bottom, right = ((side + patch - 1) // patch * patch - side for side in (height, width))
+        return F.pad(images, (0, right, 0, bottom))
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> Tensor:
@@ -151,6 +166,22 @@ class SegViT(nn.Module):
     def save(self, path: str | Path) -> None:
         """Write weights, config, class names and palette as one safetensors file; see `segvit.load_model`."""
         save_model(self, path)
+
+    def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
+        """Put the model into a repository of the Hugging Face Hub, with a card; `load_model(repo)` gives it back.
+
+        Args:
+            repo: `user/repo`; made where missing.
+            private: of a repository that is made: for its owner only.
+            token: that may write there. Default: the one that `hf auth login` keeps.
+
+        Returns:
+            The repository's address.
+
+        Raises:
+            UserError: the Hub cannot be reached or does not take it.
+        """
+        return push_model(self, repo, private=private, token=token)
 
 
 def create_model(
@@ -180,28 +211,11 @@ def create_model(
     return SegViT(replace(config or ModelConfig(), backbone=backbone, **changes), num_classes=num_classes)
 
 
-def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> SegViT:
-    """The model in a file that `SegViT.save` wrote, in evaluation mode.
-
-    Raises:
-        UserError: no such file, not a safetensors file of segvit's, or tensors that are missing, unexpected or
-            mis-shaped: all are listed.
-    """
-    header = read_header(path)
-    config = replace(settings_from_header(ModelConfig, header["model"], path), pretrained=False)
-    spec = DatasetSpec.from_dict(header["spec"], source=str(path)) if header["spec"] else None
-    protocol = settings_from_header(EvalConfig, header["protocol"], path)
-    with torch.device(device):
-        model = SegViT(config, num_classes=header["num_classes"], spec=spec, protocol=protocol)
-    load_strictly(model, read_state(path, device=device), source=str(path))
-    return model.eval()
-
-
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: Network) -> Iterator[None]:
     """Evaluation mode inside the block, the former mode after it."""
     training = model.training
-    model.eval()
+    model.train(False)
     try:
         yield
     finally:

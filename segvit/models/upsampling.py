@@ -51,7 +51,7 @@ class QueryUpsampling(nn.Module):
     def forward(self, features: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         """Maps (B, D, ., .) of any grids, shallow first, to one map (B, d, h, w) at `grid` (h, w)."""
         tokens = resize_tokens(self.tokens[None], self.native_grid, grid)
-        queries = tokens.expand(len(features[0]), -1, -1)  # (B, N, d)
+        queries = tokens.expand(features[0].shape[0], -1, -1)  # (B, N, d)
         for stage, feature in zip(self.stages, features, strict=True):
             queries = stage(queries, feature)[-1].queries
         upsampled: Tensor = queries.transpose(1, 2).unflatten(2, grid)

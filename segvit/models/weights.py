@@ -30,6 +30,8 @@ HEADER_KEY = "segvit"
 """Key of our JSON in the file's header."""
 REQUIRED = {"model", "num_classes", "protocol", "spec"}
 """What `load_model` needs of that JSON."""
+KEYS = REQUIRED | {"version"}
+"""What `save_model` itself writes there; all else is `SegViT.extra`."""
 
 
 def save_model(model: "SegViT", path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
@@ -38,22 +40,31 @@ def save_model(model: "SegViT", path: str | Path, *, extra: Mapping[str, Any] | 
     Args:
         model: what to write.
         path: of the file; its folder is made where missing.
-        extra: plain values for the header, such as the metrics and the config of the run.
+        extra: plain values for the header, such as the metrics and the config of the run, over `model.extra`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    aside = path.with_name(path.name + ".partial")
+    try:
+        save_file(state, aside, metadata={HEADER_KEY: header_text(model, extra or {})})
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def header_text(model: "SegViT", extra: Mapping[str, Any]) -> str:
+    """What stands beside the weights of a model, in any kind of file, as JSON."""
     header = {
         "version": version("segvit"),
         "model": asdict(model.config),
         "num_classes": model.num_classes,
         "protocol": asdict(model.protocol),
         "spec": model.spec.to_dict() if model.spec else None,
-        **(extra or {}),
+        **model.extra,
+        **extra,
     }
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    aside = path.with_name(path.name + ".partial")
-    save_file(state, aside, metadata={HEADER_KEY: json.dumps(header, default=str)})
-    aside.replace(path)
+    return json.dumps(header, default=str)
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -72,14 +83,21 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: not a whole safetensors file ({error}); was it cut short, or is it another format?"
         ) from error
+    return parse_header(metadata, f"{path}: a safetensors file")
+
+
+def parse_header(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
+    """The values of `header_text` among the texts that a file holds beside its weights.
+
+    Raises:
+        UserError: they are not there; it begins with `source`, the file and its kind.
+    """
     try:
         header: dict[str, Any] = json.loads(metadata.get(HEADER_KEY, "null"))
     except ValueError:
         header = {}
     if not isinstance(header, dict) or REQUIRED - header.keys():
-        raise UserError(
-            f"{path}: a safetensors file, but not written by segvit (no {HEADER_KEY!r} of ours in its header)"
-        )
+        raise UserError(f"{source}, but not written by segvit (no {HEADER_KEY!r} of ours in its header)")
     return header
 
 

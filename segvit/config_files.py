@@ -1,0 +1,138 @@
+"""Files of settings: YAML over a base, shipped recipes by name, and what a typo in one may have meant."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+import yaml
+
+from segvit.errors import UserError
+
+CONFIG_DIRS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
+"""Where shipped recipes lie: inside the installed package, or beside it in a checkout."""
+OF_THE_TRAINING = ("image_size", "drop_path", "head_dropout", "init_std")
+"""Settings of the model section that may differ from those of a model given as `init`: the others are its network."""
+
+
+def read_yaml(path: str | Path, schema: Any) -> dict[str, Any]:
+    """The settings in a YAML file or in a shipped recipe, as a mapping of sections.
+
+    `base: NAME` in it names a file beside it, or a shipped recipe, that it tells the differences to. An `init` in it
+    says the network: what its base says of one is left out.
+
+    Args:
+        path: the file, or the name of the recipe.
+        schema: the dataclass whose fields are the settings.
+
+    Raises:
+        UserError: no such file, not a mapping, an unknown setting, or bases in a circle.
+    """
+    return _read_over_base(find_config(path), schema, ())
+
+
+def over_network(settings: Mapping[str, Any], network: Mapping[str, Any], *, replaces: bool) -> dict[str, Any]:
+    """Settings whose model section tells the differences to that of an `init`.
+
+    Args:
+        settings: as `read_yaml` gives them.
+        network: the model section of the model that is given as `init`.
+        replaces: the `init` is said on top of `settings` (by a flag): they lose what they say of the network.
+    """
+    own = settings.get("model", {})
+    return {**settings, "model": {**network, **(_without_network(own) if replaces else own)}}
+
+
+def _without_network(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a model section what an `init` on top of it leaves."""
+    return {key: value for key, value in model.items() if key in OF_THE_TRAINING}
+
+
+def _read_over_base(file: Path, schema: Any, above: tuple[Path, ...]) -> dict[str, Any]:
+    """Settings of `file` over those of its base; `above` are the files whose base it is."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not a YAML file: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: expected settings as `key: value`, found {type(content).__name__}")
+    base = content.pop("base", None)
+    _check_settings(file, content, schema)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise UserError(f"{file}: `base` is a config file or the name of a shipped recipe; found {base!r}")
+    beside = file.parent / base
+    below = beside if beside.is_file() else find_config(base)
+    if below.resolve() in (file.resolve(), *above):
+        raise UserError(f"{file}: its base {base!r} is based on it in turn; end the circle")
+    settings = _read_over_base(below, schema, (*above, file.resolve()))
+    if content.get("init") is not None:
+        settings["model"] = _without_network(settings.get("model", {}))
+    for key, value in content.items():
+        settings[key] = settings.get(key, {}) | value if isinstance(value, dict) else value
+    return settings
+
+
+def _check_settings(file: Path, content: Mapping[Any, Any], section: Any, prefix: str = "", root: Any = None) -> None:
+    """Refuse in a file what the parser of flags would miss, or tell without its name.
+
+    Raises:
+        UserError: an unknown key (the nearest is named), a section without settings, a fraction for a whole number,
+            or too many or too few values.
+    """
+    known = {field.name: field.type for field in fields(section)}
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if key not in known:
+            raise UserError(f"{file}: unknown setting `{name}`{_nearest(name, root or section)}")
+        kinds = get_args(known[key]) if isinstance(known[key], UnionType) else (known[key],)
+        lengths = [len(get_args(kind)) for kind in kinds if get_origin(kind) is tuple and ... not in get_args(kind)]
+        if is_dataclass(known[key]):
+            if not isinstance(value, dict):
+                raise UserError(
+                    f"{file}: `{name}` is a section: write its settings below it, indented; found {value!r}"
+                )
+            _check_settings(file, value, known[key], f"{name}.", root or section)
+        elif isinstance(value, float) and int in kinds and not value.is_integer():
+            raise UserError(f"{file}: `{name}` is a whole number; found {value}")
+        elif value is not None and lengths and (not isinstance(value, list) or len(value) != lengths[0]):
+            raise UserError(f"{file}: `{name}` takes {lengths[0]} values, as in [a, b]; found {value!r}")
+
+
+def _nearest(name: str, schema: Any) -> str:
+    """A hint at the settings that an unknown one may mean, or nothing."""
+    settings = asdict(schema())
+    known = [key for key, value in settings.items() if not isinstance(value, dict)]
+    sections = [key for key in settings if key not in known]
+    known += [f"{section}.{key}" for section in sections for key in settings[section]]
+    near = [key for key in known if key.rpartition(".")[2] == name]
+    near = near or difflib.get_close_matches(name, known + sections, n=1)
+    return f"; did you mean `{'` or `'.join(near)}`?" if near else ""
+
+
+def find_config(path: str | Path) -> Path:
+    """The file at `path`, or the shipped recipe of that name (with or without `configs/` and `.yaml`).
+
+    Raises:
+        UserError: neither exists; the shipped names are listed.
+    """
+    if Path(path).is_file():
+        return Path(path)
+    name = str(path).removeprefix("configs/").removesuffix(".yaml")
+    for folder in CONFIG_DIRS:
+        if (file := folder / f"{name}.yaml").is_file():
+            return file
+    shipped = sorted(f.relative_to(d).with_suffix("").as_posix() for d in CONFIG_DIRS for f in d.rglob("*.yaml"))
+    raise UserError(f"no config file {str(path)!r}; give a YAML file or a shipped recipe: {', '.join(shipped)}")
+
+
+def plain(value: Any) -> Any:
+    """`value` with paths as strings and tuples as lists, fit for YAML and JSON."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

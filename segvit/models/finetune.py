@@ -1,0 +1,253 @@
+"""A model with other classes: what is tied to a class follows it by its name, all else is kept.
+
+    model = segvit.with_classes(segvit.load_model("best.safetensors"), segvit.load_spec("camvid"))
+    segvit train --init best.safetensors --data.spec camvid --data.root camvid
+
+Tied to classes are the class tokens and the rows of the classifier; the row of "no object" is always kept.
+
+Letters: K classes, d head width, h w token grid.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segvit.config import EvalConfig, ModelConfig
+from segvit.data.spec import DatasetSpec
+from segvit.errors import UserError
+from segvit.models.load import find_model, load_model
+from segvit.models.segvit import SegViT
+from segvit.models.tokens import resize_tokens
+from segvit.models.weights import load_strictly, read_header, settings_from_header
+
+CLASS_BOUND = ("head.class_tokens", "head.classifier.weight", "head.classifier.bias")
+"""Tensors with a row per class; the classifier's last one is "no object"."""
+NAMED = 20
+"""Class names that a summary lists at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMatch:
+    """Which classes of a model are those of a dataset."""
+
+    kept: dict[int, int]
+    """Position among the new classes -> position among the old ones."""
+    new: tuple[str, ...]
+    """Names that only the dataset has."""
+    dropped: tuple[str, ...]
+    """Names that only the model had."""
+
+
+def match_classes(old: Sequence[str], new: Sequence[str]) -> ClassMatch:
+    """Pair classes of the same name; case, and spaces for `_` or `-`, do not matter.
+
+    Where they alone tell two classes of one set apart, only the exact name counts.
+    """
+    old_keys, new_keys = [_key(name) for name in old], [_key(name) for name in new]
+    kept = {}
+    for index, (name, key) in enumerate(zip(new, new_keys, strict=True)):
+        if name in old:
+            kept[index] = old.index(name)
+        elif old_keys.count(key) == new_keys.count(key) == 1:
+            kept[index] = old_keys.index(key)
+    return ClassMatch(
+        kept=kept,
+        new=tuple(name for index, name in enumerate(new) if index not in kept),
+        dropped=tuple(name for index, name in enumerate(old) if index not in kept.values()),
+    )
+
+
+def _key(name: str) -> str:
+    """What names are compared by."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def network_of(name: str) -> ModelConfig:
+    """The network of a model, to be trained on from its own weights; `name` is what `load_model` takes."""
+    path = find_model(name)
+    return settings_from_header(ModelConfig, read_header(path)["model"], path).without_weights()
+
+
+def load_start(name: str, config: ModelConfig) -> SegViT:
+    """The model to fine-tune, if it is of the network of `config` and knows its classes' names.
+
+    Args:
+        name: what `load_model` takes.
+        config: of the model that starts from it.
+
+    Raises:
+        UserError: the model cannot be read, its classes have no names, or it is another network: all differences
+            are listed.
+    """
+    model = load_model(name)
+    if model.spec is None:
+        raise UserError(
+            f"init {name}: its {model.num_classes} classes have no names, so that none could be kept; give it the spec "
+            "of the dataset that it was trained on, in Python:\n"
+            f'  model = segvit.load_model("{name}"); model.spec = segvit.load_spec("ade20k")\n'
+            '  model.save("named.safetensors")'
+        )
+    if config.starts_pretrained:
+        raise UserError(
+            f"init {name} and model.pretrained (or pretrained_file) both say what to start from: leave one of them out"
+        )
+    check_network(model, config, name=name)
+    return model
+
+
+def check_network(model: SegViT, config: ModelConfig, *, name: str) -> None:
+    """Refuse to fill the network of `config` with the weights of another one.
+
+    Raises:
+        UserError: every setting that differs, with both values.
+    """
+    with torch.device("meta"):
+        wanted = SegViT(config.without_weights(), num_classes=1)
+    ours, theirs = network_facts(wanted), network_facts(model)
+    rows = [
+        f"  {key}: {theirs[key]} in {name}, {ours[key]} in the settings" for key in ours if ours[key] != theirs[key]
+    ]
+    for key, value in (("mean", config.mean), ("std", config.std)):
+        own = getattr(model, key).cpu()
+        if value is not None and not torch.allclose(own, torch.tensor(value)):
+            rows.append(
+                f"  model.{key}: {[round(x, 4) for x in own.tolist()]} in {name}, {list(value)} in the settings"
+            )
+    if rows:
+        raise UserError(
+            f"{name} is another network than the settings say:\n" + "\n".join(rows) + "\n"
+            "Leave these settings out: `segvit train --init` takes the network from the model (in Python, "
+            f'`model=segvit.load_model("{name}").config`). Or leave the init out, to train that other network'
+        )
+
+
+def network_facts(model: SegViT) -> dict[str, Any]:
+    """What a network is, by the settings that say so, defaults resolved."""
+    backbone, head = model.backbone, model.head
+    block: Any = backbone.blocks[0]
+    shrinks = backbone.downsampling is not None
+    stages = None if model.upsampling is None else model.upsampling.stages
+    return {
+        "model.backbone": model.config.backbone.split(".")[0],  # a tag tells weights, not the network
+        "model.structure": model.config.structure,
+        "model.patch_size": backbone.patch_size,
+        "model.embed_dim": backbone.embed_dim,
+        "model.depth": len(backbone.blocks),
+        "model.num_heads": block.attn.num_heads,
+        "model.class_token": backbone.cls_token is not None,
+        "model.taps": backbone.taps,
+        "model.shrink_at": backbone.shrink_at,
+        "model.downsampling": model.config.downsampling if shrinks else None,
+        "model.head_dim": head.class_tokens.shape[1],
+        "model.head_num_heads": head.num_heads,
+        "model.head_num_layers": _num_layers(head.stages),
+        "model.upsampling_num_layers": None if stages is None else _num_layers(stages),
+    }
+
+
+def _num_layers(stages: Any) -> int:
+    """Decoder layers of a stage."""
+    return len(stages[0].layers)
+
+
+def with_classes(
+    model: SegViT,
+    spec: DatasetSpec,
+    *,
+    config: ModelConfig | None = None,
+    protocol: EvalConfig | None = None,
+    name: str | None = None,
+) -> SegViT:
+    """A new model of the classes of `spec` with the weights of `model`, ready to be trained on.
+
+    Classes of the same name keep their token and their row of the classifier; other ones start as in a new model
+    (`torch.manual_seed` decides how). With another `image_size`, position embedding, bias tables and the tokens of the
+    up-sampling are resized to the new grid, bicubic: on images of that size the model is what it was.
+
+    Args:
+        model: with a spec of its own.
+        spec: of the new dataset.
+        config: of the new model: its network must be that of `model`; crop, drop path and dropout may differ.
+            Default: that of `model`.
+        protocol: how images are cut for the new model. Default: as for `model`.
+        name: of `model`, for errors and for the new one's `extra["starts_from"]`.
+
+    Raises:
+        UserError: `model` has no class names, or `config` is another network.
+    """
+    config = model.config if config is None else config
+    name = name or f"a model of {model.num_classes} classes"
+    if model.spec is None:
+        raise UserError(f"{name} has no class names, so that none could be kept: set model.spec")
+    check_network(model, config, name=name)
+    new = SegViT(config.without_weights(), num_classes=spec.num_classes, spec=spec, protocol=protocol or model.protocol)
+    new = new.to(model.mean.device)
+    match = match_classes(model.spec.classes, spec.classes)
+    state, own = dict(model.state_dict()), new.state_dict()
+    for key in CLASS_BOUND:
+        state[key] = _by_class(state[key], own[key], match)
+    state |= _positions(model, new)
+    load_strictly(new, state, source=name)
+    new.extra["starts_from"] = summary(model, new, match, name=name)
+    if "licence" in model.extra:
+        new.extra["licence"] = model.extra["licence"]
+    return new
+
+
+def _by_class(old: Tensor, fresh: Tensor, match: ClassMatch) -> Tensor:
+    """Rows of kept classes, and that of "no object" (where there is one), from `old`; the others from `fresh`."""
+    rows = fresh.clone()
+    for new, index in match.kept.items():
+        rows[new] = old[index]
+    if len(fresh) == len(match.kept) + len(match.new) + 1:
+        rows[-1] = old[-1]
+    return rows
+
+
+def _positions(model: SegViT, new: SegViT) -> dict[str, Tensor]:
+    """What is learned per cell of the native grid, by name, on the grid of `new`: as `model` itself resizes it."""
+    source, grid = model.backbone, new.backbone.native_grid
+    old = source.native_grid
+    resized = {}
+    if source.pos_embed is not None:
+        embedded = 0 if source.no_embed_class else source.num_prefix_tokens
+        prefix, patches = source.pos_embed[:, :embedded], source.pos_embed[:, embedded:]
+        resized["backbone.pos_embed"] = torch.cat([prefix, resize_tokens(patches, old, grid)], dim=1).detach()
+    for index, table in enumerate(source.relative_bias_tables or ()):
+        span, new_span = ((2 * height - 1, 2 * width - 1) for height, width in (old, grid))
+        offsets = resize_tokens(table[None, :-3], span, new_span)[0]
+        resized[f"backbone.relative_bias_tables.{index}"] = torch.cat([offsets, table[-3:]]).detach()
+    if model.upsampling is not None:
+        resized["upsampling.tokens"] = resize_tokens(model.upsampling.tokens[None], old, grid)[0].detach()
+    return resized
+
+
+def summary(model: SegViT, new: SegViT, match: ClassMatch, *, name: str) -> str:
+    """One line: what a model was made of, what it keeps of it, and what is new."""
+    assert model.spec is not None and new.spec is not None
+    count = new.num_classes
+    if not match.new:
+        classes = f"all {count} classes"
+    elif match.kept:
+        kept = [new.spec.classes[index] for index in match.kept]
+        classes = f"{len(kept)} of {count} classes ({_listed(kept)}); new: {_listed(match.new)}"
+    else:
+        classes = f"no class, for none of the {count} names is its own; new: {_listed(match.new)}"
+    text = f"{name} ({model.num_classes} classes of {model.spec.name}): keeps backbone, decoder and {classes}"
+    if match.dropped:
+        text += f"; left behind: {_listed(match.dropped)}"
+    old, grid = model.backbone.native_grid, new.backbone.native_grid
+    if old != grid:
+        text += f"; positions resized from {old[0]} x {old[1]} to {grid[0]} x {grid[1]} patches"
+    before, licence = model.extra.get("starts_from", ""), model.extra.get("licence", "")
+    if before:
+        text += f"; that model started from {before}"
+    return text if licence in before else f"{text}; licence of its weights: {licence}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in a line; many are cut short."""
+    return ", ".join(names[:NAMED]) + (f", ... ({len(names)})" if len(names) > NAMED else "")

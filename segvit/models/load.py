@@ -1,0 +1,138 @@
+"""A model by what a user calls it: a file, a repository of the Hub, or a name of the zoo.
+
+    model = segvit.load_model("best.safetensors" | "user/repo" | "user/repo@revision" | "segvit-large-ade20k")
+
+The zoo are the seven checkpoints that the paper's authors have released. They are fetched from the Hub and converted on
+first use, and kept in segvit's cache folder.
+"""
+
+import difflib
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from segvit.config import EvalConfig, ModelConfig
+from segvit.data.spec import DatasetSpec
+from segvit.errors import UserError
+from segvit.models.convert import convert_checkpoint
+from segvit.models.hub import MODEL_FILE, REPOSITORY, NotOnHub, cache_folder, fetch
+from segvit.models.segvit import SegViT
+from segvit.models.weights import KEYS, load_strictly, read_header, read_state, settings_from_header
+
+ZOO_REPOSITORY = "Akide/SegViTv1"
+ZOO_LICENCE = "academic use only, says the paper's authors' licence"
+ZOO = {
+    "segvit-base-ade20k": "ade_51.3.pth",
+    "segvit-large-ade20k": "ade_54.6.pth",
+    "segvit-large-shrunk-ade20k": "ade_shrunk_53.9.pth",
+    "segvit-large-coco-stuff-10k": "COCOstuff_49.9.pth",
+    "segvit-large-shrunk-coco-stuff-10k": "COCOstuff10k_shrunk_49.1.pth",
+    "segvit-large-pascal-context-59": "PC59cls_64.1.pth",
+    "segvit-large-shrunk-pascal-context-59": "PC59cls_62.3.pth",
+}
+"""The authors' files by our names; the number is the mIoU that they report (single scale)."""
+FILE_SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".onnx", ".yaml", ".yml"}
+"""A name that ends so is a file's, even where it could be a repository's."""
+
+
+def load_model(name: str | Path, *, device: torch.device | str = "cpu") -> SegViT:
+    """A model in evaluation mode.
+
+    Args:
+        name: a file that `SegViT.save` or `segvit convert` wrote; a repository of the Hugging Face Hub, `user/repo` or
+            `user/repo@revision`; or a name of the zoo, such as `segvit-large-ade20k`.
+        device: where to put it.
+
+    Raises:
+        UserError: none of the three; nothing to be fetched from the Hub; not a safetensors file of segvit's; or tensors
+            that are missing, unexpected or mis-shaped: all are listed.
+    """
+    path = find_model(name)
+    header = read_header(path)
+    config = settings_from_header(ModelConfig, header["model"], path)
+    spec = DatasetSpec.from_dict(header["spec"], source=str(path)) if header["spec"] else None
+    protocol = settings_from_header(EvalConfig, header["protocol"], path)
+    with torch.device(device):
+        model = SegViT(config.without_weights(), num_classes=header["num_classes"], spec=spec, protocol=protocol)
+    load_strictly(model, read_state(path, device=device), source=str(path))
+    model.config = config  # as it was trained: what it started from is part of what it is
+    model.extra = {key: value for key, value in header.items() if key not in KEYS}
+    return model.eval()
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a name is one of the zoo, or can only be a repository of the Hub."""
+    return name in ZOO or (
+        REPOSITORY.fullmatch(name) is not None and Path(name).suffix not in FILE_SUFFIXES and not Path(name).exists()
+    )
+
+
+def find_model(name: str | Path) -> Path:
+    """The file of a model; what is not here is fetched.
+
+    Raises:
+        UserError: there is no such model, or it cannot be fetched.
+    """
+    path, text = Path(name), Path(name).as_posix()
+    if path.is_file():
+        return path
+    if text in ZOO:
+        return _zoo_model(text)
+    if path.is_dir():
+        inside = sorted(path.glob("*.safetensors"))
+        hint = f"give the file, such as {inside[0]}" if inside else "give a .safetensors file written by segvit"
+        raise UserError(f"no model file {path}: it is a folder; {hint}")
+    if is_model_name(text):
+        match = REPOSITORY.fullmatch(text)
+        assert match is not None
+        try:
+            return fetch(match["repo"], MODEL_FILE, revision=match["revision"])
+        except NotOnHub as error:
+            raise UserError(
+                f"no model file {path} here, and none to be had of that name: {error}.\n"
+                f"Offline: fetch {MODEL_FILE} of {match['repo']} elsewhere and give the file"
+            ) from error
+    near = difflib.get_close_matches(text, ZOO, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"{', '.join(ZOO)}"
+    raise UserError(
+        f"no model file {path}: give a .safetensors file written by segvit, a repository of the Hugging Face Hub "
+        f"(user/repo), or a name of the zoo ({hint})"
+    )
+
+
+def _zoo_model(name: str) -> Path:
+    """The converted checkpoint of that name in the cache, made on first use.
+
+    A checkpoint that lies in the cache folder already is taken from there: the way in without a network.
+
+    Raises:
+        UserError: it is not here and cannot be fetched; what to do by hand is told.
+    """
+    folder, file = cache_folder(), ZOO[name]
+    converted = folder / f"{name}.safetensors"
+    if converted.is_file():
+        return converted
+    print(f"{name}: the weights of {file} from {ZOO_REPOSITORY}: {ZOO_LICENCE}", file=sys.stderr)
+    checkpoint = folder / file
+    if not checkpoint.is_file():
+        try:
+            checkpoint = fetch(ZOO_REPOSITORY, file)
+        except NotOnHub as error:
+            raise UserError(
+                f"{name} cannot be fetched: {error}.\n"
+                f"Where there is a network, download {file} of https://huggingface.co/{ZOO_REPOSITORY} "
+                f"({ZOO_LICENCE}); then put it into {folder} and try again, or type\n"
+                f"  segvit convert {file} {name}.safetensors\n"
+                "and give that file"
+            ) from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder) as aside:  # others may be doing the same
+            made = Path(aside) / converted.name
+            convert_checkpoint(checkpoint, made, extra={"zoo": name, "licence": ZOO_LICENCE})
+            made.replace(converted)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error}); name another folder in SEGVIT_CACHE") from error
+    return converted

@@ -1,0 +1,152 @@
+"""timm's pretrained weights: from the Hugging Face Hub or a file, on any grid of patches, with their licence said.
+
+Letters: D width, h w token grid.
+"""
+
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import timm
+import torch
+from huggingface_hub.constants import HF_HUB_CACHE
+from torch import Tensor
+
+from segvit.config import ModelConfig
+from segvit.errors import UserError
+
+if TYPE_CHECKING:
+    from segvit.models.backbone import Backbone
+
+HUB_FILE = "model.safetensors"
+"""Name of the weights in a repository of timm's, where its config names no other."""
+RANDOM = "random weights"
+"""What a network without any trained weights starts from."""
+
+
+def pretrained_vit(config: ModelConfig) -> Any:
+    """timm's model of `config.backbone` with its weights, at the size that they were trained at.
+
+    Raises:
+        UserError: the weights cannot be had, or a file's are not those of that model.
+    """
+    if config.pretrained_file is not None:
+        return _from_file(config.backbone, config.pretrained_file)
+    try:
+        return timm.create_model(config.backbone, pretrained=True, num_classes=0)
+    except Exception as error:  # timm and the Hub raise many kinds: network, cache, missing weights
+        raise UserError(f"no pretrained weights for {config.backbone!r}: {error}\n{_where(config.backbone)}") from error
+
+
+def _where(name: str) -> str:
+    """Which file to fetch where there is a network, and where to put it; or that there is none."""
+    settings = timm.get_pretrained_cfg(name.removeprefix("hf_hub:timm/"))
+    if settings is not None and settings.url and not settings.hf_hub_id:
+        return (
+            f"They are {settings.url}. Without a network here, fetch that file elsewhere and say where you have put "
+            "it, with --model.pretrained-file FILE; --model.no-pretrained starts from random ones"
+        )
+    if settings is None or not settings.hf_hub_id:
+        tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*"))
+        return f"timm has none; its tags with weights: {tags or 'none'}; --model.no-pretrained starts from random ones"
+    repository, file = settings.hf_hub_id, settings.hf_hub_filename or HUB_FILE
+    return (
+        f"They are the file {file} of the Hugging Face Hub's repository {repository}. Without a network here, fetch it "
+        f"elsewhere:\n  hf download {repository} {file}\n"
+        f"and say where you have put it, with --model.pretrained-file FILE (or copy the whole folder "
+        f"models--{repository.replace('/', '--')} into {HF_HUB_CACHE}). --model.no-pretrained starts from random ones"
+    )
+
+
+def _from_file(name: str, file: Path) -> Any:
+    """timm's model of that name with the weights in a file, every one of them.
+
+    Raises:
+        UserError: no such file, not weights, or not those of this model.
+    """
+    state = _read_weights(Path(file))
+    settings = timm.get_pretrained_cfg(name.removeprefix("hf_hub:timm/"))
+    assert settings is not None
+    heads = (settings.classifier,) if isinstance(settings.classifier, str) else settings.classifier or ()
+    state = {key: value for key, value in state.items() if key.rpartition(".")[0] not in heads}
+    overlay = {"state_dict": state, "classifier": None}  # without a classifier's name timm loads strictly
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # whatever timm's filters make of tensors that they did not expect
+        near = _where(name).splitlines()[0] if settings.hf_hub_id else ""
+        raise UserError(f"{file}: not the weights of {name!r}: {reason(error)}\n{near}".rstrip()) from error
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    """Tensors by name; nothing in the file is executed."""
+    if not file.is_file():
+        raise UserError(f"model.pretrained_file: no file {file}; give timm's weights as .safetensors or .pth")
+    try:
+        state: dict[str, Tensor] = timm.models.load_state_dict(str(file), weights_only=True)
+        found = bool(state) and all(isinstance(value, Tensor) for value in state.values())
+    except Exception as error:  # safetensors, zipfile and pickle each have their own
+        raise UserError(
+            f"model.pretrained_file: {file} is neither safetensors nor a torch file of plain tensors, or is cut short "
+            f"({reason(error)}); take the file {HUB_FILE} of the weights' repository"
+        ) from error
+    if not found:
+        raise UserError(f"model.pretrained_file: {file} holds no weights by name")
+    if "head.class_tokens" in state:
+        raise UserError(f"model.pretrained_file: {file} is a model of segvit; start from it with --init {file}")
+    return state
+
+
+def reason(error: Exception) -> str:
+    """The first lines of an error, or the assertion that failed without a word."""
+    lines = str(error).strip().splitlines()
+    if lines:
+        return "\n".join(lines[:8])
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"timm stops at `{frame.line}` ({Path(frame.filename).name})"
+
+
+def licence_of(weights: Mapping[str, Any]) -> str:
+    """The licence that timm tells of weights, by their `pretrained_cfg`; `unknown` where it tells none."""
+    return weights.get("license") or "unknown"
+
+
+def starts_from(config: ModelConfig, weights: Mapping[str, Any]) -> str:
+    """What a network begins as, for a log and a model's file.
+
+    Args:
+        config: of the network.
+        weights: timm's `pretrained_cfg` of its backbone.
+    """
+    if not config.starts_pretrained:
+        return RANDOM
+    name = ".".join(part for part in (weights["architecture"], weights.get("tag")) if part)
+    where = "" if config.pretrained_file is None else f" in {config.pretrained_file}"
+    return f"timm {name}{where} (licence {licence_of(weights)})"
+
+
+def fit_positions(donor: "Backbone", backbone: "Backbone") -> Tensor:
+    """The donor's position embedding on the backbone's grid and prefix tokens, resized with antialias as timm does."""
+    embedded = 0 if donor.no_embed_class else donor.num_prefix_tokens
+    wanted = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
+    assert donor.pos_embed is not None
+    prefix, patches = donor.pos_embed[:, :embedded], donor.pos_embed[:, embedded:]
+    if donor.native_grid != backbone.native_grid:
+        patches = timm.layers.resample_abs_pos_embed(
+            patches, list(backbone.native_grid), list(donor.native_grid), num_prefix_tokens=0
+        )
+    return torch.cat([prefix[:, embedded - wanted :], patches], dim=1).detach()
+
+
+def fit_relative_bias(donor: "Backbone", backbone: "Backbone") -> dict[str, Tensor]:
+    """The donor's BEiT tables, by name, on the backbone's grid, resized as timm does; none where they are none."""
+    if donor.relative_bias_tables is None or donor.native_grid == backbone.native_grid:
+        return {}
+    height, width = backbone.native_grid
+    fitted = {}
+    for index, table in enumerate(donor.relative_bias_tables):
+        shape = ((2 * height - 1) * (2 * width - 1) + 3, table.shape[1])
+        fitted[f"relative_bias_tables.{index}"] = timm.layers.resize_rel_pos_bias_table(
+            table.detach(), backbone.native_grid, shape, donor.native_grid
+        )
+    return fitted
