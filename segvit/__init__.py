@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segvit.benchmark import bench
     from segvit.config import (
         AugmentConfig,
         DataConfig,
@@ -26,14 +27,20 @@ if TYPE_CHECKING:
     from segvit.engine.predict import Prediction, predict
     from segvit.engine.train import Run, train
     from segvit.errors import UserError
+    from segvit.export.model import Exported, export_onnx, export_program
+    from segvit.inference.onnx import OnnxModel, load_onnx
     from segvit.inference.scores import label_map, scores
     from segvit.losses import Losses, criterion
     from segvit.metrics import ConfusionMatrix, Metrics
+    from segvit.models.convert import convert_checkpoint
+    from segvit.models.finetune import with_classes
+    from segvit.models.load import load_model
     from segvit.models.output import SegOutput
-    from segvit.models.segvit import SegViT, create_model, load_model
+    from segvit.models.segvit import SegViT, create_model
     from segvit.profiling import Profile, profile
 
 _HOMES = {
+    "segvit.benchmark": ("bench",),
     "segvit.config": (
         "AugmentConfig",
         "DataConfig",
@@ -49,11 +56,16 @@ _HOMES = {
     "segvit.engine.predict": ("Prediction", "predict"),
     "segvit.engine.train": ("Run", "train"),
     "segvit.errors": ("UserError",),
+    "segvit.export.model": ("Exported", "export_onnx", "export_program"),
+    "segvit.inference.onnx": ("OnnxModel", "load_onnx"),
     "segvit.inference.scores": ("label_map", "scores"),
     "segvit.losses": ("Losses", "criterion"),
     "segvit.metrics": ("ConfusionMatrix", "Metrics"),
+    "segvit.models.convert": ("convert_checkpoint",),
+    "segvit.models.finetune": ("with_classes",),
+    "segvit.models.load": ("load_model",),
     "segvit.models.output": ("SegOutput",),
-    "segvit.models.segvit": ("SegViT", "create_model", "load_model"),
+    "segvit.models.segvit": ("SegViT", "create_model"),
     "segvit.profiling": ("Profile", "profile"),
 }
 
@@ -64,10 +76,12 @@ __all__ = [
     "DatasetSpec",
     "EvalConfig",
     "EvalResult",
+    "Exported",
     "LossConfig",
     "Losses",
     "Metrics",
     "ModelConfig",
+    "OnnxModel",
     "OptimConfig",
     "Prediction",
     "Profile",
@@ -76,17 +90,23 @@ __all__ = [
     "SegViT",
     "TrainConfig",
     "UserError",
+    "bench",
+    "convert_checkpoint",
     "create_model",
     "criterion",
     "evaluate",
+    "export_onnx",
+    "export_program",
     "label_map",
     "load_model",
+    "load_onnx",
     "load_spec",
     "open_dataset",
     "predict",
     "profile",
     "scores",
     "train",
+    "with_classes",
 ]
 
 

@@ -1,6 +1,6 @@
 """The command line: thin verbs over the library, which is imported only when a verb runs.
 
-segvit demo | train | evaluate | predict | check-data | data prepare | info
+segvit demo | train | evaluate | predict | check-data | data prepare | info | convert | push | export | bench
 """
 
 import os
@@ -10,12 +10,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import cyclopts
 from cyclopts import App, CycloptsError, CycloptsPanel, MissingArgumentError, Parameter
 
+from segvit.cli_bench import register as register_bench
+from segvit.cli_config import from_config_file
 from segvit.cli_data import register
-from segvit.cli_tools import bar, to_json, write_json
-from segvit.config import MULTI_SCALE, DataConfig, Device, EvalConfig, EvalMode, Structure, TrainConfig, read_yaml
+from segvit.cli_export import register as register_export
+from segvit.cli_models import register as register_models
+from segvit.cli_tools import bar, check_paths, to_json, write_json
+from segvit.config import MULTI_SCALE, DataConfig, Device, EvalConfig, EvalMode, Structure, TrainConfig
 from segvit.errors import UserError
 
 Flat = Parameter(name="*")
@@ -62,29 +65,19 @@ class ProtocolFlags:
         return replace(protocol, **changes)
 
 
-def _from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
-    """Take what the flags leave open from the YAML file of --config; check-data and evaluate take its data section."""
-    given = arguments.get("--config", default=None)
-    if given is not None and given.tokens:
-        path = given.tokens[0].value
-        content = read_yaml(path)
-        if commands in (("check-data",), ("evaluate",)):
-            content = {"data": content.get("data", {})}
-        for command in reversed(commands):  # else cyclopts drops the section `data` for the verb of that name
-            content = {command: content}
-        cyclopts.config.Dict(content, source=path)(app, commands, arguments)
-
-
 app = App(
     name="segvit",
     help="Semantic segmentation with plain Vision Transformers.",
-    config=_from_config_file,
+    config=from_config_file,
     default_parameter=Parameter(consume_multiple=True),  # --data.classes sky road car
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # main says how to go on
     version_flags=["--version"],
 )
 register(app)
+register_models(app)
+register_export(app)
+register_bench(app)
 
 
 @app.command
@@ -148,7 +141,8 @@ def evaluate(
     Parameters
     ----------
     model
-        A .safetensors file of segvit.
+        A model file of segvit (.safetensors, or .onnx of segvit export), a repository of the Hugging Face Hub
+        (user/repo), or a name of the zoo.
     config
         YAML file whose data section is meant; flags override it.
     split
@@ -168,11 +162,11 @@ def evaluate(
     from segvit.engine import report
     from segvit.engine.distributed import joined, rank
     from segvit.engine.evaluate import evaluate as run_evaluation
-    from segvit.models.segvit import load_model
+    from segvit.inference.onnx import load_network, place_for
 
-    report.check_paths(files=(json, csv), folder=pictures)
-    with joined(device) as place:
-        network = load_model(model, device=place)
+    check_paths(files=(json, csv), folder=pictures)
+    with joined(place_for(model, device)) as place:
+        network = load_network(model, device=place)
         dataset = open_dataset(data, split, size=network.config.image_size)
         test, main_process = protocol.over(network.protocol), rank() == 0
         with bar("evaluating", shown=main_process) as progress:
@@ -207,7 +201,8 @@ def predict(
     Parameters
     ----------
     model
-        A .safetensors file of segvit.
+        A model file of segvit (.safetensors, or .onnx of segvit export), a repository of the Hugging Face Hub
+        (user/repo), or a name of the zoo.
     inputs
         Images, and folders of images.
     output
@@ -274,7 +269,7 @@ def info(
     Parameters
     ----------
     name
-        A model file, a config, or a backbone of timm.
+        A model (file, user/repo, name of the zoo), a config, or a backbone of timm.
     size
         Height and width in pixels of the image whose cost is told. Default: the training crop.
     num_classes
@@ -318,6 +313,9 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may the interpreter's last flush fail
+        sys.exit(141)  # as a program that SIGPIPE ends
     except KeyboardInterrupt:
         print("stopped; a training run goes on from its last checkpoint with --resume", file=sys.stderr)
         sys.exit(130)
@@ -326,9 +324,9 @@ def main() -> None:
 def _load(path: Path, device: Device) -> Any:
     """The model in a file, on a device."""
     from segvit.engine.device import resolve_device
-    from segvit.models.segvit import load_model
+    from segvit.inference.onnx import load_network, place_for
 
-    return load_model(path, device=resolve_device(device))
+    return load_network(path, device=resolve_device(place_for(path, device)))
 
 
 if __name__ == "__main__":

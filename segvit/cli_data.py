@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from segvit.cli_tools import bar, write_json
+from segvit.cli_tools import bar, check_paths, write_json
 from segvit.config import DataConfig
 from segvit.errors import UserError
 
@@ -41,11 +41,10 @@ def check_data(
     from rich import print as rich_print
 
     from segvit.data.survey import check_splits
-    from segvit.engine.report import check_paths
 
     if sheet is not None and sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"--sheet {sheet}: give a file that ends in .png or .jpg")
-    check_paths(files=(json, sheet), folder=None)
+    check_paths(files=(json, sheet))
     with bar("checking") as progress:
         survey = check_splits(data, [split] if split else ["train", "val"], settings=config, progress=progress)
     rich_print(survey.table())

@@ -1,11 +1,25 @@
-"""What the verbs of the command line share: a progress bar, and JSON files."""
+"""What the verbs of the command line share: a progress bar, JSON files, and whether they can be written."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from segvit.errors import UserError
+
+
+def check_paths(*, files: Sequence[Path | None], folder: Path | None = None) -> None:
+    """Refuse, before long work, what could not be written after it.
+
+    Raises:
+        UserError: a folder where a file shall be, or a file where a folder shall be.
+    """
+    for file in files:
+        if file and file.is_dir():
+            raise UserError(f"{file} is a folder: name a file in it")
+    for path in [file.parent for file in files if file] + ([folder] if folder else []):
+        if in_the_way := next((part for part in (path, *path.parents) if part.exists() and not part.is_dir()), None):
+            raise UserError(f"{in_the_way} is a file, so nothing can be written below it: name another place")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -8,9 +8,11 @@ import torch
 from rich.console import Group
 from rich.table import Table
 
-from segvit.config import CONFIG_DIRS, ModelConfig, Structure, TrainConfig
+from segvit.config import ModelConfig, Structure, TrainConfig
+from segvit.config_files import CONFIG_DIRS
 from segvit.data.resolve import resolve_spec
 from segvit.errors import UserError
+from segvit.models.load import find_model, is_model_name
 from segvit.models.segvit import SegViT
 from segvit.models.weights import read_header, settings_from_header
 from segvit.profiling import Profile, profile
@@ -81,6 +83,8 @@ class Info:
         elif self.assumed:
             rows["classes"] = f"not known here: {ASSUMED_CLASSES} are assumed (--num-classes K)"
         if self.header:
+            origins = {"started from": "starts_from", "converted from": "converted_from", "licence": "licence"}
+            rows |= {row: self.header[key] for row, key in origins.items() if self.header[key]}
             rows["written by"] = f"segvit {self.header['segvit_version']}"
             if metrics := self.header["metrics"]:
                 rows["validation mIoU"] = f"{metrics['miou']:.4f} ({metrics['images']} images)"
@@ -89,6 +93,26 @@ class Info:
         for key, value in rows.items():
             table.add_row(key, str(value))
         return table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What a name says of a model, short of its weights."""
+
+    name: str
+    """Of the file, config or backbone."""
+    config: ModelConfig
+    num_classes: int | None
+    """None: nobody said it."""
+    classes: tuple[str, ...] | None
+    """Their names; None: not known."""
+    header: dict[str, Any]
+    """See `Info`."""
+
+    def build(self) -> SegViT:
+        """The network with random weights, on the device of the context."""
+        count = ASSUMED_CLASSES if self.num_classes is None else self.num_classes
+        return SegViT(self.config.without_weights(), num_classes=count)
 
 
 def describe(
@@ -100,31 +124,59 @@ def describe(
     class_token: bool | None = None,
     structure: Structure | None = None,
 ) -> Info:
-    """What a model file, a config (file or shipped recipe) or a backbone of timm is and costs, without its memory.
+    """What a model, a config (file or shipped recipe) or a backbone of timm is and costs, without its memory.
 
     Args:
-        name: of the file, config or backbone.
+        name: of the model (what `load_model` takes), config or backbone.
         size: (H, W) in pixels of the image whose cost is told. Default: the training crop.
-        num_classes: for a backbone, or a config without a dataset. Default there: 150, as of ADE20K, and said so.
+        num_classes, image_size, class_token, structure: see `find_network`.
+
+    Raises:
+        UserError: see `find_network`; or a size that the model does not take.
+    """
+    network = find_network(
+        name, num_classes=num_classes, image_size=image_size, class_token=class_token, structure=structure
+    )
+    with torch.device("meta"):
+        model = network.build()
+    crop = (network.config.image_size, network.config.image_size)
+    costs = profile(model, crop if size is None else size)
+    assumed = network.num_classes is None
+    return Info(name=name, model=model, profile=costs, classes=network.classes, assumed=assumed, header=network.header)
+
+
+def find_network(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    class_token: bool | None = None,
+    structure: Structure | None = None,
+) -> Network:
+    """What the name of a model, a config (file or shipped recipe) or a backbone of timm stands for.
+
+    Args:
+        name: of the model (what `load_model` takes), config or backbone.
+        num_classes: for a backbone, or a config without a dataset.
         image_size: for a backbone, side of the training crop in pixels.
         class_token: for a backbone, whether it keeps its class token.
         structure: for a backbone; see `ModelConfig`.
 
     Raises:
-        UserError: the name is none of the three, or says already what an argument would; or a size that the model does
-            not take.
+        UserError: the name is none of the three, or says already what an argument would.
     """
     given: dict[str, Any] = {"--image-size": image_size, "--class-token": class_token, "--structure": structure}
     known = tuple(given)
     given["--num-classes"] = num_classes
     count, classes, header = num_classes, None, {}
-    if name.endswith(".safetensors"):
-        content = read_header(name)
+    if name.endswith(".safetensors") or (not _is_config(name) and is_model_name(name)):
+        content = read_header(find_model(name))
         known = tuple(given)
         config, count = settings_from_header(ModelConfig, content["model"], name), int(content["num_classes"])
         classes = _class_names(content["spec"]["classes"]) if content["spec"] else None
         header = {"segvit_version": content["version"]}
-        header |= {key: content.get(key) for key in ("metrics", "protocol")}
+        told = ("metrics", "protocol", "starts_from", "converted_from", "licence")
+        header |= {key: content.get(key) for key in told}
     elif _is_config(name):
         train = TrainConfig.load(name)
         config = train.model
@@ -136,19 +188,15 @@ def describe(
         known = ()
         config = ModelConfig(backbone=name, class_token=class_token, structure=structure or ModelConfig.structure)
         config = config if image_size is None else replace(config, image_size=image_size)
-    if told := [flag for flag in known if given[flag] is not None]:
-        raise UserError(f"{name} says itself what {' and '.join(told)} would: leave that out")
-    with torch.device("meta"):
-        model = SegViT(replace(config, pretrained=False), num_classes=ASSUMED_CLASSES if count is None else count)
-    crop = (config.image_size, config.image_size)
-    costs = profile(model, crop if size is None else size)
-    return Info(name=name, model=model, profile=costs, classes=classes, assumed=count is None, header=header)
+    if said := [flag for flag in known if given[flag] is not None]:
+        raise UserError(f"{name} says itself what {' and '.join(said)} would: leave that out")
+    return Network(name=name, config=config, num_classes=count, classes=classes, header=header)
 
 
 def _is_config(name: str) -> bool:
     """Whether a name means a config: a YAML file, a path, or a shipped recipe."""
     shipped = any((folder / f"{name}.yaml").is_file() for folder in CONFIG_DIRS)
-    return shipped or Path(name).suffix in (".yaml", ".yml") or "/" in name
+    return shipped or Path(name).suffix in (".yaml", ".yml") or ("/" in name and not is_model_name(name))
 
 
 def _costs(profile: Profile) -> Table:
@@ -167,7 +215,7 @@ def _costs(profile: Profile) -> Table:
     table.add_section()
     table.add_row("total", f"{profile.parameters:,}", _giga(profile.multiply_adds), _giga(profile.flops))
     table.add_section()
-    table.add_row("model.predict", "", _giga(profile.predict_multiply_adds), _giga(profile.predict_flops))
+    table.add_row("model.predict, at most", "", _giga(profile.predict_multiply_adds), _giga(profile.predict_flops))
     return table
 
 

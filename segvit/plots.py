@@ -1,7 +1,8 @@
-"""Charts, drawn with matplotlib, which is imported where it draws: a run's curves, a confusion matrix.
+"""Charts, drawn with matplotlib, which is imported where it draws: a run's curves, a confusion matrix, speeds.
 
     curves([json.loads(line) for line in open("metrics.jsonl")], Path("curves.png"))
     confusion_matrix(counts, spec.classes, Path("confusion.png"))
+    speeds(segvit.bench(model).to_dict()["timings"], Path("speed.png"), title="ViT-B", place="2 threads")
 
 Letters: K classes.
 """
@@ -22,6 +23,12 @@ MAX_NUMBERED = 30
 """Classes up to which the cells of a confusion matrix hold their numbers."""
 MAX_NAME = 24
 """Characters of a class name in a chart."""
+PRECISION_COLORS = {"fp32": "#1f4e85", "bf16": "#1b7f5c", "fp16": "#c8553d"}
+LINE_STYLES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D")
+"""Of batches, in order of size."""
+SHARE_COLORS = ("#4c78a8", "#9ecae1", "#f2b56b")
+"""Of backbone, head and label map."""
 
 
 def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -115,6 +122,80 @@ def confusion_matrix(counts: npt.NDArray[np.integer[Any]], names: Sequence[str],
     figure.savefig(path, format="png", bbox_inches="tight", pad_inches=0.15)
 
 
+def speeds(records: Sequence[Mapping[str, Any]], path: Path, *, title: str, place: str) -> None:
+    """Draw latency and throughput over the size of the image, and the shares of a model's parts, as a PNG.
+
+    Args:
+        records: the cases of `segvit.timings.Bench.to_dict`.
+        title: what was timed.
+        place: where.
+    """
+    from matplotlib.figure import Figure
+
+    height = max(3.6, 1.6 + 0.3 * len(records))
+    figure = Figure(figsize=(12.4, height), dpi=150, layout="constrained")
+    latency, throughput, shares = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
+    sizes = sorted({tuple(record["size"]) for record in records}, key=lambda size: (size[0] * size[1], size))
+    lines = list(dict.fromkeys((record["precision"], record["batch"]) for record in records))
+    batches = sorted({batch for _, batch in lines})
+    for precision, batch in lines:
+        mine = {tuple(r["size"]): r for r in records if (r["precision"], r["batch"]) == (precision, batch)}
+        places = [index for index, size in enumerate(sizes) if size in mine]
+        rows = [mine[sizes[index]] for index in places]
+        style: dict[str, Any] = {
+            "color": PRECISION_COLORS[precision],
+            "linestyle": LINE_STYLES[batches.index(batch) % len(LINE_STYLES)],
+            "marker": MARKERS[batches.index(batch) % len(MARKERS)],
+            "linewidth": 1.6,
+            "markersize": 4.5,
+        }
+        low, high = (1000 * np.array([row["latency_quartiles"][end] for row in rows]) for end in (0, 1))
+        latency.fill_between(places, low, high, color=style["color"], alpha=0.18, linewidth=0)
+        latency.plot(places, [1000 * row["latency_seconds"] for row in rows], **style)
+        label = f"{precision}, batch {batch}"
+        throughput.plot(places, [row["images_per_second"] for row in rows], label=label, **style)
+    _plain_axes(latency, title="Latency of a batch, ms", below="")
+    _plain_axes(throughput, title="Throughput, images/s", below="")
+    for axes in (latency, throughput):
+        axes.set_xticks(range(len(sizes)), [f"{size[0]} × {size[1]}" for size in sizes])
+        axes.margins(x=0.12)
+        axes.set_ylim(0, axes.dataLim.y1 * 1.08)
+    throughput.legend(fontsize=8, frameon=False)
+    _stack_shares(shares, records)
+    figure.suptitle(title, x=0.008, ha="left", fontsize=11)
+    figure.supxlabel(place, x=0.008, ha="left", fontsize=8, color="#666666")
+    figure.savefig(path, format="png")
+
+
+def _stack_shares(axes: "Axes", records: Sequence[Mapping[str, Any]]) -> None:
+    """A bar for each case, cut into the shares of its parts; shares of 6 % and more hold their numbers."""
+    names = ["{0} × {1}, {precision}, batch {batch}".format(*record["size"], **record) for record in records]
+    starts = np.zeros(len(records))
+    for part, color in zip(records[0]["shares"], SHARE_COLORS, strict=True):
+        widths = 100 * np.array([record["shares"][part] for record in records])
+        axes.barh(names, widths, left=starts, height=0.62, color=color, label=part)
+        for row, (start, width) in enumerate(zip(starts, widths, strict=True)):
+            if width >= 6:
+                dark = color == SHARE_COLORS[0]
+                axes.text(
+                    start + width / 2,
+                    row,
+                    f"{width:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if dark else "#222222",
+                )
+        starts += widths
+    _plain_axes(axes, title="Shares of the time, %", below="")
+    axes.set_xlim(0, 100)
+    axes.invert_yaxis()
+    axes.grid(visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.08), fontsize=8, frameon=False)
+
+
 def _name_cells(axes: "Axes", labels: Sequence[str], *, font: float, everywhere: bool) -> None:
     """Class names along the axes (on all four sides of a large matrix), and lines between the cells."""
     count = len(labels)
@@ -131,9 +212,9 @@ def _name_cells(axes: "Axes", labels: Sequence[str], *, font: float, everywhere:
     axes.spines[:].set_color("#999999")
 
 
-def _plain_axes(axes: "Axes", *, title: str) -> None:
+def _plain_axes(axes: "Axes", *, title: str, below: str = "step") -> None:
     axes.set_title(title, loc="left", fontsize=10)
-    axes.set_xlabel("step", fontsize=9)
+    axes.set_xlabel(below, fontsize=9)
     axes.tick_params(labelsize=8, color="#999999")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#999999")

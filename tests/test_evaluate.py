@@ -3,8 +3,12 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +19,16 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from segvit.cli_tools import check_paths
 from segvit.config import DataConfig, EvalConfig, ModelConfig
 from segvit.data.dataset import Samples, open_dataset
+from segvit.data.sample import Sample
 from segvit.data.shapes import write_shapes
 from segvit.data.spec import load_spec
 from segvit.engine import report
 from segvit.engine.evaluate import EvalResult, ImageScore, evaluate
 from segvit.engine.infer import image_labels
+from segvit.engine.overlap import in_order, threads
 from segvit.errors import UserError
 from segvit.metrics import ConfusionMatrix
 from segvit.models.segvit import SegViT
@@ -83,7 +90,10 @@ def test_the_scores_are_those_of_all_pixels_at_once(model: SegViT, dataset: Samp
     assert torch.equal(result.matrix.counts, whole.counts) and torch.equal(result.matrix.boundary, whole.boundary)
     assert result.metrics == whole.compute() and result.images == IMAGES
     assert len(whole.counts.sum(dim=0).nonzero()) > 2, "several classes are predicted, or these tests show little"
-    assert evaluate(model, dataset, workers=2) == result
+    for workers in (1, 2, 4):  # threads beside the model change nothing
+        beside = evaluate(model, dataset, workers=workers)
+        assert beside == result and beside.per_image == result.per_image
+        assert torch.equal(beside.matrix.counts, whole.counts) and torch.equal(beside.matrix.boundary, whole.boundary)
 
 
 def test_every_image_has_its_own_scores(model: SegViT, dataset: Samples, result: EvalResult) -> None:
@@ -143,6 +153,136 @@ def test_processes_that_do_not_know_each_other_are_refused(
         evaluate(model, dataset, workers=0)
 
 
+# Beside the model -----------------------------------------------------------------------------------------------------
+
+
+class Watched:
+    """A dataset that does something at a read, and knows what was read."""
+
+    def __init__(self, dataset: Samples, **at: Any) -> None:
+        self.dataset = dataset
+        self.spec = dataset.spec
+        self.at = {int(key.removeprefix("read_")): action for key, action in at.items()}
+        self.reads: list[int] = []
+
+    def __len__(self) -> int:
+        return 40
+
+    def read(self, index: int) -> Sample:
+        self.reads.append(index)
+        self.at.get(index, lambda: None)()
+        return self.dataset.read(index % IMAGES)
+
+    def describe(self, index: int) -> str:
+        return f"image {index} of 40"
+
+
+def test_in_order_is_map_whoever_is_first_and_never_far_ahead() -> None:
+    drawn: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(9):
+            drawn.append(number)
+            yield number
+
+    def work(number: int) -> int:
+        time.sleep(0.02 if number % 3 == 0 else 0)
+        return -number
+
+    with threads(3) as pool:
+        for done, result in enumerate(in_order(pool, work, items(), ahead=2)):
+            assert result == -done and len(drawn) <= done + 3
+        assert done == 8
+        assert list(in_order(pool, work, [], ahead=2)) == []
+    with threads(0) as none:
+        drawn.clear()
+        assert none is None and next(in_order(none, work, items(), ahead=2)) == 0 and drawn == [0]
+
+
+def test_the_next_is_read_and_the_last_counted_while_the_model_works(
+    model: SegViT, dataset: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model here goes on only when the others have moved, so that without an overlap it would wait in vain."""
+    read = {number: threading.Event() for number in range(41)}
+    watched = Watched(dataset, **{f"read_{number}": event.set for number, event in read.items()})
+    counted = threading.Semaphore(0)
+    update = ConfusionMatrix.update
+
+    def count(matrix: ConfusionMatrix, predicted: torch.Tensor, labels: torch.Tensor) -> None:
+        update(matrix, predicted, labels)
+        counted.release()
+
+    labelled: list[int] = []
+
+    def label(model: Any, image: torch.Tensor, config: EvalConfig) -> torch.Tensor:
+        number = len(labelled)
+        labelled.append(number)
+        assert number == 39 or read[number + 1].wait(20), "the next image was not read meanwhile"
+        assert number == 0 or counted.acquire(timeout=20), "the last label map was not counted meanwhile"
+        assert max(watched.reads) <= number + 3, "read too far ahead: memory"
+        return torch.zeros(image.shape[1:], dtype=torch.int64)
+
+    monkeypatch.setattr("segvit.engine.evaluate.image_labels", label)
+    monkeypatch.setattr(ConfusionMatrix, "update", count)
+    seen: list[tuple[int, int]] = []
+    result = evaluate(model, watched, workers=2, progress=lambda *done: seen.append(done))
+    assert [score.index for score in result.per_image] == list(range(40)) and sorted(watched.reads) == list(range(40))
+    assert seen == [(done, 40) for done in range(1, 41)]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_damaged_image_is_named_in_its_turn(model: SegViT, dataset: Samples, workers: int) -> None:
+    def damaged(index: int) -> Any:
+        def fail() -> None:
+            raise UserError(f"photo_{index}.jpg: cannot be read")
+
+        return fail
+
+    running = threading.active_count()
+    watched = Watched(dataset, read_2=damaged(2), read_3=damaged(3))
+    seen: list[int] = []
+    with pytest.raises(UserError, match=r"^photo_2.jpg: cannot be read$"):
+        evaluate(model, watched, workers=workers, progress=lambda done, _: seen.append(done))
+    assert seen == list(range(1, len(seen) + 1)) and len(seen) <= 2
+    assert len(watched.reads) < 8 and threading.active_count() == running, "it stopped there"
+
+
+@pytest.mark.parametrize("stage", ["read", "image_labels", "update"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_of_nobodys_wording_is_told_with_its_image(
+    model: SegViT, dataset: Samples, monkeypatch: pytest.MonkeyPatch, workers: int, stage: str
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise MemoryError("no memory left")
+
+    watched = Watched(dataset, **({"read_0": fail} if stage == "read" else {}))
+    if stage == "image_labels":
+        monkeypatch.setattr("segvit.engine.evaluate.image_labels", fail)
+    elif stage == "update":
+        monkeypatch.setattr(ConfusionMatrix, "update", fail)
+    with pytest.raises(MemoryError, match="no memory left") as caught:
+        evaluate(model, watched, workers=workers)
+    assert caught.value.__notes__ == ["while evaluating image 0 of 40"]
+
+
+@pytest.mark.parametrize("at", [0, 7])
+def test_an_interrupt_ends_it_at_once(model: SegViT, dataset: Samples, at: int) -> None:
+    """Ctrl-C while the main thread waits for a slow read: what was planned after it is not worked off."""
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Event().wait(0.3)
+
+    before = set(threading.enumerate())
+    watched = Watched(dataset, **{f"read_{at}": interrupt})
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, watched, workers=2)
+    assert len(watched.reads) <= at + 4
+    for thread in set(threading.enumerate()) - before:  # one that was just starting may end a moment later
+        thread.join(20)
+        assert not thread.is_alive()
+
+
 # What is told ---------------------------------------------------------------------------------------------------------
 
 
@@ -178,6 +318,14 @@ def test_json_holds_what_is_printed(result: EvalResult) -> None:
     )
     assert told["boundary_iou"] == list(seen.boundary_iou) and told["dice"] == list(seen.dice)
     assert told["protocol"] == result.protocol and told["boundary_band"] == 0.02
+
+
+def test_a_full_disk_is_told(result: EvalResult) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full on this system")
+    with pytest.raises(UserError, match=r"/dev/full: cannot be written .*; give another place"):
+        report.write_csv(result, full, about={})
 
 
 def test_csv_is_one_row_per_class(result: EvalResult, tmp_path: Path) -> None:
@@ -268,12 +416,12 @@ def test_all_ignored_draws_no_sheet(model: SegViT, dataset: Samples, tmp_path: P
 def test_what_could_not_be_written_is_told_first(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=f"{tmp_path} is a folder: name a file in it"):
-        report.check_paths(files=(tmp_path, None), folder=None)
+        check_paths(files=(tmp_path, None), folder=None)
     with pytest.raises(UserError, match="file is a file, so nothing can be written below it"):
-        report.check_paths(files=(None, None), folder=tmp_path / "file")
+        check_paths(files=(None, None), folder=tmp_path / "file")
     with pytest.raises(UserError, match="file is a file, so nothing can be written below it"):
-        report.check_paths(files=(tmp_path / "file" / "deep" / "a.csv",), folder=None)
-    report.check_paths(files=(tmp_path / "file", tmp_path / "new" / "a.csv"), folder=tmp_path / "more")
+        check_paths(files=(tmp_path / "file" / "deep" / "a.csv",), folder=None)
+    check_paths(files=(tmp_path / "file", tmp_path / "new" / "a.csv"), folder=tmp_path / "more")
 
 
 def test_scales_and_flip_override_the_protocol(model: SegViT, dataset: Samples) -> None:

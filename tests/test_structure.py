@@ -17,12 +17,13 @@ EXTRAS = ("onnx", "onnxscript", "onnxruntime", "gradio", "scipy")
 
 # Each group of modules, and the groups that it may import from. A module belongs to the longest prefix that fits.
 SPEC = {"errors", "data.palette", "data.plain", "data.formats", "data.spec"}
-CORE = SPEC | {"config", "models", "losses", "boundary", "metrics", "inference", "resize"}
+CORE = SPEC | {"config", "config_files", "models", "losses", "boundary", "metrics", "inference", "resize"}
 ENGINE = CORE | {"data", "visualize", "plots", "engine"}
-FRONT = ENGINE | {"info", "export", "profiling", "demo", "segvit"}
+FRONT = ENGINE | {"info", "export", "profiling", "benchmark", "demo", "segvit"}
 MAY_IMPORT = {
     "errors": set(),
-    "config": {"errors"},
+    "config_files": {"errors"},
+    "config": {"errors", "config_files"},
     "data.palette": set(),
     "data.plain": SPEC - {"data.spec"},
     "data.formats": SPEC - {"data.spec"},
@@ -38,12 +39,18 @@ MAY_IMPORT = {
     "resize": set(),
     "inference": CORE,
     "profiling": CORE,
+    "timings": {"config"},
+    "benchmark": CORE | {"data", "timings"},
     "engine": ENGINE,
-    "export": ENGINE | {"profiling"},
+    "export": ENGINE | {"export"},
     "info": ENGINE | {"profiling"},
     "demo": FRONT,
-    "cli": FRONT | {"cli", "cli_data", "cli_tools", "app"},
+    "cli": FRONT | {"cli", "cli_config", "cli_bench", "cli_export", "cli_data", "cli_models", "cli_tools", "app"},
+    "cli_config": {"config", "config_files", "models"},
+    "cli_bench": FRONT | {"cli_tools"},
     "cli_data": FRONT | {"cli_tools", "sheet"},
+    "cli_export": FRONT | {"cli_tools"},
+    "cli_models": FRONT | {"cli_tools"},
     "cli_tools": {"errors"},
     "app": FRONT | {"app"},
     "__main__": {"cli"},
@@ -251,7 +258,8 @@ def test_wheel_works_alone(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 import segvit
-from segvit.config import CONFIG_DIRS, TrainConfig
+from segvit.config import TrainConfig
+from segvit.config_files import CONFIG_DIRS
 from segvit.data.spec import load_spec
 home = Path(segvit.__file__).parent
 assert home.parent == Path(sys.argv[1]), home

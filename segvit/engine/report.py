@@ -36,20 +36,6 @@ TEXT_SIZE = 24
 COLUMNS = ("photo", "labels", "prediction", "errors")
 
 
-def check_paths(*, files: Sequence[Path | None], folder: Path | None) -> None:
-    """Refuse, before a long evaluation, what could not be written after it.
-
-    Raises:
-        UserError: a folder where a file shall be, or a file where a folder shall be.
-    """
-    for file in files:
-        if file and file.is_dir():
-            raise UserError(f"{file} is a folder: name a file in it")
-    for path in [file.parent for file in files if file] + ([folder] if folder else []):
-        if in_the_way := next((part for part in (path, *path.parents) if part.exists() and not part.is_dir()), None):
-            raise UserError(f"{in_the_way} is a file, so nothing can be written below it: name another place")
-
-
 def write_csv(result: EvalResult, path: Path, *, about: Mapping[str, str]) -> None:
     """One row per class, then the means and the accuracy over all pixels; the protocol stands in columns of every row.
 

@@ -1,0 +1,310 @@
+"""How fast a model is: latency, throughput, peak memory, and what its parts take of the time.
+
+    segvit.bench(model, sizes=[(512, 512), (480, 640)], batches=[1, 8], precisions=["fp32", "bf16"]).table()
+
+A pass goes from an image tensor to its label map. Every round runs each case once, in turn, so that noise of the
+machine falls on all; the first rounds warm up and are not counted. On a CPU each case runs once more in a process of
+its own (this module, as a program), whose peak memory no other case has raised.
+
+Letters: B batch, K classes (and queries), H W image, h w token grid.
+"""
+
+import ctypes
+import json
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from itertools import pairwise, product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from segvit.config import InferencePrecision
+from segvit.data.files import read_image
+from segvit.data.transforms import resize
+from segvit.errors import UserError
+from segvit.inference.scores import label_map
+from segvit.models.load import load_model
+from segvit.models.output import SegOutput
+from segvit.models.segvit import SegViT, evaluating
+from segvit.timings import Bench, Case, Timing
+
+WARM_UP = 2
+"""Rounds that are not counted."""
+DTYPES: dict[InferencePrecision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+"""Where Linux tells the memory of a process, and lets the mark of the most held so far start anew."""
+
+
+def bench(
+    model: SegViT,
+    *,
+    sizes: Sequence[tuple[int, int]] | None = None,
+    batches: Sequence[int] = (1,),
+    precisions: Sequence[InferencePrecision] = ("fp32",),
+    repeats: int = 10,
+    image: str | Path | None = None,
+    present: int | None = None,
+    memory: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Bench:
+    """Time a model on the device where it is, over every combination of sizes, batches and precisions.
+
+    Args:
+        model: with weights of any kind; the time of its label map alone depends on them.
+        sizes: (H, W) of images in pixels. Default: the training crop.
+        batches: images that go through the model together.
+        precisions: what the model computes in, by autocast.
+        repeats: counted rounds.
+        image: a photo that is looked at, resized to each size. Default: noise.
+        present: for random weights, whose labels say nothing: work these out from made-up logits that are shaped like a
+            trained model's, with so many classes in the image. Default: from the model's own logits.
+        memory: measure the peak memory too (cuda, and the CPU on Linux).
+        progress: called with (rounds and processes done, of how many).
+
+    Raises:
+        UserError: a size, a batch or number of rounds below 1; a precision that the device lacks; no memory left.
+    """
+    device = model.mean.device
+    side = model.config.image_size
+    cases = _cases(sizes or [(side, side)], batches, precisions, device)
+    if repeats < 1:
+        raise UserError(f"{repeats} rounds: give 1 or more")
+    if present is not None and not 1 <= present <= model.num_classes:
+        raise UserError(f"{present} classes present: the model has {model.num_classes}")
+    apart = memory and device.type == "cpu" and CLEAR_REFS.exists()
+    total = WARM_UP + repeats + (len(cases) if apart else 0)
+    passes: list[list[tuple[float, ...]]] = [[] for _ in cases]
+    with evaluating(model):
+        runs = [_Run(model, case, image=image, present=present) for case in cases]
+        peaks = [run.peak_on_cuda() if memory and device.type == "cuda" else None for run in runs]
+        for done in range(1, WARM_UP + repeats + 1):
+            for run, seconds in zip(runs, passes, strict=True):
+                seconds.append(run())
+            if progress:
+                progress(done, total)
+    if apart:
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "model.safetensors"
+            model.save(file)
+            for index, case in enumerate(cases):
+                peaks[index] = _peak_apart(file, case, image=image, present=present)
+                if progress:
+                    progress(WARM_UP + repeats + index + 1, total)
+    timings = [
+        Timing(case=case, passes=tuple(seconds[WARM_UP:]), peak=peak)
+        for case, seconds, peak in zip(cases, passes, peaks, strict=True)
+    ]
+    return Bench(model=_facts(model), machine=_machine(device), present=present, timings=tuple(timings))
+
+
+def _cases(
+    sizes: Sequence[tuple[int, int]],
+    batches: Sequence[int],
+    precisions: Sequence[InferencePrecision],
+    device: torch.device,
+) -> list[Case]:
+    """Every combination once, in the order given."""
+    for height, width in sizes:
+        if min(height, width) < 1:
+            raise UserError(f"size {height} x {width}: give sides of 1 pixel or more, such as 512 or 480x640")
+    for batch in batches:
+        if batch < 1:
+            raise UserError(f"a batch of {batch} images: give 1 or more")
+    for precision in precisions:
+        if precision == "fp16" and device.type == "cpu":
+            raise UserError("precision fp16 is slow on a cpu and not offered there: take bf16 or fp32")
+        if (
+            precision == "bf16"
+            and device.type == "cuda"
+            and not torch.cuda.is_bf16_supported(including_emulation=False)
+        ):
+            raise UserError(f"precision bf16: {torch.cuda.get_device_name(device)} lacks it; take fp16 or fp32")
+    combinations = product(dict.fromkeys(sizes), dict.fromkeys(batches), dict.fromkeys(precisions))
+    return [Case(size=size, batch=batch, precision=precision) for size, batch, precision in combinations]
+
+
+class _Run:
+    """A case, ready to be timed pass by pass.
+
+    Args:
+        model: in evaluation mode.
+        case: what to time.
+        image, present: see `bench`.
+    """
+
+    def __init__(self, model: SegViT, case: Case, *, image: str | Path | None, present: int | None) -> None:
+        self.model, self.case, self.device = model, case, model.mean.device
+        self.images = _images(case, image).to(self.device)
+        self.made_up: tuple[Tensor, Tensor] | None = None
+        if present is not None:
+            grid = self.forward(self.images[:1]).mask_logits.shape[-2:]
+            class_logits, mask_logits = made_up_logits(model.num_classes, present, (grid[0], grid[1]))
+            self.made_up = (
+                class_logits.expand(1, case.batch, -1, -1).to(self.device),
+                mask_logits.expand(1, case.batch, -1, -1, -1).to(self.device),
+            )
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> SegOutput:
+        """What the model gives for images (B, 3, H, W), in the precision of the case."""
+        precision = self.case.precision
+        with torch.autocast(self.device.type, dtype=DTYPES[precision], enabled=precision != "fp32"):
+            output: SegOutput = self.model(images, deep=False)
+        return output
+
+    @torch.inference_mode()
+    def __call__(self) -> tuple[float, ...]:
+        """Seconds of each of PARTS in one pass."""
+        stamps = [_stamp(self.device)]
+        hook = self.model.backbone.register_forward_hook(lambda *_: stamps.append(_stamp(self.device)))
+        try:
+            output = self.forward(self.images)
+            stamps.append(_stamp(self.device))
+            if self.made_up is not None:
+                output = output._replace(class_logits=self.made_up[0], mask_logits=self.made_up[1])
+            label_map(output)
+            stamps.append(_stamp(self.device))
+        except torch.OutOfMemoryError as error:
+            raise UserError(f"{self.case}: more than the memory of {self.device} holds; leave this case out") from error
+        finally:
+            hook.remove()
+        return _seconds(stamps, self.device)
+
+    def peak_on_cuda(self) -> int:
+        """Bytes that a pass takes at most on top of what the device holds before it."""
+        self()  # libraries make room for themselves
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        self()
+        return torch.cuda.max_memory_allocated(self.device) - before
+
+
+def made_up_logits(num_classes: int, present: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Class logits (1, 1, K, K + 1) and mask logits (1, 1, K, h, w) shaped like a trained model's.
+
+    Queries of the classes present have +10 on their class, all others +8 on "no object", on top of N(0, 1); mask
+    logits are N(0, 3^2).
+    """
+    random = torch.Generator().manual_seed(0)
+    class_logits = torch.randn(num_classes, num_classes + 1, generator=random)
+    found = torch.randperm(num_classes, generator=random)[:present]
+    absent = torch.ones(num_classes, dtype=torch.bool)
+    absent[found] = False
+    class_logits[found, found] += 10
+    class_logits[absent, -1] += 8
+    return class_logits[None, None], 3 * torch.randn(1, 1, num_classes, *grid, generator=random)
+
+
+def _images(case: Case, image: str | Path | None) -> Tensor:
+    """Images (B, 3, H, W) uint8: a photo, or noise."""
+    if image is None:
+        return torch.randint(0, 256, (case.batch, 3, *case.size), dtype=torch.uint8)
+    photo = resize(pil_to_tensor(read_image(Path(image))), case.size)
+    return photo.expand(case.batch, -1, -1, -1).contiguous()
+
+
+def _stamp(device: torch.device) -> Any:
+    """Now, on the device's own time line: an event on cuda, else seconds."""
+    if device.type == "cuda":
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(device))
+        return event
+    if device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()
+
+
+def _seconds(stamps: Sequence[Any], device: torch.device) -> tuple[float, ...]:
+    """Seconds from each stamp to the next."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return tuple(before.elapsed_time(after) / 1000 for before, after in pairwise(stamps))
+    return tuple(after - before for before, after in pairwise(stamps))
+
+
+def _facts(model: SegViT) -> dict[str, Any]:
+    """What was timed."""
+    return {
+        "backbone": model.config.backbone,
+        "structure": model.config.structure,
+        "num_classes": model.num_classes,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    """Where it was timed."""
+    name = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif (cpuinfo := Path("/proc/cpuinfo")).exists():
+        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
+        name = found[1].strip() if found else name
+    threads = torch.get_num_threads() if device.type == "cpu" else None
+    precision = torch.get_float32_matmul_precision()
+    return {
+        "device": device.type,
+        "name": name,
+        "threads": threads,
+        "torch": torch.__version__,
+        "float32_matmul_precision": precision,
+    }
+
+
+def _peak_apart(file: Path, case: Case, *, image: str | Path | None, present: int | None) -> int:
+    """Bytes that a pass on the CPU takes at most on top of the model, seen in a process of its own."""
+    request = {
+        "file": str(file),
+        "case": asdict(case),
+        "image": None if image is None else str(image),
+        "present": present,
+        "threads": torch.get_num_threads(),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "segvit.benchmark", json.dumps(request)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        told = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise UserError(f"{case}: its peak memory could not be measured ({told[0]}); type --no-memory to go without")
+    return int(done.stdout.split()[-1])
+
+
+def _print_peak(request: dict[str, Any]) -> None:
+    """What the process of `_peak_apart` does."""
+    torch.set_num_threads(request["threads"])
+    model = load_model(request["file"])
+    case = Case(**request["case"] | {"size": tuple(request["case"]["size"])})
+    side = 4 * model.backbone.patch_size
+    small = Case(size=(side, side), batch=1, precision=case.precision)
+    _Run(model, small, image=None, present=request["present"])()  # libraries and their buffers
+    run = _Run(model, case, image=request["image"], present=request["present"])
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)  # what loading has freed, and a pass would take unseen
+    before = _resident("VmRSS")
+    CLEAR_REFS.write_text("5")
+    run()
+    print(_resident("VmHWM") - before)
+
+
+def _resident(key: str) -> int:
+    """A memory figure of this process in bytes: VmRSS, now, or VmHWM, at most."""
+    found = re.search(rf"{key}:\s+(\d+) kB", STATUS.read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+if __name__ == "__main__":
+    _print_peak(json.loads(sys.argv[1]))

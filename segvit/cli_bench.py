@@ -1,0 +1,134 @@
+"""The verb that times a model: `segvit bench`."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from segvit.cli_tools import bar, check_paths, to_json, write_json
+from segvit.config import Device, InferencePrecision, Structure
+from segvit.errors import UserError
+
+PRESENT = 12
+"""Classes in the made-up logits of a model with random weights."""
+
+Several = Parameter(negative=())
+
+
+def register(app: App) -> None:
+    """Add the verb to the command line."""
+    app.command(bench)
+
+
+def bench(
+    model: str,
+    *,
+    size: Annotated[tuple[str, ...], Several] = (),
+    batch: Annotated[tuple[int, ...], Several] = (1,),
+    precision: Annotated[tuple[InferencePrecision, ...], Several] = ("fp32",),
+    repeats: int = 10,
+    threads: int | None = None,
+    image: Path | None = None,
+    memory: bool = True,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    class_token: bool | None = None,
+    structure: Structure | None = None,
+    json: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
+    plot: Path | None = None,
+    device: Device = "auto",
+) -> None:
+    """Time a model from an image tensor to its label map: latency, throughput, peak memory, shares of its parts.
+
+    Every round runs every combination of sizes, batches and precisions in turn; medians are told. The weights of a
+    config or a backbone are random.
+
+    Parameters
+    ----------
+    model
+        A model file, a config, or a backbone of timm.
+    size
+        Sizes of the images in pixels: sides of squares, or HEIGHTxWIDTH, such as 512 480x640. Default: the training
+        crop.
+    batch
+        Numbers of images that go through the model together.
+    precision
+        What the model computes in; fp16 not on a CPU.
+    repeats
+        Rounds that are counted.
+    threads
+        Threads of a CPU. Default: torch's own choice.
+    image
+        Photo to look at, resized to each size. Default: noise.
+    memory
+        Measure the peak memory too; on a CPU in a process per combination (Linux alone).
+    num_classes
+        For a backbone: number of classes. Default: 150.
+    image_size
+        For a backbone: side of the training crop in pixels.
+    class_token
+        For a backbone: keep its class token.
+    structure
+        For a backbone: plain, or one of those that shrink the tokens. Default: plain.
+    json
+        Write everything to this file too; - prints it as JSON and nothing else.
+    plot
+        Write charts of it to this .png file.
+    device
+        Where to run.
+    """
+    import torch
+    from rich import print as rich_print
+
+    from segvit.benchmark import bench as run_bench
+    from segvit.engine.device import resolve_device
+    from segvit.info import find_network
+    from segvit.models.load import load_model
+    from segvit.plots import speeds
+
+    if json and json.name.startswith("--"):
+        raise UserError(f"--json {json}: give a file first, or - to print")
+    if plot and plot.suffix.lower() != ".png":
+        raise UserError(f"--plot {plot}: give a file that ends in .png")
+    check_paths(files=(None if json == Path("-") else json, plot))
+    if threads is not None:
+        if threads < 1:
+            raise UserError(f"--threads {threads}: give 1 or more")
+        torch.set_num_threads(threads)
+    sizes = [_size(text) for text in size]
+    place = resolve_device(device)
+    named = find_network(
+        model, num_classes=num_classes, image_size=image_size, class_token=class_token, structure=structure
+    )
+    network = load_model(model, device=place) if named.header else named.build().to(place)
+    with bar("timing", shown=json != Path("-")) as progress:
+        result = run_bench(
+            network,
+            sizes=sizes,
+            batches=batch,
+            precisions=precision,
+            repeats=repeats,
+            image=image,
+            present=None if named.header else min(PRESENT, network.num_classes),
+            memory=memory,
+            progress=progress,
+        )
+    content = {"name": model, **result.to_dict()}
+    if json == Path("-"):
+        print(to_json(content))
+    else:
+        rich_print(result.table())
+        if json:
+            write_json(json, content)
+    if plot:
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        speeds(content["timings"], plot, title=result.title, place=result.place)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Height and width of a --size."""
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise UserError(f"--size {text}: give sides in whole pixels, such as 512 for a square or 480x640 for H x W")
+    return int(match[1]), int(match[2] or match[1])

@@ -1,0 +1,151 @@
+"""What `segvit bench` found out: seconds and bytes case by case, as a table and as plain values."""
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from segvit.config import InferencePrecision
+
+PARTS = ("backbone", "head", "label map")
+"""Of a pass, in order. Normalising and padding count as backbone, the up-sampling of a shrunk structure as head."""
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is timed."""
+
+    size: tuple[int, int]
+    """(H, W) of the images in pixels."""
+    batch: int
+    precision: InferencePrecision
+
+    def __str__(self) -> str:
+        return f"{self.size[0]} x {self.size[1]}, batch {self.batch}, {self.precision}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """What a case took."""
+
+    case: Case
+    passes: tuple[tuple[float, ...], ...]
+    """Seconds of each of PARTS, for each counted pass."""
+    peak: int | None
+    """Bytes that a pass takes at most, on top of the model; None: not measured."""
+
+    @property
+    def latency(self) -> float:
+        """Median seconds of a pass."""
+        return statistics.median(map(sum, self.passes))
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """Seconds between which the middle half of the passes lies."""
+        seconds = sorted(map(sum, self.passes))
+        if len(seconds) == 1:
+            return seconds[0], seconds[0]
+        low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
+        return low, high
+
+    @property
+    def throughput(self) -> float:
+        """Images per second at the median."""
+        return self.case.batch / self.latency
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What each part takes of the time, by the medians of the parts; they sum to 1."""
+        medians = [statistics.median(seconds) for seconds in zip(*self.passes, strict=True)]
+        return {part: median / sum(medians) for part, median in zip(PARTS, medians, strict=True)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "size": list(self.case.size),
+            "batch": self.case.batch,
+            "precision": self.case.precision,
+            "latency_seconds": self.latency,
+            "latency_quartiles": list(self.quartiles),
+            "images_per_second": self.throughput,
+            "peak_bytes": self.peak,
+            "shares": self.shares,
+            "passes": [sum(seconds) for seconds in self.passes],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What a model took, case by case, and where."""
+
+    model: dict[str, Any]
+    """Backbone, structure, number of classes and of parameters."""
+    machine: dict[str, Any]
+    """Device, its name, threads of a CPU, version of torch."""
+    present: int | None
+    """Classes in the made-up logits that the labels were worked out from; None: from the model's own."""
+    timings: tuple[Timing, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        timings = [timing.to_dict() for timing in self.timings]
+        return {"model": self.model, "machine": self.machine, "classes_present": self.present, "timings": timings}
+
+    def table(self) -> Table:
+        """A row for each case, to print."""
+        rounds = len(self.timings[0].passes)
+        table = Table(
+            title=self.title,
+            caption="\n".join([self.place, f"image tensor to label map, median of {rounds} rounds", *self._remarks()]),
+            box=SIMPLE_HEAD,
+            collapse_padding=True,
+            pad_edge=False,
+        )
+        for heading in ("size", "batch", ""):
+            table.add_column(heading, justify="center", no_wrap=True)
+        for heading in ("ms", "±", "images/s", "MiB", *(part.replace(" ", "\n") for part in PARTS)):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for timing in self.timings:
+            case = timing.case
+            low, high = timing.quartiles
+            table.add_row(
+                f"{case.size[0]} x {case.size[1]}",
+                str(case.batch),
+                case.precision,
+                _digits(1000 * timing.latency),
+                f"{100 * (high - low) / 2 / timing.latency:.1f} %",
+                _digits(timing.throughput),
+                "" if timing.peak is None else _digits(timing.peak / MEBIBYTE),
+                *(f"{100 * share:.1f} %" for share in timing.shares.values()),
+            )
+        return table
+
+    @property
+    def title(self) -> str:
+        """The model in a line."""
+        return "{backbone}, {structure}, {num_classes} classes".format(**self.model)
+
+    @property
+    def place(self) -> str:
+        """The machine in a line."""
+        machine = self.machine
+        count = machine["threads"]
+        threads = "" if count is None else f", {count} thread{'s' if count > 1 else ''}"
+        return f"{machine['name']}{threads}, torch {machine['torch']}"
+
+    def _remarks(self) -> list[str]:
+        """What the numbers mean, where that could be taken otherwise."""
+        remarks = ["±: half of what the middle half of the passes spans"]
+        if any(timing.peak is not None for timing in self.timings):
+            remarks.append("MiB: peak memory on top of the model")
+        if self.present is not None:
+            remarks.append(f"random weights; labels of logits like a trained model's, {self.present} classes in view")
+        return remarks
+
+
+def _digits(number: float) -> str:
+    """Three digits or more: 1769, 57.3, 0.412."""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
