@@ -9,21 +9,22 @@ Under torchrun the processes share the images, and each gets the same result:
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from segvit.boundary import BAND
 from segvit.config import EvalConfig, EvalMode
 from segvit.data.dataset import Sample, Samples
 from segvit.engine.distributed import gather, rank, world_size
 from segvit.engine.infer import image_labels, resolve_protocol
+from segvit.engine.overlap import in_order, threads
 from segvit.errors import UserError
+from segvit.inference.network import Network
 from segvit.metrics import ConfusionMatrix, Metrics
-from segvit.models.segvit import SegViT
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -126,7 +127,7 @@ class EvalResult:
 
 
 def evaluate(
-    model: SegViT,
+    model: Network,
     dataset: Samples,
     *,
     mode: EvalMode | None = None,
@@ -148,7 +149,8 @@ def evaluate(
         scales: overrides the protocol's.
         flip: overrides the protocol's.
         config: the protocol. Default: the model's own.
-        workers: processes that read images; 0 reads in this one.
+        workers: threads that read images while the model works, which one more thread then scores. 0: one after the
+            other in this thread, for a dataset whose `read` must stay in it.
         progress: called after each image of this process's share.
 
     Raises:
@@ -162,9 +164,9 @@ def evaluate(
     share = range(rank(), len(dataset), world_size())
     matrix = ConfusionMatrix(model.num_classes, model.mean.device)
     scores = []
-    for index, name, counted in _count_images(model, dataset, share, config, workers, progress):
+    for score, counted in _score_images(model, dataset, share, config, workers, progress):
         matrix.add(counted)
-        scores.append(_image_score(index, name, counted))
+        scores.append(score)
     matrix.all_reduce()
     return EvalResult(
         metrics=matrix.compute(),
@@ -176,26 +178,55 @@ def evaluate(
     )
 
 
-def _count_images(
-    model: SegViT,
+def _score_images(
+    model: Network,
     dataset: Samples,
     indices: Sequence[int],
     config: EvalConfig,
     workers: int,
     progress: Progress | None,
-) -> Iterator[tuple[int, str, ConfusionMatrix]]:
-    """Index, name and confusion matrix of each of the samples `indices`."""
+) -> Iterator[tuple[ImageScore, ConfusionMatrix]]:
+    """Score and confusion matrix of each of the samples `indices`, in their order.
+
+    Threads read ahead of the model and count behind it, so that it waits for neither.
+    """
     device = model.mean.device
-    loader = DataLoader(_Reader(dataset, indices), batch_size=None, num_workers=min(workers, len(indices)))
-    for done, (index, read) in enumerate(zip(indices, loader, strict=True), start=1):
-        if isinstance(read, UserError):
-            raise read
-        image, labels, name = read
+
+    def read(index: int) -> tuple[int, Sample]:
+        with _naming(dataset, index):
+            return index, dataset.read(index)
+
+    def label(index: int, sample: Sample) -> tuple[int, str, Tensor, Tensor]:
+        with _naming(dataset, index):
+            predicted = image_labels(model, sample.image.as_subclass(torch.Tensor), config)
+        return index, sample.name, predicted, sample.labels.as_subclass(torch.Tensor)
+
+    def count(labelled: tuple[int, str, Tensor, Tensor]) -> tuple[ImageScore, ConfusionMatrix]:
+        index, name, predicted, labels = labelled
         matrix = ConfusionMatrix(model.num_classes, device)
-        matrix.update(image_labels(model, image, config), labels.to(device))
-        yield index, name, matrix
-        if progress:
-            progress(done, len(indices))
+        with _naming(dataset, index):
+            matrix.update(predicted, labels.to(device))
+        return _image_score(index, name, matrix), matrix
+
+    with threads(workers) as readers, threads(min(workers, 1)) as counter:
+        samples = in_order(readers, read, indices, ahead=workers)
+        labelled = (label(index, sample) for index, sample in samples)
+        for done, scored in enumerate(in_order(counter, count, labelled, ahead=1), start=1):
+            yield scored
+            if progress:
+                progress(done, len(indices))
+
+
+@contextmanager
+def _naming(dataset: Samples, index: int) -> Iterator[None]:
+    """Say beside an error that is nobody's wording, such as memory that ran out, which sample it befell."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        error.add_note(f"while evaluating {dataset.describe(index)}")
+        raise
 
 
 def _image_score(index: int, name: str, counted: ConfusionMatrix) -> ImageScore:
@@ -211,7 +242,7 @@ def _image_score(index: int, name: str, counted: ConfusionMatrix) -> ImageScore:
     )
 
 
-def check_classes(model: SegViT, dataset: Samples) -> None:
+def check_classes(model: Network, dataset: Samples) -> None:
     """Refuse a dataset whose classes are not the model's.
 
     Raises:
@@ -230,24 +261,6 @@ def check_classes(model: SegViT, dataset: Samples) -> None:
                 f"class {index} is {own!r} in the model and {other!r} in the dataset {dataset.spec.name!r}: "
                 "evaluate on the dataset that the model was trained for (--data.spec)"
             )
-
-
-class _Reader(Dataset[tuple[Tensor, Tensor, str] | UserError]):
-    """Whole images and labels as plain tensors, and their names, read by worker processes."""
-
-    def __init__(self, samples: Samples, indices: Sequence[int]) -> None:
-        self.samples = samples
-        self.indices = indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, position: int) -> tuple[Tensor, Tensor, str] | UserError:
-        try:
-            sample: Sample = self.samples.read(self.indices[position])
-        except UserError as error:  # the main process raises it: a worker would wrap it in a traceback
-            return error
-        return sample.image.as_subclass(torch.Tensor), sample.labels.as_subclass(torch.Tensor), sample.name
 
 
 def _percent(value: float | None) -> str:

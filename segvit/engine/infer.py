@@ -10,15 +10,16 @@ from segvit.config import EvalConfig
 from segvit.data.transforms import fit_size, resize
 from segvit.errors import UserError
 from segvit.inference.labels import compose_labels
+from segvit.inference.network import Network
 from segvit.inference.sliding import look_in_windows, look_whole
 from segvit.inference.tiles import Composition, View
-from segvit.models.segvit import SegViT, evaluating
+from segvit.models.segvit import evaluating
 
 MAX_SCALE = 16.0
 """Largest factor of a test scale: beyond it a typo is more likely than a wish."""
 
 
-def resolve_protocol(model: SegViT, config: EvalConfig | None = None) -> dict[str, object]:
+def resolve_protocol(model: Network, config: EvalConfig | None = None) -> dict[str, object]:
     """Every number of the protocol, defaults filled in: what is printed and stored beside a score.
 
     Raises:
@@ -47,7 +48,7 @@ def resolve_protocol(model: SegViT, config: EvalConfig | None = None) -> dict[st
 
 
 @torch.no_grad()
-def image_scores(model: SegViT, image: Tensor, config: EvalConfig | None = None) -> Tensor:
+def image_scores(model: Network, image: Tensor, config: EvalConfig | None = None) -> Tensor:
     """Scores (K, H, W) of an image uint8 (3, H, W) at its own size, under the protocol (default: the model's)."""
     size = (image.shape[1], image.shape[2])
     volume = torch.empty(model.num_classes, *size, device=model.mean.device)
@@ -57,13 +58,13 @@ def image_scores(model: SegViT, image: Tensor, config: EvalConfig | None = None)
 
 
 @torch.no_grad()
-def image_labels(model: SegViT, image: Tensor, config: EvalConfig | None = None) -> Tensor:
+def image_labels(model: Network, image: Tensor, config: EvalConfig | None = None) -> Tensor:
     """Class of every pixel (H, W) int64 of an image uint8 (3, H, W), under the protocol (default: the model's)."""
     return compose_labels(look(model, image, config or model.protocol), (image.shape[1], image.shape[2]))
 
 
 @torch.no_grad()
-def image_confidence(model: SegViT, image: Tensor, config: EvalConfig | None = None) -> tuple[Tensor, Tensor]:
+def image_confidence(model: Network, image: Tensor, config: EvalConfig | None = None) -> tuple[Tensor, Tensor]:
     """Class of every pixel (H, W) int64, and the share (H, W) of that class in the pixel's scores, 0..1."""
     size = (image.shape[1], image.shape[2])
     labels = torch.empty(size, dtype=torch.int64, device=model.mean.device)
@@ -75,7 +76,7 @@ def image_confidence(model: SegViT, image: Tensor, config: EvalConfig | None = N
 
 
 @torch.no_grad()
-def look(model: SegViT, image: Tensor, config: EvalConfig) -> list[View]:
+def look(model: Network, image: Tensor, config: EvalConfig) -> list[View]:
     """Every view of an image uint8 (3, H, W) under the protocol: each scale, and each mirrored where it flips."""
     views = []
     resolve_protocol(model, config)
@@ -109,7 +110,7 @@ def protocol_size(height: int, width: int, config: EvalConfig, scale: float = 1.
     )
 
 
-def _window(model: SegViT, config: EvalConfig) -> tuple[int, int]:
+def _window(model: Network, config: EvalConfig) -> tuple[int, int]:
     """Side and stride of the windows in pixels; a third of the window overlaps by default."""
     window = model.config.image_size if config.window is None else config.window
     stride = max(window * 2 // 3, 1) if config.stride is None else config.stride

@@ -22,7 +22,7 @@ from segvit.data.files import IMAGE_SUFFIXES, as_rgb, read_image
 from segvit.data.palette import Color, default_palette
 from segvit.engine.infer import image_confidence, image_labels, resolve_protocol
 from segvit.errors import UserError
-from segvit.models.segvit import SegViT
+from segvit.inference.network import Network
 from segvit.visualize import overlay, save_index_png, shares, with_legend
 
 ENDINGS = (".png", "_overlay.png", "_confidence.png", ".json")
@@ -60,7 +60,9 @@ class Prediction:
         return with_legend(picture, self.classes, self.palette, shares(self.labels, len(self.classes)))
 
 
-def predict(model: SegViT, source: Source, *, config: EvalConfig | None = None, confidence: bool = False) -> Prediction:
+def predict(
+    model: Network, source: Source, *, config: EvalConfig | None = None, confidence: bool = False
+) -> Prediction:
     """The label map of one image.
 
     Args:
@@ -93,7 +95,7 @@ class Failure:
 
 
 def predict_files(
-    model: SegViT,
+    model: Network,
     inputs: Sequence[str | Path],
     output: Path,
     *,
@@ -189,7 +191,7 @@ def _walk(inputs: Sequence[str | Path], output: Path) -> Iterator[tuple[Path, Pa
             yield path, path.relative_to(given).with_suffix("")
 
 
-def _write(result: Prediction, target: Path, source: Path, model: SegViT, *, opacity: float, raw_ids: bool) -> Path:
+def _write(result: Prediction, target: Path, source: Path, model: Network, *, opacity: float, raw_ids: bool) -> Path:
     """Everything about one image; the label map's path."""
     target.parent.mkdir(parents=True, exist_ok=True)
     path = target.with_name(target.name + ".png")
@@ -210,7 +212,7 @@ def _write(result: Prediction, target: Path, source: Path, model: SegViT, *, opa
     return path
 
 
-def _save_raw(labels: npt.NDArray[np.int64], model: SegViT, path: Path) -> None:
+def _save_raw(labels: npt.NDArray[np.int64], model: Network, path: Path) -> None:
     """The label map in the dataset's own ids, 8-bit grey, or 16-bit where an id is above 255."""
     assert model.spec is not None
     table = np.array(model.spec.raw_ids)

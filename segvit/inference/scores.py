@@ -25,7 +25,9 @@ def scores(output: SegOutput) -> Tensor:
     masks = F.interpolate(output.mask_logits[-1].float(), size=output.padded_size, mode="bilinear", align_corners=False)
     masks = masks[..., :height, :width].sigmoid()
     with torch.autocast(device_type=masks.device.type, enabled=False):
-        return torch.einsum("bqc,bqyx->bcyx", class_probabilities(output), masks)
+        flat: Tensor = torch.matmul(class_probabilities(output).transpose(1, 2), masks.flatten(2))  # (B, K, H * W)
+        volume: Tensor = flat.unflatten(2, (height, width))
+    return volume
 
 
 def label_map(output: SegOutput, size: tuple[int, int] | None = None) -> Tensor:

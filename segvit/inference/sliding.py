@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segvit.inference.network import Network
 from segvit.inference.scores import class_probabilities
 from segvit.inference.tiles import View, window_matrices
-from segvit.models.segvit import SegViT
 
 
 def window_starts(side: int, window: int, stride: int) -> list[int]:
@@ -22,7 +22,7 @@ def window_starts(side: int, window: int, stride: int) -> list[int]:
     return [min(index * stride, side - window) for index in range(count)]
 
 
-def look_whole(model: SegViT, image: Tensor, *, flipped: bool = False) -> View:
+def look_whole(model: Network, image: Tensor, *, flipped: bool = False) -> View:
     """The view of an image (3, H, W) in one piece."""
     output = model(_mirror(image, flipped)[None], deep=False)
     logits = output.mask_logits[-1].float()
@@ -31,7 +31,7 @@ def look_whole(model: SegViT, image: Tensor, *, flipped: bool = False) -> View:
 
 
 def look_in_windows(
-    model: SegViT, image: Tensor, *, window: int, stride: int, batch_size: int = 8, flipped: bool = False
+    model: Network, image: Tensor, *, window: int, stride: int, batch_size: int = 8, flipped: bool = False
 ) -> View:
     """The view of an image (3, H, W) through windows of `window` pixels every `stride`, `batch_size` at a time.
 
@@ -69,7 +69,7 @@ def _mirror(image: Tensor, flipped: bool) -> Tensor:
     return image.flip(2) if flipped else image
 
 
-def _extend(model: SegViT, windows: Tensor, window: int) -> Tensor:
+def _extend(model: Network, windows: Tensor, window: int) -> Tensor:
     """Windows (B, 3, h, w) grown to the full side on the right and at the bottom, with what normalises to zero."""
     bottom, right = window - windows.shape[2], window - windows.shape[3]
     if bottom <= 0 and right <= 0:

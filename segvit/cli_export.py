@@ -1,0 +1,96 @@
+"""The verb `segvit export`: a model for other runtimes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from segvit.cli_tools import bar
+from segvit.config import DataConfig
+from segvit.errors import UserError
+
+if TYPE_CHECKING:
+    from segvit.data.dataset import Samples
+    from segvit.export.model import Exported
+    from segvit.models.segvit import SegViT
+
+
+def register(app: App) -> None:
+    """Add the verb to the command line."""
+    app.command(export)
+
+
+def export(
+    model: Path,
+    output: Path,
+    *,
+    precision: Literal["float32", "fp16", "int8"] = "float32",
+    size: Annotated[tuple[int, int] | None, Parameter(negative=())] = None,
+    scores: bool = False,
+    images: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
+    data: Annotated[DataConfig, Parameter(name="data")] = DataConfig(),
+    split: Literal["train", "val"] = "val",
+) -> None:
+    """Turn a model into an ONNX file (.onnx) or a program of torch.export (.pt2), compared with PyTorch on the way.
+
+    uint8 RGB in, label map out; normalisation is inside. segvit predict and segvit evaluate take the .onnx file too.
+
+    Parameters
+    ----------
+    model
+        A model file, a repository of the Hub, or a name of the zoo.
+    output
+        The file to write; an old one is replaced. None is left where labels differ from PyTorch's.
+    precision
+        fp16: half the size. int8: a quarter; see --images. An .onnx file only.
+    size
+        Height and width in pixels that the graph is fixed to. Default: it takes any.
+    scores
+        Give the scores of all classes as well.
+    images
+        Your own photos, files and folders: labels are compared on them too, and int8 takes its ranges from them
+        instead of from each image anew.
+    split
+        With --data.*: the split on which mIoU and time are told beside PyTorch's.
+    """
+    from segvit.data.dataset import open_dataset
+    from segvit.engine.evaluate import check_classes
+    from segvit.export.model import export_onnx, export_program
+    from segvit.models.load import load_model
+
+    suffix = output.suffix.lower()
+    if suffix not in (".onnx", ".pt2"):
+        raise UserError(f"{output}: give a file that ends in .onnx, or in .pt2 for torch.export")
+    if suffix == ".pt2" and precision != "float32":
+        raise UserError(f"--precision {precision}: a .pt2 file is float32; give an .onnx file, or leave it out")
+    with_data = any((data.spec, data.images))
+    if suffix == ".pt2" and with_data:
+        raise UserError("--data.*: only an .onnx file can be scored here; leave it out")
+    network = load_model(model)
+    dataset = open_dataset(data, split, size=network.config.image_size) if with_data else None
+    if dataset is not None:
+        check_classes(network, dataset)
+    if suffix == ".pt2":
+        exported = export_program(network, output, size=size, scores=scores, images=images)
+    else:
+        exported = export_onnx(network, output, precision=precision, size=size, scores=scores, images=images)
+    print(*exported.lines(), sep="\n", flush=True)
+    if dataset is not None:
+        _score(network, exported, dataset, title=f"{dataset.spec.name}, {split}, {len(dataset)} images")
+
+
+def _score(network: "SegViT", exported: "Exported", dataset: "Samples", *, title: str) -> None:
+    """Print mIoU, time and size of the file beside those of PyTorch."""
+    from rich import print as rich_print
+
+    from segvit.export.scoring import Candidate, score, table
+    from segvit.inference.onnx import load_onnx
+
+    weights = sum(value.nbytes for value in network.state_dict().values())
+    candidates = [
+        Candidate(name="PyTorch", network=network, num_bytes=weights),
+        Candidate(name=f"ONNX {exported.precision}", network=load_onnx(exported.path), num_bytes=exported.num_bytes),
+    ]
+    with bar("scoring") as progress:
+        rows = score(candidates, dataset, progress=progress)
+    rich_print(table(rows, title=title))

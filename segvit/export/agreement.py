@@ -1,0 +1,87 @@
+"""Whether an exported graph gives PyTorch's labels: on noise, on made-up scenes and on a user's own images.
+
+Letters: B batch, H W image.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from segvit.data.files import read_image
+from segvit.data.shapes import render_scene
+from segvit.data.transforms import resize
+from segvit.export.graph import LabelGraph
+from segvit.models.downsampling import STRIDE
+
+NUM_SCENES = 2
+"""Made-up scenes at each size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How the labels of a graph compare with those of PyTorch."""
+
+    sizes: tuple[tuple[int, int], ...]
+    """(H, W) in pixels of the images compared."""
+    images: int
+    """Images compared, over all sizes."""
+    differing: float
+    """Share of the pixels with another label, 0..1, of the image where it is largest."""
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{height} x {width}" for height, width in self.sizes)
+        return (
+            f"labels compared with PyTorch's on {self.images} images at {sizes}: at most {100 * self.differing:.3f} % "
+            "of the pixels differ"
+        )
+
+
+def check_sizes(graph: LabelGraph, fixed: tuple[int, int] | None) -> tuple[tuple[int, int], ...]:
+    """Sizes (H, W) to compare at: the training crop, a wide one, and a small odd one; or the one that is fixed."""
+    if fixed:
+        return (fixed,)
+    side, least = graph.model.config.image_size, STRIDE * graph.model.backbone.patch_size
+    odd = (max(side * 2 // 3, least) | 1, max(side * 7 // 8, least) | 1)
+    return ((side, side), (side, max(side * 5 // 4, least) // 2 * 2), odd)
+
+
+def compare(
+    graph: LabelGraph,
+    run: Callable[[Tensor], Tensor],
+    *,
+    sizes: Sequence[tuple[int, int]],
+    images: Sequence[Path] = (),
+) -> Agreement:
+    """Compare labels at every size.
+
+    Args:
+        graph: PyTorch's side.
+        run: the other side: images uint8 (B, 3, H, W) to labels (B, H, W).
+        sizes: (H, W) in pixels.
+        images: files of a user's own, resized to each size.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    worst, count = 0.0, 0
+    for size in sizes:
+        for batch in _batches(size, images):
+            with torch.no_grad():
+                expected = graph(batch)[0]
+            differing = (run(batch) != expected).double().mean(dim=(1, 2))
+            worst, count = max(worst, float(differing.max())), count + len(batch)
+    return Agreement(sizes=tuple(sizes), images=count, differing=worst)
+
+
+def _batches(size: tuple[int, int], images: Sequence[Path]) -> Iterator[Tensor]:
+    """Noise, the scenes as a batch, then a user's images one by one: uint8 (B, 3, H, W)."""
+    generator = torch.Generator().manual_seed(size[0] * 10_000 + size[1])
+    yield torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8, generator=generator)
+    scenes = [torch.from_numpy(render_scene(seed)[0]).permute(2, 0, 1) for seed in range(NUM_SCENES)]
+    yield torch.stack([resize(scene, size) for scene in scenes])
+    for path in images:
+        yield resize(pil_to_tensor(read_image(path)), size)[None]

@@ -1,0 +1,96 @@
+"""An exported graph as an ONNX file: translated, freed of notes about this machine, with the model's header in it."""
+
+import re
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from segvit.errors import UserError
+from segvit.export.graph import INPUT, LabelGraph, NotExportable, quiet
+
+OPSET = 18
+"""Version of ONNX's operators: the first with all that is needed, known to ONNX Runtime and TensorRT for years."""
+MOST_BYTES = 2**31 - 2**24
+"""Of weights in one ONNX file: what protobuf takes, less room for the graph."""
+AXES = ("batch", None, "height", "width")
+"""Names of the input's sizes."""
+
+
+def onnx() -> ModuleType:
+    """The onnx package, imported when it is used.
+
+    Raises:
+        UserError: it, or what PyTorch's exporter needs beside it, is not installed.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - PyTorch's exporter is written in it
+    except ImportError as error:
+        raise UserError(
+            f"the export needs onnx and onnxscript ({error}); type `pip install 'segvit[export]'`"
+        ) from error
+    module: ModuleType = onnx
+    return module
+
+
+def check_bytes(graph: LabelGraph) -> None:
+    """Refuse a model whose weights no single ONNX file can hold."""
+    size = sum(parameter.numel() * 4 for parameter in graph.parameters())
+    if size > MOST_BYTES:
+        raise UserError(
+            f"{size / 1e9:.1f} GB of weights: an ONNX file holds 2 GB; export to torch.export instead, as a .pt2 file"
+        )
+
+
+def to_onnx(program: ExportedProgram, graph: LabelGraph) -> Any:
+    """The program as onnx.ModelProto.
+
+    Raises:
+        NotExportable: an operation has no translation.
+    """
+    try:
+        with quiet():
+            translated = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=list(graph.outputs),
+                verbose=False,
+            )
+    except RuntimeError as error:  # torch.onnx.OnnxExporterError among them
+        raise NotExportable(str(error).strip().splitlines()[0]) from error
+    assert translated is not None
+    model = translated.model_proto
+    _clean(model)
+    return model
+
+
+def _clean(model: Any) -> None:
+    """Name the sizes, and drop what the exporter noted: stack traces and paths of this machine."""
+    renamed = {}
+    for name, size in zip(AXES, model.graph.input[0].type.tensor_type.shape.dim, strict=True):
+        if name is not None and size.dim_param:
+            renamed[size.dim_param] = name
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        value.ClearField("metadata_props")
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = re.sub(r"\bs\d+\b", lambda found: renamed.get(found[0], found[0]), size.dim_param)
+    for part in (*model.graph.node, *model.graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    for field in ("metadata_props", "doc_string"):
+        model.ClearField(field)
+        model.graph.ClearField(field)
+
+
+def set_metadata(model: Any, key: str, text: str) -> None:
+    """Put a text into an onnx.ModelProto, over an older one of that key."""
+    kept = [entry for entry in model.metadata_props if entry.key != key]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    model.metadata_props.add(key=key, value=text)

@@ -1,0 +1,93 @@
+"""A model as one graph for other runtimes: uint8 images in, label maps out, normalisation and padding inside.
+
+Letters: B batch, K classes (and queries), H W image, h w token grid.
+"""
+
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config as shapes
+
+from segvit.inference.scores import scores
+from segvit.models.segvit import SegViT
+
+INPUT = "images"
+OUTPUTS = ("labels", "class_logits", "mask_logits", "scores")
+"""Names of what goes in and comes out; the last one only where asked for."""
+
+
+class LabelGraph(nn.Module):
+    """What is exported of a model.
+
+    Args:
+        model: is copied, to float32 on the CPU, in evaluation mode.
+        with_scores: give the scores as well.
+    """
+
+    def __init__(self, model: SegViT, *, with_scores: bool) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).to("cpu", torch.float32).eval().requires_grad_(False)
+        self.with_scores = with_scores
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
+        return OUTPUTS if self.with_scores else OUTPUTS[:-1]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images uint8 (B, 3, H, W) to labels (B, H, W) int64, and the prediction that they are from.
+
+        Returns:
+            Labels, class logits (B, K, K + 1), mask logits (B, K, h, w), and scores (B, K, H, W) where asked for.
+        """
+        output = self.model(images, deep=False)
+        volume = scores(output)
+        found = (volume.argmax(dim=1), output.class_logits[-1], output.mask_logits[-1])
+        return (*found, volume) if self.with_scores else found
+
+
+class NotExportable(Exception):
+    """The model cannot be traced at this size, or the exported graph gives other labels: the reason."""
+
+
+def trace(graph: LabelGraph, size: tuple[int, int] | None) -> ExportedProgram:
+    """The graph by torch.export, for any batch.
+
+    Args:
+        graph: to trace.
+        size: (H, W) in pixels that it is fixed to. None: any size.
+
+    Raises:
+        NotExportable: a part of the model does not trace, or only at one size.
+    """
+    patch = graph.model.backbone.patch_size
+    height, width = size or (5 * patch - patch // 3, 7 * patch - patch // 2)  # as good as any other
+    example = torch.zeros(2, 3, height, width, dtype=torch.uint8)
+    sides = {} if size else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    try:
+        # Oblivious: what holds for the example's sizes (not 1, not a whole number of patches) is not taken for a rule.
+        oblivious = shapes.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]  # made at import
+        with torch.no_grad(), quiet(), oblivious:
+            return torch.export.export(graph, (example,), dynamic_shapes=({0: Dim.DYNAMIC, **sides},), strict=False)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise NotExportable(str(error).strip().splitlines()[0]) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what exporters and quantizers print, warn and log from the user; errors still come as exceptions."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

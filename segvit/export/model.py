@@ -1,0 +1,276 @@
+"""Models out: one ONNX file or torch.export program that gives PyTorch's labels, or an error and no file.
+
+exported = segvit.export_onnx(model, "model.onnx")                          # any batch, height and width
+exported = segvit.export_onnx(model, "small.onnx", precision="int8", images=["photos"])
+segvit.predict(segvit.load_onnx("model.onnx"), "photo.jpg")
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segvit.engine.predict import find_images
+from segvit.errors import UserError
+from segvit.export.agreement import Agreement, check_sizes, compare
+from segvit.export.files import OPSET, check_bytes, onnx, set_metadata, to_onnx
+from segvit.export.graph import INPUT, OUTPUTS, LabelGraph, NotExportable, trace
+from segvit.export.precision import ExportPrecision, calibration_windows, to_half, to_int8
+from segvit.inference.onnx import open_session, runtime
+from segvit.models.downsampling import STRIDE
+from segvit.models.segvit import SegViT
+from segvit.models.weights import HEADER_KEY, header_text
+
+MOST_DIFFERING: dict[ExportPrecision, float | None] = {"float32": 0.001, "fp16": 0.01, "int8": None}
+"""Share of the pixels of an image that may get another label than PyTorch's. None: whatever it is, it is told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A file that was written, and what is known of it."""
+
+    path: Path
+    precision: ExportPrecision
+    size: tuple[int, int] | None
+    """(H, W) in pixels that it is fixed to; None: it takes any."""
+    agreement: Agreement
+    calibrated_on: int = 0
+    """Images that int8 took its ranges from; 0: from each image anew."""
+    note: str | None = None
+    """Why the size is fixed although nobody asked for it."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the file."""
+        return self.path.stat().st_size
+
+    def lines(self) -> list[str]:
+        """What a user should know, in words."""
+        size = "any height and width" if self.size is None else f"{self.size[0]} x {self.size[1]} pixels only"
+        precision: str = self.precision
+        if precision == "int8":
+            ranges = f"calibrated on {self.calibrated_on} images" if self.calibrated_on else "dynamic"
+            precision = f"int8 ({ranges})"
+        told = [f"{self.path}: {precision}, {self.num_bytes / 1e6:.1f} MB, any batch, {size}", str(self.agreement)]
+        return told + ([f"the size is fixed: {self.note}"] if self.note else [])
+
+
+def export_onnx(
+    model: SegViT,
+    path: str | Path,
+    *,
+    precision: ExportPrecision = "float32",
+    size: tuple[int, int] | None = None,
+    scores: bool = False,
+    images: Sequence[str | Path] = (),
+) -> Exported:
+    """Write a model as an ONNX file, whole and checked, or not at all.
+
+    Its input is `images`, uint8 (B, 3, H, W) RGB; its outputs are `labels`, int64 (B, H, W), the logits behind them,
+    and `scores` where asked for. Its metadata hold what a model file's header does, mean and std among them.
+
+    Args:
+        model: on any device; it stays as it is.
+        path: of the file, .onnx; an old one is replaced.
+        precision: of weights and sums; see segvit/export/precision.py.
+        size: (H, W) in pixels to fix the graph to. Default: any size; where a backbone does not allow it, the training
+            crop, and `Exported.note` says why.
+        scores: give the scores (B, K, H, W) too.
+        images: files and folders of a user's own images, to compare labels on, and to calibrate int8 on.
+
+    Raises:
+        UserError: onnx, onnxscript or onnxruntime is missing; another suffix, or a folder that cannot be written; more
+            than 2 GB of weights; an operation that has no translation; or labels that differ from PyTorch's on more
+            than 0.1 % of the pixels of an image (1 % in half precision). No file is left.
+    """
+    if precision not in MOST_DIFFERING:
+        raise UserError(f"precision {precision!r}: give {', '.join(MOST_DIFFERING)}")
+    path = _target(path, ".onnx")
+    onnx()
+    runtime()
+    photos = _photos(images, path)
+    graph = LabelGraph(model, with_scores=scores)
+    check_bytes(graph)
+    return _any_size_else_crop(graph, size, lambda fixed: _write_onnx(graph, path, precision, fixed, photos))
+
+
+def export_program(
+    model: SegViT,
+    path: str | Path,
+    *,
+    size: tuple[int, int] | None = None,
+    scores: bool = False,
+    images: Sequence[str | Path] = (),
+) -> Exported:
+    """Write a model as a program of torch.export, whole and checked, or not at all: `torch.export.load(path).module()`.
+
+    It takes and gives what the ONNX file does, as a tuple, in float32. The header is the extra file `segvit`.
+
+    Args:
+        model, size, scores, images: as in `export_onnx`.
+        path: of the file, .pt2; an old one is replaced.
+
+    Raises:
+        UserError: as in `export_onnx`.
+    """
+    path = _target(path, ".pt2")
+    photos = _photos(images, path)
+    graph = LabelGraph(model, with_scores=scores)
+    return _any_size_else_crop(graph, size, lambda fixed: _write_program(graph, path, fixed, photos))
+
+
+def _target(path: str | Path, suffix: str) -> Path:
+    """The file to write, its folder made."""
+    path = Path(path)
+    if path.suffix.lower() != suffix:
+        raise UserError(f"{path}: give a file that ends in {suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error}); give another file") from error
+    return path
+
+
+def _photos(images: Sequence[str | Path], path: Path) -> list[Path]:
+    """The image files among a user's files and folders."""
+    return [file for file, _ in find_images(images, path)] if images else []
+
+
+def _any_size_else_crop(
+    graph: LabelGraph, size: tuple[int, int] | None, write: Callable[[tuple[int, int] | None], Exported]
+) -> Exported:
+    """Write at the size asked for; where any size is and the model does not allow it, at its training crop."""
+    if size is not None and min(size) < STRIDE * graph.model.backbone.patch_size:
+        least = STRIDE * graph.model.backbone.patch_size
+        raise UserError(f"size {size[0]} x {size[1]}: give at least {least} x {least} pixels, two patches a side")
+    try:
+        return write(size)
+    except NotExportable as error:
+        if size is not None:
+            raise UserError(f"the model cannot be exported at {size[0]} x {size[1]} pixels: {error}") from error
+        reason = str(error)
+    side = graph.model.config.image_size
+    try:
+        return replace(write((side, side)), note=reason)
+    except NotExportable as error:
+        raise UserError(f"the model cannot be exported: {error} (any size), {reason} (training crop)") from error
+
+
+def _write_onnx(
+    graph: LabelGraph, path: Path, precision: ExportPrecision, size: tuple[int, int] | None, photos: Sequence[Path]
+) -> Exported:
+    """Translate, check in float32, change the precision, check again, and put the file in its place."""
+    translated = to_onnx(trace(graph, size), graph)
+    windows = calibration_windows(graph.model, photos, size) if precision == "int8" else []
+    with _folder_beside(path) as folder:
+        file = folder / "float32.onnx"
+        onnx().save(translated, file)
+        agreement = _agreement(graph, file, "float32", size, photos)
+        if precision == "fp16":
+            onnx().save(to_half(translated), file)
+        elif precision == "int8":
+            to_int8(file, folder / "int8.onnx", windows)
+            file = folder / "int8.onnx"
+        if precision != "float32":
+            agreement = _agreement(graph, file, precision, size, photos)
+        exported = Exported(path=path, precision=precision, size=size, agreement=agreement, calibrated_on=len(windows))
+        finished = onnx().load(file)
+        set_metadata(finished, HEADER_KEY, _header(graph, exported))
+        onnx().save(finished, file)
+        file.replace(path)
+    return exported
+
+
+def _write_program(graph: LabelGraph, path: Path, size: tuple[int, int] | None, photos: Sequence[Path]) -> Exported:
+    """Trace, check what a reader of the file gets, and put the file in its place."""
+    program = trace(graph, size)
+    with _folder_beside(path) as folder:
+        file = folder / "program.pt2"
+        # PyTorch would hold every later image to what it noticed of the example, such as more than one in a batch.
+        program._guards_code = []
+        torch.export.save(program, file)
+        module = torch.export.load(file).module()
+        agreement = _compared(graph, lambda images: module(images)[0], "float32", size, photos)
+        exported = Exported(path=path, precision="float32", size=size, agreement=agreement)
+        torch.export.save(program, file, extra_files={HEADER_KEY: _header(graph, exported)})
+        file.replace(path)
+    return exported
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """A folder on the disk of `path` for files that are not finished; it vanishes whatever comes.
+
+    Raises:
+        UserError: the disk does not take them.
+    """
+    try:
+        with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error}); give another file") from error
+
+
+def _agreement(
+    graph: LabelGraph, file: Path, precision: ExportPrecision, size: tuple[int, int] | None, photos: Sequence[Path]
+) -> Agreement:
+    """How ONNX Runtime's labels compare with PyTorch's."""
+    session = open_session(file, torch.device("cpu"))
+
+    def run(images: Tensor) -> Tensor:
+        labels: Tensor = torch.from_numpy(session.run([OUTPUTS[0]], {INPUT: images.numpy()})[0])
+        return labels
+
+    return _compared(graph, run, precision, size, photos)
+
+
+def _compared(
+    graph: LabelGraph,
+    run: Callable[[Tensor], Tensor],
+    precision: ExportPrecision,
+    size: tuple[int, int] | None,
+    photos: Sequence[Path],
+) -> Agreement:
+    """`compare`, within the limit of the precision.
+
+    Raises:
+        NotExportable: in float32: the graph fails at some size, or its labels differ.
+        UserError: in a lower precision: its labels differ by more than rounding can excuse.
+    """
+
+    def ran(images: Tensor) -> Tensor:
+        try:
+            return run(images)
+        except Exception as error:
+            height, width = images.shape[2:]
+            raise NotExportable(f"the graph fails at {height} x {width}: {str(error).splitlines()[0]}") from error
+
+    agreement = compare(graph, ran, sizes=check_sizes(graph, size), images=photos)
+    limit = MOST_DIFFERING[precision]
+    if limit is not None and agreement.differing > limit:
+        found = f"{agreement}; {100 * limit:g} % is the limit"
+        if precision == "float32":
+            raise NotExportable(found)
+        raise UserError(f"the model does not bear {precision}: {found}. Export it in float32")
+    return agreement
+
+
+def _header(graph: LabelGraph, exported: Exported) -> str:
+    """The model's header, with what only the exported file knows."""
+    model = graph.model
+    export: dict[str, Any] = {
+        "precision": exported.precision,
+        "size": exported.size,
+        "mean": model.mean.tolist(),
+        "std": model.std.tolist(),
+        "cell": model.mask_cell,
+        "opset": OPSET if exported.path.suffix == ".onnx" else None,
+        "calibrated_on": exported.calibrated_on,
+        "differing": exported.agreement.differing,
+    }
+    return header_text(model, {"export": export})

@@ -1,0 +1,119 @@
+"""An ONNX model in half precision or in int8.
+
+Half precision computes in float16, but for what sums up or saturates (norms, softmax, sigmoid) and the label map, in
+float32; images and outputs stay as they are. int8 turns the matrix products with weights into whole numbers, one scale
+per channel: dynamic takes the range of the activations from each image; calibrated fixes it from a user's images, with
+symmetric ranges, as TensorRT wants them.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from segvit.data.files import read_image
+from segvit.data.transforms import resize
+from segvit.engine.infer import protocol_size, resolve_protocol
+from segvit.export.graph import INPUT, quiet
+from segvit.inference.onnx import runtime
+from segvit.models.segvit import SegViT
+
+ExportPrecision = Literal["float32", "fp16", "int8"]
+
+KEPT_FLOAT32 = ("LayerNormalization", "Softmax", "Sigmoid", "Erf", "Div", "Sub", "ArgMax")
+"""Operators that half precision leaves alone, besides those that onnxruntime's own list names."""
+MOST_IMAGES = 32
+"""Images that int8 is calibrated on, at most; of more they are taken at even distances."""
+PERCENTILE = 99.99
+"""Share of the activations, in %, that the calibrated range holds: the rare largest would cost all others digits."""
+
+
+def to_half(model: Any) -> Any:
+    """An onnx.ModelProto in half precision."""
+    runtime()
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    blocked = [*DEFAULT_OP_BLOCK_LIST, *KEPT_FLOAT32]
+    with quiet():
+        return convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True, op_block_list=blocked)
+
+
+def to_int8(source: Path, target: Path, windows: Sequence[Tensor]) -> None:
+    """Write an ONNX file in int8.
+
+    Args:
+        source: file in float32.
+        target: file to write.
+        windows: uint8 (3, H, W), as the model will see images, to calibrate on. Empty: dynamic.
+    """
+    runtime()
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_dynamic,
+        quantize_static,
+    )
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+        """Hands the windows out one by one."""
+
+        def __init__(self) -> None:
+            self.left: Iterator[Tensor] = iter(windows)
+
+        def get_next(self) -> dict[str, npt.NDArray[np.uint8]] | None:
+            window = next(self.left, None)
+            return None if window is None else {INPUT: window[None].numpy()}
+
+    with quiet():
+        if not windows:
+            quantize_dynamic(
+                source,
+                target,
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+                op_types_to_quantize=["MatMul"],
+            )
+            return
+        quantize_static(
+            source,
+            target,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QInt8,
+            op_types_to_quantize=["MatMul"],
+            calibrate_method=CalibrationMethod.Percentile,
+            extra_options={
+                "ActivationSymmetric": True,
+                "CalibPercentile": PERCENTILE,
+                "CalibMaxIntermediateOutputs": 1,  # else the activations of all images are in memory together
+                "MatMulConstBOnly": True,  # products of two activations stay in float32: the mask logits are one
+            },
+        )
+
+
+def calibration_windows(model: SegViT, images: Sequence[Path], size: tuple[int, int] | None) -> list[Tensor]:
+    """The middle of each image as the model's test protocol shows it: uint8 (3, H, W) each.
+
+    Args:
+        model: whose protocol it is.
+        images: files; `MOST_IMAGES` of them at most are read.
+        size: (H, W) in pixels that the graph is fixed to: images are resized to it whole.
+    """
+    window = resolve_protocol(model).get("window")
+    windows = []
+    for path in images[:: -(-len(images) // MOST_IMAGES) or 1]:
+        image = pil_to_tensor(read_image(path))
+        seen = resize(image, size or protocol_size(image.shape[1], image.shape[2], model.protocol))
+        if size is None and isinstance(window, int):
+            top, left = (max(side - window, 0) // 2 for side in seen.shape[1:])
+            seen = seen[:, top : top + window, left : left + window]
+        windows.append(seen)
+    return windows

@@ -1,0 +1,29 @@
+"""What inference asks of a model: a SegViT has it, and so has an exported graph (segvit/inference/onnx.py)."""
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from segvit.config import EvalConfig, ModelConfig
+from segvit.data.spec import DatasetSpec
+from segvit.models.output import SegOutput
+
+
+class Network(Protocol):
+    """Images to class and mask logits, and what travels with the weights."""
+
+    config: ModelConfig
+    num_classes: int
+    spec: DatasetSpec | None
+    protocol: EvalConfig
+    training: bool
+
+    @property
+    def mean(self) -> Tensor:
+        """(3,) of R, G, B on the 0..1 scale, on the device where images go."""
+
+    def __call__(self, images: Tensor, deep: bool = True) -> SegOutput:
+        """Logits of images (B, 3, H, W), uint8 or float in 0..1; the last supervised output is the prediction."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch to training, or back to evaluation."""
