@@ -25,7 +25,7 @@ from segvit.data.dataset import (
     TrainingSamples,
     open_dataset,
 )
-from segvit.data.files import read_image, read_labels, read_size
+from segvit.data.files import as_rgb, read_image, read_labels, read_size
 from segvit.data.palette import default_palette
 from segvit.data.resolve import folder_spec
 from segvit.data.shapes import ShapesDataset, write_shapes
@@ -423,6 +423,24 @@ def test_exif_orientation_is_applied(orientation: int, tmp_path: Path) -> None:
     assert (
         read_labels(save(tmp_path, "l.png", PIXELS[..., 0], exif=exif)) == UPRIGHT[orientation](PIXELS)[..., 0]
     ).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (6, 1), (7, 9)])
+def test_samples_can_be_written_to_and_pictures_given_are_left_alone(size: tuple[int, int], tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    save(tmp_path / "photos", "a.png", pixels)
+    save(tmp_path / "masks", "a.png", np.ones(size, dtype=np.uint8))
+    image, labels, _ = dataset(
+        DataConfig(images=tmp_path / "photos", labels=tmp_path / "masks", classes=("x", "y"), val_fraction=0)
+    ).read(0)
+    assert image.is_contiguous() and image.shape == (3, *size) and labels.dtype == torch.int64
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), pixels)
+    image.fill_(7)
+    labels.fill_(0)
+    with Image.open(tmp_path / "photos" / "a.png") as opened:
+        assert np.array_equal(np.asarray(as_rgb(opened, name="it")), pixels) and np.array_equal(
+            np.asarray(opened), pixels
+        )
 
 
 def test_of_many_frames_the_first(tmp_path: Path) -> None:

@@ -202,23 +202,27 @@ def test_in_order_is_map_whoever_is_first_and_never_far_ahead() -> None:
 def test_the_next_is_read_and_the_last_counted_while_the_model_works(
     model: SegViT, dataset: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The model here goes on only when the others have moved, so that without an overlap it would wait in vain."""
+    """Each waits until the other has begun, so that without an overlap they would wait in vain."""
     read = {number: threading.Event() for number in range(41)}
     watched = Watched(dataset, **{f"read_{number}": event.set for number, event in read.items()})
-    counted = threading.Semaphore(0)
+    begun = {number: threading.Event() for number in range(41)}
+    counting = {number: threading.Event() for number in range(40)}
     update = ConfusionMatrix.update
 
     def count(matrix: ConfusionMatrix, predicted: torch.Tensor, labels: torch.Tensor) -> None:
+        number = sum(event.is_set() for event in counting.values())
+        counting[number].set()
+        assert number == 39 or begun[number + 1].wait(20), "the model waited for the count"
         update(matrix, predicted, labels)
-        counted.release()
 
     labelled: list[int] = []
 
     def label(model: Any, image: torch.Tensor, config: EvalConfig) -> torch.Tensor:
         number = len(labelled)
         labelled.append(number)
+        begun[number].set()
         assert number == 39 or read[number + 1].wait(20), "the next image was not read meanwhile"
-        assert number == 0 or counted.acquire(timeout=20), "the last label map was not counted meanwhile"
+        assert number == 0 or counting[number - 1].wait(20), "the last label map was not counted meanwhile"
         assert max(watched.reads) <= number + 3, "read too far ahead: memory"
         return torch.zeros(image.shape[1:], dtype=torch.int64)
 
@@ -270,14 +274,15 @@ def test_an_interrupt_ends_it_at_once(model: SegViT, dataset: Samples, at: int) 
     """Ctrl-C while the main thread waits for a slow read: what was planned after it is not worked off."""
 
     def interrupt() -> None:
+        threading.Event().wait(0.5)  # until the main thread waits for this read
         os.kill(os.getpid(), signal.SIGINT)
-        threading.Event().wait(0.3)
+        threading.Event().wait(1)
 
     before = set(threading.enumerate())
     watched = Watched(dataset, **{f"read_{at}": interrupt})
     with pytest.raises(KeyboardInterrupt):
-        evaluate(model, watched, workers=2)
-    assert len(watched.reads) <= at + 4
+        evaluate(model, watched, workers=1)
+    assert watched.reads == list(range(at + 1))
     for thread in set(threading.enumerate()) - before:  # one that was just starting may end a moment later
         thread.join(20)
         assert not thread.is_alive()

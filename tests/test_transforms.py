@@ -314,6 +314,36 @@ def test_hue_turns_as_torchvisions(turns: float) -> None:
     torch.testing.assert_close(turn_hue(image, turns), expected, atol=2e-2, rtol=0)
 
 
+@pytest.mark.parametrize("turns", [-0.5, -1 / 6, -0.1, 0.0, 0.03, 1 / 3, 0.5])
+def test_hue_is_that_of_the_plain_remainder_to_the_bit(turns: float) -> None:
+    """The slow twin of `turn_hue`: a branch for every pixel and the remainder of the circle."""
+    generator = luck(3)
+    smooth = torch.rand(3, 90, 70, generator=generator) * 255
+    for colors in (smooth, smooth.round(), (smooth / 85).round() * 85, smooth[:1].expand(3, -1, -1)):
+        red, green, blue = colors
+        value, low = colors.amax(dim=0), colors.amin(dim=0)
+        safe = (value - low).clamp(min=1e-6)
+        of_green = torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4)
+        sixth = torch.where(value == red, (green - blue) / safe, of_green)
+        position = (sixth + (torch.tensor([5.0, 3.0, 1.0]).view(3, 1, 1) + 6 * turns)).remainder(6)
+        gap = torch.minimum(position, 4 - position).clamp(0, 1)
+        assert torch.equal(turn_hue(colors, turns), value - (value - low) * gap)
+
+
+def test_fast_selections_and_casts_are_the_plain_ones_to_the_bit() -> None:
+    values = torch.randn(3, 40, 50, generator=luck())
+    columns = torch.randint(50, (31,), generator=luck(1)).sort().values
+    for source in (values, values.long()[0], values[:, ::2, 5:]):
+        places = columns.clamp(max=source.shape[-1] - 1)
+        assert torch.equal(transforms._columns(source, places), source.index_select(-1, places))
+    first = values > 0
+    for scale in (1.0, 1e-30, 1e30):
+        chosen = transforms._choose(first, values * scale, values.flip(-1))
+        assert torch.equal(chosen, torch.where(first, values * scale, values.flip(-1)))
+    shades = torch.linspace(0, 255, 20_001)
+    assert torch.equal(transforms._to_uint8(shades.clone()), shades.round().to(torch.uint8))
+
+
 def test_light_colours_are_cut_not_wrapped() -> None:
     for seed in range(40):
         result = photometric(colours(), brightness=255, contrast=1, saturation=1, hue=90, generator=luck(seed))

@@ -93,20 +93,20 @@ class SegmentationDataset(Dataset[Sample]):
             UserError: a file cannot be read, the sizes differ, or a label value is neither a class nor ignored.
         """
         pair = self.pairs[index]
-        pixels = np.array(read_image(pair.image))  # (H, W, 3), writable
+        pixels = np.asarray(read_image(pair.image))  # (H, W, 3)
         raw = self.read_raw(index)  # (H, W)
         if pixels.shape[:2] != raw.shape:
             raise UserError(explain_sizes(pair, (pixels.shape[0], pixels.shape[1]), (raw.shape[0], raw.shape[1])))
         labels = self._to_classes(raw, pair.source)
-        image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
         return Sample(tv_tensors.Image(image), tv_tensors.Mask(torch.from_numpy(labels)), pair.name)
 
     def _to_classes(self, raw: npt.NDArray[Any], source: str) -> npt.NDArray[np.int64]:
         """Raw values (H, W) as class indices and `IGNORE_INDEX`."""
         if raw.dtype.itemsize <= 2 or (raw.min() >= 0 and raw.max() < len(self._lookup)):
-            labels = self._lookup[raw]
-            if (labels != UNKNOWN).all():
-                return np.asarray(labels, dtype=np.int64)
+            labels = self._lookup.take(raw)
+            if labels.min() > UNKNOWN:  # -1, the least value in the table
+                return labels.astype(np.int64)
         raise UserError(f"{source}: {explain_values(np.unique(raw).tolist(), self.spec)}")
 
 

@@ -151,7 +151,7 @@ def as_rgb(image: Image.Image, *, name: str) -> Image.Image:
     Raises:
         UserError: floating-point pixels, or grey beyond 16 bits.
     """
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode in SIXTEEN_BIT:
         wide = np.asarray(image).astype(np.int64)
         if wide.min() < 0 or wide.max() > 65_535:
@@ -162,7 +162,12 @@ def as_rgb(image: Image.Image, *, name: str) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation says; itself where that says nothing, for Pillow would copy it."""
+    return ImageOps.exif_transpose(image) if image.getexif().get(ExifTags.Base.Orientation, 1) != 1 else image
 
 
 def read_labels(path: Path) -> npt.NDArray[Any]:
@@ -175,7 +180,7 @@ def read_labels(path: Path) -> npt.NDArray[Any]:
     """
     with reading(path, "a label map"), Image.open(path) as opened:
         opened.load()
-        labels = ImageOps.exif_transpose(opened)
+        labels = _upright(opened)
         if labels.mode == "1":
             return np.asarray(labels).astype(np.uint8)
         if labels.mode in ("L", "P", *SIXTEEN_BIT):

@@ -105,8 +105,7 @@ def resize(image: torch.Tensor, size: tuple[int, int], window: Window | None = N
     row, next_row = row - row[0], next_row - row[0]
     column, next_column = column - low, next_column - low
     rows = torch.lerp(part.index_select(1, row), part.index_select(1, next_row), row_share[:, None])
-    result = torch.lerp(rows.index_select(2, column), rows.index_select(2, next_column), column_share)
-    return result.round_().to(torch.uint8)
+    return _to_uint8(torch.lerp(_columns(rows, column), _columns(rows, next_column), column_share))
 
 
 def resize_labels(labels: torch.Tensor, size: tuple[int, int], window: Window | None = None) -> torch.Tensor:
@@ -114,7 +113,7 @@ def resize_labels(labels: torch.Tensor, size: tuple[int, int], window: Window | 
     window = window or Window(0, 0, *size)
     rows = _nearest(labels.shape[0], size[0], window.top, window.height)
     columns = _nearest(labels.shape[1], size[1], window.left, window.width)
-    return labels.index_select(0, rows).index_select(1, columns)
+    return _columns(labels.index_select(0, rows), columns)
 
 
 def random_crop(
@@ -196,7 +195,7 @@ def photometric(
         colors = turn_hue(colors, turn / 180)
     if gain != 1 and not contrast_first:
         colors = colors.mul_(gain).clamp_(0, 255)
-    return colors.round_().to(torch.uint8)
+    return _to_uint8(colors)
 
 
 def saturate(colors: torch.Tensor, factor: float) -> torch.Tensor:
@@ -215,15 +214,17 @@ def turn_hue(colors: torch.Tensor, turns: float) -> torch.Tensor:
     chroma = value - low
     safe = chroma.clamp(min=1e-6)
     # sixths of the circle, counted from the channel that is the largest
-    sixth = torch.where(
+    sixth = _choose(
         value == red,
-        (green - blue) / safe,
-        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
+        (green - blue).div_(safe),
+        _choose(value == green, (blue - red).div_(safe).add_(2), (red - green).div_(safe).add_(4)),
     )
     offsets = torch.tensor([5.0, 3.0, 1.0]).view(3, 1, 1)
-    position = (sixth + (offsets + 6 * turns)).remainder_(6)  # (3, h, w)
+    position = sixth + (offsets + 6 * turns)  # (3, h, w)
+    # the remainder of 6 at a third of `remainder`'s price; at a whole circle it may be 6 for 0, where the gap is 0 too
+    position.sub_((position / 6).floor_().mul_(6))
     gap = torch.minimum(position, 4 - position).clamp_(0, 1)
-    return value - chroma * gap
+    return torch.sub(value, gap.mul_(chroma), out=gap)
 
 
 def pad_to(
@@ -251,6 +252,21 @@ def _nearest(source: int, target: int, start: int, length: int) -> torch.Tensor:
     """The source pixel that holds the centre of each target pixel start .. start + length - 1."""
     # in whole numbers: the floor of (i + 1/2) * source / target, free of rounding
     return (torch.arange(start, start + length) * 2 + 1) * source // (2 * target)
+
+
+def _columns(values: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """`values.index_select(-1, columns)`, several times as fast along the last dimension."""
+    return values.gather(-1, columns.expand(*values.shape[:-1], -1))
+
+
+def _choose(first: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """`torch.where` of finite numbers to the bit, without its branch for every pixel."""
+    return torch.lerp(other, one, first.to(one.dtype))
+
+
+def _to_uint8(values: torch.Tensor) -> torch.Tensor:
+    """Numbers in 0..255, which are rounded in place: by way of int16, for the straight cast is not vectorised."""
+    return values.round_().to(torch.int16).to(torch.uint8)
 
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:
