@@ -106,6 +106,7 @@ def full_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 @pytest.fixture(params=[2**16, 500], ids=["one tile", "many tiles"])
 def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labels_module, "TILE_PIXELS", request.param)
+    monkeypatch.setattr(labels_module, "MANY_CLASSES", 1)  # the bounds, however few the classes
 
 
 @pytest.mark.parametrize("cell", [16, 14, 8, 3, 32], ids="{} px".format)
@@ -158,6 +159,13 @@ def test_few_of_many_classes_are_decided_by_the_bounds(full_tiles: list[Any]) ->
 def test_where_the_bounds_do_not_pay_the_tile_is_worked_out_in_full(full_tiles: list[Any]) -> None:
     probabilities, logits = trained(40, 40, (6, 6))
     compose_labels([View.of_image(probabilities[None], logits[None], (96, 96), (96, 96))], (96, 96))
+    assert full_tiles
+
+
+def test_few_classes_are_worked_out_in_full(full_tiles: list[Any]) -> None:
+    probabilities, logits = trained(20, 3, (6, 6))
+    view = View.of_image(probabilities[None], logits[None], (96, 96), (96, 96))
+    assert_best(compose_labels([view], view.size), volume(view))
     assert full_tiles
 
 

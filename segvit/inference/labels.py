@@ -17,6 +17,8 @@ from segvit.inference.tiles import Composition, View
 
 TILE_PIXELS = 2**16
 """Pixels of a tile: its few live classes and the samples of all fit the cache."""
+MANY_CLASSES = 32
+"""Classes from which the bounds are quicker than working out all scores."""
 WORTH_IT = 1 / 2
 """Share of classes that may win in a tile, and of pixels left open, up to which the bounds are worth their cost."""
 
@@ -24,13 +26,13 @@ WORTH_IT = 1 / 2
 def compose_labels(views: Sequence[View], size: tuple[int, int]) -> Tensor:
     """The class of the best score at each pixel: (H', W') int64.
 
-    Equal to the argmax of `segvit.inference.tiles.compose`; of scores that tie to float32 either may win. Several
-    views are worked out in full: the softmax of each takes the scores of all classes.
+    Equal to the argmax of the scores of `Composition`; of scores that tie to float32 either may win. Several
+    views are worked out in full, since the softmax of each takes the scores of all classes; and so are few classes.
     """
     composition = Composition(views, size)
     labels = torch.empty(size, dtype=torch.int64, device=composition.device)
     with torch.no_grad(), torch.autocast(device_type=composition.device.type, enabled=False):
-        if len(views) > 1:
+        if len(views) > 1 or composition.num_classes < MANY_CLASSES:
             _in_full(composition, labels, slice(0, size[0]), slice(0, size[1]))
         else:
             for rows, columns in composition.rectangles(TILE_PIXELS):
