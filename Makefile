@@ -36,7 +36,7 @@ check: $(DEV)  ## ruff, formatting, mypy, import direction, imports without extr
 	$(PYTEST) -q tests/test_structure.py
 
 bench: $(RUNTIME)  ## the benchmarks that need no trained model, one after the other
-	@set -e; for name in inference shrunk training_step memory; do \
+	@set -e; for name in inference shrunk training_step loading evaluation memory; do \
 		echo "== benchmarks/$$name.py"; $(BIN)/python "benchmarks/$$name.py"; done
 
 docs: $(RUNTIME)  ## check the links of the pages (there is no site to build yet)
