@@ -4,11 +4,13 @@ import re
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch.export import ExportedProgram
 
 from segvit.errors import UserError
-from segvit.export.graph import INPUT, LabelGraph, NotExportable, quiet
+from segvit.export.graph import LabelGraph, NotExportable, quiet
+from segvit.inference.onnx import INPUT, VALID
 
 OPSET = 18
 """Version of ONNX's operators: the first with all that is needed, known to ONNX Runtime and TensorRT for years."""
@@ -57,7 +59,7 @@ def to_onnx(program: ExportedProgram, graph: LabelGraph) -> Any:
                 (),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=[INPUT],
+                input_names=[INPUT, VALID],
                 output_names=list(graph.outputs),
                 verbose=False,
             )
@@ -66,6 +68,8 @@ def to_onnx(program: ExportedProgram, graph: LabelGraph) -> Any:
     assert translated is not None
     model = translated.model_proto
     _clean(model)
+    # An input with a value is one that may be left out.
+    model.graph.initializer.append(onnx().numpy_helper.from_array(np.full(2, 2**31 - 1), VALID))
     return model
 
 

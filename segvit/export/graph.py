@@ -9,18 +9,19 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as shapes
 
+from segvit.inference.onnx import LOGITS
 from segvit.inference.scores import scores
 from segvit.models.segvit import SegViT
 
-INPUT = "images"
-OUTPUTS = ("labels", "class_logits", "mask_logits", "scores")
-"""Names of what goes in and comes out; the last one only where asked for."""
+OUTPUTS = ("labels", *LOGITS, "scores")
+"""Names of what comes out; the last one only where asked for."""
 
 
 class LabelGraph(nn.Module):
@@ -41,12 +42,22 @@ class LabelGraph(nn.Module):
         """Names of the outputs, in order."""
         return OUTPUTS if self.with_scores else OUTPUTS[:-1]
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, valid: Tensor | None = None) -> tuple[Tensor, ...]:
         """Images uint8 (B, 3, H, W) to labels (B, H, W) int64, and the prediction that they are from.
+
+        Args:
+            images: R, G, B.
+            valid: int64 (2,), height and width of the part that is image. Outside of it is padding: the mean colour,
+                exactly, which uint8 could not hold.
 
         Returns:
             Labels, class logits (B, K, K + 1), mask logits (B, K, h, w), and scores (B, K, H, W) where asked for.
         """
+        if valid is not None:
+            rows = torch.arange(images.shape[2]) < valid[0]
+            columns = torch.arange(images.shape[3]) < valid[1]
+            inside = rows[:, None] & columns
+            images = torch.where(inside, images.float() / 255, self.model.mean[:, None, None])
         output = self.model(images, deep=False)
         volume = scores(output)
         found = (volume.argmax(dim=1), output.class_logits[-1], output.mask_logits[-1])
@@ -57,25 +68,28 @@ class NotExportable(Exception):
     """The model cannot be traced at this size, or the exported graph gives other labels: the reason."""
 
 
-def trace(graph: LabelGraph, size: tuple[int, int] | None) -> ExportedProgram:
+def trace(graph: LabelGraph, size: tuple[int, int] | None, *, with_valid: bool) -> ExportedProgram:
     """The graph by torch.export, for any batch.
 
     Args:
         graph: to trace.
         size: (H, W) in pixels that it is fixed to. None: any size.
+        with_valid: have the second input.
 
     Raises:
         NotExportable: a part of the model does not trace, or only at one size.
     """
     patch = graph.model.backbone.patch_size
     height, width = size or (5 * patch - patch // 3, 7 * patch - patch // 2)  # as good as any other
-    example = torch.zeros(2, 3, height, width, dtype=torch.uint8)
+    example = (torch.zeros(2, 3, height, width, dtype=torch.uint8), torch.tensor([height, width]))
     sides = {} if size else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    free: tuple[dict[int, Any], ...] = ({0: Dim.DYNAMIC, **sides}, {})
+    count = 2 if with_valid else 1
     try:
         # Oblivious: what holds for the example's sizes (not 1, not a whole number of patches) is not taken for a rule.
         oblivious = shapes.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]  # made at import
         with torch.no_grad(), quiet(), oblivious:
-            return torch.export.export(graph, (example,), dynamic_shapes=({0: Dim.DYNAMIC, **sides},), strict=False)
+            return torch.export.export(graph, example[:count], dynamic_shapes=free[:count], strict=False)
     except (RuntimeError, ValueError, AssertionError) as error:
         raise NotExportable(str(error).strip().splitlines()[0]) from error
 

@@ -19,9 +19,9 @@ from segvit.engine.predict import find_images
 from segvit.errors import UserError
 from segvit.export.agreement import Agreement, check_sizes, compare
 from segvit.export.files import OPSET, check_bytes, onnx, set_metadata, to_onnx
-from segvit.export.graph import INPUT, OUTPUTS, LabelGraph, NotExportable, trace
+from segvit.export.graph import OUTPUTS, LabelGraph, NotExportable, trace
 from segvit.export.precision import ExportPrecision, calibration_windows, to_half, to_int8
-from segvit.inference.onnx import open_session, runtime
+from segvit.inference.onnx import INPUT, open_session, runtime
 from segvit.models.downsampling import STRIDE
 from segvit.models.segvit import SegViT
 from segvit.models.weights import HEADER_KEY, header_text
@@ -165,7 +165,7 @@ def _write_onnx(
     graph: LabelGraph, path: Path, precision: ExportPrecision, size: tuple[int, int] | None, photos: Sequence[Path]
 ) -> Exported:
     """Translate, check in float32, change the precision, check again, and put the file in its place."""
-    translated = to_onnx(trace(graph, size), graph)
+    translated = to_onnx(trace(graph, size, with_valid=True), graph)
     windows = calibration_windows(graph.model, photos, size) if precision == "int8" else []
     with _folder_beside(path) as folder:
         file = folder / "float32.onnx"
@@ -188,7 +188,7 @@ def _write_onnx(
 
 def _write_program(graph: LabelGraph, path: Path, size: tuple[int, int] | None, photos: Sequence[Path]) -> Exported:
     """Trace, check what a reader of the file gets, and put the file in its place."""
-    program = trace(graph, size)
+    program = trace(graph, size, with_valid=False)
     with _folder_beside(path) as folder:
         file = folder / "program.pt2"
         # PyTorch would hold every later image to what it noticed of the example, such as more than one in a batch.

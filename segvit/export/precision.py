@@ -18,8 +18,8 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from segvit.data.files import read_image
 from segvit.data.transforms import resize
 from segvit.engine.infer import protocol_size, resolve_protocol
-from segvit.export.graph import INPUT, quiet
-from segvit.inference.onnx import runtime
+from segvit.export.graph import quiet
+from segvit.inference.onnx import INPUT, runtime
 from segvit.models.segvit import SegViT
 
 ExportPrecision = Literal["float32", "fp16", "int8"]
@@ -109,8 +109,9 @@ def calibration_windows(model: SegViT, images: Sequence[Path], size: tuple[int, 
     """
     window = resolve_protocol(model).get("window")
     windows = []
-    for path in images[:: -(-len(images) // MOST_IMAGES) or 1]:
-        image = pil_to_tensor(read_image(path))
+    count = min(len(images), MOST_IMAGES)
+    for number in range(count):
+        image = pil_to_tensor(read_image(images[number * len(images) // count]))
         seen = resize(image, size or protocol_size(image.shape[1], image.shape[2], model.protocol))
         if size is None and isinstance(window, int):
             top, left = (max(side - window, 0) // 2 for side in seen.shape[1:])

@@ -22,8 +22,8 @@ class Network(Protocol):
     def mean(self) -> Tensor:
         """(3,) of R, G, B on the 0..1 scale, on the device where images go."""
 
-    def __call__(self, images: Tensor, deep: bool = True) -> SegOutput:
-        """Logits of images (B, 3, H, W), uint8 or float in 0..1; the last supervised output is the prediction."""
+    def __call__(self, images: Tensor, deep: bool = True, canvas: tuple[int, int] | None = None) -> SegOutput:
+        """Logits of images uint8 (B, 3, H, W); the last supervised output is the prediction. See `SegViT.forward`."""
 
     def train(self, mode: bool = True) -> Any:
         """Switch to training, or back to evaluation."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segvit.config import Device, EvalConfig, ModelConfig
@@ -22,6 +23,9 @@ from segvit.models.load import load_model
 from segvit.models.output import SegOutput
 from segvit.models.weights import parse_header, settings_from_header
 
+INPUT, VALID = "images", "valid"
+"""Inputs of an exported graph. The second may be left out: height and width of the part that is image; what is on the
+right of it and below is padding, whatever it holds."""
 LOGITS = ("class_logits", "mask_logits")
 """Outputs of an exported graph that inference reads: it composes the labels itself, over windows, scales and flips."""
 
@@ -62,16 +66,23 @@ class OnnxModel(nn.Module):
         self.register_buffer("mean", torch.tensor(self.export["mean"], device=device))
         self.eval()
 
-    def forward(self, images: Tensor, deep: bool = True) -> SegOutput:
-        """Class and mask logits of images (B, 3, H, W), uint8 or float in 0..1, in one supervised output.
+    def forward(self, images: Tensor, deep: bool = True, canvas: tuple[int, int] | None = None) -> SegOutput:
+        """Class and mask logits of images uint8 (B, 3, H, W), in one supervised output.
 
-        The graph takes uint8: floats are rounded to it (the mean colour around a small window is the only one here).
+        Args:
+            images: R, G, B.
+            deep: as in SegViT; a graph has the prediction alone.
+            canvas: as in SegViT.
 
         Raises:
-            UserError: another size than the graph is fixed to.
+            UserError: images of floats, or another size than the graph is fixed to.
         """
-        if images.is_floating_point():
-            images = (images * 255).round().clamp(0, 255).to(torch.uint8)
+        if images.dtype != torch.uint8:
+            raise UserError(f"images are {images.dtype}: an exported model takes torch.uint8")
+        image_size = (images.shape[2], images.shape[3])
+        inputs = {VALID: np.array(image_size)}
+        if canvas is not None:
+            images = F.pad(images, (0, max(canvas[1] - image_size[1], 0), 0, max(canvas[0] - image_size[0], 0)))
         size = (images.shape[2], images.shape[3])
         if self.size is not None and size != self.size:
             raise UserError(
@@ -81,11 +92,12 @@ class OnnxModel(nn.Module):
             )
         options = runtime().RunOptions()
         options.only_execute_path_to_fetches = True  # its label map is not worked out
-        found = self._session.run(LOGITS, {"images": np.ascontiguousarray(images.cpu().numpy())}, options)
+        inputs[INPUT] = np.ascontiguousarray(images.cpu().numpy())
+        found = self._session.run(LOGITS, inputs, options)
         class_logits, mask_logits = (torch.from_numpy(logits).to(self.mean.device)[None] for logits in found)
         cell = self.export["cell"]
         padded_size = (mask_logits.shape[3] * cell, mask_logits.shape[4] * cell)
-        return SegOutput(class_logits, mask_logits, size, padded_size)
+        return SegOutput(class_logits, mask_logits, image_size, padded_size)
 
 
 def load_onnx(path: str | Path, *, device: torch.device | str = "cpu") -> OnnxModel:

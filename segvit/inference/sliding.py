@@ -6,7 +6,6 @@ Letters: n windows, H W image.
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from segvit.inference.network import Network
@@ -46,7 +45,7 @@ def look_in_windows(
     for start in range(0, len(corners), batch_size):
         batch = corners[start : start + batch_size]
         windows = torch.stack([image[:, top : top + window, left : left + window] for top, left in batch])
-        output = model(_extend(model, windows, window), deep=False)
+        output = model(windows, deep=False, canvas=(window, window))
         probabilities.append(class_probabilities(output))
         logits.append(output.mask_logits[-1].float())
         padded_size = output.padded_size
@@ -67,14 +66,3 @@ def look_in_windows(
 def _mirror(image: Tensor, flipped: bool) -> Tensor:
     """The image (3, H, W), left for right where asked for."""
     return image.flip(2) if flipped else image
-
-
-def _extend(model: Network, windows: Tensor, window: int) -> Tensor:
-    """Windows (B, 3, h, w) grown to the full side on the right and at the bottom, with what normalises to zero."""
-    bottom, right = window - windows.shape[2], window - windows.shape[3]
-    if bottom <= 0 and right <= 0:
-        return windows
-    if windows.dtype == torch.uint8:
-        windows = windows.float() / 255
-    mean = model.mean[:, None, None]
-    return F.pad(windows - mean, (0, max(right, 0), 0, max(bottom, 0))) + mean

@@ -14,6 +14,7 @@ from typing import Any
 import timm
 import torch
 from timm.layers import PatchEmbed
+from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 from timm.models.beit import Beit
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -131,7 +132,7 @@ class Backbone(nn.Module):
         Blocks behind `shrink_at` take those of every second row and column.
         """
         if self.rope is not None:
-            rope = self.rope.get_embed(shape=list(grid))  # (N, .), or (depth, heads, N, .) where each block has its own
+            rope = rotary_angles(self.rope, grid)  # (N, .), or (depth, heads, N, .) where each block has its own
             for index in range(len(self.blocks)):
                 angles = rope[index] if self.rope_mixed else rope
                 yield {"rope": keep(angles, grid, 0) if self._takes_shrunk(index) else angles}
@@ -154,6 +155,25 @@ class Backbone(nn.Module):
         if self.downsampling is None or self.shrink_at is None:
             return False
         return index > self.shrink_at or (index == self.shrink_at and self.downsampling.method == "nearest_qkv")
+
+
+def rotary_angles(rope: Any, grid: tuple[int, int]) -> Tensor:
+    """What a rotary embedding of timm gives at a grid (h, w)."""
+    if not (torch.compiler.is_exporting() and _is_dinov3(rope)):
+        angles: Tensor = rope.get_embed(shape=list(grid))
+        return angles
+    # timm makes plain numbers of the sides, which would tie an exported graph to the grid that it was traced at.
+    device = rope.periods.device
+    y, x = (2 * ((torch.arange(side, device=device).float() + 0.5) / side) - 1 for side in grid)
+    places = torch.stack([y[:, None].expand(-1, x.shape[0]), x.expand(y.shape[0], -1)], dim=-1)  # (h, w, 2)
+    return torch.cat(rope._get_pos_embed_from_coords(places.flatten(0, 1)), dim=-1)
+
+
+def _is_dinov3(rope: Any) -> bool:
+    """Whether it counts places as the released DINOv3 models do: from -1 to 1 along each side."""
+    if not isinstance(rope, RotaryEmbeddingDinoV3):
+        return False
+    return (rope.normalize_coords, rope.grid_offset, rope.grid_indexing) == ("separate", 0, "ij")
 
 
 def relative_bias(table: Tensor, old: tuple[int, int], new: tuple[int, int], stride: int = 1) -> Tensor:

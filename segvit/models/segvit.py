@@ -107,12 +107,14 @@ class SegViT(nn.Module):
         self.register_buffer("mean", torch.tensor(config.mean or weights["mean"]))
         self.register_buffer("std", torch.tensor(config.std or weights["std"]))
 
-    def forward(self, images: Tensor, deep: bool = True) -> SegOutput:
+    def forward(self, images: Tensor, deep: bool = True, canvas: tuple[int, int] | None = None) -> SegOutput:
         """Class and mask logits of images (B, 3, H, W) of any size, uint8 or float in 0..1.
 
         Args:
             images: R, G, B.
             deep: give every supervised output; else only the prediction (S = 1).
+            canvas: (H, W) in pixels that smaller images are padded to, on the right and at the bottom, with what
+                normalises to zero.
 
         Raises:
             UserError: another shape than (B, 3, H, W), or fewer than 2 x 2 patches in a shrunk structure.
@@ -120,7 +122,7 @@ class SegViT(nn.Module):
         if images.ndim != 4 or images.shape[1] != 3:
             raise UserError(f"images of shape {tuple(images.shape)}: expected (B, 3, H, W)")
         image_size = (images.shape[2], images.shape[3])
-        images = self.pad(self.normalise(images))
+        images = self.pad(self.normalise(images), canvas)
         features = self.backbone(images)
         if self.upsampling is not None:
             patch = self.backbone.patch_size
@@ -143,10 +145,13 @@ class SegViT(nn.Module):
         images = images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
         return (images - self.mean[:, None, None]) / self.std[:, None, None]
 
-    def pad(self, images: Tensor) -> Tensor:
-        """Zeros on the right and at the bottom up to whole patches: normalised images (B, 3, H, W)."""
+    def pad(self, images: Tensor, canvas: tuple[int, int] | None = None) -> Tensor:
+        """Zeros on the right and at the bottom up to a canvas and to whole patches: normalised images (B, 3, H, W)."""
         patch = self.backbone.patch_size
         height, width = images.shape[2], images.shape[3]
+        if canvas is not None:
+            images = F.pad(images, (0, max(canvas[1] - width, 0), 0, max(canvas[0] - height, 0)))
+            height, width = images.shape[2], images.shape[3]
         # Not -height % patch: the grid of an exported graph would be a formula that takes minutes to work with.
         bottom, right = ((side + patch - 1) // patch * patch - side for side in (height, width))
         return F.pad(images, (0, right, 0, bottom))
