@@ -252,8 +252,8 @@ class Extended(SegViT):
         super().__init__(config, num_classes=NUM_CLASSES)
         self.mixer = nn.Conv2d(3, 3, 1, bias=False)
 
-    def pad(self, images: Tensor) -> Tensor:
-        return self.mixer(super().pad(images))
+    def pad(self, images: Tensor, canvas: tuple[int, int] | None = None) -> Tensor:
+        return self.mixer(super().pad(images, canvas))
 
 
 def test_a_model_of_ones_own_is_counted_whole() -> None:
