@@ -85,23 +85,28 @@ def timm_file(tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> 
 def tell_apart(model: Any) -> None:
     """Let every class of a random SegViT win somewhere: else one is the best everywhere, and labels test nothing.
 
-    Keys lose their mean, which shifts the masks of a class everywhere and changes no attention; query k means class k.
+    Keys lose their mean, which shifts the masks of a class everywhere and changes no attention; masks get a deviation
+    of 1, and query k means class k.
     """
-    seen: dict[str, Tensor] = {}
-    keys = {f"stage {index}": stage.layers[-1].cross_attn.k for index, stage in enumerate(model.head.stages)}
+    cross = [stage.layers[-1].cross_attn for stage in model.head.stages]
+    images = random_images(2, (model.config.image_size, model.config.image_size))
+    seen: dict[Any, Tensor] = {}
     hooks = [
-        layer.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out.mean(dim=(0, 1))}))
-        for name, layer in keys.items()
+        part.k.register_forward_hook(lambda layer, _, out: seen.update({layer: out.mean(dim=(0, 1))})) for part in cross
     ]
     hooks.append(model.head.classifier.register_forward_pre_hook(lambda _, inputs: seen.update(queries=inputs[0][0])))
-    side = model.config.image_size
     with torch.no_grad():
-        model(random_images(2, (side, side)), deep=False)
-        for name, layer in keys.items():
-            layer.bias.sub_(seen[name])
-        queries = seen["queries"]  # (K, d)
-        model.head.classifier.bias.zero_()
-        model.head.classifier.weight[:-1] = 6 * torch.linalg.pinv(queries).T
-        model.head.classifier.weight[-1] = 0
+        model(images, deep=False)
+        for part in cross:
+            part.k.bias.sub_(seen[part.k])
+        deviation = model(images, deep=False).mask_logits.std()
+        for part in cross:
+            part.q.weight.div_(deviation)
+            part.q.bias.div_(deviation)
+        model(images, deep=False)
+        classifier = model.head.classifier
+        classifier.bias.zero_()
+        classifier.weight.zero_()
+        classifier.weight[:-1] = 6 * torch.linalg.pinv(seen["queries"]).T
     for hook in hooks:
         hook.remove()

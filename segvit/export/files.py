@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 
 from segvit.errors import UserError
 from segvit.export.graph import LabelGraph, NotExportable, quiet
-from segvit.inference.onnx import INPUT, VALID
+from segvit.inference.onnx import INPUT, VALID, need
 
 OPSET = 18
 """Version of ONNX's operators: the first with all that is needed, known to ONNX Runtime and TensorRT for years."""
@@ -21,20 +21,9 @@ AXES = ("batch", None, "height", "width")
 
 
 def onnx() -> ModuleType:
-    """The onnx package, imported when it is used.
-
-    Raises:
-        UserError: it, or what PyTorch's exporter needs beside it, is not installed.
-    """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401 - PyTorch's exporter is written in it
-    except ImportError as error:
-        raise UserError(
-            f"the export needs onnx and onnxscript ({error}); type `pip install 'segvit[export]'`"
-        ) from error
-    module: ModuleType = onnx
-    return module
+    """The onnx package, with what PyTorch's exporter needs beside it; see `need`."""
+    need("onnxscript")
+    return need("onnx")
 
 
 def check_bytes(graph: LabelGraph) -> None:
@@ -68,7 +57,8 @@ def to_onnx(program: ExportedProgram, graph: LabelGraph) -> Any:
     assert translated is not None
     model = translated.model_proto
     _clean(model)
-    # An input with a value is one that may be left out.
+    (valid,) = [value for value in model.graph.input if value.name == VALID]
+    model.graph.input.remove(valid)  # a constant, unless segvit itself opens the file
     model.graph.initializer.append(onnx().numpy_helper.from_array(np.full(2, 2**31 - 1), VALID))
     return model
 

@@ -220,7 +220,7 @@ def _agreement(
     graph: LabelGraph, file: Path, precision: ExportPrecision, size: tuple[int, int] | None, photos: Sequence[Path]
 ) -> Agreement:
     """How ONNX Runtime's labels compare with PyTorch's."""
-    session = open_session(file, torch.device("cpu"))
+    session = open_session(file, torch.device("cpu"), with_valid=False)
 
     def run(images: Tensor) -> Tensor:
         labels: Tensor = torch.from_numpy(session.run([OUTPUTS[0]], {INPUT: images.numpy()})[0])

@@ -6,6 +6,7 @@
 Letters: B batch, K classes, H W image, h w token grid.
 """
 
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,8 +25,8 @@ from segvit.models.output import SegOutput
 from segvit.models.weights import parse_header, settings_from_header
 
 INPUT, VALID = "images", "valid"
-"""Inputs of an exported graph. The second may be left out: height and width of the part that is image; what is on the
-right of it and below is padding, whatever it holds."""
+"""The input of an exported graph, and a constant made an input here: height and width of the part that is image.
+What is on the right of it and below is padding: the mean colour exactly, which uint8 could not hold."""
 LOGITS = ("class_logits", "mask_logits")
 """Outputs of an exported graph that inference reads: it composes the labels itself, over windows, scales and flips."""
 
@@ -43,7 +44,8 @@ class OnnxModel(nn.Module):
         export: how the graph was made: precision, agreement with PyTorch, opset.
 
     Raises:
-        UserError: onnxruntime is missing or cannot run on that device; no such file; not an ONNX file of segvit's.
+        UserError: onnx or onnxruntime is missing, or cannot run on that device; no such file; or not an ONNX file of
+            segvit's.
     """
 
     mean: Tensor
@@ -51,7 +53,7 @@ class OnnxModel(nn.Module):
     def __init__(self, path: str | Path, *, device: torch.device | str = "cpu") -> None:
         super().__init__()
         path = Path(path)
-        self._session = open_session(path, torch.device(device))
+        self._session = open_session(path, torch.device(device), with_valid=True)
         metadata = self._session.get_modelmeta().custom_metadata_map
         header = parse_header(metadata, f"{path}: an ONNX file")
         if "export" not in header:
@@ -131,8 +133,13 @@ def _is_onnx(name: str | Path) -> bool:
     return Path(name).suffix.lower() == ".onnx"
 
 
-def open_session(path: Path, device: torch.device) -> Any:
+def open_session(path: Path, device: torch.device, *, with_valid: bool) -> Any:
     """A session of ONNX Runtime over a file, with as many threads as torch uses.
+
+    Args:
+        path: of the file.
+        device: where it shall run.
+        with_valid: with `VALID` as a second input.
 
     Raises:
         UserError: see `OnnxModel`.
@@ -140,6 +147,7 @@ def open_session(path: Path, device: torch.device) -> Any:
     if not path.is_file():
         raise UserError(f"no model file {path}: give an .onnx file written by `segvit export`")
     onnxruntime = runtime()
+    onnx = need("onnx") if with_valid else None
     provider = _provider(device.type)
     if provider not in onnxruntime.get_available_providers():
         raise UserError(
@@ -150,11 +158,24 @@ def open_session(path: Path, device: torch.device) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # errors come back as exceptions
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        file = str(path) if onnx is None else _with_valid(path, onnx)
+        return onnxruntime.InferenceSession(file, options, providers=[provider])
     except Exception as error:
         raise UserError(
             f"{path}: not a whole ONNX file ({error}); was it cut short, or is it another format?"
         ) from error
+
+
+def _with_valid(path: Path, onnx: ModuleType) -> bytes:
+    """The content of a file with its constant `VALID` as an input.
+
+    In the file it is none: others should see one input, and their runtimes one constant more to work with.
+    """
+    model = onnx.load(path)
+    if any(weight.name == VALID for weight in model.graph.initializer):
+        model.graph.input.append(onnx.helper.make_tensor_value_info(VALID, onnx.TensorProto.INT64, [2]))
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _provider(device_type: str) -> str:
@@ -163,14 +184,17 @@ def _provider(device_type: str) -> str:
 
 
 def runtime() -> ModuleType:
-    """ONNX Runtime, imported when it is used.
+    """ONNX Runtime; see `need`."""
+    return need("onnxruntime")
+
+
+def need(name: str) -> ModuleType:
+    """A package of the extra `export`, imported when it is used.
 
     Raises:
         UserError: it is not installed.
     """
     try:
-        import onnxruntime
+        return import_module(name)
     except ImportError as error:
-        raise UserError(f".onnx files need onnxruntime ({error}); type `pip install 'segvit[export]'`") from error
-    module: ModuleType = onnxruntime
-    return module
+        raise UserError(f".onnx files need {name} ({error}); type `pip install 'segvit[export]'`") from error
