@@ -13,7 +13,6 @@ take them shaped like a trained model's (benchmarks/inference.py).
 """
 
 import argparse
-import ctypes
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,10 +23,11 @@ import torch
 from inference import labelling
 from rich.console import Console
 from rich.table import Table
-from rounds import measure, peak_memory
+from rounds import measure
 from torch import Tensor, nn
 
 import segvit
+from segvit.benchmark import peak_memory
 from segvit.config import ModelConfig, Structure
 
 CLASSES = 150
@@ -181,10 +181,7 @@ def print_peak(key: str, size: int) -> None:
     make = CANDIDATES[key][1]
     with torch.inference_mode():
         make(random_image(64)).run()  # libraries and their buffers
-        run = make(random_image(size)).run
-        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-            trim(0)  # what making the models has freed, and a pass would take unseen
-        print(peak_memory(run))
+        print(peak_memory(make(random_image(size)).run) // 2**20)
 
 
 def peak_apart(key: str, options: argparse.Namespace) -> int:

@@ -14,9 +14,10 @@ import sys
 import torch
 from rich.console import Console
 from rich.table import Table
-from rounds import measure, peak_memory
+from rounds import measure
 
 import segvit
+from segvit.benchmark import peak_memory
 from segvit.config import ModelConfig, Structure
 
 MODELS = {
@@ -45,7 +46,7 @@ def print_peak_memory(name: str, structure: Structure, num_classes: int) -> None
     model, image = create(name, structure, num_classes), image_for(name)
     with torch.inference_mode():
         model.predict(image[..., :64, :64])  # libraries and their buffers
-        print(peak_memory(lambda: model.predict(image)))
+        print(peak_memory(lambda: model.predict(image)) // 2**20)
 
 
 def peak_of(name: str, structure: Structure, options: argparse.Namespace) -> int:

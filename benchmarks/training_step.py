@@ -15,10 +15,11 @@ import timm
 import torch
 from rich.console import Console
 from rich.table import Table
-from rounds import measure, peak_memory
+from rounds import measure
 from torch import Tensor
 
 import segvit
+from segvit.benchmark import peak_memory
 from segvit.config import ModelConfig, Structure
 
 BARE = "bare backbone"
@@ -70,7 +71,7 @@ def main() -> None:
     if options.peak_memory:
         run = step(options.peak_memory, options)
         run()  # gradients, libraries and their buffers
-        print(peak_memory(run))
+        print(peak_memory(run) // 2**20)
         return
     names = (BARE, *STRUCTURES)
     seconds = measure({name: step(name, options) for name in names}, options.repeats)

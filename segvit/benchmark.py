@@ -290,13 +290,17 @@ def _print_peak(request: dict[str, Any]) -> None:
     side = 4 * model.backbone.patch_size
     small = Case(size=(side, side), batch=1, precision=case.precision)
     _Run(model, small, image=None, present=request["present"])()  # libraries and their buffers
-    run = _Run(model, case, image=request["image"], present=request["present"])
+    print(peak_memory(_Run(model, case, image=request["image"], present=request["present"])))
+
+
+def peak_memory(run: Callable[[], object]) -> int:
+    """Bytes that a run takes at most on top of what the process holds before it (Linux)."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)  # what loading has freed, and a pass would take unseen
+        trim(0)  # what loading has freed, and the run would take unseen
     before = _resident("VmRSS")
     CLEAR_REFS.write_text("5")
     run()
-    print(_resident("VmHWM") - before)
+    return _resident("VmHWM") - before
 
 
 def _resident(key: str) -> int:

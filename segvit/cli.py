@@ -17,12 +17,9 @@ from segvit.cli_config import from_config_file
 from segvit.cli_data import register
 from segvit.cli_export import register as register_export
 from segvit.cli_models import register as register_models
-from segvit.cli_tools import bar, check_paths, to_json, write_json
-from segvit.config import MULTI_SCALE, DataConfig, Device, EvalConfig, EvalMode, Structure, TrainConfig
+from segvit.cli_tools import TERMINAL, BackboneFlags, Flat, JsonFile, bar, check_json, check_paths, to_json, write_json
+from segvit.config import MULTI_SCALE, DataConfig, Device, EvalConfig, EvalMode, TrainConfig
 from segvit.errors import UserError
-
-Flat = Parameter(name="*")
-"""The settings' own names become the flags: --data.root, --optim.lr."""
 
 
 @Flat
@@ -258,11 +255,8 @@ def info(
     name: str,
     *,
     size: Annotated[tuple[int, int] | None, Parameter(negative=(), converter=_whole_numbers)] = None,
-    num_classes: int | None = None,
-    image_size: int | None = None,
-    class_token: bool | None = None,
-    structure: Structure | None = None,
-    json: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
+    backbone: BackboneFlags = BackboneFlags(),
+    json: JsonFile = None,
 ) -> None:
     """What a model is and costs: parts, parameters, multiply-adds, classes and how it was tested.
 
@@ -272,14 +266,6 @@ def info(
         A model (file, user/repo, name of the zoo), a config, or a backbone of timm.
     size
         Height and width in pixels of the image whose cost is told. Default: the training crop.
-    num_classes
-        For a backbone: number of classes. Default: 150.
-    image_size
-        For a backbone: side of the training crop in pixels.
-    class_token
-        For a backbone: keep its class token.
-    structure
-        For a backbone: plain, or one of those that shrink the tokens. Default: plain.
     json
         Write everything to this file too; - prints it as JSON and nothing else.
     """
@@ -287,17 +273,9 @@ def info(
 
     from segvit.info import describe
 
-    if json and json.name.startswith("--"):
-        raise UserError(f"--json {json}: give a file first, or - to print")
-    seen = describe(
-        name,
-        size=size,
-        num_classes=num_classes,
-        image_size=image_size,
-        class_token=class_token,
-        structure=structure,
-    )
-    if json == Path("-"):
+    check_json(json)
+    seen = describe(name, size=size, **asdict(backbone))
+    if json == TERMINAL:
         print(to_json(seen.to_dict()))
         return
     rich_print(seen.tables())

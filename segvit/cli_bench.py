@@ -1,13 +1,14 @@
 """The verb that times a model: `segvit bench`."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from segvit.cli_tools import bar, check_paths, to_json, write_json
-from segvit.config import Device, InferencePrecision, Structure
+from segvit.cli_tools import TERMINAL, BackboneFlags, JsonFile, bar, check_json, check_paths, to_json, write_json
+from segvit.config import Device, InferencePrecision
 from segvit.errors import UserError
 
 PRESENT = 12
@@ -31,11 +32,8 @@ def bench(
     threads: int | None = None,
     image: Path | None = None,
     memory: bool = True,
-    num_classes: int | None = None,
-    image_size: int | None = None,
-    class_token: bool | None = None,
-    structure: Structure | None = None,
-    json: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
+    backbone: BackboneFlags = BackboneFlags(),
+    json: JsonFile = None,
     plot: Path | None = None,
     device: Device = "auto",
 ) -> None:
@@ -63,14 +61,6 @@ def bench(
         Photo to look at, resized to each size. Default: noise.
     memory
         Measure the peak memory too; on a CPU in a process per combination (Linux alone).
-    num_classes
-        For a backbone: number of classes. Default: 150.
-    image_size
-        For a backbone: side of the training crop in pixels.
-    class_token
-        For a backbone: keep its class token.
-    structure
-        For a backbone: plain, or one of those that shrink the tokens. Default: plain.
     json
         Write everything to this file too; - prints it as JSON and nothing else.
     plot
@@ -87,22 +77,19 @@ def bench(
     from segvit.models.load import load_model
     from segvit.plots import speeds
 
-    if json and json.name.startswith("--"):
-        raise UserError(f"--json {json}: give a file first, or - to print")
+    check_json(json)
     if plot and plot.suffix.lower() != ".png":
         raise UserError(f"--plot {plot}: give a file that ends in .png")
-    check_paths(files=(None if json == Path("-") else json, plot))
+    check_paths(files=(None if json == TERMINAL else json, plot))
     if threads is not None:
         if threads < 1:
             raise UserError(f"--threads {threads}: give 1 or more")
         torch.set_num_threads(threads)
     sizes = [_size(text) for text in size]
     place = resolve_device(device)
-    named = find_network(
-        model, num_classes=num_classes, image_size=image_size, class_token=class_token, structure=structure
-    )
+    named = find_network(model, **asdict(backbone))
     network = load_model(model, device=place) if named.header else named.build().to(place)
-    with bar("timing", shown=json != Path("-")) as progress:
+    with bar("timing", shown=json != TERMINAL) as progress:
         result = run_bench(
             network,
             sizes=sizes,
@@ -115,7 +102,7 @@ def bench(
             progress=progress,
         )
     content = {"name": model, **result.to_dict()}
-    if json == Path("-"):
+    if json == TERMINAL:
         print(to_json(content))
     else:
         rich_print(result.table())

@@ -1,11 +1,46 @@
-"""What the verbs of the command line share: a progress bar, JSON files, and whether they can be written."""
+"""What the verbs of the command line share: flags, a progress bar, JSON files, and whether they can be written."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
+
+from segvit.config import Structure
 from segvit.errors import UserError
+
+Flat = Parameter(name="*")
+"""The settings' own names become the flags: --data.root, --optim.lr."""
+JsonFile = Annotated[Path | None, Parameter(allow_leading_hyphen=True)]
+"""A file for JSON; - is the terminal."""
+TERMINAL = Path("-")
+
+
+@Flat
+@dataclass(frozen=True, kw_only=True)
+class BackboneFlags:
+    """What the name of a backbone leaves open."""
+
+    num_classes: int | None = None
+    """For a backbone: number of classes. Default: 150."""
+    image_size: int | None = None
+    """For a backbone: side of the training crop in pixels."""
+    class_token: bool | None = None
+    """For a backbone: keep its class token."""
+    structure: Structure | None = None
+    """For a backbone: plain, or one of those that shrink the tokens. Default: plain."""
+
+
+def check_json(json: Path | None) -> None:
+    """Refuse a flag where the file of --json shall be.
+
+    Raises:
+        UserError: it is one.
+    """
+    if json and json.name.startswith("--"):
+        raise UserError(f"--json {json}: give a file first, or - to print")
 
 
 def check_paths(*, files: Sequence[Path | None], folder: Path | None = None) -> None:

@@ -15,9 +15,8 @@ from PIL import Image
 from rich.console import Console
 
 from segvit.config import Device, TrainConfig
-from segvit.data.check import check_dataset
-from segvit.data.dataset import open_dataset
 from segvit.data.shapes import ShapesDataset, write_shapes
+from segvit.data.survey import check_splits
 from segvit.engine.device import resolve_device
 from segvit.engine.evaluate import evaluate
 from segvit.engine.predict import predict, predict_files
@@ -67,9 +66,10 @@ def run_demo(*, output: Path, steps: int | None = None, device: Device = "auto")
         data = replace(config.data, root=scenes)
 
     with _chapter(console, 2, "Checking them, as you would your own (segvit check-data)"):
-        report = check_dataset(open_dataset(data, "train"))
-        report.raise_on_error()
-        console.print(report.table())
+        survey = check_splits(data, ("train", "val"))
+        console.print(survey.table())
+        if survey.errors:
+            raise UserError("\n".join(survey.errors))
 
     with _chapter(console, 3, "Training a small ViT with attention to mask, from scratch (segvit train)"):
         config = replace(config, data=data, output=run_folder, device=device, steps=steps or config.steps)

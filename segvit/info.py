@@ -96,7 +96,7 @@ class Info:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class Named:
     """What a name says of a model, short of its weights."""
 
     name: str
@@ -152,7 +152,7 @@ def find_network(
     image_size: int | None = None,
     class_token: bool | None = None,
     structure: Structure | None = None,
-) -> Network:
+) -> Named:
     """What the name of a model, a config (file or shipped recipe) or a backbone of timm stands for.
 
     Args:
@@ -190,7 +190,7 @@ def find_network(
         config = config if image_size is None else replace(config, image_size=image_size)
     if said := [flag for flag in known if given[flag] is not None]:
         raise UserError(f"{name} says itself what {' and '.join(said)} would: leave that out")
-    return Network(name=name, config=config, num_classes=count, classes=classes, header=header)
+    return Named(name=name, config=config, num_classes=count, classes=classes, header=header)
 
 
 def _is_config(name: str) -> bool:

@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "cli_data": FRONT | {"cli_tools", "sheet"},
     "cli_export": FRONT | {"cli_tools"},
     "cli_models": FRONT | {"cli_tools"},
-    "cli_tools": {"errors"},
+    "cli_tools": {"config", "errors"},
     "app": FRONT | {"app"},
     "__main__": {"cli"},
     "segvit": FRONT,  # segvit/__init__.py: the public names, resolved lazily

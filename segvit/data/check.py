@@ -1,7 +1,7 @@
 """A look at a dataset before training: what every label value becomes, and what is wrong with the files.
 
     report = check_dataset(open_dataset(config, "train"))
-    rich.print(report.table()); report.raise_on_error()
+    print(report.verdict); report.raise_on_error()
 
 Label files are read in full, of images only the header (`decode` reads them too). survey.py checks both splits.
 """
@@ -9,16 +9,13 @@ Label files are read in full, of images only the header (`decode` reads them too
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from segvit.data.dataset import Samples
 from segvit.data.findings import Finding, ignored_share, judge
 from segvit.data.scan import Size, Tally, scan_all
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 Progress = Callable[[int, int], None]
 """Called with the number of samples done and in all."""
@@ -164,26 +161,6 @@ class CheckReport:
             "uniform": list(self.uniform),
             "findings": [asdict(finding) for finding in self.findings],
         }
-
-    def table(self) -> "Table":
-        """Value, class, share of pixels and number of images, for a terminal."""
-        from rich.markup import escape
-        from rich.table import Table
-
-        table = Table(title=escape(self.verdict))
-        table.add_column("value", justify="right")
-        table.add_column("")
-        table.add_column("class", overflow="fold")
-        table.add_column("pixels", justify="right")
-        table.add_column("images", justify="right")
-        for row in self.rows:
-            style = "" if row.images else "yellow"
-            swatch = f"[rgb({','.join(map(str, row.color))})]██[/]"
-            table.add_row(str(row.raw), swatch, escape(row.name), f"{row.share:.2%}", str(row.images), style=style)
-        table.add_row("", "", "(ignored)", f"{self.ignored_share:.2%}", "", style="dim")
-        for value in self.unknown:
-            table.add_row(str(value.value), "", "(unknown)", f"{value.pixels} px", str(value.images), style="red")
-        return table
 
 
 def check_dataset(
