@@ -269,8 +269,16 @@ def test_an_error_of_nobodys_wording_is_told_with_its_image(
     assert caught.value.__notes__ == ["while evaluating image 0 of 40"]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also in a job in the background, which a shell starts deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("at", [0, 7])
-def test_an_interrupt_ends_it_at_once(model: SegViT, dataset: Samples, at: int) -> None:
+def test_an_interrupt_ends_it_at_once(model: SegViT, dataset: Samples, at: int, interruptible: None) -> None:
     """Ctrl-C while the main thread waits for a slow read: what was planned after it is not worked off."""
 
     def interrupt() -> None:
