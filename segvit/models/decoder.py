@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segvit.models.attention import attention
+
 
 class Attention(nn.Module):
     """Multi-head attention from queries (B, n, d) over tokens (B, N, d)."""
@@ -26,8 +28,7 @@ class Attention(nn.Module):
         """The attended values (B, n, d), and the projected queries (B, n, d) and keys (B, N, d) behind them."""
         q, k, v = self.q(queries), self.k(tokens), self.v(tokens)
         heads = [x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v)]  # (B, heads, ., head_dim)
-        dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], dropout_p=dropout)
+        attended = attention(heads[0], heads[1], heads[2], dropout=self.dropout if self.training else 0.0)
         out: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
         return out, q, k
 
