@@ -64,6 +64,8 @@ def convert(
     heads = f"{config.num_heads} heads, {config.head_num_heads} in the head"
     print(f"crop {config.image_size} px, taps {config.taps}, {heads}")
     print(f"mean {config.mean}, std {config.std}")
+    if "licence" in model.extra:
+        print(f"licence {model.extra['licence']}")
     print(f"model {output}")
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from rich.console import Group
 from rich.table import Table
@@ -17,6 +18,8 @@ from segvit.models.segvit import SegViT
 from segvit.models.weights import read_header, settings_from_header
 from segvit.profiling import Profile, profile
 
+YAML = (".yaml", ".yml")
+"""Suffixes of configs."""
 ASSUMED_CLASSES = 150
 """Classes of a model whose dataset is not known: those of ADE20K."""
 
@@ -169,7 +172,7 @@ def find_network(
     known = tuple(given)
     given["--num-classes"] = num_classes
     count, classes, header = num_classes, None, {}
-    if name.endswith(".safetensors") or (not _is_config(name) and is_model_name(name)):
+    if _is_model(name):
         content = read_header(find_model(name))
         known = tuple(given)
         config, count = settings_from_header(ModelConfig, content["model"], name), int(content["num_classes"])
@@ -193,10 +196,18 @@ def find_network(
     return Named(name=name, config=config, num_classes=count, classes=classes, header=header)
 
 
+def _is_model(name: str) -> bool:
+    """Whether a name means a model: its file, whatever the suffix; a name for the Hub; or a folder with one in it."""
+    path = Path(name)
+    if path.is_file() or path.suffix == ".safetensors":
+        return path.suffix not in YAML
+    return not _is_config(name) and (is_model_name(name) or (path.is_dir() and not timm.is_model(name)))
+
+
 def _is_config(name: str) -> bool:
-    """Whether a name means a config: a YAML file, a path, or a shipped recipe."""
+    """Whether a name means a config: a YAML file, a path to nothing, or a shipped recipe."""
     shipped = any((folder / f"{name}.yaml").is_file() for folder in CONFIG_DIRS)
-    return shipped or Path(name).suffix in (".yaml", ".yml") or ("/" in name and not is_model_name(name))
+    return shipped or Path(name).suffix in YAML or ("/" in name and not Path(name).exists() and not is_model_name(name))
 
 
 def _costs(profile: Profile) -> Table:

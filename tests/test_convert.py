@@ -226,6 +226,11 @@ def test_options_without_a_default_are_named_all_at_once(
         ({}, {"num_heads": 0}, "--num-heads 0"),
         ({}, {"std": (1.0, 0.0, 1.0)}, "--std"),
         ({}, {"mean": (1.0, 1.0)}, "--mean"),
+        ({}, {"mean": (float("nan"), 0.0, 0.0)}, "--mean.*0..1 scale"),
+        ({}, {"std": (1.0, 1.0, float("inf"))}, "--std.*0..1 scale"),
+        ({}, {"mean": (123.675, 116.28, 103.53)}, "--mean.*divide by 255"),
+        ({}, {"std": (58.395, 57.12, 57.375)}, "--std.*divide by 255"),
+        ({}, {"taps": ()}, r"reads 3 of 6 blocks.*\(\).*--taps and 3"),
         ({"stages": 2}, {}, "reads 2 of 6 blocks.*--taps and 2 block numbers from 0 to 5"),
         ({}, {"taps": (1, 5)}, "reads 3 of 6 blocks.*--taps and 3"),
         ({}, {"taps": (1, 5, 6)}, "--taps.*from 0 to 5"),
@@ -466,8 +471,11 @@ def write(kind: str, path: Path, whole: bytes) -> None:
     texts = {
         "web page": "<!DOCTYPE html><html><body>404</body></html>",
         "web page in small letters": "\n <html lang=en>",
+        "web page with a byte order mark": "\ufeff<!DOCTYPE html>",
+        "web page that begins with a remark": "<!-- saved --><html>",
         "pointer": "version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
         "message": "Invalid username or password.",
+        "lines": '{"error": "not found"}\n{}\n',
     }
     if kind in texts:
         path.write_text(texts[kind])
@@ -504,6 +512,9 @@ def write(kind: str, path: Path, whole: bytes) -> None:
         ("empty", r"an empty file \(0 bytes\)"),
         ("web page", "a web page instead of weights"),
         ("web page in small letters", "a web page instead of weights"),
+        ("web page with a byte order mark", "a web page instead of weights"),
+        ("web page that begins with a remark", "a web page instead of weights"),
+        ("lines", r"""begins with '{"error": "not found"}'"""),
         ("pointer", "pointer of git lfs.*git lfs pull"),
         ("message", "begins with 'Invalid username or password.'"),
         ("safetensors", "a safetensors file.*needs no conversion"),
@@ -561,8 +572,22 @@ def test_missing_files_and_bad_outputs_are_told(small: Path, tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"out\.pth: a model file ends in \.safetensors; give .*out\.safetensors"):
         convert_checkpoint(small, tmp_path / "out.pth")
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cannot be written"):
-        convert_checkpoint(small, tmp_path / "file" / "model.safetensors", **SAID)
+    (tmp_path / "taken.safetensors").mkdir()
+    for output in ("file/model.safetensors", "taken.safetensors"):
+        with pytest.raises(UserError, match=rf"{output}: cannot be written"):
+            convert_checkpoint(small, tmp_path / output, **SAID)
+
+
+def test_numbers_that_are_none_are_told(tmp_path: Path) -> None:
+    state = {name: value.clone() for name, value in state_of(**SMALL).items()}
+    state["decode_head.q.weight"][3, 2] = float("nan")
+    state["backbone.layers.4.ln1.bias"][0] = float("inf")
+    torch.save({"state_dict": state}, tmp_path / "diverged.pth")
+    with pytest.raises(
+        UserError, match=r"diverged\.pth: .*NaN.*backbone\.layers\.4\.ln1\.bias, decode_head\.q\.weight"
+    ):
+        convert_checkpoint(tmp_path / "diverged.pth", tmp_path / "model.safetensors", **SAID)
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_an_old_model_is_replaced_whole_or_not_at_all(

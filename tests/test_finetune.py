@@ -254,6 +254,10 @@ def test_resumed_it_is_uninterrupted_to_the_bit_even_without_the_model(
     [
         ({"depth": 4}, r"model\.depth: 3 in .*old\.safetensors, 4 in the settings"),
         ({"structure": "shrunk"}, r"model\.structure: plain in .*, shrunk in the settings"),
+        (
+            {"depth": 2, "taps": (0, 1, 2)},
+            r"(?s)old\.safetensors is another network.*model\.taps \(0, 1, 2\): give asc",
+        ),
         ({"head_dim": 32}, r"model\.head_dim: 16 in .*, 32 in the settings"),
         ({"head_num_layers": 3}, r"model\.head_num_layers: 2 in .*, 3 in the settings"),
         ({"taps": (1, 2)}, r"model\.taps: \(0, 1, 2\) in .*, \(1, 2\) in the settings"),

@@ -23,9 +23,10 @@ from segvit.config import DataConfig, EvalConfig, ModelConfig, OptimConfig, Trai
 from segvit.data.shapes import write_shapes
 from segvit.engine.train import train
 from segvit.errors import UserError
+from segvit.models.authors import RELEASED
 from segvit.models.card import model_card
 from segvit.models.hub import MODEL_FILE, cache_folder
-from segvit.models.load import ZOO, ZOO_REPOSITORY, find_model
+from segvit.models.load import ZOO_REPOSITORY, find_model
 from segvit.models.segvit import SegViT
 from segvit.models.weights import read_header
 from tests.authors import state_of
@@ -167,7 +168,9 @@ def test_a_model_that_was_fetched_loads_offline(hub: Hub) -> None:
     hub.shutdown()
     hub.server_close()
     assert segvit.load_model("somebody/x").num_classes == 3
-    with pytest.raises(UserError, match=r"(?s)no connection.*Offline: fetch model.safetensors of somebody/y"):
+    with pytest.raises(
+        UserError, match=r"(?s)no connection.*HF_HUB_OFFLINE=1.*Offline: fetch model.safetensors of some"
+    ):
         segvit.load_model("somebody/y")
 
 
@@ -216,7 +219,7 @@ def released(folder: Path) -> bytes:
 def test_a_name_of_the_zoo_is_fetched_converted_and_kept(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hub.commit(ZOO_REPOSITORY, {ZOO["segvit-base-ade20k"]: released(tmp_path)})
+    hub.commit(ZOO_REPOSITORY, {RELEASED["segvit-base-ade20k"]: released(tmp_path)})
     model = segvit.load_model("segvit-base-ade20k")
     assert "ade_51.3.pth" in (said := capsys.readouterr().err) and "academic use only" in said
     assert model.spec is not None and model.spec.name == "ade20k" and model.protocol.stride == 341
@@ -255,17 +258,29 @@ def test_the_zoo_offline_says_what_to_do_and_takes_what_is_put_there(
     assert segvit.load_model("segvit-base-ade20k").num_classes == 150
 
 
+def test_a_released_file_converted_by_hand_keeps_its_licence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ade_51.3.pth").write_bytes(released(tmp_path))
+    output = tmp_path / "model.safetensors"
+    code, out, _ = command(monkeypatch, capsys, "convert", tmp_path / "ade_51.3.pth", output)
+    assert code == 0 and "licence academic use only" in out
+    assert "academic use only" in segvit.load_model(output).extra["licence"]
+    code, out, _ = command(monkeypatch, capsys, "convert", tmp_path / "made.pth", output)
+    assert code == 0 and "licence" not in out and "licence" not in segvit.load_model(output).extra
+
+
 def test_a_zoo_file_that_is_no_checkpoint_leaves_nothing(hub: Hub, tmp_path: Path) -> None:
-    hub.commit(ZOO_REPOSITORY, {ZOO["segvit-base-ade20k"]: b"<html>sorry</html>"})
+    hub.commit(ZOO_REPOSITORY, {RELEASED["segvit-base-ade20k"]: b"<html>sorry</html>"})
     with pytest.raises(UserError, match="a web page instead of weights"):
         segvit.load_model("segvit-base-ade20k")
     assert not list((tmp_path / "cache").iterdir())
 
 
 def test_the_zoo_is_the_seven_of_the_paper() -> None:
-    assert len(ZOO) == len(set(ZOO.values())) == 7
-    assert all(file.endswith(".pth") for file in ZOO.values())
-    assert all(load_module.is_model_name(name) for name in ZOO)
+    assert len(RELEASED) == len(set(RELEASED.values())) == 7
+    assert all(file.endswith(".pth") for file in RELEASED.values())
+    assert all(load_module.is_model_name(name) for name in RELEASED)
 
 
 def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Model files: what does not fit or is not ours is told, all of it, and nothing in a file is ever run."""
 
 import json
+import os
 import pickle
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ import segvit.models.weights as weights_module
 from segvit.config import ModelConfig
 from segvit.engine.checkpoint import load_checkpoint
 from segvit.errors import UserError
+from segvit.info import describe
 from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
 from segvit.models.weights import HEADER_KEY, load_strictly, read_header
@@ -97,8 +99,17 @@ def not_ours(kind: str, file: Path, path: Path) -> None:
         path.write_bytes(bytes(range(256)) * 40)
 
 
-KINDS = ["empty", "cut in the header", "cut in the weights", "a byte short", "a web page", "a pointer of git lfs"]
-KINDS += ["a torch file", "noise"]
+KINDS = {
+    "empty": r"an empty file \(0 bytes\).*fetch it again",
+    "cut in the header": "not a whole safetensors file.*cut short",
+    "cut in the weights": "not a whole safetensors file.*cut short",
+    "a byte short": "not a whole safetensors file.*cut short",
+    "a web page": "a web page instead of weights",
+    "a pointer of git lfs": "a pointer of git lfs.*git lfs pull",
+    "a torch file": r"a file of torch\.save.*`segvit convert",
+    "noise": "not a whole safetensors file.*another format",
+}
+"""What is said of each."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -106,7 +117,7 @@ def test_what_is_no_model_file_is_told(kind: str, file: Path, tmp_path: Path) ->
     path = tmp_path / "given.safetensors"
     not_ours(kind, file, path)
     for read in (read_header, load_model):
-        with pytest.raises(UserError, match=r"given\.safetensors: not a whole safetensors file.*cut short"):
+        with pytest.raises(UserError, match=rf"given\.safetensors: {KINDS[kind]}"):
             read(path)
 
 
@@ -173,6 +184,80 @@ def test_a_write_that_fails_leaves_the_old_file(file: Path, tmp_path: Path, monk
         raise OSError("disk full")
 
     monkeypatch.setattr(weights_module, "save_file", break_off)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"model\.safetensors: cannot be written \(disk full\)"):
         load_model(file).save(path)
-    assert path.read_bytes() == file.read_bytes()
+    assert path.read_bytes() == file.read_bytes() and list(tmp_path.iterdir()) == [path]
+
+
+def test_where_nothing_can_be_written_is_told(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by the kind of error that the safetensors library has for it."""
+    model = load_model(file)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "model.safetensors", tmp_path / "folder"):
+        with pytest.raises(UserError, match=rf"{path}: cannot be written"):
+            model.save(path)
+    (tmp_path / "aside").mkdir()
+    save = weights_module.save_file
+    monkeypatch.setattr(weights_module, "save_file", lambda state, _, **more: save(state, tmp_path / "aside", **more))
+    with pytest.raises(UserError, match=r"model\.safetensors: cannot be written"):
+        model.save(tmp_path / "model.safetensors")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="access is another matter on Windows")
+def test_a_model_may_be_read_by_whom_the_users_files_may(file: Path, tmp_path: Path) -> None:
+    model, (path, other) = load_model(file), (tmp_path / name for name in ("model.safetensors", "other"))
+    before = os.umask(0o027)
+    try:
+        model.save(path)
+        other.touch()
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode == other.stat().st_mode
+
+
+@pytest.mark.parametrize("key", ["model", "num_classes", "protocol", "spec", "version"])
+def test_what_is_the_files_own_cannot_be_in_extra(key: str, file: Path, tmp_path: Path) -> None:
+    model = load_model(file)
+    model.extra = {"mine": 1, key: "x"}
+    with pytest.raises(UserError, match=rf"extra.*{key}"):
+        model.save(tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_extra_takes_plain_values_and_paths_alone(file: Path, tmp_path: Path) -> None:
+    model, path = load_model(file), tmp_path / "model.safetensors"
+    model.extra = {"from": Path("a") / "b", "mine": [1, {"x": None}]}
+    model.save(path)
+    assert load_model(path).extra == {"from": str(Path("a") / "b"), "mine": [1, {"x": None}]}
+    model.extra = {"loss": torch.ones(1)}
+    with pytest.raises(UserError, match=r"extra.*Tensor.*\.tolist\(\)"):
+        model.save(path)
+
+
+# Named on the command line
+
+
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("good.SAFETENSORS", ""),
+        ("good.model", ""),
+        ("good", ""),
+        ("folder", r"folder: it is a folder; give the file, such as .*best\.safetensors"),
+        ("empty.pth", r"empty\.pth: an empty file"),
+    ],
+)
+def test_info_takes_any_file_or_folder_for_a_model(
+    name: str, told: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("empty.pth").touch()
+    for copy in ("good.SAFETENSORS", "good.model", "good", "folder/best.safetensors"):
+        Path(copy).write_bytes(file.read_bytes())
+    if told:
+        with pytest.raises(UserError, match=told):
+            describe(name)
+    else:
+        assert describe(name).model.num_classes == 3

@@ -1,4 +1,4 @@
-"""What the tensors of a checkpoint of the paper's authors tell: their names in ours, and the sizes of the model.
+"""The paper's authors' checkpoints: which there are, their tensors' names in ours, and the sizes that these tell.
 
 Letters: D backbone width, d head width, K classes, p patch, N patches of the training crop.
 """
@@ -12,6 +12,19 @@ from dataclasses import dataclass
 from torch import Tensor
 
 Shape = tuple[int, ...]
+
+RELEASED = {
+    "segvit-base-ade20k": "ade_51.3.pth",
+    "segvit-large-ade20k": "ade_54.6.pth",
+    "segvit-large-shrunk-ade20k": "ade_shrunk_53.9.pth",
+    "segvit-large-coco-stuff-10k": "COCOstuff_49.9.pth",
+    "segvit-large-shrunk-coco-stuff-10k": "COCOstuff10k_shrunk_49.1.pth",
+    "segvit-large-pascal-context-59": "PC59cls_64.1.pth",
+    "segvit-large-shrunk-pascal-context-59": "PC59cls_62.3.pth",
+}
+"""The files that they have released, by our names; the number is the mIoU that they report (single scale)."""
+LICENCE = "academic use only, says the paper's authors' licence"
+"""Of these files."""
 
 BACKBONE = (
     (r"\.patch_embed\.proj\.", ".patch_embed.projection."),

@@ -18,8 +18,10 @@ from segvit.config import EvalConfig, ModelConfig, Structure, TrainConfig
 from segvit.data.spec import DatasetSpec, load_spec
 from segvit.errors import UserError
 from segvit.models.authors import (
+    LICENCE,
     LOSS_WEIGHT,
     POSITIONS,
+    RELEASED,
     Shape,
     Sizes,
     expected_shapes,
@@ -84,7 +86,7 @@ def convert_checkpoint(
 
     Raises:
         UserError: not a checkpoint of SegViT's, tensors that are missing, unexpected or mis-shaped (all are listed), no
-            default where an option is needed, or an option that does not fit.
+            default where an option is needed, an option that does not fit, or an output that cannot be written.
     """
     path, output = Path(checkpoint), Path(output)
     if output.suffix != ".safetensors":
@@ -100,16 +102,15 @@ def convert_checkpoint(
         mean=mean,
         std=std,
     )
+    _check_finite(state, path)
     spec, protocol = _dataset(sizes.num_classes, config.image_size)
     model = SegViT(config, num_classes=sizes.num_classes, spec=spec, protocol=protocol)
     own = model.state_dict()
     converted = own_state(state, own, shrunk=sizes.shrunk) | {name: own[name] for name in ("mean", "std")}
     load_strictly(model, converted, source=str(path))
-    model.extra = {"converted_from": path.name, **(extra or {})}
-    try:
-        save_model(model, output)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error}); give another file") from error
+    licence = {"licence": LICENCE} if path.name in RELEASED.values() else {}
+    model.extra = {"converted_from": path.name, **licence, **(extra or {})}
+    save_model(model, output)
     return model.eval()
 
 
@@ -146,7 +147,7 @@ def _config(sizes: Sizes, path: Path, *, taps: Sequence[int] | None, shrink_at: 
     structure: Structure = "shrunk" if sizes.shrunk else "plain" if shrink_at is None else "naive_shrunk"
     if sizes.shrunk and shrink_at is None:
         shrink_at = default_shrink_at(sizes.depth)
-    blocks = tuple(taps) if taps else _default_taps(structure, sizes, shrink_at)
+    blocks = _default_taps(structure, sizes, shrink_at) if taps is None else tuple(taps)
     if len(blocks) != sizes.num_stages:
         raise UserError(
             f"{path}: its head reads {sizes.num_stages} of {sizes.depth} blocks, which are not {blocks}: say which, "
@@ -216,6 +217,14 @@ def _check_tensors(state: Mapping[str, Tensor], config: ModelConfig, sizes: Size
         )
 
 
+def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse the weights of a training that went wrong."""
+    found = [name for name, value in state.items() if not value.isfinite().all()]
+    if found:
+        names = ", ".join(found[:5]) + (f", ... ({len(found)})" if len(found) > 5 else "")
+        raise UserError(f"{path}: NaN or infinite numbers in {names}; give a checkpoint of an earlier iteration")
+
+
 def _shape(name: str, expected: Mapping[str, Shape], sizes: Sizes) -> str:
     """The shape that a tensor should have, in words where the grid is not known."""
     unknown = name == POSITIONS and sizes.grid is None
@@ -266,9 +275,12 @@ def _with_options(
 
 
 def _rgb(option: str, values: Sequence[float]) -> tuple[float, float, float]:
-    """Three numbers, which as a deviation are above 0."""
-    if len(values) != 3 or (option == "std" and min(values) <= 0):
-        raise UserError(f"--{option} {tuple(values)}: give three numbers on the 0..1 scale, for R, G, B (std above 0)")
+    """Three numbers in 0..1, which as a deviation are above 0."""
+    if len(values) != 3 or not all(0 <= value <= 1 for value in values) or (option == "std" and min(values) == 0):
+        hint = "; divide by 255 what is on the 0..255 scale" if any(value > 1 for value in values) else ""
+        raise UserError(
+            f"--{option} {tuple(values)}: give three numbers on the 0..1 scale, for R, G, B (std above 0){hint}"
+        )
     return (float(values[0]), float(values[1]), float(values[2]))
 
 

@@ -104,8 +104,15 @@ def check_network(model: SegViT, config: ModelConfig, *, name: str) -> None:
     Raises:
         UserError: every setting that differs, with both values.
     """
-    with torch.device("meta"):
-        wanted = SegViT(config.without_weights(), num_classes=1)
+    way_out = (
+        "Leave these settings out: `segvit train --init` takes the network from the model (in Python, "
+        f'`model=segvit.load_model("{name}").config`). Or leave the init out, to train that other network'
+    )
+    try:
+        with torch.device("meta"):
+            wanted = SegViT(config.without_weights(), num_classes=1)
+    except UserError as error:  # a setting that does not go with the model's others
+        raise UserError(f"{name} is another network than the settings say: {error}\n{way_out}") from error
     ours, theirs = network_facts(wanted), network_facts(model)
     rows = [
         f"  {key}: {theirs[key]} in {name}, {ours[key]} in the settings" for key in ours if ours[key] != theirs[key]
@@ -117,11 +124,7 @@ def check_network(model: SegViT, config: ModelConfig, *, name: str) -> None:
                 f"  model.{key}: {[round(x, 4) for x in own.tolist()]} in {name}, {list(value)} in the settings"
             )
     if rows:
-        raise UserError(
-            f"{name} is another network than the settings say:\n" + "\n".join(rows) + "\n"
-            "Leave these settings out: `segvit train --init` takes the network from the model (in Python, "
-            f'`model=segvit.load_model("{name}").config`). Or leave the init out, to train that other network'
-        )
+        raise UserError(f"{name} is another network than the settings say:\n" + "\n".join(rows) + f"\n{way_out}")
 
 
 def network_facts(model: SegViT) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def fetch(repo: str, file: str, *, revision: str | None = None) -> Path:
     Raises:
         NotOnHub: it cannot be had; the text says why.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -66,6 +66,8 @@ def fetch(repo: str, file: str, *, revision: str | None = None) -> Path:
         return Path(hf_hub_download(repo, file, revision=revision))
     except LocalEntryNotFoundError as error:
         reason = "no connection to it, and no former download here"
+        if not constants.HF_HUB_OFFLINE:  # which the library tries for half a minute, six times
+            reason += " (without a network, HF_HUB_OFFLINE=1 says so at once)"
         raise NotOnHub(f"{file} of {repo} on the Hugging Face Hub: {reason}") from error
     except GatedRepoError as error:
         reason = f"its owner asks for consent: ask for access at {_address(repo)}, then `hf auth login`"

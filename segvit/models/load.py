@@ -16,23 +16,13 @@ import torch
 from segvit.config import EvalConfig, ModelConfig
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
+from segvit.models.authors import LICENCE, RELEASED
 from segvit.models.convert import convert_checkpoint
 from segvit.models.hub import MODEL_FILE, REPOSITORY, NotOnHub, cache_folder, fetch
 from segvit.models.segvit import SegViT
 from segvit.models.weights import KEYS, load_strictly, read_header, read_state, settings_from_header
 
 ZOO_REPOSITORY = "Akide/SegViTv1"
-ZOO_LICENCE = "academic use only, says the paper's authors' licence"
-ZOO = {
-    "segvit-base-ade20k": "ade_51.3.pth",
-    "segvit-large-ade20k": "ade_54.6.pth",
-    "segvit-large-shrunk-ade20k": "ade_shrunk_53.9.pth",
-    "segvit-large-coco-stuff-10k": "COCOstuff_49.9.pth",
-    "segvit-large-shrunk-coco-stuff-10k": "COCOstuff10k_shrunk_49.1.pth",
-    "segvit-large-pascal-context-59": "PC59cls_64.1.pth",
-    "segvit-large-shrunk-pascal-context-59": "PC59cls_62.3.pth",
-}
-"""The authors' files by our names; the number is the mIoU that they report (single scale)."""
 FILE_SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".onnx", ".yaml", ".yml"}
 """A name that ends so is a file's, even where it could be a repository's."""
 
@@ -64,7 +54,7 @@ def load_model(name: str | Path, *, device: torch.device | str = "cpu") -> SegVi
 
 def is_model_name(name: str) -> bool:
     """Whether a name is one of the zoo, or can only be a repository of the Hub."""
-    return name in ZOO or (
+    return name in RELEASED or (
         REPOSITORY.fullmatch(name) is not None and Path(name).suffix not in FILE_SUFFIXES and not Path(name).exists()
     )
 
@@ -78,7 +68,7 @@ def find_model(name: str | Path) -> Path:
     path, text = Path(name), Path(name).as_posix()
     if path.is_file():
         return path
-    if text in ZOO:
+    if text in RELEASED:
         return _zoo_model(text)
     if path.is_dir():
         inside = sorted(path.glob("*.safetensors"))
@@ -94,8 +84,8 @@ def find_model(name: str | Path) -> Path:
                 f"no model file {path} here, and none to be had of that name: {error}.\n"
                 f"Offline: fetch {MODEL_FILE} of {match['repo']} elsewhere and give the file"
             ) from error
-    near = difflib.get_close_matches(text, ZOO, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"{', '.join(ZOO)}"
+    near = difflib.get_close_matches(text, RELEASED, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"{', '.join(RELEASED)}"
     raise UserError(
         f"no model file {path}: give a .safetensors file written by segvit, a repository of the Hugging Face Hub "
         f"(user/repo), or a name of the zoo ({hint})"
@@ -110,11 +100,11 @@ def _zoo_model(name: str) -> Path:
     Raises:
         UserError: it is not here and cannot be fetched; what to do by hand is told.
     """
-    folder, file = cache_folder(), ZOO[name]
+    folder, file = cache_folder(), RELEASED[name]
     converted = folder / f"{name}.safetensors"
     if converted.is_file():
         return converted
-    print(f"{name}: the weights of {file} from {ZOO_REPOSITORY}: {ZOO_LICENCE}", file=sys.stderr)
+    print(f"{name}: the weights of {file} from {ZOO_REPOSITORY}: {LICENCE}", file=sys.stderr)
     checkpoint = folder / file
     if not checkpoint.is_file():
         try:
@@ -123,7 +113,7 @@ def _zoo_model(name: str) -> Path:
             raise UserError(
                 f"{name} cannot be fetched: {error}.\n"
                 f"Where there is a network, download {file} of https://huggingface.co/{ZOO_REPOSITORY} "
-                f"({ZOO_LICENCE}); then put it into {folder} and try again, or type\n"
+                f"({LICENCE}); then put it into {folder} and try again, or type\n"
                 f"  segvit convert {file} {name}.safetensors\n"
                 "and give that file"
             ) from error
@@ -131,7 +121,7 @@ def _zoo_model(name: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder) as aside:  # others may be doing the same
             made = Path(aside) / converted.name
-            convert_checkpoint(checkpoint, made, extra={"zoo": name, "licence": ZOO_LICENCE})
+            convert_checkpoint(checkpoint, made, extra={"zoo": name})
             made.replace(converted)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error}); name another folder in SEGVIT_CACHE") from error

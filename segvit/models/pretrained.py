@@ -15,6 +15,7 @@ from torch import Tensor
 
 from segvit.config import ModelConfig
 from segvit.errors import UserError
+from segvit.models.foreign import no_weights
 
 if TYPE_CHECKING:
     from segvit.models.backbone import Backbone
@@ -86,9 +87,14 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         state: dict[str, Tensor] = timm.models.load_state_dict(str(file), weights_only=True)
         found = bool(state) and all(isinstance(value, Tensor) for value in state.values())
     except Exception as error:  # safetensors, zipfile and pickle each have their own
+        if known := no_weights(file):
+            raise UserError(f"model.pretrained_file: {file}: {known}") from error
+        told = reason(error)
+        if "weights_only" in told:  # torch and timm advise to run what is in the file
+            told = "objects that would have to be run"
         raise UserError(
             f"model.pretrained_file: {file} is neither safetensors nor a torch file of plain tensors, or is cut short "
-            f"({reason(error)}); take the file {HUB_FILE} of the weights' repository"
+            f"({told}); take the file {HUB_FILE} of the weights' repository"
         ) from error
     if not found:
         raise UserError(f"model.pretrained_file: {file} holds no weights by name")

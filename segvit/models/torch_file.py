@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from segvit.errors import UserError
+from segvit.models.foreign import AGAIN, PICKLE, ZIP, first_bytes, no_weights
 from segvit.models.inert import Broken, Made, Name, Stored, read_pickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """The first pickle of the older layout."""
-AGAIN = "fetch it again"
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -34,8 +34,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise UserError(f"no checkpoint file {path}: give a .pth file of torch.save")
+    is_zip = _is_zip(path)
     with path.open("rb") as file:
-        is_zip = _is_zip(file, path)
         try:
             content, read = _open_zip(file, path) if is_zip else _open_legacy(file, path)
             entries = _state_of(content, path)
@@ -49,27 +49,20 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             ) from error
 
 
-def _is_zip(file: IO[bytes], path: Path) -> bool:
+def _is_zip(path: Path) -> bool:
     """Which of the two layouts a file has by its first bytes.
 
     Raises:
         UserError: neither; what it is instead is told where it can be seen.
     """
-    head = file.read(512)
-    file.seek(0)
-    if not head:
-        raise UserError(f"{path}: an empty file (0 bytes), the download has not begun: {AGAIN}")
-    if head.startswith(b"PK"):
-        return True
-    if head[:1] == b"\x80":  # a pickle of protocol 2 or above
-        return False
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        raise UserError(f"{path}: a web page instead of weights: take the address of the download itself and {AGAIN}")
-    if head.startswith(b"version https://git-lfs"):
-        raise UserError(f"{path}: a pointer of git lfs instead of weights: type `git lfs pull` where it comes from")
+    if reason := no_weights(path):
+        raise UserError(f"{path}: {reason}")
+    head = first_bytes(path)
+    if head.startswith((ZIP, PICKLE)):
+        return head.startswith(ZIP)
     if head[8:10] == b'{"':
         raise UserError(f"{path}: a safetensors file; one that segvit wrote is a model already and needs no conversion")
-    start = head[:60].decode("latin-1")
+    start = head[:60].decode("latin-1").splitlines()[0]
     seen = f"; it begins with {start!r}" if start.isprintable() else ""
     raise UserError(f"{path}: not a file of torch.save{seen}; give the .pth file of a checkpoint")
 

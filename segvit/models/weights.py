@@ -20,6 +20,7 @@ from torch import Tensor
 
 from segvit.config import EvalConfig, ModelConfig
 from segvit.errors import UserError
+from segvit.models.foreign import PICKLE, ZIP, first_bytes, no_weights
 
 if TYPE_CHECKING:
     from segvit.models.segvit import SegViT
@@ -41,30 +42,56 @@ def save_model(model: "SegViT", path: str | Path, *, extra: Mapping[str, Any] | 
         model: what to write.
         path: of the file; its folder is made where missing.
         extra: plain values for the header, such as the metrics and the config of the run, over `model.extra`.
+
+    Raises:
+        UserError: it cannot be written there, or `extra` holds something that is not plain or is the file's own.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    header = header_text(model, extra or {})
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    aside = path.with_name(path.name + ".partial")
     try:
-        save_file(state, aside, metadata={HEADER_KEY: header_text(model, extra or {})})
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(path.name + ".partial")
+        try:
+            aside.touch()
+            mode = aside.stat().st_mode
+            save_file(state, aside, metadata={HEADER_KEY: header})
+            aside.chmod(mode)  # safetensors makes files that their owner alone may read
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:  # the latter for a full disk or a folder that takes no files
+        raise UserError(f"{path}: cannot be written ({error}); give another file") from error
 
 
 def header_text(model: "SegViT", extra: Mapping[str, Any]) -> str:
-    """What stands beside the weights of a model, in any kind of file, as JSON."""
+    """What stands beside the weights of a model, in any kind of file, as JSON.
+
+    Raises:
+        UserError: something in `extra` or `model.extra` is not plain, or is the file's own.
+    """
+    more = {**model.extra, **extra}
+    if own := KEYS & more.keys():
+        raise UserError(f"extra: {', '.join(sorted(own))} is what the file itself says; take another name for yours")
     header = {
         "version": version("segvit"),
         "model": asdict(model.config),
         "num_classes": model.num_classes,
         "protocol": asdict(model.protocol),
         "spec": model.spec.to_dict() if model.spec else None,
-        **model.extra,
-        **extra,
+        **more,
     }
-    return json.dumps(header, default=str)
+    return json.dumps(header, default=_path_text)
+
+
+def _path_text(value: Any) -> str:
+    """A path as text: of all that JSON does not know, the only thing that is a plain value."""
+    if isinstance(value, Path):
+        return str(value)
+    raise UserError(
+        f"extra: a {type(value).__name__} is no plain value; give numbers, texts, lists and dicts of them "
+        "(.tolist() of an array or a tensor)"
+    )
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -80,10 +107,18 @@ def read_header(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path}: not a whole safetensors file ({error}); was it cut short, or is it another format?"
-        ) from error
+        raise UserError(f"{path}: {no_weights(path) or _no_safetensors(path, error)}") from error
     return parse_header(metadata, f"{path}: a safetensors file")
+
+
+def _no_safetensors(path: Path, error: Exception) -> str:
+    """What a file is that the safetensors library does not read, and what to do."""
+    if first_bytes(path).startswith((ZIP, PICKLE)):
+        return (
+            "a file of torch.save, not of safetensors; a checkpoint of the paper's authors becomes a model with "
+            f"`segvit convert {path} {path.stem}-converted.safetensors`"
+        )
+    return f"not a whole safetensors file ({error}); was it cut short, or is it another format?"
 
 
 def parse_header(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
