@@ -156,6 +156,8 @@ def open_session(path: Path, device: torch.device, *, with_valid: bool) -> Any:
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # Its threads would spin between two windows, on the cores that compose the label map meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # errors come back as exceptions
     try:
         file = str(path) if onnx is None else _with_valid(path, onnx)
