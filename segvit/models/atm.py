@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from segvit.models.decoder import DecoderStage, init_linears, similarity
+from segvit.models.decoder import DecoderStage, LearnedQueries, init_linears, similarity
 
 
 class ATMHead(nn.Module):
@@ -46,6 +46,7 @@ class ATMHead(nn.Module):
         self.num_heads = num_heads
         self.every_layer = every_layer
         self.class_tokens = nn.Parameter(torch.empty(num_classes, dim))
+        self.learned = LearnedQueries()
         self.stages = nn.ModuleList(
             DecoderStage(in_dim=in_dim, dim=dim, num_layers=num_layers, num_heads=num_heads, dropout=dropout)
             for _ in range(num_stages)
@@ -64,7 +65,7 @@ class ATMHead(nn.Module):
         Returns:
             Class logits (S, B, K, K + 1) and mask logits (S, B, K, h, w): the running sums over the stages.
         """
-        queries = self.class_tokens.expand(features[0].shape[0], -1, -1)
+        queries = self.learned(self.class_tokens[None], self.stages[0], batch=features[0].shape[0])
         supervised: list[Tensor] = []
         mask_logits: list[Tensor] = []
         for stage, feature in zip(self.stages, reversed(features), strict=True):

@@ -7,7 +7,7 @@ Letters: B batch, K classes, H W image, S supervised outputs, p patch, h w token
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from segvit.inference.network import Network
 from segvit.inference.scores import label_map, scores
 from segvit.models.atm import ATMHead
 from segvit.models.backbone import create_backbone
+from segvit.models.decoder import folding
 from segvit.models.downsampling import STRIDE
 from segvit.models.hub import push_model
 from segvit.models.output import SegOutput
@@ -218,10 +219,11 @@ def create_model(
 
 @contextmanager
 def evaluating(model: Network) -> Iterator[None]:
-    """Evaluation mode inside the block, the former mode after it."""
+    """Evaluation mode inside the block, in which the weights must not change; the former mode after it."""
     training = model.training
     model.train(False)
     try:
-        yield
+        with folding(model) if isinstance(model, nn.Module) else nullcontext():
+            yield
     finally:
         model.train(training)

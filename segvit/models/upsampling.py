@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from segvit.models.decoder import DecoderStage, init_linears
+from segvit.models.decoder import DecoderStage, LearnedQueries, init_linears
 from segvit.models.tokens import resize_tokens
 
 
@@ -41,6 +41,7 @@ class QueryUpsampling(nn.Module):
         super().__init__()
         self.native_grid = native_grid
         self.tokens = nn.Parameter(torch.empty(native_grid[0] * native_grid[1], dim))
+        self.learned = LearnedQueries()
         self.stages = nn.ModuleList(
             DecoderStage(in_dim=in_dim, dim=dim, num_layers=num_layers, num_heads=num_heads, dropout=dropout)
             for _ in range(num_stages)
@@ -51,7 +52,7 @@ class QueryUpsampling(nn.Module):
     def forward(self, features: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         """Maps (B, D, ., .) of any grids, shallow first, to one map (B, d, h, w) at `grid` (h, w)."""
         tokens = resize_tokens(self.tokens[None], self.native_grid, grid)
-        queries = tokens.expand(features[0].shape[0], -1, -1)  # (B, N, d)
+        queries = self.learned(tokens, self.stages[0], batch=features[0].shape[0], key=grid)
         for stage, feature in zip(self.stages, features, strict=True):
             queries = stage(queries, feature)[-1].queries
         upsampled: Tensor = queries.transpose(1, 2).unflatten(2, grid)
