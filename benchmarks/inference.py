@@ -21,17 +21,22 @@ from torch import Tensor
 import segvit
 from segvit.benchmark import made_up_logits
 from segvit.config import ModelConfig, Structure
+from segvit.models.segvit import evaluating
 
 
-def labelling(model: segvit.SegViT, image: Tensor, present: int, precision: torch.dtype) -> Callable[[], Tensor]:
-    """A run of the model, and a label map of logits of a trained model's shape."""
+def labelling(model: segvit.SegViT, images: Tensor, present: int, precision: torch.dtype) -> Callable[[], Tensor]:
+    """A run of the model on images (B, 3, H, W), and their label maps of logits of a trained model's shape."""
+    device = images.device
     with torch.inference_mode():
-        grid = model(image, deep=False).mask_logits.shape[-2:]
-    class_logits, mask_logits = made_up_logits(model.num_classes, present, (grid[0], grid[1]))
+        grid = model(images[:1], deep=False).mask_logits.shape[-2:]
+    class_logits, mask_logits = (
+        made.expand(1, len(images), *made.shape[2:]).to(device)
+        for made in made_up_logits(model.num_classes, present, (grid[0], grid[1]))
+    )
 
     def run() -> Tensor:
-        with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
-            output = model(image, deep=False)
+        with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+            output = model(images, deep=False)
         return segvit.label_map(output._replace(class_logits=class_logits, mask_logits=mask_logits))
 
     return run
@@ -71,7 +76,7 @@ def main() -> None:
         f"shrunk, {few} classes present": labelling(shrunk, image, few, float32),
         f"plain, {few} classes present, bfloat16": labelling(plain, image, few, bfloat16),
     }
-    with torch.inference_mode():
+    with torch.inference_mode(), evaluating(plain), evaluating(shrunk):  # as for many images in a row
         seconds = measure(candidates, options.repeats)
     setting = f"{options.backbone}, {options.size} x {options.size}, {options.classes} classes"
     table = Table("", "ms", "x bare", title=f"{setting}, {options.threads} threads, median of {options.repeats}")

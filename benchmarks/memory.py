@@ -1,8 +1,9 @@
-"""Peak memory of evaluating one large image in windows, and of the naive way, in processes of their own.
+"""Peak memory of predicting one large photo in windows, and of the naive way, in processes of their own.
 
     python benchmarks/memory.py [--backbone vit_base_patch16_384] [--classes 150] [--size 1435 2943] [--window 512]
 
-Peak is VmHWM (Linux) of a process that labels the image, less that of one that runs the model on one window. The naive
+Peak is VmHWM (Linux) of a process that labels a photo by `segvit.predict`, less what it held with the model loaded; and
+that of a process that runs the model on one window, for comparison: the rest is the photo and its label map. The naive
 way holds the scores (K, H, W): added up over the windows, resized to the image, argmax. Both answers are compared pixel
 by pixel; where they differ, the two best scores must tie to 1e-6. Random weights, float32, on the CPU.
 """
@@ -16,14 +17,17 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 import segvit
 from segvit.config import EvalConfig, ModelConfig
+from segvit.data.files import read_image
 from segvit.data.transforms import resize
-from segvit.engine.infer import image_labels, protocol_size
+from segvit.engine.infer import protocol_size
 from segvit.inference.scores import scores
 from segvit.inference.sliding import window_starts
 
@@ -60,36 +64,51 @@ def naive_scores(model: segvit.SegViT, image: Tensor, protocol: EvalConfig, wind
     return F.interpolate(total[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
-def run(way: str, options: argparse.Namespace) -> None:
-    """What one process does; it prints its peak in MiB."""
-    model = create(options)
+def make_photo(file: Path, size: tuple[int, int]) -> None:
+    """A file of random blots, so that patches differ."""
     generator = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (3, *options.size), dtype=torch.uint8, generator=generator)
-    image = F.avg_pool2d(image.float(), 9, 1, 4).mul_(3).sub_(255).clamp_(0, 255).byte()  # patches differ
-    stride = options.window * 2 // 3
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
+    image = F.avg_pool2d(image.float(), 9, 1, 4).mul_(3).sub_(255).clamp_(0, 255).byte()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file)
+
+
+def held(mark: str) -> int:
+    """MiB that this process holds now (VmRSS), or has held at most (VmHWM)."""
+    found = re.search(rf"{mark}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) // 1024
+
+
+def run(way: str, options: argparse.Namespace) -> None:
+    """What one process does; it prints its peak in MiB above the loaded model."""
+    folder, window = Path(options.folder), options.window
+    photo, answer = folder / "photo.png", folder / "labels.pt"
     protocol = PROTOCOLS[options.protocol]
     with torch.inference_mode():
+        model = create(options)
+        loaded = held("VmRSS")
         if way == "window":
-            model(image[None, :, : options.window, : options.window], deep=False)
+            model(torch.zeros(1, 3, window, window, dtype=torch.uint8), deep=False)
         elif way == "ours":
-            torch.save(image_labels(model, image, protocol), options.file)
+            labels = torch.from_numpy(segvit.predict(model, photo, config=protocol).labels)
         else:
-            volume = naive_scores(model, image, protocol, options.window, stride)
+            image = pil_to_tensor(read_image(photo))
+            volume = naive_scores(model, image, protocol, window, window * 2 // 3)
             labels = volume.argmax(dim=0)
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    print(int(found[1]) // 1024)
-    if way == "naive":
-        ours = torch.load(options.file)
+    print(held("VmHWM") - loaded)
+    if way == "ours":
+        torch.save(labels, answer)
+    elif way == "naive":
+        ours = torch.load(answer)
         differ = labels != ours
         gap = volume.max(dim=0).values - volume.gather(0, ours[None])[0]
         print(int(differ.sum()), int((gap > TIE).sum()), len(labels.unique()))
 
 
-def start(way: str, options: argparse.Namespace, protocol: str, file: str) -> list[str]:
+def start(way: str, options: argparse.Namespace, protocol: str, folder: str) -> list[str]:
     """`run` in a process of its own: the words that it prints."""
     flags = ["--backbone", options.backbone, "--classes", str(options.classes), "--window", str(options.window)]
-    flags += ["--size", *map(str, options.size), "--run", way, "--protocol", protocol, "--file", file]
+    flags += ["--size", *map(str, options.size), "--run", way, "--protocol", protocol, "--folder", folder]
     done = subprocess.run([sys.executable, __file__, *flags], check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout.split()
 
@@ -102,22 +121,21 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--run", choices=("window", "ours", "naive"), help=argparse.SUPPRESS)
     parser.add_argument("--protocol", choices=PROTOCOLS, default="native", help=argparse.SUPPRESS)
-    parser.add_argument("--file", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
         run(options.run, options)
         return
     height, width = options.size
     title = f"{options.backbone}, {options.classes} classes, {width} x {height}, windows of {options.window}"
-    table = Table("protocol", "MiB above one window", "naive", "pixels that differ", "beyond a tie", title=title)
+    table = Table("protocol", "MiB above the model", "naive", "pixels that differ", "beyond a tie", title=title)
     with tempfile.TemporaryDirectory() as folder:
-        file = str(Path(folder) / "labels.pt")
-        window = int(start("window", options, "native", file)[0])
+        make_photo(Path(folder) / "photo.png", options.size)
+        table.add_row("one window alone", start("window", options, "native", folder)[0])
         for protocol in PROTOCOLS:
-            ours = int(start("ours", options, protocol, file)[0])
-            naive, differ, wrong, present = map(int, start("naive", options, protocol, file))
-            row = f"{differ} of {height * width}, {present} classes"
-            table.add_row(protocol, str(ours - window), str(naive - window), row, str(wrong))
+            (ours,) = start("ours", options, protocol, folder)
+            naive, differ, wrong, present = start("naive", options, protocol, folder)
+            table.add_row(protocol, ours, naive, f"{differ} of {height * width}, {present} classes", wrong)
     Console(width=110).print(table)
 
 
