@@ -26,13 +26,15 @@ from segvit.data.shapes import render_scene, write_shapes
 from segvit.data.spec import load_spec
 from segvit.engine.infer import image_labels, image_scores
 from segvit.errors import UserError
+from segvit.export.files import set_metadata
 from segvit.export.graph import LabelGraph, NotExportable
-from segvit.export.model import export_onnx, export_program
-from segvit.export.precision import MOST_IMAGES, calibration_windows, to_half, to_int8
+from segvit.export.model import MOST_PHOTOS, export_onnx, export_program
+from segvit.export.precision import calibration_windows, to_half, to_int8
 from segvit.inference.onnx import OnnxModel, load_onnx
+from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
 from segvit.models.tokens import _resize_by_matrices, resize_tokens
-from segvit.models.weights import HEADER_KEY
+from segvit.models.weights import HEADER_KEY, read_header
 from tests.tiny import VARIANTS, random_images, stir, tell_apart, tiny_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -286,6 +288,50 @@ def test_own_images_are_compared_too(
         export_onnx(models["plain"], tmp_path / "a.onnx", images=[tmp_path / "nowhere"])
 
 
+def test_own_images_of_any_name_and_number(
+    models: dict[str, SegViT], files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, files["plain"])
+    folders = [tmp_path / "day", tmp_path / "night"]
+    for folder in folders:
+        folder.mkdir()
+        for number in range(MOST_PHOTOS):
+            Image.new("RGB", (32, 32), (number, 20, 30)).save(folder / f"{number:03}.png")  # the same names in both
+    without = export_onnx(models["plain"], tmp_path / "a.onnx", size=(32, 32)).agreement.images
+    exported = export_onnx(models["plain"], tmp_path / "a.onnx", size=(32, 32), images=folders)
+    assert exported.agreement.images == without + MOST_PHOTOS
+
+
+def no_work(*_: Any, **__: Any) -> None:
+    """In the place of the slow part, which should not be reached."""
+    raise AssertionError("the slow part has begun")
+
+
+def test_what_cannot_be_written_or_read_is_told_before_the_work(
+    models: dict[str, SegViT], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_module, "trace", no_work)
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"\xff\xd8\xff no photo")
+    with pytest.raises(UserError, match=r"folder\.onnx: a folder; give a file, such as .*folder\.onnx/model\.onnx"):
+        export_onnx(models["plain"], tmp_path / "folder.onnx")
+    for export, name in ((export_onnx, "a.onnx"), (export_program, "a.pt2")):
+        with pytest.raises(UserError, match=r"bad\.jpg"):
+            export(models["plain"], tmp_path / "new" / name, images=[bad])
+        with pytest.raises(UserError, match=rf"{name}: cannot be written .*give another file"):
+            export(models["plain"], tmp_path / "file" / name)
+
+    def full(**_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(export_module, "TemporaryDirectory", full)  # root may write everywhere
+    with pytest.raises(UserError, match=r"a\.onnx: cannot be written .*Permission denied"):
+        export_onnx(models["plain"], tmp_path / "a.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jpg", "file", "folder.onnx"]
+
+
 def test_fixed_where_any_size_is_not_to_be_had(
     models: dict[str, SegViT], files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +347,22 @@ def test_fixed_where_any_size_is_not_to_be_had(
     assert differing(image_labels(runtime, image), image_labels(models["plain"], image)) <= 0.001  # windows of 32
     with pytest.raises(UserError, match=r"fixed to images of 32 x 32 pixels and got 70 x 45.*--window 32"):
         image_labels(runtime, image, EvalConfig(mode="whole"))
+    wide = load_onnx(export_onnx(models["plain"], tmp_path / "wide.onnx", size=(32, 48)).path)
+    with pytest.raises(UserError, match=r"32 x 48 pixels and got 32 x 32: give whole images of that size \(--mode who"):
+        image_labels(wide, image)  # no window is as wide as that
+    assert image_labels(wide, image[:, :32].repeat(1, 1, 2)[..., :48], EvalConfig(mode="whole")).shape == (32, 48)
+
+
+def test_image_too_small_to_be_shrunk(models: dict[str, SegViT], files: dict[str, Path]) -> None:
+    for side, fits in ((8, False), (9, True)):
+        image = random_images(1, (side, 40))
+        for model in (models["shrunk"], load_onnx(files["shrunk"])):
+            if fits:
+                assert model(image, deep=False).image_size == (side, 40)
+            else:
+                with pytest.raises(UserError, match="cannot be shrunk: give at least"):
+                    model(image, deep=False)
+        assert load_onnx(files["plain"])(image).image_size == (side, 40)
 
 
 def test_half_precision(models: dict[str, SegViT], files: dict[str, Path], tmp_path: Path) -> None:
@@ -325,7 +387,9 @@ def test_int8(
     model = models["plain"]
     for seed in range(3):
         Image.fromarray(render_scene(seed, 48)[0]).save(tmp_path / f"{seed}.png")
-    windows = calibration_windows(model, sorted(tmp_path.glob("*.png")), None) if calibrated else []
+    photos = sorted(tmp_path.glob("*.png"))
+    windows = calibration_windows(model, photos, None) if calibrated else []
+    windows = windows and [*windows, windows[0][:, :20], windows[1][:, :, :9]]  # a whole image is of any size
     to_int8(files["plain"], tmp_path / "int8.onnx", windows)
     assert not capfd.readouterr().out
     used = Counter(node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node)
@@ -338,13 +402,18 @@ def test_int8(
 def test_calibration_sees_what_the_protocol_shows(tmp_path: Path) -> None:
     model = tiny(image_size=16)
     model.protocol = EvalConfig(resize_short=24, window=16)
-    paths = [tmp_path / f"{index:03}.png" for index in range(MOST_IMAGES + 3)]
-    for path in paths:
-        Image.new("RGB", (60, 48), (10, 20, 30)).save(path)
-    windows = calibration_windows(model, paths, None)
-    assert {window.shape for window in windows} == {(3, 16, 16)}
-    assert len(windows) == MOST_IMAGES
-    assert calibration_windows(model, paths[:1], (40, 24))[0].shape == (3, 40, 24)
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (60, 48), (10, 20, 30)).save(path)
+    (window,) = calibration_windows(model, [path], None)
+    assert window.shape == (3, 16, 16)
+    assert calibration_windows(model, [path], (40, 24))[0].shape == (3, 40, 24)
+    model.protocol = EvalConfig(window=70)
+    (window,) = calibration_windows(model, [path], None)
+    assert window.shape == (3, 70, 70)
+    assert window[:, :48, :60].flatten(1).unique(dim=1).flatten().tolist() == [10, 20, 30]
+    assert window[:, 48, 60].tolist() == (model.mean * 255).round().int().tolist()  # padded as in windows
+    model.protocol = EvalConfig(mode="whole")
+    assert calibration_windows(model, [path], None)[0].shape == (3, 48, 60)
 
 
 def test_torch_program(models: dict[str, SegViT], tmp_path: Path) -> None:
@@ -370,15 +439,36 @@ def test_files_that_are_no_models(tmp_path: Path, files: dict[str, Path]) -> Non
     bad = tmp_path / "bad.onnx"
     with pytest.raises(UserError, match=r"no model file .*bad\.onnx: give an \.onnx file"):
         OnnxModel(bad)
-    for content in (b"", b"<html>not found</html>", files["plain"].read_bytes()[:5000]):
+    whole = files["plain"].read_bytes()
+    for content, told in (
+        (b"", r"an empty file \(0 bytes\).*fetch it again"),
+        (b"<html>not found</html>", "a web page instead of weights"),
+        (whole[:5000], "not a whole ONNX file .*cut short"),
+        (whole[:-1], "not a whole ONNX file .*cut short"),
+    ):
         bad.write_bytes(content)
-        with pytest.raises(UserError, match=r"bad\.onnx: not a whole ONNX file"):
+        with pytest.raises(UserError, match=rf"bad\.onnx: {told}"):
             OnnxModel(bad)
     foreign = onnx.load(files["plain"])
+    header = json.loads(foreign.metadata_props[0].value)
+    del header["export"]["cell"]
+    set_metadata(foreign, HEADER_KEY, json.dumps(header))
+    onnx.save(foreign, bad)
+    with pytest.raises(UserError, match=r"bad\.onnx: .*another version of segvit \(no cell.*export the model again"):
+        OnnxModel(bad)
+    foreign.graph.node[0].domain = "somebody.elses"  # which onnxruntime does not run
+    onnx.save(foreign, bad)
+    with pytest.raises(UserError, match=r"another version of segvit"):
+        OnnxModel(bad)
     del foreign.metadata_props[:]
     onnx.save(foreign, bad)
     with pytest.raises(UserError, match=r"bad\.onnx: an ONNX file, but not written by segvit"):
         OnnxModel(bad)
+    with pytest.raises(UserError, match=r"no model file .*: a folder; give an \.onnx file"):
+        OnnxModel(tmp_path)
+    for read in (read_header, load_model):
+        with pytest.raises(UserError, match=r"plain\.onnx: an exported model.*give the \.safetensors file"):
+            read(files["plain"])
     with pytest.raises(UserError, match=r"does not run on 'mps'; type --device cpu"):
         OnnxModel(files["plain"], device="mps")
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segvit.engine.predict import find_images
+from segvit.data.files import read_image
+from segvit.engine.predict_files import find_images
 from segvit.errors import UserError
 from segvit.export.agreement import Agreement, check_sizes, compare
 from segvit.export.files import OPSET, check_bytes, onnx, set_metadata, to_onnx
@@ -28,6 +29,8 @@ from segvit.models.weights import HEADER_KEY, header_text
 
 MOST_DIFFERING: dict[ExportPrecision, float | None] = {"float32": 0.001, "fp16": 0.01, "int8": None}
 """Share of the pixels of an image that may get another label than PyTorch's. None: whatever it is, it is told."""
+MOST_PHOTOS = 32
+"""Of a user's own images that are looked at; of more they are taken at even distances."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +84,13 @@ def export_onnx(
         size: (H, W) in pixels to fix the graph to. Default: any size; where a backbone does not allow it, the training
             crop, and `Exported.note` says why.
         scores: give the scores (B, K, H, W) too.
-        images: files and folders of a user's own images, to compare labels on, and to calibrate int8 on.
+        images: files and folders of a user's own images, to compare labels on, and to calibrate int8 on; of more than
+            `MOST_PHOTOS` so many are taken.
 
     Raises:
-        UserError: onnx, onnxscript or onnxruntime is missing; another suffix, or a folder that cannot be written; more
-            than 2 GB of weights; an operation that has no translation; or labels that differ from PyTorch's on more
-            than 0.1 % of the pixels of an image (1 % in half precision). No file is left.
+        UserError: onnx, onnxscript or onnxruntime is missing; another suffix, or a folder that cannot be written; an
+            image that cannot be read; more than 2 GB of weights; an operation that has no translation; or labels that
+            differ from PyTorch's on more than 0.1 % of the pixels of an image (1 % in half precision). No file is left.
     """
     if precision not in MOST_DIFFERING:
         raise UserError(f"precision {precision!r}: give {', '.join(MOST_DIFFERING)}")
@@ -96,7 +100,10 @@ def export_onnx(
     photos = _photos(images, path)
     graph = LabelGraph(model, with_scores=scores)
     check_bytes(graph)
-    return _any_size_else_crop(graph, size, lambda fixed: _write_onnx(graph, path, precision, fixed, photos))
+    with _folder_beside(path) as folder:
+        return _any_size_else_crop(
+            graph, size, lambda fixed: _write_onnx(graph, path, precision, fixed, photos, folder=folder)
+        )
 
 
 def export_program(
@@ -121,24 +128,31 @@ def export_program(
     path = _target(path, ".pt2")
     photos = _photos(images, path)
     graph = LabelGraph(model, with_scores=scores)
-    return _any_size_else_crop(graph, size, lambda fixed: _write_program(graph, path, fixed, photos))
+    with _folder_beside(path) as folder:
+        return _any_size_else_crop(graph, size, lambda fixed: _write_program(graph, path, fixed, photos, folder=folder))
 
 
 def _target(path: str | Path, suffix: str) -> Path:
-    """The file to write, its folder made."""
+    """The file to write."""
     path = Path(path)
     if path.suffix.lower() != suffix:
         raise UserError(f"{path}: give a file that ends in {suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error}); give another file") from error
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; give a file, such as {path / f'model{suffix}'}")
     return path
 
 
 def _photos(images: Sequence[str | Path], path: Path) -> list[Path]:
-    """The image files among a user's files and folders."""
-    return [file for file, _ in find_images(images, path)] if images else []
+    """The image files among a user's files and folders, `MOST_PHOTOS` at most, each of which can be read.
+
+    One folder after the other: those of two may bear the same name, for nothing is written of them.
+    """
+    found = [file for given in images for file, _ in find_images([given], path)]
+    count = min(len(found), MOST_PHOTOS)
+    photos = [found[number * len(found) // count] for number in range(count)]
+    for photo in photos:
+        read_image(photo)  # else a bad one is told when all the work is done
+    return photos
 
 
 def _any_size_else_crop(
@@ -162,54 +176,61 @@ def _any_size_else_crop(
 
 
 def _write_onnx(
-    graph: LabelGraph, path: Path, precision: ExportPrecision, size: tuple[int, int] | None, photos: Sequence[Path]
+    graph: LabelGraph,
+    path: Path,
+    precision: ExportPrecision,
+    size: tuple[int, int] | None,
+    photos: Sequence[Path],
+    *,
+    folder: Path,
 ) -> Exported:
-    """Translate, check in float32, change the precision, check again, and put the file in its place."""
+    """Translate, check in float32, change the precision, check again, and move the file from `folder` to its place."""
     translated = to_onnx(trace(graph, size, with_valid=True), graph)
     windows = calibration_windows(graph.model, photos, size) if precision == "int8" else []
-    with _folder_beside(path) as folder:
-        file = folder / "float32.onnx"
-        onnx().save(translated, file)
-        agreement = _agreement(graph, file, "float32", size, photos)
-        if precision == "fp16":
-            onnx().save(to_half(translated), file)
-        elif precision == "int8":
-            to_int8(file, folder / "int8.onnx", windows)
-            file = folder / "int8.onnx"
-        if precision != "float32":
-            agreement = _agreement(graph, file, precision, size, photos)
-        exported = Exported(path=path, precision=precision, size=size, agreement=agreement, calibrated_on=len(windows))
-        finished = onnx().load(file)
-        set_metadata(finished, HEADER_KEY, _header(graph, exported))
-        onnx().save(finished, file)
-        file.replace(path)
+    file = folder / "float32.onnx"
+    onnx().save(translated, file)
+    agreement = _agreement(graph, file, "float32", size, photos)
+    if precision == "fp16":
+        onnx().save(to_half(translated), file)
+    elif precision == "int8":
+        to_int8(file, folder / "int8.onnx", windows)
+        file = folder / "int8.onnx"
+    if precision != "float32":
+        agreement = _agreement(graph, file, precision, size, photos)
+    exported = Exported(path=path, precision=precision, size=size, agreement=agreement, calibrated_on=len(windows))
+    finished = onnx().load(file)
+    set_metadata(finished, HEADER_KEY, _header(graph, exported))
+    onnx().save(finished, file)
+    file.replace(path)
     return exported
 
 
-def _write_program(graph: LabelGraph, path: Path, size: tuple[int, int] | None, photos: Sequence[Path]) -> Exported:
-    """Trace, check what a reader of the file gets, and put the file in its place."""
+def _write_program(
+    graph: LabelGraph, path: Path, size: tuple[int, int] | None, photos: Sequence[Path], *, folder: Path
+) -> Exported:
+    """Trace, check what a reader of the file gets, and move the file from `folder` to its place."""
     program = trace(graph, size, with_valid=False)
-    with _folder_beside(path) as folder:
-        file = folder / "program.pt2"
-        # PyTorch would hold every later image to what it noticed of the example, such as more than one in a batch.
-        program._guards_code = []
-        torch.export.save(program, file)
-        module = torch.export.load(file).module()
-        agreement = _compared(graph, lambda images: module(images)[0], "float32", size, photos)
-        exported = Exported(path=path, precision="float32", size=size, agreement=agreement)
-        torch.export.save(program, file, extra_files={HEADER_KEY: _header(graph, exported)})
-        file.replace(path)
+    file = folder / "program.pt2"
+    # PyTorch would hold every later image to what it noticed of the example, such as more than one in a batch.
+    program._guards_code = []
+    torch.export.save(program, file)
+    module = torch.export.load(file).module()
+    agreement = _compared(graph, lambda images: module(images)[0], "float32", size, photos)
+    exported = Exported(path=path, precision="float32", size=size, agreement=agreement)
+    torch.export.save(program, file, extra_files={HEADER_KEY: _header(graph, exported)})
+    file.replace(path)
     return exported
 
 
 @contextmanager
 def _folder_beside(path: Path) -> Iterator[Path]:
-    """A folder on the disk of `path` for files that are not finished; it vanishes whatever comes.
+    """A folder on the disk of `path` for files that are not finished, made before any work; it vanishes in the end.
 
     Raises:
         UserError: the disk does not take them.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             yield Path(folder)
     except OSError as error:
@@ -220,7 +241,7 @@ def _agreement(
     graph: LabelGraph, file: Path, precision: ExportPrecision, size: tuple[int, int] | None, photos: Sequence[Path]
 ) -> Agreement:
     """How ONNX Runtime's labels compare with PyTorch's."""
-    session = open_session(file, torch.device("cpu"), with_valid=False)
+    session = open_session(str(file), torch.device("cpu"), source=file)
 
     def run(images: Tensor) -> Tensor:
         labels: Tensor = torch.from_numpy(session.run([OUTPUTS[0]], {INPUT: images.numpy()})[0])
@@ -269,7 +290,8 @@ def _header(graph: LabelGraph, exported: Exported) -> str:
         "mean": model.mean.tolist(),
         "std": model.std.tolist(),
         "cell": model.mask_cell,
-        "opset": OPSET if exported.path.suffix == ".onnx" else None,
+        "least": 1 if model.backbone.shrink_at is None else (STRIDE - 1) * model.backbone.patch_size + 1,
+        "opset": OPSET if exported.path.suffix.lower() == ".onnx" else None,
         "calibrated_on": exported.calibrated_on,
         "differing": exported.agreement.differing,
     }

@@ -26,8 +26,6 @@ ExportPrecision = Literal["float32", "fp16", "int8"]
 
 KEPT_FLOAT32 = ("LayerNormalization", "Softmax", "Sigmoid", "Erf", "Div", "Sub", "ArgMax")
 """Operators that half precision leaves alone, besides those that onnxruntime's own list names."""
-MOST_IMAGES = 32
-"""Images that int8 is calibrated on, at most; of more they are taken at even distances."""
 PERCENTILE = 99.99
 """Share of the activations, in %, that the calibrated range holds: the rare largest would cost all others digits."""
 
@@ -61,10 +59,16 @@ def to_int8(source: Path, target: Path, windows: Sequence[Tensor]) -> None:
     )
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-        """Hands the windows out one by one."""
+        """Hands out the windows of a range."""
 
         def __init__(self) -> None:
-            self.left: Iterator[Tensor] = iter(windows)
+            self.left: Iterator[Tensor] = iter(())
+
+        def __len__(self) -> int:
+            return len(windows)
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self.left = iter(windows[start_index:end_index])
 
         def get_next(self) -> dict[str, npt.NDArray[np.uint8]] | None:
             window = next(self.left, None)
@@ -93,7 +97,8 @@ def to_int8(source: Path, target: Path, windows: Sequence[Tensor]) -> None:
             extra_options={
                 "ActivationSymmetric": True,
                 "CalibPercentile": PERCENTILE,
-                "CalibMaxIntermediateOutputs": 1,  # else the activations of all images are in memory together
+                # Ranges one at a time: else the activations of all windows are in memory together, of one shape.
+                "CalibStridedMinMax": 1,
                 "MatMulConstBOnly": True,  # products of two activations stay in float32: the mask logits are one
             },
         )
@@ -104,17 +109,24 @@ def calibration_windows(model: SegViT, images: Sequence[Path], size: tuple[int, 
 
     Args:
         model: whose protocol it is.
-        images: files; `MOST_IMAGES` of them at most are read.
+        images: files.
         size: (H, W) in pixels that the graph is fixed to: images are resized to it whole.
     """
     window = resolve_protocol(model).get("window")
     windows = []
-    count = min(len(images), MOST_IMAGES)
-    for number in range(count):
-        image = pil_to_tensor(read_image(images[number * len(images) // count]))
+    for path in images:
+        image = pil_to_tensor(read_image(path))
         seen = resize(image, size or protocol_size(image.shape[1], image.shape[2], model.protocol))
         if size is None and isinstance(window, int):
-            top, left = (max(side - window, 0) // 2 for side in seen.shape[1:])
-            seen = seen[:, top : top + window, left : left + window]
+            seen = _middle(seen, window, model.mean)
         windows.append(seen)
     return windows
+
+
+def _middle(image: Tensor, window: int, mean: Tensor) -> Tensor:
+    """The middle of an image (3, H, W), on a window (3, window, window) of the mean colour where it is smaller."""
+    top, left = (max(side - window, 0) // 2 for side in image.shape[1:])
+    image = image[:, top : top + window, left : left + window]
+    canvas = (mean * 255).round().to(image.dtype)[:, None, None].repeat(1, window, window)
+    canvas[:, : image.shape[1], : image.shape[2]] = image
+    return canvas

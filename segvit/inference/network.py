@@ -16,6 +16,7 @@ class Network(Protocol):
     num_classes: int
     spec: DatasetSpec | None
     protocol: EvalConfig
+    extra: dict[str, Any]
     training: bool
 
     @property

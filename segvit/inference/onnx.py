@@ -20,13 +20,16 @@ from segvit.config import Device, EvalConfig, ModelConfig
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.inference.network import Network
+from segvit.models.foreign import no_weights
 from segvit.models.load import load_model
 from segvit.models.output import SegOutput
-from segvit.models.weights import parse_header, settings_from_header
+from segvit.models.weights import KEYS, parse_header, settings_from_header
 
 INPUT, VALID = "images", "valid"
 """The input of an exported graph, and a constant made an input here: height and width of the part that is image.
 What is on the right of it and below is padding: the mean colour exactly, which uint8 could not hold."""
+FACTS = {"cell", "least", "mean", "precision", "size"}
+"""What is needed of the header's part `export`."""
 LOGITS = ("class_logits", "mask_logits")
 """Outputs of an exported graph that inference reads: it composes the labels itself, over windows, scales and flips."""
 
@@ -44,8 +47,8 @@ class OnnxModel(nn.Module):
         export: how the graph was made: precision, agreement with PyTorch, opset.
 
     Raises:
-        UserError: onnx or onnxruntime is missing, or cannot run on that device; no such file; or not an ONNX file of
-            segvit's.
+        UserError: onnx or onnxruntime is missing, or cannot run on that device; no such file; not an ONNX file of
+            segvit's; or one of another version's.
     """
 
     mean: Tensor
@@ -53,18 +56,22 @@ class OnnxModel(nn.Module):
     def __init__(self, path: str | Path, *, device: torch.device | str = "cpu") -> None:
         super().__init__()
         path = Path(path)
-        self._session = open_session(path, torch.device(device), with_valid=True)
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        header = parse_header(metadata, f"{path}: an ONNX file")
-        if "export" not in header:
-            raise UserError(f"{path}: an ONNX file of segvit's, but its header has no 'export': export the model again")
+        graph = _read(path)
+        header = parse_header({entry.key: entry.value for entry in graph.metadata_props}, f"{path}: an ONNX file")
+        if lacking := FACTS - header.get("export", {}).keys():
+            raise UserError(
+                f"{path}: an ONNX file of another version of segvit (no {', '.join(sorted(lacking))} under 'export' in "
+                "its header): export the model again"
+            )
         self.config = settings_from_header(ModelConfig, header["model"], path)
         self.protocol = settings_from_header(EvalConfig, header["protocol"], path)
         self.spec = DatasetSpec.from_dict(header["spec"], source=str(path)) if header["spec"] else None
         self.num_classes: int = header["num_classes"]
         self.export: dict[str, Any] = header["export"]
+        self.extra: dict[str, Any] = {key: value for key, value in header.items() if key not in KEYS}
         self.size = None if self.export["size"] is None else (self.export["size"][0], self.export["size"][1])
         self.path = path
+        self._session = open_session(_with_valid(graph), torch.device(device), source=path)
         self.register_buffer("mean", torch.tensor(self.export["mean"], device=device))
         self.eval()
 
@@ -77,7 +84,8 @@ class OnnxModel(nn.Module):
             canvas: as in SegViT.
 
         Raises:
-            UserError: images of floats, or another size than the graph is fixed to.
+            UserError: images of floats, another size than the graph is fixed to, or fewer than 2 x 2 patches in a
+                shrunk structure.
         """
         if images.dtype != torch.uint8:
             raise UserError(f"images are {images.dtype}: an exported model takes torch.uint8")
@@ -86,12 +94,7 @@ class OnnxModel(nn.Module):
         if canvas is not None:
             images = F.pad(images, (0, max(canvas[1] - image_size[1], 0), 0, max(canvas[0] - image_size[0], 0)))
         size = (images.shape[2], images.shape[3])
-        if self.size is not None and size != self.size:
-            raise UserError(
-                f"{self.path} is fixed to images of {self.size[0]} x {self.size[1]} pixels and got {size[0]} x "
-                f"{size[1]}: look in windows of that size (--mode slide --window {self.size[0]}), or export it again "
-                "without --size"
-            )
+        self._check_size(size)
         options = runtime().RunOptions()
         options.only_execute_path_to_fetches = True  # its label map is not worked out
         inputs[INPUT] = np.ascontiguousarray(images.cpu().numpy())
@@ -100,6 +103,23 @@ class OnnxModel(nn.Module):
         cell = self.export["cell"]
         padded_size = (mask_logits.shape[3] * cell, mask_logits.shape[4] * cell)
         return SegOutput(class_logits, mask_logits, image_size, padded_size)
+
+    def _check_size(self, size: tuple[int, int]) -> None:
+        """Refuse what the graph was not made for."""
+        if self.size is not None and size != self.size:
+            height, width = self.size
+            square = f"look in windows of that size (--mode slide --window {height})"
+            raise UserError(
+                f"{self.path} is fixed to images of {height} x {width} pixels and got {size[0]} x {size[1]}: "
+                f"{square if height == width else 'give whole images of that size (--mode whole)'}, or export it "
+                "again without --size"
+            )
+        least = self.export["least"]
+        if min(size) < least:
+            raise UserError(
+                f"an image of {size[0]} x {size[1]} px cannot be shrunk: give at least {least} x {least} px, by "
+                "resizing it, or take a plain model"
+            )
 
 
 def load_onnx(path: str | Path, *, device: torch.device | str = "cpu") -> OnnxModel:
@@ -133,25 +153,55 @@ def _is_onnx(name: str | Path) -> bool:
     return Path(name).suffix.lower() == ".onnx"
 
 
-def open_session(path: Path, device: torch.device, *, with_valid: bool) -> Any:
-    """A session of ONNX Runtime over a file, with as many threads as torch uses.
-
-    Args:
-        path: of the file.
-        device: where it shall run.
-        with_valid: with `VALID` as a second input.
+def _read(path: Path) -> Any:
+    """The onnx.ModelProto in a file.
 
     Raises:
-        UserError: see `OnnxModel`.
+        UserError: there is none; what it is instead is told where it can be seen.
     """
+    if path.is_dir():
+        raise UserError(f"no model file {path}: a folder; give an .onnx file written by `segvit export`")
     if not path.is_file():
         raise UserError(f"no model file {path}: give an .onnx file written by `segvit export`")
+    if reason := no_weights(path):
+        raise UserError(f"{path}: {reason}")
+    onnx = need("onnx")
+    try:
+        return onnx.load(path, load_external_data=False)  # ours have none
+    except Exception as error:  # protobuf's own kinds
+        raise UserError(
+            f"{path}: not a whole ONNX file ({error}); was it cut short, or is it another format?"
+        ) from error
+
+
+def _with_valid(graph: Any) -> bytes:
+    """The content of a file with its constant `VALID` as an input.
+
+    In the file it is none: others should see one input, and their runtimes one constant more to work with.
+    """
+    if any(weight.name == VALID for weight in graph.graph.initializer):
+        onnx = need("onnx")
+        graph.graph.input.append(onnx.helper.make_tensor_value_info(VALID, onnx.TensorProto.INT64, [2]))
+    content: bytes = graph.SerializeToString()
+    return content
+
+
+def open_session(content: str | bytes, device: torch.device, *, source: Path) -> Any:
+    """A session of ONNX Runtime, with as many threads as torch uses.
+
+    Args:
+        content: of an ONNX file, or its path.
+        device: where it shall run.
+        source: the file, for errors.
+
+    Raises:
+        UserError: onnxruntime is missing, or does not run it on that device.
+    """
     onnxruntime = runtime()
-    onnx = need("onnx") if with_valid else None
     provider = _provider(device.type)
     if provider not in onnxruntime.get_available_providers():
         raise UserError(
-            f"{path}: this onnxruntime does not run on {device.type!r}; type --device cpu, or `pip install "
+            f"{source}: this onnxruntime does not run on {device.type!r}; type --device cpu, or `pip install "
             "onnxruntime-gpu` in the place of onnxruntime for cuda"
         )
     options = onnxruntime.SessionOptions()
@@ -160,24 +210,9 @@ def open_session(path: Path, device: torch.device, *, with_valid: bool) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # errors come back as exceptions
     try:
-        file = str(path) if onnx is None else _with_valid(path, onnx)
-        return onnxruntime.InferenceSession(file, options, providers=[provider])
-    except Exception as error:
-        raise UserError(
-            f"{path}: not a whole ONNX file ({error}); was it cut short, or is it another format?"
-        ) from error
-
-
-def _with_valid(path: Path, onnx: ModuleType) -> bytes:
-    """The content of a file with its constant `VALID` as an input.
-
-    In the file it is none: others should see one input, and their runtimes one constant more to work with.
-    """
-    model = onnx.load(path)
-    if any(weight.name == VALID for weight in model.graph.initializer):
-        model.graph.input.append(onnx.helper.make_tensor_value_info(VALID, onnx.TensorProto.INT64, [2]))
-    content: bytes = model.SerializeToString()
-    return content
+        return onnxruntime.InferenceSession(content, options, providers=[provider])
+    except Exception as error:  # onnxruntime's own kinds
+        raise UserError(f"{source}: onnxruntime {onnxruntime.__version__} does not run it ({error})") from error
 
 
 def _provider(device_type: str) -> str:

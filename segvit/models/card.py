@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from segvit.models.weights import averaged
+
 
 def model_card(header: Mapping[str, Any], *, repo: str) -> str:
     """Markdown with the Hub's YAML in front.
@@ -82,6 +84,7 @@ def _facts(header: Mapping[str, Any]) -> str:
         ("started from", header.get("starts_from")),
         ("converted from", header.get("converted_from")),
         ("training steps", header.get("step")),
+        ("weights", averaged(header)),
         ("written by", f"segvit {header['version']}"),
     ]
     return _table(("", ""), [(key, value) for key, value in rows if value is not None])

@@ -94,6 +94,13 @@ def _path_text(value: Any) -> str:
     )
 
 
+def averaged(header: Mapping[str, Any]) -> str | None:
+    """What the weights are where they are an average, by a file's header or a model's `extra`; None: a step's own."""
+    if header.get("weights") != "ema":
+        return None
+    return f"the average over the run (EMA, decay {header['ema_decay']:g}) at step {header['step']}"
+
+
 def read_header(path: str | Path) -> dict[str, Any]:
     """What `save_model` wrote beside the weights.
 
@@ -113,6 +120,11 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 def _no_safetensors(path: Path, error: Exception) -> str:
     """What a file is that the safetensors library does not read, and what to do."""
+    if path.suffix.lower() == ".onnx":
+        return (
+            "an exported model, which segvit predict and segvit evaluate alone take; give the .safetensors file that "
+            "it was made of"
+        )
     if first_bytes(path).startswith((ZIP, PICKLE)):
         return (
             "a file of torch.save, not of safetensors; a checkpoint of the paper's authors becomes a model with "
