@@ -24,6 +24,8 @@ from segvit.config import ModelConfig, Structure
 
 BARE = "bare backbone"
 STRUCTURES: tuple[Structure, ...] = ("plain", "shrunk", "naive_shrunk")
+CHECKPOINTED = ", grad checkpointing"
+"""Ends the name of a structure whose blocks run again in the backward pass."""
 
 
 def present_labels(batch: int, size: int, present: int) -> Tensor:
@@ -38,7 +40,7 @@ def step(name: str, options: argparse.Namespace) -> Callable[[], None]:
     if name == BARE:
         bare = timm.create_model(options.backbone, img_size=options.size, num_classes=0).train()
         return lambda: bare.forward_features(images).sum().backward()
-    structure = next(structure for structure in STRUCTURES if structure == name)
+    structure = next(structure for structure in STRUCTURES if structure == name.removesuffix(CHECKPOINTED))
     model = segvit.create_model(
         options.backbone,
         num_classes=options.classes,
@@ -46,6 +48,7 @@ def step(name: str, options: argparse.Namespace) -> Callable[[], None]:
         image_size=options.size,
         config=ModelConfig(class_token=False),
     ).train()
+    model.backbone.grad_checkpointing = name.endswith(CHECKPOINTED)
     labels = present_labels(options.batch, options.size, options.present)
     return lambda: segvit.criterion(model(images), labels).total.backward()
 
@@ -65,6 +68,7 @@ def main() -> None:
     parser.add_argument("--present", type=int, default=20, help="classes in each image")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--grad-checkpointing", action="store_true", help="each structure without it and with it")
     parser.add_argument("--peak-memory", metavar="NAME", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -74,13 +78,17 @@ def main() -> None:
         print(peak_memory(run) // 2**20)
         return
     names = (BARE, *STRUCTURES)
+    if options.grad_checkpointing:
+        names = tuple(each for name in STRUCTURES for each in (name, name + CHECKPOINTED))
     seconds = measure({name: step(name, options) for name in names}, options.repeats)
     memory = {name: peak(name) for name in names}
     setting = f"{options.backbone}, {options.size} x {options.size}, batch {options.batch}, {options.classes} classes"
     title = f"training step: {setting}, {options.present} present, {options.threads} threads, of {options.repeats}"
-    table = Table("", "ms", "x bare", "peak MiB", "x bare", title=title)
+    against = "x without" if options.grad_checkpointing else "x bare"
+    table = Table("", "ms", against, "peak MiB", against, title=title)
     for name in names:
-        ratio, held = seconds[name] / seconds[BARE], memory[name] / memory[BARE]
+        base = name.removesuffix(CHECKPOINTED) if options.grad_checkpointing else BARE
+        ratio, held = seconds[name] / seconds[base], memory[name] / memory[base]
         table.add_row(name, f"{1000 * seconds[name]:.0f}", f"{ratio:.3f}", str(memory[name]), f"{held:.2f}")
     Console().print(table)
 
