@@ -11,7 +11,6 @@ Letters: B batch, K classes (and queries), H W image, h w token grid.
 
 import ctypes
 import json
-import platform
 import re
 import subprocess
 import sys
@@ -30,7 +29,10 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from segvit.config import InferencePrecision
 from segvit.data.files import read_image
 from segvit.data.transforms import resize
+from segvit.engine.device import device_name
+from segvit.engine.precision import check_precision, computing_in, resolve_precision
 from segvit.errors import UserError
+from segvit.inference.compiled import compile_model, is_compiled
 from segvit.inference.scores import label_map
 from segvit.models.load import load_model
 from segvit.models.output import SegOutput
@@ -39,11 +41,6 @@ from segvit.timings import Bench, Case, Timing
 
 WARM_UP = 2
 """Rounds that are not counted."""
-DTYPES: dict[InferencePrecision, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 """Where Linux tells the memory of a process, and lets the mark of the most held so far start anew."""
 
@@ -63,7 +60,8 @@ def bench(
     """Time a model on the device where it is, over every combination of sizes, batches and precisions.
 
     Args:
-        model: with weights of any kind; the time of its label map alone depends on them.
+        model: with weights of any kind; the time of its label map alone depends on them. Where it is compiled, backbone
+            and head are one part.
         sizes: (H, W) of images in pixels. Default: the training crop.
         batches: images that go through the model together.
         precisions: what the model computes in, by autocast.
@@ -100,7 +98,7 @@ def bench(
             file = Path(folder) / "model.safetensors"
             model.save(file)
             for index, case in enumerate(cases):
-                peaks[index] = _peak_apart(file, case, image=image, present=present)
+                peaks[index] = _peak_apart(file, case, image=image, present=present, compiled=is_compiled(model))
                 if progress:
                     progress(WARM_UP + repeats + index + 1, total)
     timings = [
@@ -124,14 +122,7 @@ def _cases(
         if batch < 1:
             raise UserError(f"a batch of {batch} images: give 1 or more")
     for precision in precisions:
-        if precision == "fp16" and device.type == "cpu":
-            raise UserError("precision fp16 is slow on a cpu and not offered there: take bf16 or fp32")
-        if (
-            precision == "bf16"
-            and device.type == "cuda"
-            and not torch.cuda.is_bf16_supported(including_emulation=False)
-        ):
-            raise UserError(f"precision bf16: {torch.cuda.get_device_name(device)} lacks it; take fp16 or fp32")
+        check_precision(precision, device)
     combinations = product(dict.fromkeys(sizes), dict.fromkeys(batches), dict.fromkeys(precisions))
     return [Case(size=size, batch=batch, precision=precision) for size, batch, precision in combinations]
 
@@ -148,9 +139,12 @@ class _Run:
     def __init__(self, model: SegViT, case: Case, *, image: str | Path | None, present: int | None) -> None:
         self.model, self.case, self.device = model, case, model.mean.device
         self.images = _images(case, image).to(self.device)
+        self.precision = resolve_precision(model, case.precision)
+        self.whole = is_compiled(model)
         self.made_up: tuple[Tensor, Tensor] | None = None
         if present is not None:
-            grid = self.forward(self.images[:1]).mask_logits.shape[-2:]
+            with computing_in(self.precision, self.device):
+                grid = self.forward(self.images[:1]).mask_logits.shape[-2:]
             class_logits, mask_logits = made_up_logits(model.num_classes, present, (grid[0], grid[1]))
             self.made_up = (
                 class_logits.expand(1, case.batch, -1, -1).to(self.device),
@@ -159,17 +153,24 @@ class _Run:
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> SegOutput:
-        """What the model gives for images (B, 3, H, W), in the precision of the case."""
-        precision = self.case.precision
-        with torch.autocast(self.device.type, dtype=DTYPES[precision], enabled=precision != "fp32"):
-            output: SegOutput = self.model(images, deep=False)
+        """What the model gives for images (B, 3, H, W)."""
+        output: SegOutput = self.model(images, deep=False)
         return output
 
     @torch.inference_mode()
     def __call__(self) -> tuple[float, ...]:
-        """Seconds of each of PARTS in one pass."""
+        """Seconds of each of PARTS in one pass, or of COMPILED_PARTS."""
+        with computing_in(self.precision, self.device):
+            if self.precision.autocast is not None and not self.whole:
+                self.model(_small_images(self.model), deep=False)  # casts the weights, once for many images
+            return self._timed()
+
+    def _timed(self) -> tuple[float, ...]:
+        """Seconds of each part, in the precision that is set."""
         stamps = [_stamp(self.device)]
-        hook = self.model.backbone.register_forward_hook(lambda *_: stamps.append(_stamp(self.device)))
+        hooks = []
+        if not self.whole:  # a hook inside would be compiled along
+            hooks.append(self.model.backbone.register_forward_hook(lambda *_: stamps.append(_stamp(self.device))))
         try:
             output = self.forward(self.images)
             stamps.append(_stamp(self.device))
@@ -180,7 +181,8 @@ class _Run:
         except torch.OutOfMemoryError as error:
             raise UserError(f"{self.case}: more than the memory of {self.device} holds; leave this case out") from error
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
         return _seconds(stamps, self.device)
 
     def peak_on_cuda(self) -> int:
@@ -216,6 +218,12 @@ def _images(case: Case, image: str | Path | None) -> Tensor:
     return photo.expand(case.batch, -1, -1, -1).contiguous()
 
 
+def _small_images(model: SegViT) -> Tensor:
+    """Images (1, 3, H, W) of a few patches, for what happens once."""
+    side = 4 * model.backbone.patch_size
+    return torch.zeros((1, 3, side, side), dtype=torch.uint8, device=model.mean.device)
+
+
 def _stamp(device: torch.device) -> Any:
     """Now, on the device's own time line: an event on cuda, else seconds."""
     if device.type == "cuda":
@@ -242,35 +250,31 @@ def _facts(model: SegViT) -> dict[str, Any]:
         "structure": model.config.structure,
         "num_classes": model.num_classes,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "compiled": is_compiled(model),
     }
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
     """Where it was timed."""
-    name = platform.processor() or platform.machine()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    elif (cpuinfo := Path("/proc/cpuinfo")).exists():
-        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
-        name = found[1].strip() if found else name
     threads = torch.get_num_threads() if device.type == "cpu" else None
     precision = torch.get_float32_matmul_precision()
     return {
         "device": device.type,
-        "name": name,
+        "name": device_name(device),
         "threads": threads,
         "torch": torch.__version__,
         "float32_matmul_precision": precision,
     }
 
 
-def _peak_apart(file: Path, case: Case, *, image: str | Path | None, present: int | None) -> int:
+def _peak_apart(file: Path, case: Case, *, image: str | Path | None, present: int | None, compiled: bool) -> int:
     """Bytes that a pass on the CPU takes at most on top of the model, seen in a process of its own."""
     request = {
         "file": str(file),
         "case": asdict(case),
         "image": None if image is None else str(image),
         "present": present,
+        "compiled": compiled,
         "threads": torch.get_num_threads(),
     }
     done = subprocess.run(
@@ -287,10 +291,16 @@ def _print_peak(request: dict[str, Any]) -> None:
     torch.set_num_threads(request["threads"])
     model = load_model(request["file"])
     case = Case(**request["case"] | {"size": tuple(request["case"]["size"])})
-    side = 4 * model.backbone.patch_size
-    small = Case(size=(side, side), batch=1, precision=case.precision)
-    _Run(model, small, image=None, present=request["present"])()  # libraries and their buffers
-    print(peak_memory(_Run(model, case, image=request["image"], present=request["present"])))
+    if request["compiled"]:
+        compile_model(model)
+    run = _Run(model, case, image=request["image"], present=request["present"])
+    if request["compiled"]:
+        run()  # the compiler takes more than the model
+    else:
+        side = 4 * model.backbone.patch_size
+        small = Case(size=(side, side), batch=1, precision=case.precision)
+        _Run(model, small, image=None, present=request["present"])()  # libraries and their buffers
+    print(peak_memory(run))
 
 
 def peak_memory(run: Callable[[], object]) -> int:

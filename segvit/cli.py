@@ -1,12 +1,13 @@
 """The command line: thin verbs over the library, which is imported only when a verb runs.
 
-segvit demo | train | evaluate | predict | check-data | data prepare | info | convert | push | export | bench
+segvit demo | train | lr-find | report | evaluate | predict | check-data | data prepare | info | convert | push | export
+segvit bench
 """
 
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,51 +17,25 @@ from segvit.cli_bench import register as register_bench
 from segvit.cli_config import from_config_file
 from segvit.cli_data import register
 from segvit.cli_export import register as register_export
+from segvit.cli_lr_find import register as register_lr_find
 from segvit.cli_models import register as register_models
-from segvit.cli_tools import TERMINAL, BackboneFlags, Flat, JsonFile, bar, check_json, check_paths, to_json, write_json
-from segvit.config import MULTI_SCALE, DataConfig, Device, EvalConfig, EvalMode, TrainConfig
+from segvit.cli_predict import register as register_predict
+from segvit.cli_report import plan_of
+from segvit.cli_report import register as register_report
+from segvit.cli_tools import (
+    TERMINAL,
+    BackboneFlags,
+    Flat,
+    JsonFile,
+    ProtocolFlags,
+    bar,
+    check_json,
+    check_paths,
+    to_json,
+    write_json,
+)
+from segvit.config import DataConfig, Device, PrecisionChoice, TrainConfig
 from segvit.errors import UserError
-
-
-@Flat
-@dataclass(frozen=True, kw_only=True)
-class ProtocolFlags:
-    """Changes to the protocol that a model carries; what is not given stays as it is."""
-
-    mode: EvalMode | None = None
-    """slide: overlapping windows; whole: the image in one piece."""
-    window: int | None = None
-    """Side of a window in pixels."""
-    stride: int | None = None
-    """Step between windows in pixels."""
-    resize_long: int | None = None
-    """Longer side in pixels that the image is fitted into first."""
-    resize_short: int | None = None
-    """Shorter side in pixels of the same fit."""
-    resize_short_min: int | None = None
-    """Least shorter side in pixels, whatever the scale."""
-    scales: tuple[float, ...] | None = None
-    """Factors of that size at which the image is looked at, such as 0.5 1 1.5."""
-    flip: bool | None = None
-    """Look at each scale mirrored as well."""
-    multi_scale: bool = False
-    """The paper's multi-scale test: scales 0.5 to 1.75 in six steps, each mirrored as well."""
-    batch_size: int | None = None
-    """Windows that run through the model together."""
-
-    def over(self, protocol: EvalConfig) -> EvalConfig:
-        """The protocol with these changes.
-
-        Raises:
-            UserError: `multi_scale` beside `scales` or `flip`.
-        """
-        changes = {key: value for key, value in asdict(self).items() if value is not None}
-        if changes.pop("multi_scale"):
-            if self.scales is not None or self.flip is not None:
-                raise UserError("--multi-scale says scales and flip itself: leave --scales and --flip out, or it")
-            changes |= {"scales": MULTI_SCALE, "flip": True}
-        return replace(protocol, **changes)
-
 
 app = App(
     name="segvit",
@@ -75,6 +50,9 @@ register(app)
 register_models(app)
 register_export(app)
 register_bench(app)
+register_lr_find(app)
+register_report(app)
+register_predict(app)
 
 
 @app.command
@@ -100,6 +78,8 @@ def train(
     *,
     config: Path | None = None,
     resume: bool = False,
+    accept_changed_data: bool = False,
+    replay: Path | None = None,
     settings: Annotated[TrainConfig, Flat] = TrainConfig(),
 ) -> None:
     """Train a model.
@@ -110,10 +90,22 @@ def train(
         YAML file of settings, or a shipped recipe such as camvid/vit_tiny; flags override it.
     resume
         Go on from the checkpoint in the output folder.
+    accept_changed_data
+        With --resume: go on although the dataset is no longer what the run was started on.
+    replay
+        Instead: run the step in this not-finite-stepN.pt again and say which layer is the first whose numbers are not
+        finite (exit code 2), or that all are (0). Only --device goes with it.
     """
+    if replay:
+        if resume or config or settings != TrainConfig(device=settings.device):
+            raise UserError(f"the step has its settings with it: type --replay {replay} alone, or with --device")
+        _replay(replay, settings.device)
+        return
+    if accept_changed_data and not resume:
+        raise UserError("--accept-changed-data belongs to --resume: a new run takes the dataset as it is")
     from segvit.engine.train import train as run_training
 
-    run = run_training(settings, resume=resume)
+    run = run_training(settings, resume=resume, accept_changed_data=accept_changed_data)
     print(f"best model {run.path}")
     print(f"mIoU {run.miou:.3f}")
 
@@ -126,6 +118,8 @@ def evaluate(
     data: Annotated[DataConfig, Parameter(name="data")] = DataConfig(),
     protocol: ProtocolFlags = ProtocolFlags(),
     split: Literal["train", "val"] = "val",
+    precision: PrecisionChoice | None = None,
+    compile: bool = False,
     json: Path | None = None,
     csv: Path | None = None,
     pictures: Path | None = None,
@@ -133,7 +127,7 @@ def evaluate(
 ) -> None:
     """Score a model on a dataset: per-class table, protocol, mIoU.
 
-    Started by torchrun --nproc-per-node N -m segvit.cli evaluate ..., N processes share the images.
+    Started by torchrun --nproc-per-node N -m segvit evaluate ..., N processes share the images.
 
     Parameters
     ----------
@@ -144,6 +138,11 @@ def evaluate(
         YAML file whose data section is meant; flags override it.
     split
         Which split of the dataset.
+    precision
+        What the model computes in; auto takes what the processor is fast at. Default: fp32, whose scores compare with
+        anybody's; an exported model computes as it was exported.
+    compile
+        Compile the model first (torch.compile), a minute or two.
     json
         Write everything that is printed to this file too.
     csv
@@ -159,80 +158,43 @@ def evaluate(
     from segvit.engine import report
     from segvit.engine.distributed import joined, rank
     from segvit.engine.evaluate import evaluate as run_evaluation
+    from segvit.inference.compiled import compile_model
     from segvit.inference.onnx import load_network, place_for
+    from segvit.models.weights import averaged
 
     check_paths(files=(json, csv), folder=pictures)
     with joined(place_for(model, device)) as place:
         network = load_network(model, device=place)
+        if compile:
+            compile_model(network)
         dataset = open_dataset(data, split, size=network.config.image_size)
         test, main_process = protocol.over(network.protocol), rank() == 0
         with bar("evaluating", shown=main_process) as progress:
-            result = run_evaluation(network, dataset, config=test, workers=data.workers, progress=progress)
+            result = run_evaluation(
+                network,
+                dataset,
+                config=test,
+                precision=precision,
+                workers=data.workers,
+                skip_unreadable=data.skip_unreadable,
+                progress=progress,
+            )
     if not main_process:
         return
     rich_print(result.table())
+    for text in result.unreadable:
+        print(f"left out: {text}")
     about = {"model": str(model), "dataset": dataset.spec.name, "split": split}
+    if average := averaged(network.extra):
+        print(f"weights: {average}")
+        about["weights"] = average
     if json:
         write_json(json, {**about, **result.to_dict()})
     if csv:
         report.write_csv(result, csv, about=about)
     if pictures:
-        report.write_pictures(result, pictures, model=network, dataset=dataset, config=test)
+        report.write_pictures(result, pictures, model=network, dataset=dataset, config=test, precision=precision)
     print(f"mIoU {result.miou:.4f}")
-
-
-@app.command
-def predict(
-    model: Path,
-    inputs: list[Path],
-    *,
-    output: Path,
-    protocol: ProtocolFlags = ProtocolFlags(),
-    opacity: float = 0.6,
-    confidence: bool = False,
-    ids: Literal["index", "raw"] = "index",
-    device: Device = "auto",
-) -> None:
-    """Paint label maps of images: index PNG, overlay with a legend, JSON of class shares.
-
-    Parameters
-    ----------
-    model
-        A model file of segvit (.safetensors, or .onnx of segvit export), a repository of the Hugging Face Hub
-        (user/repo), or a name of the zoo.
-    inputs
-        Images, and folders of images.
-    output
-        Folder to write to.
-    opacity
-        Of the colours over the photo, 0 to 1.
-    confidence
-        Write a confidence map as well: white is certain.
-    ids
-        index: class numbers with a palette; raw: the dataset's own ids.
-    device
-        Where to run.
-    """
-    from segvit.engine.predict import predict_files
-
-    if not 0 <= opacity <= 1:
-        raise UserError(f"--opacity {opacity}: give a number from 0 to 1")
-    network = _load(model, device)
-    with bar("predicting") as progress:
-        written, failures = predict_files(
-            network,
-            inputs,
-            output,
-            config=protocol.over(network.protocol),
-            opacity=opacity,
-            confidence=confidence,
-            raw_ids=ids == "raw",
-            progress=progress,
-        )
-    print(f"{len(written)} label maps in {output}")
-    if failures:
-        listing = "\n".join(f"  {failure.reason}" for failure in failures)
-        raise UserError(f"{len(failures)} of {len(written) + len(failures)} images could not be read:\n{listing}")
 
 
 def _whole_numbers(_: Any, tokens: Sequence[Any]) -> tuple[int, ...]:
@@ -252,8 +214,11 @@ def _explain_size(error: CycloptsError) -> Any:
 
 @app.command(error_formatter=_explain_size)
 def info(
-    name: str,
+    name: str | None = None,
     *,
+    plan: str | None = None,
+    gpus: int = 1,
+    tflops: float | None = None,
     size: Annotated[tuple[int, int] | None, Parameter(negative=(), converter=_whole_numbers)] = None,
     backbone: BackboneFlags = BackboneFlags(),
     json: JsonFile = None,
@@ -266,6 +231,12 @@ def info(
         A model (file, user/repo, name of the zoo), a config, or a backbone of timm.
     size
         Height and width in pixels of the image whose cost is told. Default: the training crop.
+    plan
+        Instead: a config (file or shipped recipe), to tell the memory and time that training by it takes.
+    gpus
+        With --plan: devices that share the batch.
+    tflops
+        With --plan: what a device sustains in training, in 10^12 floating-point operations a second, for the time.
     json
         Write everything to this file too; - prints it as JSON and nothing else.
     """
@@ -274,7 +245,14 @@ def info(
     from segvit.info import describe
 
     check_json(json)
-    seen = describe(name, size=size, **asdict(backbone))
+    if plan:
+        seen: Any = plan_of(plan, name=name, gpus=gpus, tflops=tflops, size=size, backbone=backbone)
+    elif name is None:
+        raise UserError("info tells about a model, a config or a backbone: name one, or type --plan CONFIG")
+    elif gpus != 1 or tflops is not None:
+        raise UserError(f"--gpus and --tflops belong to a plan: type segvit info --plan {name}")
+    else:
+        seen = describe(name, size=size, **asdict(backbone))
     if json == TERMINAL:
         print(to_json(seen.to_dict()))
         return
@@ -290,21 +268,23 @@ def main() -> None:
         app(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may the interpreter's last flush fail
         sys.exit(141)  # as a program that SIGPIPE ends
     except KeyboardInterrupt:
-        print("stopped; a training run goes on from its last checkpoint with --resume", file=sys.stderr)
+        print("stopped; train goes on with --resume, predict when its command is typed again", file=sys.stderr)
         sys.exit(130)
 
 
-def _load(path: Path, device: Device) -> Any:
-    """The model in a file, on a device."""
-    from segvit.engine.device import resolve_device
-    from segvit.inference.onnx import load_network, place_for
+def _replay(path: Path, device: Device) -> None:
+    """Run a saved step again, say what came of it, and leave with 2 where something is not finite."""
+    from segvit.engine.replay import replay
 
-    return load_network(path, device=resolve_device(place_for(path, device)))
+    seen = replay(path, device=device)
+    print(seen.text)
+    if seen.finding:
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ def bench(
     size: Annotated[tuple[str, ...], Several] = (),
     batch: Annotated[tuple[int, ...], Several] = (1,),
     precision: Annotated[tuple[InferencePrecision, ...], Several] = ("fp32",),
+    compile: bool = False,
     repeats: int = 10,
     threads: int | None = None,
     image: Path | None = None,
@@ -53,6 +54,9 @@ def bench(
         Numbers of images that go through the model together.
     precision
         What the model computes in; fp16 not on a CPU.
+    compile
+        Compile the model first (torch.compile), a minute or two for each precision and for batch 1 and more; backbone
+        and head are then one part.
     repeats
         Rounds that are counted.
     threads
@@ -73,6 +77,7 @@ def bench(
 
     from segvit.benchmark import bench as run_bench
     from segvit.engine.device import resolve_device
+    from segvit.inference.compiled import compile_model
     from segvit.info import find_network
     from segvit.models.load import load_model
     from segvit.plots import speeds
@@ -89,6 +94,8 @@ def bench(
     place = resolve_device(device)
     named = find_network(model, **asdict(backbone))
     network = load_model(model, device=place) if named.header else named.build().to(place)
+    if compile:
+        compile_model(network)
     with bar("timing", shown=json != TERMINAL) as progress:
         result = run_bench(
             network,

@@ -13,13 +13,13 @@ from segvit.config_files import over_network, plain, read_yaml
 def from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
     """Take what the flags leave open from the YAML file of --config; check-data and evaluate take its data section.
 
-    For `train`, what both leave open of the model section is that of the model of `init`.
+    For `train` and `lr-find`, what both leave open of the model section is that of the model of `init`.
     """
     path, init = _typed(arguments, "--config"), _typed(arguments, "--init")
     content = {} if path is None else read_yaml(path, TrainConfig)
     if commands in (("check-data",), ("evaluate",)):
         content = {"data": content.get("data", {})}
-    elif commands == ("train",):
+    elif commands in (("train",), ("lr-find",)):
         content = _over_init(content, init)
     if not content:
         return

@@ -57,6 +57,7 @@ def export(
     from segvit.engine.evaluate import check_classes
     from segvit.export.model import export_onnx, export_program
     from segvit.models.load import load_model
+    from segvit.models.weights import averaged
 
     suffix = output.suffix.lower()
     if suffix not in (".onnx", ".pt2"):
@@ -67,6 +68,8 @@ def export(
     if suffix == ".pt2" and with_data:
         raise UserError("--data.*: only an .onnx file can be scored here; leave it out")
     network = load_model(model)
+    if average := averaged(network.extra):
+        print(f"weights: {average}")
     dataset = open_dataset(data, split, size=network.config.image_size) if with_data else None
     if dataset is not None:
         check_classes(network, dataset)

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from segvit.config import Structure
+from segvit.config import MULTI_SCALE, EvalConfig, EvalMode, Structure
 from segvit.errors import UserError
 
 Flat = Parameter(name="*")
@@ -31,6 +31,46 @@ class BackboneFlags:
     """For a backbone: keep its class token."""
     structure: Structure | None = None
     """For a backbone: plain, or one of those that shrink the tokens. Default: plain."""
+
+
+@Flat
+@dataclass(frozen=True, kw_only=True)
+class ProtocolFlags:
+    """Changes to the protocol that a model carries; what is not given stays as it is."""
+
+    mode: EvalMode | None = None
+    """slide: overlapping windows; whole: the image in one piece."""
+    window: int | None = None
+    """Side of a window in pixels."""
+    stride: int | None = None
+    """Step between windows in pixels."""
+    resize_long: int | None = None
+    """Longer side in pixels that the image is fitted into first."""
+    resize_short: int | None = None
+    """Shorter side in pixels of the same fit."""
+    resize_short_min: int | None = None
+    """Least shorter side in pixels, whatever the scale."""
+    scales: tuple[float, ...] | None = None
+    """Factors of that size at which the image is looked at, such as 0.5 1 1.5."""
+    flip: bool | None = None
+    """Look at each scale mirrored as well."""
+    multi_scale: bool = False
+    """The paper's multi-scale test: scales 0.5 to 1.75 in six steps, each mirrored as well."""
+    batch_size: int | None = None
+    """Windows that run through the model together."""
+
+    def over(self, protocol: EvalConfig) -> EvalConfig:
+        """The protocol with these changes.
+
+        Raises:
+            UserError: `multi_scale` beside `scales` or `flip`.
+        """
+        changes = {key: value for key, value in asdict(self).items() if value is not None}
+        if changes.pop("multi_scale"):
+            if self.scales is not None or self.flip is not None:
+                raise UserError("--multi-scale says scales and flip itself: leave --scales and --flip out, or it")
+            changes |= {"scales": MULTI_SCALE, "flip": True}
+        return replace(protocol, **changes)
 
 
 def check_json(json: Path | None) -> None:

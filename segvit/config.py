@@ -18,11 +18,15 @@ from segvit.config_files import over_network, plain, read_yaml
 from segvit.errors import UserError
 
 Precision = Literal["no", "bf16", "fp16"]
+Parallel = Literal["data", "fsdp"]
 InferencePrecision = Literal["fp32", "bf16", "fp16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Structure = Literal["plain", "shrunk", "naive_shrunk"]
 Downsampling = Literal["nearest_q", "nearest_qkv", "conv"]
 EvalMode = Literal["slide", "whole"]
+Freeze = Literal["none", "backbone"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
 MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Scales of the paper's multi-scale test, in which each is looked at mirrored as well."""
@@ -127,6 +131,9 @@ class DataConfig:
     cache: Path | None = None
     """Folder that keeps label maps decoded from .mat and JSON files, as PNG: worth it from some forty polygons an
     image on. Default: they are decoded each time."""
+    skip_unreadable: int = 0
+    """Images over a whole run that may be unreadable: while training others take their place, in a validation they
+    count for nothing, and all are listed. 0: the first one is refused."""
     workers: int = 2
     """Processes that load and augment, and in an evaluation threads that read ahead; 0 does it in the main thread."""
 
@@ -143,6 +150,9 @@ class AugmentConfig:
     """Range of the random factor on top of the fitted size."""
     max_class_share: float = 0.75
     """A crop is drawn again (10 tries) while one class exceeds this share of its labelled pixels. 1: any crop."""
+    rare_class_probability: float = 0.0
+    """Probability that a crop must show a class drawn by inverse frequency (1 / its pixels in the training set), cut
+    from a random image that shows it. The label maps are counted once, and the counts kept."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     brightness: float = 32.0
@@ -169,6 +179,10 @@ class LossConfig:
     """Weight of "no object" in the cross entropy."""
     ignore_as_negative: bool = False
     """Count ignored pixels as negatives of every mask, as the paper's authors do; else they are left out."""
+    class_weights: tuple[str, ...] = ()
+    """Weights of the classes in the cross entropy where they are present: NAME=WEIGHT for those that are not 1; or a
+    number for each class, in order; or the word balanced: all labelled pixels of the training set over classes times
+    pixels of the class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +205,11 @@ class OptimConfig:
     """Power of the polynomial decay; 1 is linear."""
     clip_norm: float = 35.0
     """Largest L2 norm of the whole gradient."""
+    layer_decay: float = 1.0
+    """Factor on the backbone's rate for each block down from the head: the last block learns at lr times this, the
+    embeddings at lr times its power of the number of blocks + 1. 1: all alike."""
+    freeze: Freeze | int = "none"
+    """What keeps the weights that it starts with: none; backbone; or the embeddings and so many of the first blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,19 +252,41 @@ class TrainConfig:
     steps: int = 160_000
     """Optimizer steps."""
     batch_size: int = 16
-    """Images per step, over all processes."""
+    """Images per step, over all processes and parts."""
+    accumulate: int = 1
+    """Parts that each process works its images of a step through in, one after the other: so many times less memory for
+    activations, the same gradients."""
+    parallel: Parallel = "data"
+    """What the processes of `torchrun` share: data (each holds the whole model), or fsdp (parameters, gradients and the
+    optimizer's state too)."""
     seed: int = 0
     """Seed of the initial weights, the order of images, their augmentation and dropout."""
     precision: Precision = "no"
     """Mixed precision: no (float32), bf16 or fp16."""
+    compile: bool = False
+    """Compile the network (torch.compile): the first step and the first validation wait a minute or more for it.
+    docs/performance.md says where it pays."""
+    grad_checkpointing: bool = False
+    """Keep of each block of the backbone its input alone, and run the block again in the backward pass: less memory,
+    more time, the same gradients."""
+    ema_decay: float | None = None
+    """Validate and write a running average of the weights that keeps this share of its old value at each step, such
+    as 0.9999; less in the first steps. Default: the weights themselves."""
+    early_stop: int | None = None
+    """End the run after so many validations in a row without a better mIoU. Default: run all steps."""
     device: Device = "auto"
     """auto takes cuda, then mps, then cpu."""
     eval_every: int = 5_000
     """Steps between validations; the last step always validates."""
     save_every: int = 1_000
     """Steps between checkpoints to resume from; the last step always saves."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept."""
     log_every: int = 50
     """Steps between lines of the log; every step goes to metrics.jsonl."""
+    loggers: tuple[LoggerName, ...] = ("tensorboard",)
+    """What takes every step, every validation and its pictures besides the files in the run's folder: tensorboard,
+    wandb, mlflow; --empty-loggers for none."""
     output: Path = Path("runs/train")
     """Folder of the run."""
 
@@ -263,20 +304,34 @@ class TrainConfig:
         Raises:
             UserError: no such file, not a mapping, an unknown key (the nearest one is named) or a bad value.
         """
+        content = read_yaml(path, cls)
+        if network is not None:
+            content = over_network(content, plain(asdict(network)), replaces="init" not in content)
+        return cls.from_dict(content, overrides, source=str(path))
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any], overrides: Sequence[str] = (), *, source: str) -> "TrainConfig":
+        """Take plain values, as `to_dict` gives them, over the defaults.
+
+        Args:
+            content: some of the settings.
+            overrides: flags as on the command line.
+            source: what error texts call the content.
+
+        Raises:
+            UserError: an unknown key or a bad value.
+        """
         parser = cyclopts.App(result_action="return_value", help_flags=[], version_flags=[])
 
         @parser.default
         def read(*, settings: Annotated[TrainConfig, cyclopts.Parameter(name="*")] = cls()) -> TrainConfig:
             return settings
 
-        content = read_yaml(path, cls)
-        if network is not None:
-            content = over_network(content, plain(asdict(network)), replaces="init" not in content)
-        parser.config = cyclopts.config.Dict(content, source=str(path))
+        parser.config = cyclopts.config.Dict(content, source=source)
         try:
             parsed: TrainConfig = parser(list(overrides), exit_on_error=False, print_error=False)
         except cyclopts.CycloptsError as error:
-            raise UserError(f"{path}: {error}") from error
+            raise UserError(f"{source}: {error}") from error
         return parsed
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 import yaml
 
@@ -88,7 +88,8 @@ def _check_settings(file: Path, content: Mapping[Any, Any], section: Any, prefix
         name = f"{prefix}{key}"
         if key not in known:
             raise UserError(f"{file}: unknown setting `{name}`{_nearest(name, root or section)}")
-        kinds = get_args(known[key]) if isinstance(known[key], UnionType) else (known[key],)
+        union = get_origin(known[key]) in (Union, UnionType)
+        kinds = get_args(known[key]) if union else (known[key],)
         lengths = [len(get_args(kind)) for kind in kinds if get_origin(kind) is tuple and ... not in get_args(kind)]
         if is_dataclass(known[key]):
             if not isinstance(value, dict):

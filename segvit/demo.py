@@ -19,7 +19,8 @@ from segvit.data.shapes import ShapesDataset, write_shapes
 from segvit.data.survey import check_splits
 from segvit.engine.device import resolve_device
 from segvit.engine.evaluate import evaluate
-from segvit.engine.predict import predict, predict_files
+from segvit.engine.predict import predict
+from segvit.engine.predict_files import predict_files
 from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.models.load import load_model

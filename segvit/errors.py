@@ -6,3 +6,6 @@ class UserError(ValueError):
 
     The command line prints it without a traceback and leaves with code 2; in Python it is a `ValueError`.
     """
+
+    exit_code = 2
+    """Of the command line."""

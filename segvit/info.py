@@ -15,7 +15,7 @@ from segvit.data.resolve import resolve_spec
 from segvit.errors import UserError
 from segvit.models.load import find_model, is_model_name
 from segvit.models.segvit import SegViT
-from segvit.models.weights import read_header, settings_from_header
+from segvit.models.weights import averaged, read_header, settings_from_header
 from segvit.profiling import Profile, profile
 
 YAML = (".yaml", ".yml")
@@ -87,6 +87,7 @@ class Info:
             rows["classes"] = f"not known here: {ASSUMED_CLASSES} are assumed (--num-classes K)"
         if self.header:
             origins = {"started from": "starts_from", "converted from": "converted_from", "licence": "licence"}
+            origins["weights"] = "weights"
             rows |= {row: self.header[key] for row, key in origins.items() if self.header[key]}
             rows["written by"] = f"segvit {self.header['segvit_version']}"
             if metrics := self.header["metrics"]:
@@ -180,6 +181,7 @@ def find_network(
         header = {"segvit_version": content["version"]}
         told = ("metrics", "protocol", "starts_from", "converted_from", "licence")
         header |= {key: content.get(key) for key in told}
+        header["weights"] = averaged(content)
     elif _is_config(name):
         train = TrainConfig.load(name)
         config = train.model

@@ -75,11 +75,14 @@ def present_classes(labels: Tensor, num_classes: int) -> Tensor:
     return bins[:, :num_classes]
 
 
-def normalizers(labels: Tensor, num_classes: int, *, config: LossConfig | None = None) -> Normalizers:
-    """The divisors of the criterion for labels (B, H, W) on one process."""
+def normalizers(
+    labels: Tensor, num_classes: int, *, config: LossConfig | None = None, class_weights: Tensor | None = None
+) -> Normalizers:
+    """The divisors of the criterion for labels (B, H, W) on one process, with its `class_weights` (K,)."""
     present = present_classes(labels, num_classes)
     num_masks = present.sum()
-    weight = num_masks + (config or LossConfig()).no_object_weight * (present.numel() - num_masks)
+    weight = num_masks if class_weights is None else (present * class_weights).sum()
+    weight = weight + (config or LossConfig()).no_object_weight * (present.numel() - num_masks)
     return Normalizers(num_masks=num_masks.float(), class_weight=weight.float())
 
 
@@ -89,6 +92,7 @@ def criterion(
     *,
     config: LossConfig | None = None,
     divisors: Normalizers | None = None,
+    class_weights: Tensor | None = None,
 ) -> Losses:
     """Losses of a model's output against labels.
 
@@ -97,6 +101,8 @@ def criterion(
         labels: (B, H, W) int64 at the size of the images: 0..K-1, or 255 for ignored.
         config: coefficients, and whether ignored pixels count as negatives.
         divisors: averages over processes; by default those of this batch.
+        class_weights: (K,) weights of the classes in the class term, where they are present. Default: 1 each. The
+            masks' terms have none. (`config.class_weights` are words; engine/class_weights.py makes numbers of them.)
 
     Raises:
         UserError: labels of another size than the images, or values that are no class.
@@ -107,13 +113,14 @@ def criterion(
     if tuple(labels.shape) != expected:
         raise UserError(f"labels of shape {tuple(labels.shape)} for images of {expected}: expected the same (B, H, W)")
     present = present_classes(labels, num_classes)
-    divisors = divisors or normalizers(labels, num_classes, config=config)
-    classes = class_losses(output.class_logits, present, divisors.class_weight, config.no_object_weight)
+    divisors = divisors or normalizers(labels, num_classes, config=config, class_weights=class_weights)
+    classes = class_losses(
+        output.class_logits, present, divisors.class_weight, config.no_object_weight, class_weights=class_weights
+    )
     pairs = present.nonzero()  # (M, 2): image, class
     masks = output.mask_logits[:, pairs[:, 0], pairs[:, 1]].float()  # (S, M, h, w)
-    with torch.autocast(device_type=masks.device.type, enabled=False):
-        focal, dice = _MaskLosses.apply(masks, labels, pairs, output.padded_size, config.ignore_as_negative)
-    num_masks = divisors.num_masks.clamp(min=1)
+    focal, dice = mask_losses(masks, labels, pairs, output.padded_size, ignore_as_negative=config.ignore_as_negative)
+    num_masks = divisors.num_masks.clamp(min=torch.finfo(torch.float32).tiny)  # a mean over parts may be below 1
     return Losses(
         classes=classes * config.class_coefficient,
         focal=focal.sum(dim=1) / num_masks * config.focal_coefficient,
@@ -121,17 +128,55 @@ def criterion(
     )
 
 
-def class_losses(class_logits: Tensor, present: Tensor, total_weight: Tensor, no_object_weight: float) -> Tensor:
+def class_losses(
+    class_logits: Tensor,
+    present: Tensor,
+    total_weight: Tensor,
+    no_object_weight: float,
+    *,
+    class_weights: Tensor | None = None,
+) -> Tensor:
     """Weighted cross entropy of every supervised output: (S, B, K, K + 1), present (B, K) -> (S,).
 
-    Query k should say class k where k is present, and "no object" (index K, its own weight) where it is not.
+    Query k should say class k where k is present, and "no object" (index K, its own weight) where it is not. A term
+    weighs what its target does: `class_weights[k]` (1 without) for class k, `no_object_weight` for "no object" of any
+    query. The loss is the mean by these weights: weights that are all multiplied by a number matter against "no object"
+    alone, and a rare class with a large weight takes over the term of a batch that shows it.
     """
     num_classes = present.shape[1]
     queries = torch.arange(num_classes, device=present.device)
     targets = torch.where(present, queries, num_classes).expand(class_logits.shape[:3])  # (S, B, K)
-    weights = torch.where(present, 1.0, no_object_weight)  # (B, K)
+    weights = torch.where(present, 1.0 if class_weights is None else class_weights, no_object_weight)  # (B, K)
     entropy = F.cross_entropy(class_logits.float().movedim(3, 1), targets, reduction="none")  # (S, B, K)
     return (entropy * weights).sum(dim=(1, 2)) / total_weight.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def mask_losses(
+    masks: Tensor,
+    labels: Tensor,
+    pairs: Tensor,
+    padded_size: tuple[int, int],
+    *,
+    ignore_as_negative: bool,
+    chunk_elements: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Focal (S, M) and dice (S, M) of the masks of present pairs, means over their pixels, without coefficients.
+
+    Args:
+        masks: logits (S, M, h, w) in float32.
+        labels: (B, H, W).
+        pairs: (M, 2) image and class of each mask.
+        padded_size: (H, W) that the masks span.
+        ignore_as_negative: see `LossConfig`.
+        chunk_elements: mask pixels worked on at once. Default: what suits the device.
+    """
+    if chunk_elements is None:
+        chunk_elements = CHUNK_ELEMENTS if masks.device.type == "cpu" else CHUNK_ELEMENTS_GPU
+    with torch.autocast(device_type=masks.device.type, enabled=False):
+        losses: tuple[Tensor, Tensor] = _MaskLosses.apply(
+            masks, labels, pairs, padded_size, ignore_as_negative, chunk_elements
+        )
+    return losses
 
 
 class _MaskLosses(torch.autograd.Function):
@@ -148,7 +193,13 @@ class _MaskLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, masks: Tensor, labels: Tensor, pairs: Tensor, padded_size: tuple[int, int], ignore_as_negative: bool
+        ctx: Any,
+        masks: Tensor,
+        labels: Tensor,
+        pairs: Tensor,
+        padded_size: tuple[int, int],
+        ignore_as_negative: bool,
+        chunk_elements: int,
     ) -> tuple[Tensor, Tensor]:
         """Mask logits (S, M, h, w), labels (B, H, W), pairs (M, 2) -> focal (S, M) and dice (S, M)."""
         num_outputs, num_masks, grid_height, grid_width = masks.shape
@@ -157,8 +208,7 @@ class _MaskLosses(torch.autograd.Function):
         columns = bilinear_matrix(grid_width, padded_size[1], masks.device)[:width]  # (W, w)
         focal, dice = masks.new_empty(num_outputs, num_masks), masks.new_empty(num_outputs, num_masks)
         gradients = torch.empty_like(masks), torch.empty_like(masks)
-        budget = CHUNK_ELEMENTS if masks.device.type == "cpu" else CHUNK_ELEMENTS_GPU
-        step = max(1, budget // (height * width))
+        step = max(1, chunk_elements // (height * width))
         for start in range(0, num_masks, step):
             part = slice(start, start + step)
             target = _Target.of(labels[pairs[part, 0]], pairs[part, 1], ignore_as_negative)
@@ -172,11 +222,11 @@ class _MaskLosses(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, focal: Tensor, dice: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, focal: Tensor, dice: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         """Gradient of the mask logits (S, M, h, w) from those of the two losses (S, M)."""
         focal_gradient, dice_gradient = ctx.saved_tensors
         gradient = focal_gradient * focal[..., None, None] + dice_gradient * dice[..., None, None]
-        return gradient, None, None, None, None
+        return gradient, None, None, None, None, None
 
 
 class _Target(NamedTuple):

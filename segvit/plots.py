@@ -167,11 +167,32 @@ def speeds(records: Sequence[Mapping[str, Any]], path: Path, *, title: str, plac
     figure.savefig(path, format="png")
 
 
+def learning_rates(
+    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], path: Path, *, suggested: float
+) -> None:
+    """Draw losses over the learning rate at which they were seen, and a suggested one, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 3.6), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses, color="#4c78a8", alpha=0.3, linewidth=0.8)
+    axes.plot(rates, smoothed, color="#1f4e85", linewidth=1.6)
+    axes.axvline(suggested, color="#c8553d", linewidth=1.2, linestyle="--")
+    axes.annotate(
+        f" {suggested:.1e}", (suggested, 1), xycoords=("data", "axes fraction"), va="top", color="#c8553d", fontsize=9
+    )
+    axes.set_xscale("log")
+    low, high = min(smoothed), max(smoothed)
+    axes.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low) + 1e-9)
+    _plain_axes(axes, title="Loss while the learning rate grows (thick: smoothed)", below="optim.lr")
+    figure.savefig(path, format="png")
+
+
 def _stack_shares(axes: "Axes", records: Sequence[Mapping[str, Any]]) -> None:
     """A bar for each case, cut into the shares of its parts; shares of 6 % and more hold their numbers."""
     names = ["{0} × {1}, {precision}, batch {batch}".format(*record["size"], **record) for record in records]
     starts = np.zeros(len(records))
-    for part, color in zip(records[0]["shares"], SHARE_COLORS, strict=True):
+    for part, color in zip(records[0]["shares"], SHARE_COLORS):
         widths = 100 * np.array([record["shares"][part] for record in records])
         axes.barh(names, widths, left=starts, height=0.62, color=color, label=part)
         for row, (start, width) in enumerate(zip(starts, widths, strict=True)):

@@ -24,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from segvit.errors import UserError
+from segvit.inference.compiled import uncompiled
 from segvit.inference.scores import image_views
 from segvit.inference.tiles import Composition
 from segvit.models.backbone import Backbone
@@ -118,9 +119,10 @@ def profile(model: SegViT, size: tuple[int, int]) -> Profile:
     if len(size) != 2 or min(size) < 1:
         given = " x ".join(map(str, size))
         raise UserError(f"size {given}: give height and width, 1 pixel or more each, such as 640 640")
+    model = uncompiled(model)
     # A fused attention kernel may have no formula and then counts as nothing; MATH makes it two matrix products.
     with FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        twin = _fake_twin(model)
+        twin = fake_twin(model)
         images = torch.empty((1, 3, *size), dtype=torch.uint8, device="cpu")
         forward = _count(lambda: twin(images))
         predict = _count(lambda: _score_in_tiles(twin(images, deep=False)))
@@ -155,7 +157,7 @@ def _num_parameters(*modules: nn.Module) -> int:
     return sum(unique.values())
 
 
-def _fake_twin(model: SegViT) -> SegViT:
+def fake_twin(model: SegViT) -> SegViT:
     """The model in evaluation mode with fake tensors for its own: the copy finds them where it looks for copies."""
     fakes: dict[int, Any] = {}
     for parameter in model.parameters():

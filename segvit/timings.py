@@ -11,6 +11,8 @@ from segvit.config import InferencePrecision
 
 PARTS = ("backbone", "head", "label map")
 """Of a pass, in order. Normalising and padding count as backbone, the up-sampling of a shrunk structure as head."""
+COMPILED_PARTS = ("backbone and head", "label map")
+"""Of a pass of a compiled model."""
 MEBIBYTE = 2**20
 
 
@@ -33,7 +35,7 @@ class Timing:
 
     case: Case
     passes: tuple[tuple[float, ...], ...]
-    """Seconds of each of PARTS, for each counted pass."""
+    """Seconds of each of PARTS, or of COMPILED_PARTS, for each counted pass."""
     peak: int | None
     """Bytes that a pass takes at most, on top of the model; None: not measured."""
 
@@ -59,8 +61,9 @@ class Timing:
     @property
     def shares(self) -> dict[str, float]:
         """What each part takes of the time, by the medians of the parts; they sum to 1."""
+        parts = PARTS if len(self.passes[0]) == len(PARTS) else COMPILED_PARTS
         medians = [statistics.median(seconds) for seconds in zip(*self.passes, strict=True)]
-        return {part: median / sum(medians) for part, median in zip(PARTS, medians, strict=True)}
+        return {part: median / sum(medians) for part, median in zip(parts, medians, strict=True)}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -82,7 +85,7 @@ class Bench:
     """What a model took, case by case, and where."""
 
     model: dict[str, Any]
-    """Backbone, structure, number of classes and of parameters."""
+    """Backbone, structure, number of classes and of parameters, whether it is compiled."""
     machine: dict[str, Any]
     """Device, its name, threads of a CPU, version of torch."""
     present: int | None
@@ -106,7 +109,7 @@ class Bench:
         )
         for heading in ("size", "batch", ""):
             table.add_column(heading, justify="center", no_wrap=True)
-        for heading in ("ms", "±", "images/s", "MiB", *(part.replace(" ", "\n") for part in PARTS)):
+        for heading in ("ms", "±", "images/s", "MiB", *(part.replace(" ", "\n") for part in self.timings[0].shares)):
             table.add_column(heading, justify="right", no_wrap=True)
         for timing in self.timings:
             case = timing.case
@@ -126,7 +129,8 @@ class Bench:
     @property
     def title(self) -> str:
         """The model in a line."""
-        return "{backbone}, {structure}, {num_classes} classes".format(**self.model)
+        compiled = ", compiled" if self.model["compiled"] else ""
+        return "{backbone}, {structure}, {num_classes} classes".format(**self.model) + compiled
 
     @property
     def place(self) -> str:

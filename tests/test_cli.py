@@ -198,7 +198,7 @@ def test_predict_a_folder(segvit: Command, model: Path, tmp_path: Path) -> None:
     names = ("a", "deep/er/b", "deep/c.d")
     files = {path.relative_to(seen).as_posix() for path in seen.rglob("*") if path.is_file()}
     endings = (".png", "_overlay.png", "_confidence.png", ".json")
-    assert files == {name + ending for name in names for ending in endings}
+    assert files == {"predict.yaml", *(name + ending for name in names for ending in endings)}
     colors = [part for color in SHAPES.palette for part in color]
     for name, (height, width) in zip(names, ((33, 47), (32, 32), (70, 20)), strict=True):
         labels = Image.open(seen / f"{name}.png")
@@ -229,8 +229,9 @@ def test_predict_good_files(segvit: Command, model: Path, tmp_path: Path) -> Non
 def test_opacity_runs_from_the_photo_to_the_colours(segvit: Command, model: Path, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), (120, 121, 122)).save(tmp_path / "flat.png")
     for opacity in ("0", "1"):
-        seen = tmp_path / "seen"  # a second prediction takes the place of the first
-        assert segvit("predict", model, tmp_path / "flat.png", "--output", seen, "--opacity", opacity).code == 0
+        seen = tmp_path / "seen"
+        words = ["predict", model, tmp_path / "flat.png", "--output", seen, "--overwrite"]
+        assert segvit(*words, "--opacity", opacity).code == 0
         color = SHAPES.palette[np.asarray(Image.open(seen / "flat.png"))[3, 3]]
         shown = Image.open(seen / "flat_overlay.png").getpixel((3, 3))
         assert shown == ((120, 121, 122), color)[int(opacity)]
@@ -529,7 +530,7 @@ def test_demo_leaves_a_folder_of_somebody_else_alone(tmp_path: Path) -> None:
 
 
 def test_what_an_earlier_run_wrote_is_not_predicted_again(tmp_path: Path) -> None:
-    from segvit.engine.predict import find_images
+    from segvit.engine.predict_files import find_images
 
     for name in ("a.png", "seen/a.png", "seen/a_overlay.png", "deep/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -20,8 +20,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from segvit.config import Downsampling
-from segvit.models.backbone import Backbone, relative_bias
+from segvit.models.backbone import Backbone
 from segvit.models.downsampling import keep, shrunk_grid
+from segvit.models.positions import relative_bias
 from tests.tiny import TINY, relative_difference, stir
 
 TOLERANCE = 1e-5
@@ -320,7 +321,7 @@ def test_every_block_by_hand(family: str, method: Downsampling, grid: tuple[int,
 def test_prefix_tokens_leave_the_block_too(family: str, method: Downsampling) -> None:
     backbone = shrunk_backbone(family, method)
     tokens, grid = backbone.embed(images_of(backbone, (5, 7)))
-    block, inputs = backbone.blocks[SHRINK_AT], list(backbone.block_inputs(grid))[SHRINK_AT]
+    block, inputs = backbone.blocks[SHRINK_AT], backbone.block_inputs(SHRINK_AT, grid, backbone.shared_inputs(grid))
     assert backbone.downsampling is not None
     ours = backbone.downsampling(block, tokens, grid, inputs)
     expected = slow_shrunk_block(backbone, block, tokens, grid, method)
@@ -349,7 +350,7 @@ def test_convolved_queries_do_not_see_each_other(family: str) -> None:
     backbone = shrunk_backbone(family, "conv")
     grid, place = (5, 7), (1, 2)  # of the shrunk grid, 3 x 4
     tokens, _ = backbone.embed(images_of(backbone, grid))
-    block, inputs = backbone.blocks[SHRINK_AT], list(backbone.block_inputs(grid))[SHRINK_AT]
+    block, inputs = backbone.blocks[SHRINK_AT], backbone.block_inputs(SHRINK_AT, grid, backbone.shared_inputs(grid))
     assert backbone.downsampling is not None
     maps = torch.randn(2, 64, 3, 4)
     outputs = []
@@ -387,7 +388,7 @@ def test_both_branches_pass_stochastic_depth(family: str, method: Downsampling) 
     for path in paths:
         path.drop_prob = 1.0
     tokens, grid = backbone.embed(images_of(backbone, (3, 4)))
-    block, inputs = backbone.blocks[SHRINK_AT], list(backbone.block_inputs(grid))[SHRINK_AT]
+    block, inputs = backbone.blocks[SHRINK_AT], backbone.block_inputs(SHRINK_AT, grid, backbone.shared_inputs(grid))
     downsampling = backbone.downsampling
     assert downsampling is not None
     assert torch.equal(downsampling(block, tokens, grid, inputs), downsampling.queries(tokens, grid))
@@ -436,7 +437,7 @@ def test_a_standard_block_projects_what_it_needs(family: str) -> None:
 def test_another_block_runs_its_mlp_on_kept_tokens_alone(family: str) -> None:
     backbone = shrunk_backbone(family)
     tokens, grid = backbone.embed(images_of(backbone, (8, 8), batch=1))
-    block, inputs = backbone.blocks[SHRINK_AT], list(backbone.block_inputs(grid))[SHRINK_AT]
+    block, inputs = backbone.blocks[SHRINK_AT], backbone.block_inputs(SHRINK_AT, grid, backbone.shared_inputs(grid))
     downsampling = backbone.downsampling
     assert downsampling is not None
     saved = (tokens.shape[1] - backbone.num_prefix_tokens - 16) * sum(

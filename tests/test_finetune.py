@@ -394,8 +394,8 @@ def test_it_starts_from_a_lower_loss_than_from_scratch(
         output=tmp_path / "scenes",
     )
     monkeypatch.setattr("segvit.engine.train.CHECKED_SAMPLES", 4)
-    monkeypatch.setattr("segvit.engine.train._Trainer.validate", lambda self, step: self._save_model("best", step))
-    monkeypatch.setattr("segvit.engine.train._Trainer.finish", lambda self: None)
+    monkeypatch.setattr("segvit.engine.train.Trainer.validate", lambda self, step, _: self._save_model("best", step))
+    monkeypatch.setattr("segvit.engine.train.Trainer.finish", lambda self: None)
     train(scenes)
     street = replace(
         scenes,

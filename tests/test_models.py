@@ -19,8 +19,9 @@ from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.losses import criterion
 from segvit.models import backbone as backbone_module
-from segvit.models.backbone import Backbone, _create_vit, create_backbone, relative_bias
+from segvit.models.backbone import Backbone, _create_vit, create_backbone
 from segvit.models.load import load_model
+from segvit.models.positions import relative_bias
 from segvit.models.segvit import SegViT, create_model
 from segvit.models.tokens import resize_tokens
 from segvit.models.weights import read_header

@@ -11,7 +11,7 @@ from PIL import Image
 import segvit
 import segvit.data.dataset as dataset_module
 from segvit.config import DataConfig, Downsampling, EvalConfig, ModelConfig, OptimConfig, Structure, TrainConfig
-from segvit.engine.predict import predict_files
+from segvit.engine.predict_files import predict_files
 from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.losses import criterion
@@ -123,7 +123,9 @@ def test_small_images_are_told_or_padded_to_a_window(structure: Structure, tmp_p
     with pytest.raises(UserError, match=message):
         model.predict(torch.zeros(1, 3, 9, 100))
     assert model.training  # the mode is as it was
-    written, failures = predict_files(model, [tmp_path / "thin.png"], tmp_path / "out", config=EvalConfig(mode="whole"))
+    written, _, failures = predict_files(
+        model, [tmp_path / "thin.png"], tmp_path / "out", config=EvalConfig(mode="whole")
+    )
     assert not written and [failure.path.name for failure in failures] == ["thin.png"]
     assert "2 x 2 patches" in failures[0].reason
     assert segvit.predict(model, image, config=EvalConfig(mode="slide")).labels.shape == (9, 100)

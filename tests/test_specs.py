@@ -18,7 +18,8 @@ from segvit.config import DataConfig, EvalConfig, ModelConfig
 from segvit.data.check import check_dataset
 from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.spec import IGNORE_INDEX, MAX_RAW, UNKNOWN, DatasetSpec, load_spec
-from segvit.engine.predict import predict, predict_files
+from segvit.engine.predict import predict
+from segvit.engine.predict_files import predict_files
 from segvit.errors import UserError
 from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
@@ -223,7 +224,7 @@ def test_predicted_raw_ids_are_the_first_of_each_class(tmp_path: Path) -> None:
     assert model.spec == spec
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)).save(tmp_path / "photo.png")
     shown = predict(model, tmp_path / "photo.png").labels
-    (written,), failures = predict_files(model, [tmp_path / "photo.png"], tmp_path / "seen", raw_ids=True)
+    (written,), _, failures = predict_files(model, [tmp_path / "photo.png"], tmp_path / "seen", raw_ids=True)
     assert not failures and np.asarray(Image.open(written)).tolist() == np.array([0, 7, 4])[shown].tolist()
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,8 @@ import segvit.data.dataset as dataset_module
 import segvit.engine.train as train_module
 from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 from segvit.data.shapes import write_shapes
+from segvit.engine.checkpoint import checkpoints
+from segvit.engine.signals import Interrupted
 from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.losses import Losses
@@ -158,7 +162,7 @@ def test_resumed_after_its_end_it_says_the_same(config: TrainConfig) -> None:
 def test_what_a_run_leaves(config: TrainConfig) -> None:
     run = train(replace(config, eval_every=2))
     names = {path.name for path in config.output.iterdir() if path.is_file()}
-    assert {"config.yaml", "metrics.jsonl", "best.safetensors", "last.safetensors", "checkpoint.pt"} <= names
+    assert {"config.yaml", "metrics.jsonl", "best.safetensors", "last.safetensors", "checkpoint-0000006.pt"} <= names
     assert not [name for name in names if name.endswith(".partial")]
     assert list(config.output.rglob("*tfevents*"))
     assert TrainConfig.load(config.output / "config.yaml") == replace(config, eval_every=2)
@@ -245,7 +249,9 @@ def test_resume_with_other_settings_is_refused(
 
 
 def test_resume_without_a_checkpoint_is_refused(config: TrainConfig) -> None:
-    with pytest.raises(UserError, match=r"nothing to resume.*run/checkpoint\.pt.*without --resume"):
+    with pytest.raises(
+        UserError, match=r"nothing to resume: there is no checkpoint in .*run; start .* without --resume"
+    ):
         train(config, resume=True)
     assert not config.output.exists()
 
@@ -269,9 +275,87 @@ def spoil(kind: str, path: Path) -> None:
 def test_a_spoilt_checkpoint_is_refused(config: TrainConfig, kind: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(config, on_step=stop_at(2))
-    spoil(kind, config.output / "checkpoint.pt")
-    with pytest.raises(UserError, match=r"checkpoint\.pt: not a checkpoint that segvit wrote, or cut short"):
+    for path in checkpoints(config.output):
+        spoil(kind, path)
+    with pytest.raises(UserError, match=r"checkpoint-0000001\.pt: not a checkpoint that segvit wrote, or cut short"):
         train(config, resume=True)
+
+
+def test_of_two_checkpoints_the_newest_good_one_is_taken(
+    config: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = replace(config, output=config.output / "whole")
+    train(whole)
+    config = replace(config, output=config.output / "spoilt")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, on_step=stop_at(3))
+    newest, before = checkpoints(config.output)
+    spoil("cut", newest)
+    train(config, resume=True)
+    assert f"{newest}: not a checkpoint" in (said := capsys.readouterr().out) and f"going on from {before.name}" in said
+    assert_same_run(config.output, whole.output)
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_as_many_checkpoints_are_kept_as_asked_for(config: TrainConfig, keep: int) -> None:
+    train(replace(config, save_every=1, keep_checkpoints=keep))
+    steps = [int(path.stem.split("-")[1]) for path in checkpoints(config.output)]
+    assert steps == [STEPS - back for back in range(keep)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_and_leaves_a_checkpoint(config: TrainConfig, number: signal.Signals) -> None:
+    whole = replace(config, output=config.output / "whole")
+    train(whole)
+    config = replace(config, output=config.output / "stopped", save_every=100)
+
+    def ask(done: int, _: Losses) -> None:
+        if done == 2:
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=rf"{number.name} after step 2; its checkpoint is written") as caught:
+        train(config, on_step=ask)
+    assert caught.value.exit_code == 128 + number and signal.getsignal(number) is before
+    assert [path.name for path in checkpoints(config.output)] == ["checkpoint-0000002.pt"]
+    train(config, resume=True)
+    assert_same_run(config.output, whole.output)
+
+
+def test_a_validation_that_a_signal_breaks_off_is_made_up_for(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, eval_every=2)
+    whole = replace(config, output=config.output / "whole")
+    best = train(whole).miou
+    config = replace(config, output=config.output / "stopped")
+    evaluate = train_module.evaluate
+
+    def ask(*arguments: Any, progress: Callable[[int, int], None], **settings: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        monkeypatch.undo()
+        monkeypatch.setattr(dataset_module, "SHAPES_LENGTH", {"train": 10, "val": 3})
+        return evaluate(*arguments, progress=progress, **settings)
+
+    monkeypatch.setattr(train_module, "evaluate", ask)
+    with pytest.raises(Interrupted, match="after step 2"):
+        train(config)
+    assert not [record for record in records(config.output) if "miou" in record]
+    assert train(config, resume=True).miou == best
+    assert records(config.output) == records(whole.output)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_gradients_are_those_of_the_batch(config: TrainConfig, parts: int) -> None:
+    config = replace(config, batch_size=4, model=replace(config.model, head_dropout=0.0, drop_path=0.0))
+    whole = replace(config, output=config.output / "whole")
+    train(whole)
+    cut = replace(config, output=config.output / "cut", accumulate=parts)
+    train(cut)
+    ours, theirs = ([r["loss"] for r in records(run.output) if "loss" in r] for run in (cut, whole))
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    with pytest.raises(UserError, match=r"batch_size 4 cannot be dealt out evenly to 1 processes in 3 parts"):
+        train(replace(config, output=config.output / "odd", accumulate=3))
 
 
 def test_a_crash_while_saving_leaves_the_last_checkpoint(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,11 +369,11 @@ def test_a_crash_while_saving_leaves_the_last_checkpoint(config: TrainConfig, mo
         save(state, file)
 
     monkeypatch.setattr(torch, "save", break_off)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"disk full.*checkpoint-0000002\.pt is whole"):
         train(config)
     monkeypatch.undo()
     monkeypatch.setattr(dataset_module, "SHAPES_LENGTH", {"train": 10, "val": 3})
-    assert torch.load(config.output / "checkpoint.pt")["step"] == 2
+    assert [path.name for path in checkpoints(config.output)][:1] == ["checkpoint-0000002.pt"]
     train(config, resume=True)
     assert [r["step"] for r in records(config.output) if "loss" in r] == list(range(1, STEPS + 1))
 
@@ -318,7 +402,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_images(
     text = str(caught.value)
     names = {path.stem for path in root.rglob("*") if path.is_file() and path.stem in text}
     assert len(names) in (1, 2) and text.count(str(root)) >= 2
-    assert torch.load(config.output / "checkpoint.pt")["step"] == 2
+    assert torch.load(checkpoints(config.output)[0])["step"] == 2
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
-"""Tiny models of every family, and random weights and images for them."""
+"""Tiny models of every family, random weights and images for them, and a tiny run."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from segvit.config import ModelConfig, Structure
+from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, OptimConfig, Structure, TrainConfig
 
 TINY = {"depth": 4, "embed_dim": 64, "num_heads": 2}
 """Overrides that shrink any family."""
@@ -110,3 +112,37 @@ def tell_apart(model: Any) -> None:
         classifier.weight[:-1] = 6 * torch.linalg.pinv(seen["queries"]).T
     for hook in hooks:
         hook.remove()
+
+
+def tiny_run(output: Path, **changes: Any) -> TrainConfig:
+    """Six steps of a tiny model on made-up scenes, with everything on that draws random numbers."""
+    model = ModelConfig(
+        backbone="vit_tiny_patch16_224",
+        image_size=32,
+        patch_size=8,
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
+        head_num_layers=1,
+        drop_path=0.1,
+    )
+    config = TrainConfig(
+        model=model,
+        data=DataConfig(spec="shapes", workers=0),
+        augment=AugmentConfig(resize_long=None, scale=(0.8, 1.3)),
+        optim=OptimConfig(lr=1e-3, warmup_steps=2),
+        eval=EvalConfig(mode="whole"),
+        steps=6,
+        batch_size=2,
+        eval_every=6,
+        save_every=1,
+        device="cpu",
+        loggers=(),
+        output=output,
+    )
+    return replace(config, **changes)
+
+
+def run_records(folder: Path) -> list[dict[str, Any]]:
+    """What a run has logged."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

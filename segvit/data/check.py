@@ -139,9 +139,10 @@ class CheckReport:
         found += f", {len(self.warnings)} warning" + "s" * (len(self.warnings) != 1) if self.warnings else ""
         return f"{self.name}: {part} {self.total} pairs checked, {found}"
 
-    def raise_on_error(self) -> None:
-        """Raise a UserError that lists the errors, if there are any."""
-        if self.errors:
+    def raise_on_error(self, *, skip_unreadable: int = 0) -> None:
+        """Raise a UserError that lists the errors, if there are any besides so many files that cannot be read."""
+        spared = "unreadable" if len(self.unreadable) <= skip_unreadable else None
+        if any(finding.level == "error" and finding.kind != spared for finding in self.findings):
             raise UserError("\n".join([self.verdict, *(f"- {error}" for error in self.errors)]))
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,11 @@ from segvit.data.resolve import resolve_spec
 from segvit.data.sample import Sample, Samples
 from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec
 from segvit.data.transforms import TrainTransform
+from segvit.data.unreadable import read_or_replace
 from segvit.errors import UserError
+
+if TYPE_CHECKING:
+    from segvit.data.rare import RareClasses
 
 __all__ = [
     "IGNORE_INDEX",
@@ -221,35 +225,70 @@ def _share(pairs: list[Pair], fraction: float, split: Literal["train", "val"], r
     return sorted(ordered[:kept] if split == "val" else ordered[kept:])
 
 
-class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int] | UserError]):
-    """Augmented crops, addressed by (index, draw); the draw and the seed alone decide the augmentation."""
+class Replaced(NamedTuple):
+    """A sample, or a batch, in which others were unreadable."""
 
-    def __init__(self, samples: Samples, transform: TrainTransform, *, seed: int) -> None:
+    content: Any
+    """As it is without that."""
+    unreadable: tuple[str, ...]
+    """What was said of them."""
+
+
+class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int] | Replaced | UserError]):
+    """Augmented crops, addressed by (index, draw); the draw and the seed alone decide the augmentation.
+
+    Up to `skip_unreadable` samples that cannot be read are replaced, each time by one that they decide as well.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        transform: TrainTransform,
+        *,
+        seed: int,
+        rare: "RareClasses | None" = None,
+        skip_unreadable: int = 0,
+    ) -> None:
         self.samples = samples
         self.transform = transform
         self.seed = seed
+        self.rare = rare
+        self.skip_unreadable = skip_unreadable
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, int] | UserError:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, int] | Replaced | UserError:
         """Image uint8 (3, crop, crop), labels int64 (crop, crop), and the index, to name the file in messages.
 
-        A sample that cannot be read is its error, for the main process to raise: a worker would wrap it in a traceback.
+        Where `rare` binds the draw to a class, it is another sample, whose index is given. A sample that cannot be read
+        is its error, for the main process to raise: a worker would wrap it in a traceback.
         """
         index, draw = key
+        bound = self.rare.choose(draw) if self.rare else None
+        index, wanted = bound or (index, None)
+
+        def another(attempt: int) -> int:
+            return mix(self.seed, draw, f"in place of an unreadable sample, {attempt}") % len(self.samples)
+
         try:
-            image, labels, _ = self.samples.read(index)
+            found = read_or_replace(self.samples, index, another=another, limit=self.skip_unreadable)
         except UserError as error:
             return error
         generator = torch.Generator().manual_seed(mix(self.seed, draw, "augment"))
-        image, labels = self.transform(image, labels, generator)
-        return image, labels, index
+        wanted = None if found.unreadable else wanted  # another sample need not show that class
+        image, labels = self.transform(found.sample.image, found.sample.labels, generator, wanted=wanted)
+        drawn = (image, labels, found.chosen)
+        return Replaced(drawn, found.unreadable) if found.unreadable else drawn
 
 
 def collate(samples: list[Any]) -> Any:
-    """A batch of tensors, or the first error among the samples."""
-    return next((sample for sample in samples if isinstance(sample, UserError)), None) or default_collate(samples)
+    """A batch of tensors, what was unreadable beside it, or the first error among the samples."""
+    if error := next((sample for sample in samples if isinstance(sample, UserError)), None):
+        return error
+    unreadable = tuple(text for sample in samples if isinstance(sample, Replaced) for text in sample.unreadable)
+    batch = default_collate([sample.content if isinstance(sample, Replaced) else sample for sample in samples])
+    return Replaced(batch, unreadable) if unreadable else batch
 
 
 class EndlessBatches(Sampler[list[tuple[int, int]]]):

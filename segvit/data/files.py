@@ -34,6 +34,10 @@ TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
 
+class Unreadable(UserError):
+    """A file that cannot be read as what it should be: the fault of this one alone."""
+
+
 class Pair(NamedTuple):
     """An image and its labels."""
 
@@ -155,10 +159,10 @@ def as_rgb(image: Image.Image, *, name: str) -> Image.Image:
     if image.mode in SIXTEEN_BIT:
         wide = np.asarray(image).astype(np.int64)
         if wide.min() < 0 or wide.max() > 65_535:
-            raise UserError(f"{name}: pixels reach {wide.min()}..{wide.max()}; save the image with 8 or 16 bits")
+            raise Unreadable(f"{name}: pixels reach {wide.min()}..{wide.max()}; save the image with 8 or 16 bits")
         return Image.fromarray(((wide * 255 + 32_767) // 65_535).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise UserError(f"{name}: pixels are floating-point numbers; save the image with 8 or 16 bits per channel")
+        raise Unreadable(f"{name}: pixels are floating-point numbers; save the image with 8 or 16 bits per channel")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -230,17 +234,17 @@ def _explain_channels(pixels: npt.NDArray[Any], channels: Sequence[str]) -> str:
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever Pillow raises on a bad file into a UserError that names the file and `what` it should be."""
+    """Turn whatever Pillow raises on a bad file into an `Unreadable` that names the file and `what` it should be."""
     try:
         yield
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise Unreadable(f"{path}: no such file") from None
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path}: {error}; cut or shrink the picture first") from error
+        raise Unreadable(f"{path}: {error}; cut or shrink the picture first") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise UserError(f"{path}: cannot be read as {what} ({error}); mend it, fetch it again or remove it") from error
+        raise Unreadable(f"{path}: cannot be read as {what} ({error}); mend it, fetch it again or remove it") from error
 
 
 def _explain_lossy(files: Sequence[Path], suffixes: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.files import first
+from segvit.data.files import Unreadable, first
 from segvit.data.spec import MAX_RAW
 from segvit.errors import UserError
 
@@ -50,9 +50,9 @@ def read_mat(path: Path, key: str) -> npt.NDArray[Any]:
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise Unreadable(f"{path}: no such file") from None
     except (MatReadError, *DAMAGED) as error:
-        raise UserError(
+        raise Unreadable(
             f"{path}: cannot be read as a MATLAB file ({error}); fetch it again, save it anew, or remove it"
         ) from error
     value = content[outer]

@@ -49,9 +49,9 @@ class TrainTransform:
         self.fill = torch.tensor(fill, dtype=torch.uint8).view(3, 1, 1)
 
     def __call__(
-        self, image: torch.Tensor, labels: torch.Tensor, generator: torch.Generator
+        self, image: torch.Tensor, labels: torch.Tensor, generator: torch.Generator, *, wanted: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image uint8 (3, H, W) and labels int64 (H, W) to (3, c, c) and (c, c)."""
+        """Image uint8 (3, H, W) and labels int64 (H, W) to (3, c, c) and (c, c); the crop shows the class `wanted`."""
         augment = self.augment
         image, labels = image.as_subclass(torch.Tensor), labels.as_subclass(torch.Tensor)  # plain ones are faster
         height, width = labels.shape
@@ -61,7 +61,12 @@ class TrainTransform:
         ratio = _uniform(generator, *augment.scale)
         size = fit_size(height, width, long=long, short=short, ratio=ratio)
         window = random_crop(
-            labels, size=size, crop=self.crop, max_class_share=augment.max_class_share, generator=generator
+            labels,
+            size=size,
+            crop=self.crop,
+            max_class_share=augment.max_class_share,
+            wanted=wanted,
+            generator=generator,
         )
         image, labels = resize(image, size, window), resize_labels(labels, size, window)
         image, labels = flip(image, labels, probability=augment.flip, generator=generator)
@@ -117,7 +122,13 @@ def resize_labels(labels: torch.Tensor, size: tuple[int, int], window: Window | 
 
 
 def random_crop(
-    labels: torch.Tensor, *, size: tuple[int, int], crop: int, max_class_share: float, generator: torch.Generator
+    labels: torch.Tensor,
+    *,
+    size: tuple[int, int],
+    crop: int,
+    max_class_share: float,
+    wanted: int | None = None,
+    generator: torch.Generator,
 ) -> Window:
     """A random window of the resized label map, at most crop x crop.
 
@@ -129,12 +140,20 @@ def random_crop(
         size: height and width (h, w) after it.
         crop: side c of the window.
         max_class_share: 0..1.
+        wanted: class that each window must show, where the resize leaves a pixel of it: one is drawn, and the window
+            is one of those that hold it.
         generator: source of randomness.
     """
     height, width = min(crop, size[0]), min(crop, size[1])
+    places = None if wanted is None else (resize_labels(labels, size) == wanted).nonzero()  # (n, 2): row, column
+    tops, lefts = (0, size[0] - height), (0, size[1] - width)  # first and last
     for _ in range(CROP_TRIES):
-        top = int(torch.randint(size[0] - height + 1, (), generator=generator))
-        left = int(torch.randint(size[1] - width + 1, (), generator=generator))
+        if places is not None and len(places):
+            row, column = places[int(torch.randint(len(places), (), generator=generator))].tolist()
+            tops = (max(0, row - height + 1), min(row, size[0] - height))
+            lefts = (max(0, column - width + 1), min(column, size[1] - width))
+        top = int(torch.randint(tops[0], tops[1] + 1, (), generator=generator))
+        left = int(torch.randint(lefts[0], lefts[1] + 1, (), generator=generator))
         window = Window(top, left, height, width)
         if max_class_share >= 1:
             break
@@ -289,6 +308,7 @@ def _check(augment: AugmentConfig) -> None:
     rules = {
         "scale": (0 < low <= high, "two numbers, 0 < smallest <= largest"),
         "max_class_share": (augment.max_class_share > 0, "above 0; 1 takes any crop"),
+        "rare_class_probability": (0 <= augment.rare_class_probability <= 1, "a probability in 0..1"),
         "flip": (0 <= augment.flip <= 1, "a probability in 0..1"),
         "brightness": (0 <= augment.brightness <= 255, "in 0..255"),
         "contrast": (0 <= augment.contrast <= 1, "in 0..1"),

@@ -1,6 +1,12 @@
-"""What a run needs to go on to the bit: weights, optimizer, step, loss scale, best score. Whole or not at all."""
+"""What a run needs to go on to the bit: weights, optimizer, step, loss scale, best score. Whole or not at all.
+
+A checkpoint is written aside, flushed to the disk and renamed: a crash at any byte leaves the last good one. The newest
+few are kept; resuming takes the newest that can be read, and says what was wrong with a newer one.
+"""
 
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +16,81 @@ from segvit.errors import UserError
 
 KEYS = {"config", "step", "best", "model", "optimizer", "scaler"}
 """What a checkpoint holds."""
+NAME = re.compile(r"checkpoint-(\d{7,})\.pt")
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write aside, flush to the disk, then rename: a crash at any moment leaves the last good file."""
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"checkpoint-{step:07d}.pt"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a run's folder, newest first."""
+    found = ((NAME.fullmatch(path.name), path) for path in folder.glob("checkpoint-*.pt"))
+    return [path for _, path in sorted(((int(match[1]), path) for match, path in found if match), reverse=True)]
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
+    """Write the checkpoint of `state["step"]`, and drop all but the newest `keep`.
+
+    Raises:
+        UserError: the disk does not take it; what was there before is untouched.
+    """
+    path = checkpoint_path(folder, state["step"])
     aside = path.with_name(path.name + ".partial")
-    with aside.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        _flush_folder(folder)
+    except (OSError, RuntimeError) as error:  # the latter by torch's writer, for a full disk
+        aside.unlink(missing_ok=True)
+        before = checkpoints(folder)
+        left = f"{before[0]} is whole" if before else "none had been written before"
+        raise UserError(
+            f"{path}: the checkpoint cannot be written ({error}); {left}. Make room, then type --resume"
+        ) from error
+    for old in checkpoints(folder)[keep:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def _flush_folder(folder: Path) -> None:
+    """Put a renaming on the disk, where the system can (POSIX)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def newest_checkpoint(folder: Path, *, say: Callable[[str], None]) -> dict[str, Any]:
+    """The newest checkpoint of a run that can be read.
+
+    Args:
+        folder: of the run.
+        say: takes what was wrong with newer ones.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = checkpoints(folder)
+    if not found:
+        raise UserError(f"nothing to resume: there is no checkpoint in {folder}; start the run without --resume")
+    problems = []
+    for path in found:
+        try:
+            state = load_checkpoint(path)
+        except UserError as error:
+            problems.append(str(error))
+        else:
+            for problem in problems:
+                say(f"{problem}; going on from {path.name}")
+            return state
+    raise UserError("\n".join(problems))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -29,7 +100,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         UserError: no such file, or not a checkpoint of ours.
     """
     if not path.is_file():
-        raise UserError(f"nothing to resume: there is no {path}; start the run without --resume")
+        raise UserError(f"there is no checkpoint {path}")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         missing = KEYS - state.keys()
@@ -38,3 +109,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if missing:
         raise UserError(f"{path}: not a checkpoint that segvit wrote, or cut short (no {', '.join(sorted(missing))})")
     return state
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a run that was killed left half written."""
+    for path in folder.glob("*.partial"):
+        path.unlink(missing_ok=True)

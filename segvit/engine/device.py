@@ -1,6 +1,9 @@
 """Where a model runs."""
 
 import os
+import platform
+import re
+from pathlib import Path
 
 import torch
 
@@ -21,6 +24,15 @@ def resolve_device(device: Device) -> torch.device:
         there = ", ".join(name for name, there in available.items() if there)
         raise UserError(f"device {device!r} is not available here; available: {there} (type --device auto)")
     return torch.device(device)
+
+
+def device_name(device: torch.device) -> str:
+    """What the maker calls a device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def leave_cores_to(workers: int) -> None:

@@ -8,9 +8,10 @@ Alone, a process is rank 0 of 1.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
@@ -21,6 +22,9 @@ from segvit.engine.device import resolve_device
 from segvit.errors import UserError
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(days=7)
+"""How long a process that is done with its share waits for the others; the launcher ends all when one dies."""
 
 
 @contextmanager
@@ -34,7 +38,7 @@ def joined(device: Device) -> Iterator[torch.device]:
     if started_processes() == 1:
         yield place
         return
-    state = PartialState(cpu=place.type == "cpu")
+    state = PartialState(cpu=place.type == "cpu", timeout=PATIENCE)
     yield state.device if place.type == "cuda" else place
     state.destroy_process_group()  # not after an error: the others may be waiting, and the process ends anyway
 
@@ -72,6 +76,27 @@ def gather(items: Sequence[T]) -> list[T]:
     found: list[Sequence[T]] = [[] for _ in range(world_size())]
     torch.distributed.all_gather_object(found, items)
     return [item for part in found for item in part]
+
+
+def decided_by_first(decide: Callable[[], T]) -> T:
+    """What `decide` gives rank 0, which alone calls it; every process must call this.
+
+    Raises:
+        UserError: that of rank 0, in every process.
+    """
+    if not _grouped():
+        return decide()
+    found: list[Any] = [None]
+    if rank() == 0:
+        try:
+            found = [decide()]
+        except UserError as error:
+            found = [error]
+    torch.distributed.broadcast_object_list(found, src=0)
+    if isinstance(found[0], UserError):
+        raise found[0]
+    decided: T = found[0]
+    return decided
 
 
 def _grouped() -> bool:

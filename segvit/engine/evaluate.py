@@ -17,14 +17,19 @@ import torch
 from torch import Tensor
 
 from segvit.boundary import BAND
-from segvit.config import EvalConfig, EvalMode
+from segvit.config import EvalConfig, EvalMode, PrecisionChoice
 from segvit.data.dataset import Sample, Samples
+from segvit.data.files import Unreadable
+from segvit.data.unreadable import explain_too_many
 from segvit.engine.distributed import gather, rank, world_size
 from segvit.engine.infer import image_labels, resolve_protocol
 from segvit.engine.overlap import in_order, threads
+from segvit.engine.precision import computing_in, resolve_precision
 from segvit.errors import UserError
+from segvit.inference.compiled import is_compiled
 from segvit.inference.network import Network
 from segvit.metrics import ConfusionMatrix, Metrics
+from segvit.models.segvit import evaluating
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,9 +62,12 @@ class EvalResult:
     classes: tuple[str, ...]
     """Names, in the order of the per-class scores."""
     protocol: dict[str, object]
-    """Mode, resize, window and stride in pixels, scales, flip."""
+    """Mode, resize, window and stride in pixels, scales, flip, precision and a note on it (or None); compiled where the
+    model was."""
     images: int
     """Images evaluated."""
+    unreadable: tuple[str, ...] = ()
+    """What was said of images that could not be read, and were left out."""
     matrix: ConfusionMatrix = field(repr=False, compare=False)
     """The counts that the scores are from."""
     per_image: tuple[ImageScore, ...] = ()
@@ -84,17 +92,22 @@ class EvalResult:
             "protocol": self.protocol,
             "boundary_band": BAND,
             "images": self.images,
+            "unreadable": list(self.unreadable),
         }
 
     def protocol_values(self) -> dict[str, str]:
         """The protocol as words: what is set, and how."""
-        return {key: _word(value) for key, value in self.protocol.items() if value is not None}
+        told = {key: _word(value) for key, value in self.protocol.items() if value is not None}
+        if note := told.pop("precision_note", None):
+            told["precision"] += f" ({note})"
+        return told
 
     def protocol_line(self) -> str:
         """The protocol in a line."""
         settings = ", ".join(f"{key} {value}" for key, value in self.protocol_values().items())
+        left_out = f" ({len(self.unreadable)} that cannot be read left out)" if self.unreadable else ""
         return (
-            f"{self.images} images, {settings}; one confusion matrix over the set, ignored pixels left out; "
+            f"{self.images} images{left_out}, {settings}; one confusion matrix over the set, ignored pixels left out; "
             f"boundary IoU in a band of {100 * BAND:g} % of the diagonal"
         )
 
@@ -134,7 +147,9 @@ def evaluate(
     scales: tuple[float, ...] | None = None,
     flip: bool | None = None,
     config: EvalConfig | None = None,
+    precision: PrecisionChoice | None = None,
     workers: int = 1,
+    skip_unreadable: int = 0,
     progress: Progress | None = None,
 ) -> EvalResult:
     """Evaluate a model on every sample of a dataset.
@@ -149,30 +164,43 @@ def evaluate(
         scales: overrides the protocol's.
         flip: overrides the protocol's.
         config: the protocol. Default: the model's own.
+        precision: what the model computes in: fp32, bf16, fp16 (not on a CPU), or auto, what its device is fast at.
+            Default: fp32, or as the model was exported.
         workers: threads that read images while the model works, which one more thread then scores. 0: one after the
             other in this thread, for a dataset whose `read` must stay in it.
+        skip_unreadable: images that may be unreadable: they are left out, and named in the result.
         progress: called after each image of this process's share.
 
     Raises:
-        UserError: the dataset's classes are not the model's, or processes that are in no group.
+        UserError: the dataset's classes are not the model's, a precision that the device lacks, processes that are in
+            no group, or more images that cannot be read.
     """
     check_classes(model, dataset)
     given = {"mode": mode, "scales": scales, "flip": flip}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     config = replace(config or model.protocol, **changes)
-    protocol = resolve_protocol(model, config)
+    chosen = resolve_precision(model, precision)
+    protocol = resolve_protocol(model, config) | {"precision": chosen.name, "precision_note": chosen.note}
+    if is_compiled(model):
+        protocol["compiled"] = True
     share = range(rank(), len(dataset), world_size())
     matrix = ConfusionMatrix(model.num_classes, model.mean.device)
     scores = []
-    for score, counted in _score_images(model, dataset, share, config, workers, progress):
-        matrix.add(counted)
-        scores.append(score)
+    unreadable: list[str] | None = [] if skip_unreadable else None
+    with computing_in(chosen, model.mean.device), evaluating(model):
+        for score, counted in _score_images(model, dataset, share, config, workers, progress, unreadable):
+            matrix.add(counted)
+            scores.append(score)
     matrix.all_reduce()
+    left_out = sorted(gather(unreadable or []))  # threads find them in any order
+    if len(left_out) > skip_unreadable or len(left_out) == len(dataset):
+        raise UserError(explain_too_many(left_out, limit=skip_unreadable))
     return EvalResult(
         metrics=matrix.compute(),
         classes=dataset.spec.classes,
         protocol=protocol,
-        images=len(dataset),
+        images=len(dataset) - len(left_out),
+        unreadable=tuple(left_out),
         matrix=matrix,
         per_image=tuple(sorted(gather(scores), key=lambda score: score.index)),
     )
@@ -185,16 +213,25 @@ def _score_images(
     config: EvalConfig,
     workers: int,
     progress: Progress | None,
+    unreadable: list[str] | None,
 ) -> Iterator[tuple[ImageScore, ConfusionMatrix]]:
     """Score and confusion matrix of each of the samples `indices`, in their order.
+
+    What cannot be read is left out, and said in `unreadable`; without such a list it is an error.
 
     Threads read ahead of the model and count behind it, so that it waits for neither.
     """
     device = model.mean.device
 
-    def read(index: int) -> tuple[int, Sample]:
+    def read(index: int) -> tuple[int, Sample] | None:
         with _naming(dataset, index):
-            return index, dataset.read(index)
+            try:
+                return index, dataset.read(index)
+            except Unreadable as error:
+                if unreadable is None:
+                    raise
+                unreadable.append(str(error))
+                return None
 
     def label(index: int, sample: Sample) -> tuple[int, str, Tensor, Tensor]:
         with _naming(dataset, index):
@@ -210,7 +247,7 @@ def _score_images(
 
     with threads(workers) as readers, threads(min(workers, 1)) as counter:
         samples = in_order(readers, read, indices, ahead=workers)
-        labelled = (label(index, sample) for index, sample in samples)
+        labelled = (label(*found) for found in samples if found is not None)
         for done, scored in enumerate(in_order(counter, count, labelled, ahead=1), start=1):
             yield scored
             if progress:

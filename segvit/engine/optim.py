@@ -1,11 +1,14 @@
 """What the optimizer does with which parameter, and how fast, at each step (docs/method.md section 5)."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from timm.layers import DropPath
 from torch import nn
 
-from segvit.config import OptimConfig
+from segvit.config import Freeze, OptimConfig
+from segvit.errors import UserError
 
 NEW = ".downsampling."
 """Part of the names of the backbone's parameters that no pretrained weights have."""
@@ -22,26 +25,71 @@ def learning_rate_factor(step: int, *, steps: int, config: OptimConfig) -> float
     return decay * (1 - (1 - step / config.warmup_steps) * (1 - config.warmup_factor))
 
 
-def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
-    """Three groups for AdamW: the backbone, its norms without weight decay, and what is new at the head's rate.
+def layer_number(name: str, backbone: Any) -> int:
+    """Where a parameter of the whole model lies, counted as BEiT and timm do.
 
-    New is what no pretrained backbone has: the head, the up-sampling, and a convolution that samples queries.
+    0: embeddings (patches, positions, prefix tokens, a bias table that all blocks share); i + 1: block i, with its own
+    bias table; number of blocks + 1: what is new (the head, the up-sampling, a convolution that samples queries).
     """
-    norms = set(_norm_parameters(model.get_submodule("backbone")))
-    new = {name: p for name, p in model.named_parameters() if not name.startswith("backbone.") or NEW in name}
-    head = list(new.values())
-    backbone = [p for name, p in model.named_parameters() if name not in new and p not in norms]
+    num_blocks = len(backbone.blocks)
+    if not name.startswith("backbone.") or NEW in name:
+        return num_blocks + 1
+    part, number = [*name.split("."), ""][1:3]
+    tables = backbone.relative_bias_tables
+    if part == "blocks" or (part == "relative_bias_tables" and len(tables) == num_blocks > 1):
+        return int(number) + 1
+    return 0
+
+
+def freeze(model: nn.Module, frozen: Freeze | int) -> None:
+    """Let some layers keep their weights: `OptimConfig.freeze`.
+
+    They get no gradients, and no activations are kept below the first layer that learns. Their drop path ends: it
+    regularises what learns.
+
+    Raises:
+        UserError: more blocks than there are.
+    """
+    backbone: Any = model.get_submodule("backbone")
+    num_blocks = len(backbone.blocks)
+    if frozen == "none":
+        return
+    layers = num_blocks if frozen == "backbone" else int(frozen)
+    if not 0 <= layers <= num_blocks:
+        raise UserError(
+            f"optim.freeze {frozen}: give none, backbone, or a number of blocks from 0 (the embeddings alone) to "
+            f"{num_blocks} (of {num_blocks} that run)"
+        )
+    for name, parameter in model.named_parameters():
+        if layer_number(name, backbone) <= layers:
+            parameter.requires_grad_(False)
+    for block in backbone.blocks[:layers]:
+        for part in block.modules():
+            if isinstance(part, DropPath):
+                part.drop_prob = 0.0
+
+
+def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """Groups for AdamW, of what is not frozen: the backbone, its norms without weight decay, and what is new.
+
+    New is what no pretrained backbone has: the head, the up-sampling, and a convolution that samples queries; it learns
+    at the head's rate. With `layer_decay` each layer of the backbone has two groups, at a rate of its own.
+    """
+    backbone: Any = model.get_submodule("backbone")
+    norms = set(_norm_parameters(backbone))
+    last = len(backbone.blocks) + 1
+    layers = {p: layer_number(name, backbone) for name, p in model.named_parameters() if p.requires_grad}
+    scales = {p: config.layer_decay ** (last - layer) for p, layer in layers.items()}
+    groups: list[dict[str, Any]] = []
+    for scale in sorted({scales[p] for p, layer in layers.items() if layer < last}):
+        rate = {"lr": config.lr * scale, "base_lr": config.lr * scale}
+        rest = [p for p, layer in layers.items() if layer < last and scales[p] == scale and p not in norms]
+        own_norms = [p for p in _norm_parameters(backbone) if scales.get(p) == scale]
+        groups += [{"params": rest, **rate}, {"params": own_norms, **rate, "weight_decay": 0.0}]
     head_lr = config.lr * config.head_lr_factor
-    return [
-        {"params": backbone, "lr": config.lr, "base_lr": config.lr},
-        {
-            "params": list(_norm_parameters(model.get_submodule("backbone"))),
-            "lr": config.lr,
-            "base_lr": config.lr,
-            "weight_decay": 0.0,
-        },
-        {"params": head, "lr": head_lr, "base_lr": head_lr},
-    ]
+    head = [p for p, layer in layers.items() if layer == last]
+    groups.append({"params": head, "lr": head_lr, "base_lr": head_lr})
+    return [group for group in groups if group["params"]]
 
 
 def _norm_parameters(module: nn.Module) -> Iterator[nn.Parameter]:

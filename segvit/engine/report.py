@@ -13,27 +13,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from PIL import Image
 
 from segvit.boundary import BAND
-from segvit.config import EvalConfig
+from segvit.config import EvalConfig, PrecisionChoice
 from segvit.data.dataset import Samples
 from segvit.engine.evaluate import EvalResult, ImageScore
-from segvit.engine.infer import image_labels
+from segvit.engine.precision import computing_in, resolve_precision
+from segvit.engine.shots import COLUMNS, take_shots
 from segvit.errors import UserError
 from segvit.inference.network import Network
 from segvit.plots import confusion_matrix
-from segvit.visualize import IGNORED, colorize, contact_sheet, error_map, shares, with_legend
+from segvit.visualize import contact_sheet, with_legend
 
 NUM_WORST = 12
 """Images on the sheet of the worst."""
-SHEET_SIDE = 480
-"""Longer side in pixels of a picture on it."""
 TEXT_SIZE = 24
 """Height in pixels of the text on it."""
-COLUMNS = ("photo", "labels", "prediction", "errors")
 
 
 def write_csv(result: EvalResult, path: Path, *, about: Mapping[str, str]) -> None:
@@ -54,14 +50,22 @@ def write_csv(result: EvalResult, path: Path, *, about: Mapping[str, str]) -> No
         _write_table(path, head, rows)
 
 
-def write_pictures(result: EvalResult, folder: Path, *, model: Network, dataset: Samples, config: EvalConfig) -> None:
+def write_pictures(
+    result: EvalResult,
+    folder: Path,
+    *,
+    model: Network,
+    dataset: Samples,
+    config: EvalConfig,
+    precision: PrecisionChoice | None = None,
+) -> None:
     """Where the pixels of each class went, and the worst images.
 
     Writes confusion.png and confusion.csv (pixels), images.csv (scores of every image, worst first) and worst.png
     (the 12 worst, predicted anew).
 
     Args:
-        config: the protocol of the result.
+        config, precision: of the result.
 
     Raises:
         UserError: the disk does not take them.
@@ -70,7 +74,9 @@ def write_pictures(result: EvalResult, folder: Path, *, model: Network, dataset:
         folder.mkdir(parents=True, exist_ok=True)
         _write_scores(result, folder)
         if worst := result.worst()[:NUM_WORST]:
-            worst_sheet(worst, model=model, dataset=dataset, config=config).save(folder / "worst.png")
+            with computing_in(resolve_precision(model, precision), model.mean.device):
+                sheet = worst_sheet(worst, model=model, dataset=dataset, config=config)
+            sheet.save(folder / "worst.png")
 
 
 @contextmanager
@@ -99,19 +105,10 @@ def _write_scores(result: EvalResult, folder: Path) -> None:
 def worst_sheet(scores: Sequence[ImageScore], *, model: Network, dataset: Samples, config: EvalConfig) -> Image.Image:
     """Photo, labels, prediction and errors of some images, one below the other, over a legend of their classes."""
     spec = dataset.spec
-    rows, fractions = [], np.zeros(spec.num_classes)
-    for score in scores:
-        sample = dataset.read(score.index)
-        image, truth = sample.image.as_subclass(torch.Tensor), sample.labels.numpy()
-        labels = image_labels(model, image, config).cpu().numpy()
-        photo = image.permute(1, 2, 0).numpy()
-        errors = error_map(photo, labels, truth, num_classes=spec.num_classes)
-        shown = colorize(truth, spec.palette, ignored=IGNORED)
-        pictures = (photo, shown, colorize(labels, spec.palette), errors)
-        rows.append([_shrink(picture) for picture in pictures])
-        fractions += (shares(truth, spec.num_classes) + shares(labels, spec.num_classes)) / (2 * len(scores))
+    shots = list(take_shots([score.index for score in scores], model=model, dataset=dataset, config=config))
     captions = [_caption(place, score) for place, score in enumerate(scores, start=1)]
-    sheet = contact_sheet(rows, titles=COLUMNS, captions=captions, text_size=TEXT_SIZE)
+    fractions = np.mean([shot.shares for shot in shots], axis=0)
+    sheet = contact_sheet([shot.pictures for shot in shots], titles=COLUMNS, captions=captions, text_size=TEXT_SIZE)
     return with_legend(sheet, spec.classes, spec.palette, fractions, numbers=False, text_size=TEXT_SIZE)
 
 
@@ -119,13 +116,6 @@ def _caption(place: int, score: ImageScore) -> str:
     """What stands above an image that has a score."""
     assert score.miou is not None and score.accuracy is not None
     return f"{place}. {score.name}: mIoU {100 * score.miou:.1f} %, {100 * score.accuracy:.1f} % of the pixels right"
-
-
-def _shrink(pixels: npt.NDArray[np.uint8]) -> Image.Image:
-    """A picture no larger than the sheet shows it."""
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((SHEET_SIDE, SHEET_SIDE), Image.Resampling.BOX)
-    return picture
 
 
 def _write_table(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

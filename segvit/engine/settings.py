@@ -5,8 +5,23 @@ from typing import Any
 from segvit.config import TrainConfig
 from segvit.errors import UserError
 
-RUN_DEPENDENT = ("output", "device", "log_every", "save_every", "eval_every", "data.workers", "data.root")
-"""Settings that may change when a run is resumed: they do not alter the numbers."""
+RUN_DEPENDENT = (
+    "output",
+    "device",
+    "parallel",
+    "accumulate",
+    "log_every",
+    "loggers",
+    "save_every",
+    "keep_checkpoints",
+    "eval_every",
+    "grad_checkpointing",
+    "early_stop",
+    "data.workers",
+    "data.skip_unreadable",
+    "data.root",
+)
+"""Settings that may change when a run is resumed: they do not alter what is computed."""
 
 
 def check_settings(config: TrainConfig) -> None:
@@ -16,19 +31,32 @@ def check_settings(config: TrainConfig) -> None:
         "batch_size": config.batch_size,
         "eval_every": config.eval_every,
         "save_every": config.save_every,
+        "keep_checkpoints": config.keep_checkpoints,
+        "accumulate": config.accumulate,
         "log_every": config.log_every,
         "optim.lr": config.optim.lr,
         "optim.clip_norm": config.optim.clip_norm,
         "model.image_size": config.model.image_size,
     }
+    if config.early_stop is not None:
+        positive["early_stop"] = config.early_stop
     for name, value in positive.items():
         if value <= 0:
             raise UserError(f"{name} is {value}: it must be above 0")
+    if config.data.skip_unreadable < 0:
+        raise UserError(f"data.skip_unreadable is {config.data.skip_unreadable}: give a number of images, from 0 on")
+    if config.ema_decay is not None and not 0 <= config.ema_decay < 1:
+        raise UserError(
+            f"ema_decay is {config.ema_decay}: give a share from 0 up to but not including 1, such as 0.999"
+        )
+    if not 0 < config.optim.layer_decay <= 1:
+        raise UserError(f"optim.layer_decay is {config.optim.layer_decay}: give a factor above 0, and 1 or less")
 
 
 def check_same_run(config: TrainConfig, saved: dict[str, Any]) -> None:
     """Refuse to resume under settings that would make it another run."""
-    old, new = dict(_flat(saved)), dict(_flat(config.to_dict()))  # other versions have other keys
+    old, new = dict(flat(saved)), dict(flat(config.to_dict()))
+    old = dict(flat(TrainConfig().to_dict())) | old  # what an older version did not know was as it is by default
     changed = [
         f"  {key}: {old.get(key)!r} in the run, {new.get(key)!r} now"
         for key in old | new
@@ -41,9 +69,9 @@ def check_same_run(config: TrainConfig, saved: dict[str, Any]) -> None:
         )
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Nested settings as (dotted key, value), in order."""
     rows: list[tuple[str, Any]] = []
     for key, value in settings.items():
-        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+        rows += flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
     return rows

@@ -8,21 +8,22 @@ Letters: B batch, D width, H W image, p patch, h w token grid, N = h * w, P pref
 """
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
 import torch
 from timm.layers import PatchEmbed
-from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 from timm.models.beit import Beit
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from segvit.config import Downsampling, ModelConfig
 from segvit.errors import UserError
 from segvit.models.downsampling import STRIDE, QueryDownsampling, keep, shrunk_grid
+from segvit.models.positions import relative_bias, rotary_angles, take_relative_bias
 from segvit.models.pretrained import fit_positions, fit_relative_bias, pretrained_vit, reason
 from segvit.models.taps import resolve_blocks
 from segvit.models.tokens import resize_tokens
@@ -42,6 +43,9 @@ class Backbone(nn.Module):
         taps: blocks (from 0) whose outputs are returned, ascending.
         shrink_at: block (from 0) that keeps every second row and column of the tokens; None: no block does.
         downsampling: how that block does it; see `ModelConfig.downsampling`.
+
+    Attributes:
+        grad_checkpointing: keep of each block its input alone, and run it again in the backward pass.
     """
 
     pos_embed: Tensor | None
@@ -71,7 +75,8 @@ class Backbone(nn.Module):
         self.blocks = nn.ModuleList(vit.blocks[: self.taps[-1] + 1])
         self.rope = getattr(vit, "rope", None)
         self.rope_mixed: bool = getattr(vit, "rope_mixed", False)
-        self.relative_bias_tables = _take_relative_bias(vit, self.blocks) if isinstance(vit, Beit) else None
+        self.relative_bias_tables = take_relative_bias(vit, self.blocks) if isinstance(vit, Beit) else None
+        self.grad_checkpointing = False
         self.downsampling = None
         if shrink_at is not None:
             self.downsampling = QueryDownsampling(
@@ -97,13 +102,14 @@ class Backbone(nn.Module):
                 f"an image of {grid[0]} x {grid[1]} patches of {self.patch_size} px cannot be shrunk: give at least "
                 f"{STRIDE} x {STRIDE} patches ({side} x {side} px), by resizing it, or take a plain model"
             )
-        features = []
-        for index, (block, inputs) in enumerate(zip(self.blocks, self.block_inputs(grid), strict=True)):
-            if self.downsampling is not None and index == self.shrink_at:
-                tokens = self.downsampling(block, tokens, grid, inputs)
-                grid = shrunk_grid(grid)
+        features, full, shared = [], grid, self.shared_inputs(grid)
+        for index in range(len(self.blocks)):
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(self.run_block, index, tokens, full, shared, use_reentrant=False)
             else:
-                tokens = block(tokens, **inputs)
+                tokens = self.run_block(index, tokens, full, shared)
+            if index == self.shrink_at:
+                grid = shrunk_grid(full)
             if index in self.taps:
                 patches = tokens[:, self.num_prefix_tokens :]
                 features.append(patches.transpose(1, 2).unflatten(2, grid))
@@ -126,88 +132,62 @@ class Backbone(nn.Module):
             patches = torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.norm_pre(self.pos_drop(patches)), grid
 
-    def block_inputs(self, grid: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
-        """What each block takes besides its tokens at this grid: nothing, rotary angles, or a relative bias.
+    def run_block(self, index: int, tokens: Tensor, grid: tuple[int, int], shared: Mapping[int, Tensor]) -> Tensor:
+        """Tokens (B, P + N, D) through a block: (B, P + N, D), or (B, n, D) where it shrinks.
+
+        Args:
+            index: of the block, from 0.
+            tokens: behind the block before it.
+            grid: of the patches as they are embedded, (h, w).
+            shared: of that grid.
+        """
+        inputs = self.block_inputs(index, grid, shared)
+        if self.downsampling is not None and index == self.shrink_at:
+            shrunk: Tensor = self.downsampling(self.blocks[index], tokens, grid, inputs)
+            return shrunk
+        out: Tensor = self.blocks[index](tokens, **inputs)
+        return out
+
+    def shared_inputs(self, grid: tuple[int, int]) -> dict[int, Tensor]:
+        """What blocks share of their inputs at this grid, by the stride of the tokens that they take.
+
+        Rotary angles ((N, .), or (depth, heads, N, .) where each block has its own), or the relative bias of a table
+        that all blocks share; nothing elsewhere.
+        """
+        strides = {self._stride(index) for index in range(len(self.blocks))}
+        if self.rope is not None:
+            angles = rotary_angles(self.rope, grid)
+            return {stride: angles if stride == 1 else keep(angles, grid, 0) for stride in strides}
+        tables = self.relative_bias_tables
+        if tables is None or len(tables) > 1:
+            return {}
+        return {stride: relative_bias(tables[0], self.native_grid, grid, stride) for stride in strides}
+
+    def block_inputs(self, index: int, grid: tuple[int, int], shared: Mapping[int, Tensor]) -> dict[str, Tensor]:
+        """What a block takes besides its tokens at this grid: nothing, rotary angles, or a relative bias.
 
         Blocks behind `shrink_at` take those of every second row and column.
         """
+        stride = self._stride(index)
         if self.rope is not None:
-            rope = rotary_angles(self.rope, grid)  # (N, .), or (depth, heads, N, .) where each block has its own
-            for index in range(len(self.blocks)):
-                angles = rope[index] if self.rope_mixed else rope
-                yield {"rope": keep(angles, grid, 0) if self._takes_shrunk(index) else angles}
-        elif self.relative_bias_tables is None:
-            yield from ({} for _ in self.blocks)
-        else:
-            shared: dict[int, Tensor] = {}
-            for index in range(len(self.blocks)):
-                stride = STRIDE if self._takes_shrunk(index) else 1
-                if len(self.relative_bias_tables) == 1:
-                    if stride not in shared:
-                        shared[stride] = relative_bias(self.relative_bias_tables[0], self.native_grid, grid, stride)
-                    yield {"shared_rel_pos_bias": shared[stride]}
-                else:  # one at a time: a bias has (1 + N)^2 values per head
-                    table = self.relative_bias_tables[index]
-                    yield {"shared_rel_pos_bias": relative_bias(table, self.native_grid, grid, stride)}
+            return {"rope": shared[stride][index] if self.rope_mixed else shared[stride]}
+        if self.relative_bias_tables is None:
+            return {}
+        if stride in shared:
+            return {"shared_rel_pos_bias": shared[stride]}
+        # One at a time, and inside what is run again in the backward pass: a bias has (1 + N)^2 values per head.
+        table = self.relative_bias_tables[index]
+        return {"shared_rel_pos_bias": relative_bias(table, self.native_grid, grid, stride)}
+
+    def _stride(self, index: int) -> int:
+        """The stride at which a block sees the tokens of the grid: its keys are all of them, or the kept ones."""
+        return STRIDE if self._takes_shrunk(index) else 1
 
     def _takes_shrunk(self, index: int) -> bool:
         """Whether the keys of a block are the kept tokens alone."""
         if self.downsampling is None or self.shrink_at is None:
             return False
         return index > self.shrink_at or (index == self.shrink_at and self.downsampling.method == "nearest_qkv")
-
-
-def rotary_angles(rope: Any, grid: tuple[int, int]) -> Tensor:
-    """What a rotary embedding of timm gives at a grid (h, w)."""
-    if not (torch.compiler.is_exporting() and _is_dinov3(rope)):
-        angles: Tensor = rope.get_embed(shape=list(grid))
-        return angles
-    # timm makes plain numbers of the sides, which would tie an exported graph to the grid that it was traced at.
-    device = rope.periods.device
-    y, x = (2 * ((torch.arange(side, device=device).float() + 0.5) / side) - 1 for side in grid)
-    places = torch.stack([y[:, None].expand(-1, x.shape[0]), x.expand(y.shape[0], -1)], dim=-1)  # (h, w, 2)
-    return torch.cat(rope._get_pos_embed_from_coords(places.flatten(0, 1)), dim=-1)
-
-
-def _is_dinov3(rope: Any) -> bool:
-    """Whether it counts places as the released DINOv3 models do: from -1 to 1 along each side."""
-    if not isinstance(rope, RotaryEmbeddingDinoV3):
-        return False
-    return (rope.normalize_coords, rope.grid_offset, rope.grid_indexing) == ("separate", 0, "ij")
-
-
-def relative_bias(table: Tensor, old: tuple[int, int], new: tuple[int, int], stride: int = 1) -> Tensor:
-    """BEiT's relative position bias (1, heads, 1 + N, 1 + N) at grid `new` from a table learned at grid `old`.
-
-    With a stride, it is that of the N tokens in every `stride`-th row and column of the grid.
-
-    The table holds one row per offset (dy, dx), ((2h - 1) * (2w - 1), heads), then three rows for the class token:
-    class to patch, patch to class, class to class. Offsets are resized bicubic without antialias.
-    """
-    offsets, special = table[:-3], table[-3:]
-    old_span, (height, width) = (2 * old[0] - 1, 2 * old[1] - 1), new
-    offsets = resize_tokens(offsets[None], old_span, (2 * height - 1, 2 * width - 1))[0]
-    rows = torch.arange(0, height, stride, device=table.device)
-    columns = torch.arange(0, width, stride, device=table.device)
-    y = rows[:, None].expand(-1, columns.shape[0]).flatten()  # (N,)
-    x = columns.expand(rows.shape[0], -1).flatten()
-    index = (y[:, None] - y + height - 1) * (2 * width - 1) + (x[:, None] - x + width - 1)
-    patches = offsets[index]  # (N, N, heads)
-    num_patches = y.shape[0]
-    top = torch.cat([special[2].expand(1, 1, -1), special[0].expand(1, num_patches, -1)], dim=1)
-    left = special[1].expand(num_patches, 1, -1)
-    bias = torch.cat([top, torch.cat([left, patches], dim=1)], dim=0)
-    return bias.permute(2, 0, 1)[None]
-
-
-def _take_relative_bias(vit: Any, blocks: Any) -> nn.ParameterList | None:
-    """Move BEiT's bias tables out of its attention, which knows one grid only; its blocks then take a bias as input."""
-    if vit.rel_pos_bias is not None:
-        return nn.ParameterList([vit.rel_pos_bias.relative_position_bias_table])
-    tables = [block.attn.relative_position_bias_table for block in blocks]
-    for block in blocks:
-        block.attn.relative_position_bias_table = None
-    return nn.ParameterList(tables) if tables[0] is not None else None
 
 
 def create_backbone(config: ModelConfig) -> tuple[Backbone, dict[str, Any]]:

@@ -15,7 +15,8 @@ def resize_tokens(tokens: Tensor, old: tuple[int, int], new: tuple[int, int]) ->
     """Learned tokens (1, h * w, D) of grid `old` on grid `new`: bicubic, without antialias."""
     if torch.compiler.is_exporting():
         return _resize_by_matrices(tokens, old, new)
-    if old == new:
+    # Compiled, the native grid is one of many: asking whether it is this one would make a graph for it alone.
+    if not torch.compiler.is_compiling() and old == new:
         return tokens
     maps = tokens.transpose(1, 2).unflatten(2, old).float()
     maps = F.interpolate(maps, size=new, mode="bicubic", align_corners=False)

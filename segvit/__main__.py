@@ -1,0 +1,5 @@
+"""`python -m segvit`, which `torchrun -m segvit` starts in every process."""
+
+from segvit.cli import main
+
+main()

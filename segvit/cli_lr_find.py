@@ -1,0 +1,60 @@
+"""The verb `segvit lr-find`: which learning rate a run could take."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App
+
+from segvit.cli_tools import Flat, bar, check_paths
+from segvit.config import TrainConfig
+from segvit.errors import UserError
+
+
+def register(app: App) -> None:
+    """Add the verb to the command line."""
+    app.command(lr_find)
+
+
+def lr_find(
+    *,
+    config: Path | None = None,
+    start: float = 1e-7,
+    end: float = 1.0,
+    num_steps: int = 100,
+    plot: Path = Path("lr-find.png"),
+    settings: Annotated[TrainConfig, Flat] = TrainConfig(),
+) -> None:
+    """Suggest a learning rate (optim.lr) for a run: train some steps while the rate grows, and look at the loss.
+
+    Nothing is written but the plot.
+
+    Parameters
+    ----------
+    config
+        YAML file of settings, or a shipped recipe, of the run; flags override it.
+    start
+        First rate.
+    end
+        Last rate; a loss that doubles ends the sweep before.
+    num_steps
+        Steps of the whole range.
+    plot
+        The .png file of losses over rates.
+    """
+    from rich import print as rich_print
+
+    from segvit.engine.lr_find import find_learning_rate
+    from segvit.plots import learning_rates
+
+    if plot.suffix.lower() != ".png":
+        raise UserError(f"--plot {plot}: give a file that ends in .png")
+    check_paths(files=(plot,))
+    with bar("sweeping") as progress:
+        found = find_learning_rate(settings, start=start, end=end, num_steps=num_steps, progress=progress)
+    rich_print(found.table())
+    plot.parent.mkdir(parents=True, exist_ok=True)
+    learning_rates(found.rates, found.losses, found.smoothed, plot, suggested=found.suggested)
+    ended = "the loss doubled" if found.diverged else "the loss never doubled: a higher --end would show more"
+    print(f"{len(found.rates)} of {num_steps} steps: {ended}; plot {plot}")
+    print(f"loss lowest at {found.rates[found.lowest]:.1e}, falling fastest at {found.suggested:.1e}")
+    print(f"suggested: --optim.lr {found.suggested:.1e}")

@@ -1,0 +1,110 @@
+"""How often each class occurs in a dataset, and in which samples: for class weights and the sampling of rare classes.
+
+    census = take_census(samples, folder=cache_folder() / "census")
+
+Every label map is read once. The counts are kept in a file whose name is a hash of the spec and of the label files'
+names, sizes and times of change: another run on the same files does not read them again.
+
+Letters: N samples, K classes.
+"""
+
+import contextlib
+import hashlib
+import json
+import uuid
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from segvit.data.dataset import Samples, SegmentationDataset
+from segvit.data.scan import scan_all
+from segvit.data.spec import IGNORE_INDEX
+from segvit.errors import UserError
+
+
+class Census(NamedTuple):
+    """The classes of a dataset."""
+
+    pixels: npt.NDArray[np.int64]
+    """(K,) labelled pixels of each class, over all samples."""
+    shown: npt.NDArray[np.bool_]
+    """(N, K) which samples show it."""
+
+
+def take_census(samples: Samples, *, folder: Path | None = None) -> Census:
+    """Count the classes of every sample; a label map that cannot be read counts for nothing.
+
+    Args:
+        samples: the dataset.
+        folder: where counts are kept. Default: nowhere. Scenes that lie in no files are drawn each time.
+
+    Raises:
+        UserError: the counts cannot be written there.
+    """
+    kept = folder / f"{_key(samples)}.npz" if folder and isinstance(samples, SegmentationDataset) else None
+    census = _load(kept, (len(samples), samples.spec.num_classes)) if kept else None
+    if census is None:
+        census = _count(samples)
+        if kept:
+            _store(census, kept)
+    return census
+
+
+def _count(samples: Samples) -> Census:
+    """The census of all samples, by a thread per core."""
+    classes = samples.spec.lookup()  # raw value -> class
+    pixels = np.zeros(samples.spec.num_classes, dtype=np.int64)
+    shown = np.zeros((len(samples), len(pixels)), dtype=np.bool_)
+    for index, scan in enumerate(scan_all(samples, range(len(samples)), decode=False)):
+        for value, count in (scan.pixels or {}).items():
+            found = int(classes[value]) if 0 <= value < len(classes) else IGNORE_INDEX
+            if 0 <= found != IGNORE_INDEX:
+                pixels[found] += count
+                shown[index, found] = True
+    return Census(pixels, shown)
+
+
+def _key(samples: SegmentationDataset) -> str:
+    """A hash of what the counts depend on."""
+    spec = samples.spec.to_dict()
+    digest = hashlib.sha256(json.dumps([spec["classes"], spec["ignore"], spec.get("others")]).encode())
+    digest.update(repr(samples.spec.label_format).encode())
+    for pair in samples.pairs:
+        try:
+            state = pair.labels.stat()
+        except OSError as error:
+            raise UserError(f"{pair.labels}: cannot be read ({error})") from error
+        made_from = [pair.source, str(pair.labels.absolute()), str(state.st_size), str(state.st_mtime_ns)]
+        digest.update("\0".join(made_from).encode())
+    return digest.hexdigest()
+
+
+def _load(path: Path, shape: tuple[int, int]) -> Census | None:
+    """The census in a file; None where it is missing or damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            census = Census(content["pixels"], np.unpackbits(content["shown"], axis=1, count=shape[1]).astype(bool))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return census if census.shown.shape == shape and census.pixels.shape == shape[1:] else None
+
+
+def _store(census: Census, path: Path) -> None:
+    """Write a file aside and move it into its place: other processes may be doing the same."""
+    aside = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.partial")
+    content: dict[str, Any] = {"pixels": census.pixels, "shown": np.packbits(census.shown, axis=1)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as file:
+            np.savez(file, **content)
+        aside.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: the counts of the classes cannot be kept here ({error}); name another folder in SEGVIT_CACHE"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink()

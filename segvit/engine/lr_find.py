@@ -1,0 +1,156 @@
+"""The learning rate finder: one short run whose rate grows at every step, until the loss does too.
+
+    found = find_learning_rate(config, num_steps=100)
+    found.suggested
+
+It trains as `train` would (same data, losses, precision and parameter groups, whose rates all grow alike), in a folder
+that is thrown away. The rate suggested is where the smoothed loss falls fastest: the steepest slope over the logarithm
+of the rate, between the first steps and the lowest loss.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segvit.config import TrainConfig
+from segvit.engine.train import NotFinite, Trainer
+from segvit.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SMOOTHING = 0.9
+"""Share of the old value in the running mean of the loss, whose start at 0 is corrected."""
+DIVERGED = 2.0
+"""Times its lowest value at which the running mean ends the sweep."""
+WINDOW = 7
+"""Losses whose mean is the smoothed one in the middle."""
+LEAST_STEPS = 10
+ROWS = 16
+"""Of the table, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRates:
+    """What a sweep has seen."""
+
+    rates: tuple[float, ...]
+    """optim.lr at each step."""
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    """Means of the losses around each step."""
+    suggested: float
+    diverged: bool
+    """Whether the loss ended the sweep; else it reached its last rate."""
+
+    @property
+    def lowest(self) -> int:
+        """The step of the lowest smoothed loss."""
+        return int(np.argmin(self.smoothed))
+
+    def table(self) -> "Table":
+        """Evenly spaced steps, for a terminal."""
+        from rich.table import Table
+
+        count = len(self.rates)
+        shown = {i * (count - 1) // (ROWS - 1) for i in range(ROWS)} | {self.lowest}
+        table = Table("step", "optim.lr", "loss", "smoothed", "")
+        for step in sorted(shown):
+            note = "lowest" if step == self.lowest else ""
+            table.add_row(
+                str(step + 1), f"{self.rates[step]:.2e}", f"{self.losses[step]:.3f}", f"{self.smoothed[step]:.3f}", note
+            )
+        return table
+
+
+def find_learning_rate(
+    config: TrainConfig,
+    *,
+    start: float = 1e-7,
+    end: float = 1.0,
+    num_steps: int = 100,
+    progress: Callable[[int, int], None] | None = None,
+) -> LearningRates:
+    """Sweep optim.lr over a range, by a constant factor from step to step.
+
+    Args:
+        config: the run that the rate is for; its schedule and number of steps do not count.
+        start: first rate.
+        end: last rate, where the loss does not end the sweep before.
+        num_steps: of the whole range.
+        progress: called after each step.
+
+    Raises:
+        UserError: settings or data that cannot be trained on, a range that cannot be meant, or a loss that is no number
+            before anything could be seen.
+    """
+    if not 0 < start < end:
+        raise UserError(f"rates from {start:g} to {end:g}: give two above 0, the lower one first")
+    if num_steps < LEAST_STEPS:
+        raise UserError(f"{num_steps} steps are too few to see a slope: give {LEAST_STEPS} or more")
+    rates = np.geomspace(start, end, num_steps)
+    losses: list[float] = []
+    with TemporaryDirectory() as folder:
+        optim = replace(config.optim, lr=1.0)  # the schedule's factor is the rate itself
+        trainer = Trainer(
+            replace(config, optim=optim, steps=num_steps, output=Path(folder), loggers=(), early_stop=None),
+            resume=False,
+        )
+        trainer.keeps_steps = False  # a loss that is no number is one of its ends, and its folder goes
+        trainer.schedule = lambda step: float(rates[step])
+        trainer.progress.console.quiet = True  # its loss and rate are those of the table
+        try:
+            for step, (images, labels, indices) in trainer.batches():
+                losses.append(float(trainer.step(step, images, labels, indices).total))
+                if progress:
+                    progress(step + 1, num_steps)
+                smoothed = smooth(losses)
+                if smoothed[-1] > DIVERGED * min(smoothed):
+                    break
+        except NotFinite:
+            if len(losses) < LEAST_STEPS:
+                raise
+        trainer.log.close()
+    smoothed = centred_means(losses)
+    return LearningRates(
+        rates=tuple(rates[: len(losses)].tolist()),
+        losses=tuple(losses),
+        smoothed=tuple(smoothed),
+        suggested=steepest(rates[: len(losses)].tolist(), smoothed),
+        diverged=len(losses) < num_steps,
+    )
+
+
+def smooth(losses: list[float]) -> list[float]:
+    """The running mean of losses, each weighing `SMOOTHING` times the one after it."""
+    mean, result = 0.0, []
+    for count, loss in enumerate(losses, start=1):
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        result.append(mean / (1 - SMOOTHING**count))
+    return result
+
+
+def centred_means(losses: list[float]) -> list[float]:
+    """Means over `WINDOW` losses around each, fewer at the ends: unlike a running mean they do not lag behind."""
+    half = WINDOW // 2
+    return [float(np.mean(losses[max(0, step - half) : step + half + 1])) for step in range(len(losses))]
+
+
+def steepest(rates: list[float], smoothed: list[float]) -> float:
+    """The rate where the smoothed loss falls fastest over the logarithm of the rate, up to its lowest value.
+
+    Raises:
+        UserError: it never falls.
+    """
+    lowest = int(np.argmin(smoothed))
+    if lowest < 2:
+        raise UserError(
+            f"the loss rises from the first rate on ({rates[0]:.1e}), so no rate can be suggested: begin lower "
+            "(--start)"
+        )
+    slopes = np.gradient(np.array(smoothed[: lowest + 1]), np.log(rates[: lowest + 1]))
+    return rates[int(np.argmin(slopes))]

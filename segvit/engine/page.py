@@ -1,0 +1,57 @@
+"""Pieces of an HTML page, in which every text is escaped unless it says that it is markup.
+
+tag("td", "<b>", tag("em", "x"), class_="name")     # <td class="name">&lt;b&gt;<em>x</em></td>
+"""
+
+import base64
+import html
+import io
+
+from PIL import Image
+
+JPEG_QUALITY = 82
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def tag(name: str, *children: object, **attributes: object) -> Markup:
+    """An element; children that are no Markup, and all attributes, are escaped.
+
+    Args:
+        name: of the element.
+        children: what it holds; None is left out.
+        attributes: `class_` is class, `data_x` is data-x; None is left out.
+    """
+    words = [name]
+    for key, value in attributes.items():
+        if value is not None:
+            words.append(f'{key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"')
+    inside = join(*children)
+    return Markup(f"<{' '.join(words)}>" if name == "img" else f"<{' '.join(words)}>{inside}</{name}>")
+
+
+def join(*children: object) -> Markup:
+    """Pieces one after the other; those that are no Markup are escaped, None is left out."""
+    pieces = (
+        child if isinstance(child, Markup) else html.escape(str(child)) for child in children if child is not None
+    )
+    return Markup("".join(pieces))
+
+
+def table(head: list[object], rows: list[list[object]], *, class_: str | None = None) -> Markup:
+    """A table whose rows begin with their name; it scrolls sideways where the screen is narrow."""
+    top = tag("tr", *(tag("th", cell, scope="col") for cell in head))
+    body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
+    parts = [tag("thead", top) if head else None, tag("tbody", *body)]
+    return tag("div", tag("table", *parts, class_=class_), class_="scroll")
+
+
+def jpeg_uri(picture: Image.Image) -> str:
+    """A picture as a data URI, which needs no other file."""
+    file = io.BytesIO()
+    picture.convert("RGB").save(file, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,152 @@
+"""Many processes that train one model: each with a copy of it (data parallel), or with a share of it (FSDP2).
+
+    torchrun --nproc-per-node 8 -m segvit train --config FILE [--parallel fsdp]
+
+Data parallel is Accelerate's. FSDP2 is PyTorch's own `fully_shard`, since Accelerate leaves it out on a CPU without a
+word; what it shares out is made whole here, so that checkpoints and models do not tell how they were trained.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from segvit.config import TrainConfig
+from segvit.engine.device import leave_cores_to, resolve_device
+from segvit.engine.distributed import started_processes
+from segvit.errors import UserError
+from segvit.models.decoder import DecoderStage
+from segvit.models.segvit import SegViT
+
+LAUNCHED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What a launcher tells a process in its environment, besides WORLD_SIZE."""
+
+
+def create_accelerator(config: TrainConfig) -> Accelerator:
+    """Accelerate on the device and in the precision of the config.
+
+    Raises:
+        UserError: a precision that the device lacks, processes that do not know each other, or nobody to share with.
+    """
+    device = resolve_device(config.device)
+    if device.type == "cpu":
+        leave_cores_to(config.data.workers)
+    if config.precision == "fp16" and device.type != "cuda":
+        raise UserError(f"precision fp16 needs a cuda device, and this is {device.type}: type --precision bf16 or no")
+    lacking = [name for name in LAUNCHED if name not in os.environ]
+    if started_processes() > 1 and lacking:
+        raise UserError(
+            f"{started_processes()} processes were started (WORLD_SIZE), which cannot find each other without "
+            f"{', '.join(lacking)}: start with `torchrun` or `accelerate launch`, which set all of them"
+        )
+    AcceleratorState._reset_state(reset_partial_state=True)  # else a second run in one process keeps the first's
+    accelerator = Accelerator(
+        mixed_precision=config.precision,
+        cpu=device.type == "cpu",
+        project_dir=str(config.output),
+    )
+    _check_processes(config, accelerator.num_processes)
+    return accelerator
+
+
+def _check_processes(config: TrainConfig, count: int) -> None:
+    """Refuse processes that would each train alone, and sharing between fewer than two."""
+    if count != started_processes():
+        raise UserError(
+            f"{started_processes()} processes were started (WORLD_SIZE), and {count} found each other: each would "
+            "train alone. Start with `torchrun` or `accelerate launch`"
+        )
+    if config.parallel == "fsdp" and count == 1:
+        raise UserError(
+            "parallel fsdp shares a model out over processes, and this is the only one: type `torchrun "
+            "--nproc-per-node N -m segvit train ...`, or leave --parallel out"
+        )
+    if config.parallel == "fsdp" and config.precision == "fp16":
+        raise UserError("parallel fsdp goes with precision bf16 or no, not with fp16")
+    if config.batch_size % (count * config.accumulate):
+        raise UserError(
+            f"batch_size {config.batch_size} cannot be dealt out evenly to {count} processes in {config.accumulate} "
+            f"parts; make it a multiple of {count * config.accumulate}"
+        )
+
+
+def shard(model: SegViT, accelerator: Accelerator) -> None:
+    """Share parameters, gradients and so the optimizer's state out over all processes, in place (FSDP2).
+
+    A block of the backbone and a stage of a decoder is whole while it works; what is left (embeddings, the classifier,
+    and the block that shrinks, whose parts are called one by one) for the whole of a pass.
+    """
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    shrinks = model.backbone.shrink_at
+    for index, block in enumerate(model.backbone.blocks):
+        if index != shrinks:
+            fully_shard(block, mesh=mesh)
+    for stage in [part for part in model.modules() if isinstance(part, DecoderStage)]:
+        fully_shard(stage, mesh=mesh)
+        register_fsdp_forward_method(stage, "prepare")
+    fully_shard(model, mesh=mesh)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether `shard` has shared a model out."""
+    return isinstance(model, FSDPModule)
+
+
+@contextmanager
+def gradients_kept_back(wrapped: nn.Module) -> Iterator[None]:
+    """Gradients inside the block wait on each process for those of a later pass, and are added up then."""
+    if isinstance(wrapped, FSDPModule):
+        wrapped.set_requires_gradient_sync(False)
+        yield
+        wrapped.set_requires_gradient_sync(True)
+    elif isinstance(wrapped, nn.parallel.DistributedDataParallel):
+        with wrapped.no_sync():
+            yield
+    else:
+        yield
+
+
+def whole(values: Mapping[str, Any], *, keep: bool = True) -> dict[str, Any]:
+    """Values by name, each tensor that is shared out made whole; every process must call it.
+
+    Args:
+        keep: give them back; else an empty dict, for a process that only takes part.
+    """
+    result = {}
+    for name, value in values.items():
+        full = value.full_tensor().cpu() if isinstance(value, DTensor) else value
+        if keep:
+            result[name] = full
+    return result
+
+
+def whole_optimizer(optimizer: torch.optim.Optimizer, *, keep: bool = True) -> dict[str, Any]:
+    """The state of an optimizer, with whole tensors; every process must call it."""
+    state = optimizer.state_dict()
+    return state | {"state": {index: whole(values, keep=keep) for index, values in state["state"].items()}}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take up a state of whole tensors, each process its share of those whose parameters are shared out."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    shares = {
+        index: {name: _share_of(value, parameters[index]) for name, value in values.items()}
+        for index, values in state["state"].items()
+    }
+    optimizer.load_state_dict(state | {"state": shares})
+
+
+def _share_of(value: Any, parameter: Tensor) -> Any:
+    """This process's share of what belongs to a parameter; what is no tensor of its shape stays as it is."""
+    if isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape:
+        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return value

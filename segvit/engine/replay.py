@@ -1,0 +1,276 @@
+"""A step whose numbers were not finite: which layer was the first, and the same step again from a file.
+
+    segvit train --replay runs/camvid/not-finite-step90000.pt [--device cpu]
+
+The file holds the step of one process: images, labels, weights, config, and the number that its dropout is seeded with.
+It is read without running anything in it.
+
+Letters: B images, K classes, H, W size of a crop.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segvit.config import TrainConfig
+from segvit.data.dataset import mix
+from segvit.engine.device import resolve_device
+from segvit.engine.guards import going_on, written
+from segvit.engine.optim import freeze
+from segvit.engine.precision import HALVES
+from segvit.errors import UserError
+from segvit.losses import Losses, Normalizers, criterion
+from segvit.models.segvit import SegViT
+
+NUM_NAMED = 3
+"""Weights that are not finite, named in a finding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepInput:
+    """All that the numbers of a step depend on, in one process, besides the weights and the config."""
+
+    step: int
+    """Steps done before."""
+    number: int
+    """What the dropout is seeded with: of the step and the process."""
+    images: Tensor
+    """(B, 3, H, W) uint8."""
+    labels: Tensor
+    """(B, H, W) int64."""
+    indices: Tensor
+    """(B,) of the training samples."""
+    files: list[str]
+    """What these are."""
+    num_masks: Tensor
+    class_weight: Tensor
+    """The divisors of the criterion."""
+    class_weights: Tensor | None
+    """(K,) of the criterion."""
+    scale: float
+    """Of the loss, under fp16."""
+    device: str
+    """Kind of device, on which the dropout depends."""
+    process: int | None
+    """Which one it was, of several."""
+
+
+KEYS = {field.name for field in fields(StepInput)} | {"config", "num_classes", "model"}
+"""What a file holds."""
+Autocast = Callable[[], AbstractContextManager[Any]]
+
+
+def seed_dropout(seed: int, number: int) -> None:
+    """Set the random numbers of a step in a process, by the run's seed."""
+    torch.manual_seed(mix(seed, number, "dropout"))
+
+
+def examine(
+    model: nn.Module, inputs: StepInput, config: TrainConfig, *, autocast: Autocast, backward: bool = True
+) -> str | None:
+    """Run a step once more, without changing weights: what is the first not to be finite, or None if all is.
+
+    Args:
+        model: in training mode, not wrapped, its weights whole.
+        inputs: of the step, moved to its device.
+        config: of the run.
+        autocast: makes the context for the forward.
+        backward: look at the gradients too, which are lost; else at the losses alone.
+    """
+    parts = list(zip(inputs.images.chunk(config.accumulate), inputs.labels.chunk(config.accumulate), strict=True))
+    divisors = Normalizers(num_masks=inputs.num_masks, class_weight=inputs.class_weight)
+    model.zero_grad()
+    seed_dropout(config.seed, inputs.number)
+    with _watching(model) as seen, torch.compiler.set_stance("force_eager"):
+        for images, labels in parts:
+            with autocast():
+                output = model(images)
+            losses = criterion(
+                output, labels, divisors=divisors, config=config.loss, class_weights=inputs.class_weights
+            )
+            if not torch.isfinite(losses.total):
+                return f"{seen.get('layer') or _term(losses)}{_weights(model)}"
+            if backward:
+                (losses.total / len(parts) * inputs.scale).backward()
+                if "gradient" in seen:
+                    return f"{seen['gradient']}{_weights(model)}"
+    return None
+
+
+@contextmanager
+def _watching(model: nn.Module) -> Iterator[dict[str, str]]:
+    """Gathers the first layer whose output, and the first parameter whose gradient, is not finite, as they come."""
+    seen: dict[str, str] = {}
+
+    def after_layer(name: str, layer: nn.Module, _: Any, output: Any) -> None:
+        if "layer" not in seen and not all(map(_finite, _tensors(output))):
+            seen["layer"] = f"the output of {name or 'the model'} ({type(layer).__name__}) in the forward pass"
+
+    def after_gradient(name: str, parameter: Tensor) -> None:
+        if "gradient" not in seen and parameter.grad is not None and not _finite(parameter.grad):
+            seen["gradient"] = f"the gradient of {name} in the backward pass"
+
+    hooks = [layer.register_forward_hook(partial(after_layer, name)) for name, layer in model.named_modules()]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            hooks.append(parameter.register_post_accumulate_grad_hook(partial(after_gradient, name)))
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in what a layer gives."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _tensors(part)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _tensors(getattr(value, field.name))
+
+
+def _finite(value: Tensor) -> bool:
+    return bool(torch.isfinite(value).all())
+
+
+def _term(losses: Losses) -> str:
+    """The first term of the loss that is not finite, where all layers are."""
+    terms = {"class": losses.classes, "focal": losses.focal, "dice": losses.dice}
+    name = next((name for name, term in terms.items() if not _finite(term)), "whole")
+    return f"the {name} term of the loss, after layers that are all finite"
+
+
+def _weights(model: nn.Module) -> str:
+    """The weights that are not finite themselves, which is where it all begins if there are any."""
+    names = [name for name, parameter in model.named_parameters() if not _finite(parameter)]
+    more = ", ..." * (len(names) > NUM_NAMED)
+    return f"; weights that are not finite: {', '.join(names[:NUM_NAMED])}{more}" if names else ""
+
+
+def explain(
+    found: str | None,
+    inputs: StepInput,
+    *,
+    config: TrainConfig,
+    num_classes: int,
+    state: dict[str, Tensor],
+    shared: bool,
+) -> str:
+    """Save a step that went wrong; what was the first not to be finite, on which images, and what to type.
+
+    Args:
+        found: by `examine`.
+        inputs: of the step.
+        config: of the run.
+        num_classes: of the model.
+        state: its weights.
+        shared: they are shared out, so that nothing has been examined.
+    """
+    mark = "" if inputs.process is None else f"-process{inputs.process}"
+    path = config.output / f"not-finite-step{inputs.step}{mark}.pt"
+    if found is None and inputs.process is not None and not shared:
+        return "This process has nothing that is not finite; another one says what"
+    first = f"First not finite: {found}. " if found else ""
+    if found is None and not shared:
+        first = "Each output and gradient is finite; it is their norm that is not. "
+    try:
+        save_step(path, inputs, config=config, num_classes=num_classes, state=state)
+        saved = f"`segvit train --replay {path}` runs the step again" + " and says which layer is the first" * shared
+    except UserError as error:
+        saved = f"the step could not be saved ({error})"
+    return f"{first}Its images:\n{listing(inputs.files)}\n{saved}. Try a lower --optim.lr; {going_on(config.output)}"
+
+
+def save_step(
+    path: Path, inputs: StepInput, *, config: TrainConfig, num_classes: int, state: dict[str, Tensor]
+) -> None:
+    """Write a step to a file, tensors and plain values only.
+
+    Args:
+        path: of the file.
+        inputs: of the step.
+        config: of the run.
+        num_classes: of the model.
+        state: its weights.
+
+    Raises:
+        UserError: the disk does not take it.
+    """
+    content = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
+    content |= {"config": config.to_dict(), "num_classes": num_classes, "model": state}
+    with written(path, run=config.output) as aside:
+        try:
+            torch.save(content, aside)
+        except RuntimeError as error:  # by torch's writer, for a full disk
+            raise OSError(str(error)) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """What came of a step that was run again."""
+
+    finding: str | None
+    """What was the first not to be finite; None: all is finite here."""
+    text: str
+    """That in words, with the step and its images."""
+
+
+def replay(path: Path, *, device: Any = "auto") -> Replayed:
+    """Run the step in a file again: forward, losses and backward, with the same dropout.
+
+    Raises:
+        UserError: not a file of `save_step`, or no such device.
+    """
+    content = _load(path)
+    config = TrainConfig.from_dict(content["config"], source=str(path))
+    place = resolve_device(device)
+    model = SegViT(config.model.without_weights(), num_classes=content["num_classes"], protocol=config.eval)
+    model.load_state_dict(content["model"])
+    model.to(place).train()
+    model.backbone.grad_checkpointing = config.grad_checkpointing
+    freeze(model, config.optim.freeze)
+    values = {field.name: content[field.name] for field in fields(StepInput)}
+    inputs = StepInput(**{key: _moved(value, place) for key, value in values.items()})
+    dtype = None if config.precision == "no" else HALVES[config.precision]
+    finding = examine(
+        model, inputs, config, autocast=lambda: torch.autocast(place.type, dtype=dtype, enabled=dtype is not None)
+    )
+    result = "all is finite here" if finding is None else f"the first not to be finite: {finding}"
+    text = f"step {inputs.step} of {config.output}: {result}\nits images:\n" + listing(inputs.files)
+    if inputs.device != place.type or config.compile:
+        other = f"a {inputs.device} device" if inputs.device != place.type else "a compiled model"
+        text += f"\nit went wrong on {other}, which draws dropout by other random numbers than this"
+    return Replayed(finding=finding, text=text)
+
+
+def listing(files: list[str]) -> str:
+    """The images of a step, one a line."""
+    return "\n".join(f"  {file}" for file in files)
+
+
+def _moved(value: Any, place: torch.device) -> Any:
+    return value.to(place) if isinstance(value, Tensor) else value
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """The content of a file of `save_step`."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}: give the not-finite-stepN.pt that a run has named")
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        missing = KEYS - content.keys()
+    except Exception as error:  # torch raises many kinds for a broken or foreign file
+        raise UserError(f"{path}: not a step that segvit saved, or cut short ({error})") from error
+    if missing:
+        raise UserError(f"{path}: not a step that segvit saved (no {', '.join(sorted(missing))})")
+    return content
