@@ -116,6 +116,7 @@ def run(*words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @ON_LINUX
 def test_the_peak_is_what_is_measured() -> None:
     model = ModelConfig(backbone="vit_small_patch16_384", image_size=256)

@@ -291,7 +291,8 @@ def test_two_graphs_serve_every_size(
 
 
 @pytest.mark.usefixtures("clean_compiler")
-@pytest.mark.parametrize("half", [pytest.param(False, marks=pytest.mark.slow), True], ids=["fp32", "bf16"])
+@pytest.mark.slow
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
 def test_two_graphs_serve_a_folder_of_any_sizes(model: SegViT, monkeypatch: pytest.MonkeyPatch, half: bool) -> None:
     """As `--compile` runs: windows, also padded ones, of ten images in batches of 8 and what is left over."""
     monkeypatch.setattr(model, "protocol", EvalConfig(stride=16))
