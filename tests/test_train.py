@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 import segvit.data.dataset as dataset_module
+import segvit.engine.signals as signals_module
 import segvit.engine.train as train_module
 from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 from segvit.data.shapes import write_shapes
-from segvit.engine.checkpoint import checkpoints
-from segvit.engine.signals import Interrupted
+from segvit.engine.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from segvit.engine.signals import Interrupted, Stop
 from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.losses import Losses
@@ -294,6 +295,36 @@ def test_of_two_checkpoints_the_newest_good_one_is_taken(
     train(config, resume=True)
     assert f"{newest}: not a checkpoint" in (said := capsys.readouterr().out) and f"going on from {before.name}" in said
     assert_same_run(config.output, whole.output)
+
+
+def test_a_checkpoint_that_cannot_be_read_does_not_outlive_good_ones(config: TrainConfig) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(config, on_step=stop_at(4))
+    newest, before = checkpoints(config.output)
+    spoil("cut", newest)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, resume=True, on_step=stop_at(3))
+    save_checkpoint(config.output, {**load_checkpoint(before), "step": 2}, keep=1)
+    assert [path.name for path in checkpoints(config.output)] == ["checkpoint-0000002.pt"]
+
+
+def test_a_hole_in_a_checkpoint_is_seen(config: TrainConfig) -> None:
+    train(config)
+    newest = checkpoints(config.output)[0]
+    tokens = load_checkpoint(newest)["model"]["head.class_tokens"].numpy().tobytes()
+    newest.write_bytes(newest.read_bytes().replace(tokens, bytes(len(tokens))))
+    with pytest.raises(UserError, match=r"cut short .*data/\d+ is damaged"):
+        load_checkpoint(newest)
+
+
+def test_a_signal_that_is_passed_on_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Stop() as stop:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number == signal.SIGTERM
+        monkeypatch.setattr(signals_module, "ECHO", -1.0)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.parametrize("keep", [1, 3])

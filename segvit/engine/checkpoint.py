@@ -6,6 +6,7 @@ few are kept; resuming takes the newest that can be read, and says what was wron
 
 import os
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,9 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
         raise UserError(
             f"{path}: the checkpoint cannot be written ({error}); {left}. Make room, then type --resume"
         ) from error
-    for old in checkpoints(folder)[keep:]:
+    found = checkpoints(folder)
+    ahead = found[: found.index(path)]  # of a later step that could not be read when the run was resumed
+    for old in ahead + found[found.index(path) + keep :]:
         old.unlink(missing_ok=True)
     return path
 
@@ -102,6 +105,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
     try:
+        damaged = zipfile.ZipFile(path).testzip()  # torch does not look at the sums that it writes
+        if damaged is not None:
+            raise ValueError(f"{damaged} is damaged")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         missing = KEYS - state.keys()
     except Exception as error:  # torch raises many kinds for a broken or foreign file

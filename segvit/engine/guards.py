@@ -96,7 +96,7 @@ def watched(loader: DataLoader[Any], *, run: Path) -> Iterator[Any]:
                 return
             except (RuntimeError, OSError, EOFError):  # the latter where it dies while it hands over a batch
                 wait([process.sentinel for process in processes], timeout=1)
-                dead = [process for process in processes if process.exitcode]
+                dead = [process for process in processes if process.exitcode is not None]
                 if not dead:
                     raise
             else:
@@ -125,6 +125,7 @@ def shield_from_sigterm(_: int) -> None:
     Its parent ends the step, writes a checkpoint and ends it then, by the same signal. Where the system cannot say who
     sent a signal (not Linux), nothing is changed, and `watched` tells of its end.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches it too, and is its parent's to answer
     if not hasattr(signal, "sigwaitinfo"):
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

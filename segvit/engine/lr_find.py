@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segvit.config import TrainConfig
+from segvit.engine.distributed import started_processes
 from segvit.engine.train import NotFinite, Trainer
 from segvit.errors import UserError
 
@@ -88,6 +89,8 @@ def find_learning_rate(
         UserError: settings or data that cannot be trained on, a range that cannot be meant, or a loss that is no number
             before anything could be seen.
     """
+    if started_processes() > 1:
+        raise UserError("lr-find sweeps in one process: type `segvit lr-find ...` without torchrun")
     if not 0 < start < end:
         raise UserError(f"rates from {start:g} to {end:g}: give two above 0, the lower one first")
     if num_steps < LEAST_STEPS:

@@ -4,16 +4,20 @@
         for ...:
             if stop.wished: ...
 
-A second signal is not waited for. Batch systems send SIGTERM some time before they kill (docs/scaling.md).
+A second signal is not waited for, unless it comes so soon that a launcher has passed the first one on. Batch systems
+send SIGTERM some time before they kill (docs/scaling.md).
 """
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 
 from segvit.errors import UserError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+ECHO = 3.0
+"""Seconds within which another signal is the first one again: from the system, and from torchrun."""
 
 
 class Interrupted(UserError):
@@ -29,6 +33,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._since = 0.0
         self._before: dict[int, object] = {}
 
     @property
@@ -48,7 +53,9 @@ class Stop:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """The first signal is noted; the next one ends the process at once, as signals do."""
-        if self.number is not None:
+        """The first signal is noted; a later one ends the process at once, as signals do."""
+        now = time.monotonic()
+        if self.number is None:
+            self.number, self._since = number, now
+        elif now - self._since > ECHO:
             raise KeyboardInterrupt
-        self.number = number

@@ -148,6 +148,7 @@ class Trainer:
         self.data = check_same_data(
             splits, self.output, state, accept=accept_changed_data, main_process=main, say=print
         )
+        self._check_agreement(state)
         self.unreadable = UnreadableList(
             self.output / "unreadable.txt", limit=config.data.skip_unreadable, fresh=state is None
         )
@@ -185,6 +186,17 @@ class Trainer:
             yield f"{learning:,} of {total:,} parameters learn; the others are frozen"
         if self.average is not None:
             yield f"validated and written are averages of the weights (decay {self.config.ema_decay})"
+
+    def _check_agreement(self, state: dict[str, Any] | None) -> None:
+        """Refuse to train where the processes do not go on from the same step on the same data."""
+        step = 0 if state is None else int(state["step"])
+        seen = gather([f"step {step}, data {self.data}"])
+        if len(set(seen)) > 1:
+            each = "\n".join(f"  process {number}: {what}" for number, what in enumerate(seen))
+            raise UserError(
+                f"the processes would train on different things:\n{each}\nGive all of them the same files in "
+                f"{self.output} and the same dataset"
+            )
 
     def _note_parts(self, state: dict[str, Any] | None) -> None:
         """Say what does not stay the same where a run goes on with its batches cut into other parts."""
@@ -451,6 +463,8 @@ class Trainer:
         """
         config, accelerator = self.config, self.accelerator
         self.validation_due = True
+        if accelerator.num_processes > 1:  # which do not break it off, and may be killed before its end
+            self.save(step)
         if is_sharded(self.model):
             self.evaluated.load_state_dict(whole(self.kept.state_dict()))
         share = range(accelerator.process_index, len(self.val_set), accelerator.num_processes)

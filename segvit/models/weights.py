@@ -7,6 +7,7 @@ Nothing is ever unpickled.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from importlib.metadata import version
@@ -56,6 +57,8 @@ def save_model(model: "SegViT", path: str | Path, *, extra: Mapping[str, Any] | 
             aside.touch()
             mode = aside.stat().st_mode
             save_file(state, aside, metadata={HEADER_KEY: header})
+            with aside.open("rb+") as file:
+                os.fsync(file.fileno())
             aside.chmod(mode)  # safetensors makes files that their owner alone may read
             aside.replace(path)
         finally:
