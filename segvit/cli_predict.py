@@ -97,8 +97,10 @@ def predict(
     if not main_process:
         return
     if done.skipped:
-        print(f"{len(done.skipped)} label maps were there already (--overwrite computes all anew)")
-    print(f"{len(done.written)} label maps in {output}")
+        there = f"{len(done.skipped)} were there already (--overwrite computes all anew)"
+        print(f"{len(done.written)} new label maps in {output}; {there}")
+    else:
+        print(f"{len(done.written)} label maps in {output}")
     if done.failures:
         listing = "\n".join(f"  {failure.reason}" for failure in done.failures)
         tried = len(done.written) + len(done.failures)

@@ -111,7 +111,7 @@ def predict_files(
     settings: dict[str, Any] = resolve_protocol(model, config) | {
         "precision": chosen.name,
         "ids": "raw" if raw_ids else "index",
-        "opacity": opacity,
+        "opacity": float(opacity),
         "confidence": confidence,
     }
     ids = _raw_ids(model) if raw_ids else None
