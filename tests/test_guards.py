@@ -398,6 +398,41 @@ def test_a_checkpoint_from_before_there_was_a_digest_is_taken(config: TrainConfi
     assert (config.output / "dataset.json").exists()
 
 
+def test_a_list_in_another_order_is_another_dataset(config: TrainConfig, scenes: Path) -> None:
+    listed = scenes / "list.txt"
+    names = sorted(path.stem for path in images(scenes))
+    listed.write_text("\n".join(names))
+    config = replace(config, data=replace(config.data, train_list=listed))
+    started(config)
+    listed.write_text("\n".join(reversed(names)))
+    with pytest.raises(UserError, match="changed: the order of the images"):
+        train(config, resume=True)
+
+
+def test_memory_that_does_not_do_to_find_the_layer_leaves_it_to_replay(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    def spoil(model: SegViT) -> None:
+        with torch.no_grad():
+            model.head.class_tokens.fill_(math.inf)
+
+    made: list[SegViT] = []
+    build = train_module.Trainer._build
+
+    def keep(trainer: Any, state: Any) -> None:
+        build(trainer, state)
+        made.append(trainer.model)
+
+    monkeypatch.setattr(train_module.Trainer, "_build", keep)
+    monkeypatch.setattr(train_module, "examine", give_up)
+    with pytest.raises(UserError, match=r"at step 2.*(?s:.)*--replay .*not-finite-step2\.pt` .*says which layer"):
+        train(config, on_step=at_step(2, lambda: spoil(made[0])))
+    assert (config.output / "not-finite-step2.pt").is_file()
+
+
 def test_a_lost_manifest_is_said(config: TrainConfig, scenes: Path) -> None:
     started(config)
     (config.output / "dataset.json").write_text("{}")

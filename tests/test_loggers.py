@@ -12,10 +12,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import segvit.data.dataset as dataset_module
-from segvit.config import DataConfig, EvalConfig, ModelConfig, TrainConfig
+from segvit.config import TrainConfig
 from segvit.engine.loggers import picture_indices, read_records
 from segvit.engine.train import train
 from segvit.errors import UserError
+from tests.tiny import tiny_run
 
 STEPS = 4
 
@@ -24,25 +25,7 @@ STEPS = 4
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     """Four steps of a tiny model, two validations on five scenes."""
     monkeypatch.setattr(dataset_module, "SHAPES_LENGTH", {"train": 4, "val": 5})
-    return TrainConfig(
-        model=ModelConfig(
-            backbone="vit_tiny_patch16_224",
-            image_size=32,
-            patch_size=8,
-            embed_dim=32,
-            depth=2,
-            num_heads=2,
-            head_num_layers=1,
-        ),
-        data=DataConfig(spec="shapes", workers=0),
-        eval=EvalConfig(mode="whole"),
-        steps=STEPS,
-        batch_size=2,
-        eval_every=2,
-        save_every=1,
-        device="cpu",
-        output=tmp_path / "a run",
-    )
+    return tiny_run(tmp_path / "a run", steps=STEPS, eval_every=2, loggers=("tensorboard",))
 
 
 def events(folder: Path) -> EventAccumulator:

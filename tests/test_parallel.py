@@ -14,12 +14,13 @@ import pytest
 import torch
 
 import segvit.data.dataset as dataset_module
-from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
+from segvit.config import TrainConfig
 from segvit.engine.checkpoint import checkpoints
 from segvit.engine.parallel import LAUNCHED
 from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.models.load import load_model
+from tests.tiny import tiny_run
 from tests.two_processes import SCENES
 
 STEPS = 20
@@ -29,33 +30,17 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__fi
 
 def config_of(output: Path, **changes: Any) -> TrainConfig:
     """Twenty steps of a tiny shrunk model without anything that draws random numbers of its own."""
-    model = ModelConfig(
-        backbone="vit_tiny_patch16_224",
+    config = tiny_run(output, steps=STEPS, batch_size=4, eval_every=STEPS, save_every=STEPS // 2)
+    model = replace(
+        config.model,
         structure="shrunk",
         image_size=64,
-        patch_size=8,
-        embed_dim=32,
         depth=3,
-        num_heads=2,
-        head_num_layers=1,
         upsampling_num_layers=1,
         head_dropout=0.0,
         drop_path=0.0,
     )
-    config = TrainConfig(
-        model=model,
-        data=DataConfig(spec="shapes", workers=0),
-        augment=AugmentConfig(resize_long=None, scale=(0.8, 1.3)),
-        optim=OptimConfig(lr=1e-3, warmup_steps=2),
-        eval=EvalConfig(mode="whole"),
-        steps=STEPS,
-        batch_size=4,
-        eval_every=STEPS,
-        save_every=STEPS // 2,
-        device="cpu",
-        output=output,
-    )
-    return replace(config, **changes)
+    return replace(config, model=model, **changes)
 
 
 def losses(folder: Path) -> list[float]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 import segvit.data.dataset as dataset_module
 from segvit.cli import app
-from segvit.config import DataConfig, EvalConfig, ModelConfig, TrainConfig
+from segvit.config import DataConfig, TrainConfig
 from segvit.engine.charts import MAX_POINTS, confusion_chart, line_chart
 from segvit.engine.evaluate import EvalResult, ImageScore
 from segvit.engine.page import jpeg_uri, tag
@@ -23,6 +23,7 @@ from segvit.engine.run_report import extremes, write_report
 from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.metrics import ConfusionMatrix
+from tests.tiny import tiny_run
 
 HOSTILE = (
     "<script>window.hacked=1</script>",
@@ -33,24 +34,7 @@ STEPS = 4
 
 
 def small_config(output: Path, data: DataConfig) -> TrainConfig:
-    return TrainConfig(
-        model=ModelConfig(
-            backbone="vit_tiny_patch16_224",
-            image_size=32,
-            patch_size=8,
-            embed_dim=32,
-            depth=2,
-            num_heads=2,
-            head_num_layers=1,
-        ),
-        data=data,
-        eval=EvalConfig(mode="whole"),
-        steps=STEPS,
-        batch_size=2,
-        eval_every=2,
-        device="cpu",
-        output=output,
-    )
+    return tiny_run(output, data=data, steps=STEPS, eval_every=2, loggers=("tensorboard",))
 
 
 def hostile_data(root: Path) -> DataConfig:

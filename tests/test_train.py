@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import segvit.data.dataset as dataset_module
 import segvit.engine.signals as signals_module
 import segvit.engine.train as train_module
-from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
+from segvit.config import OptimConfig, TrainConfig
 from segvit.data.shapes import write_shapes
 from segvit.engine.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from segvit.engine.signals import Interrupted, Stop
@@ -26,6 +26,7 @@ from segvit.losses import Losses
 from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
 from segvit.models.weights import read_header
+from tests.tiny import tiny_run
 
 STEPS = 6
 Changes = Any
@@ -41,29 +42,7 @@ def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def config(tmp_path: Path) -> TrainConfig:
     """Six steps of a tiny model, with everything on that draws random numbers."""
-    return TrainConfig(
-        model=ModelConfig(
-            backbone="vit_tiny_patch16_224",
-            image_size=32,
-            patch_size=8,
-            embed_dim=32,
-            depth=2,
-            num_heads=2,
-            head_num_layers=1,
-            head_dropout=0.1,
-            drop_path=0.1,
-        ),
-        data=DataConfig(spec="shapes", workers=0),
-        augment=AugmentConfig(resize_long=None, scale=(0.8, 1.3)),
-        optim=OptimConfig(lr=1e-3, warmup_steps=2),
-        eval=EvalConfig(mode="whole"),
-        steps=STEPS,
-        batch_size=3,
-        eval_every=STEPS,
-        save_every=1,
-        device="cpu",
-        output=tmp_path / "run",
-    )
+    return tiny_run(tmp_path / "run", steps=STEPS, batch_size=3, eval_every=STEPS, loggers=("tensorboard",))
 
 
 def stop_at(step: int) -> Callable[[int, Losses], None]:

@@ -3,8 +3,9 @@
     manifest = take_manifest({"train": train_set, "val": val_set})
     differences(old, manifest)                  # ["added: train image street/0101.jpg", ...]
 
-Names and sizes in bytes of the files, and the spec; no times, which change when a dataset is copied, and no folders,
-which may be others when it is moved. A file whose content changes and whose size does not goes unnoticed.
+Names and sizes in bytes of the files, in their order, by which batches are drawn, and the spec; no times, which change
+when a dataset is copied, and no folders, which may be others when it is moved. A file whose content changes and whose
+size does not goes unnoticed.
 """
 
 import hashlib
@@ -55,12 +56,12 @@ def _size(path: Path) -> int | None:
 
 
 def digest(manifest: Manifest) -> str:
-    """What two manifests have in common if they are the same."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    """What two manifests have in common if they are the same, in the same order."""
+    return hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
 
 
 def differences(old: Manifest, new: Manifest) -> list[str]:
-    """What is not as it was, a line each: the specs, then files added, removed, and changed in size."""
+    """What is not as it was, a line each: the specs, then files added, removed, and changed in size, or their order."""
     lines = []
     for split, spec in new["specs"].items():
         before = old["specs"].get(split, {})
@@ -71,4 +72,5 @@ def differences(old: Manifest, new: Manifest) -> list[str]:
     lines += [f"added: {name}" for name in now if name not in before]
     lines += [f"removed: {name}" for name in before if name not in now]
     both = [name for name in now if name in before and now[name] != before[name]]
-    return lines + [f"changed: {name}: {before[name]} bytes in the run, {now[name]} now" for name in both]
+    lines += [f"changed: {name}: {before[name]} bytes in the run, {now[name]} now" for name in both]
+    return lines if lines or list(before) == list(now) else ["changed: the order of the images"]

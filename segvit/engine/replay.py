@@ -164,7 +164,7 @@ def explain(
     config: TrainConfig,
     num_classes: int,
     state: dict[str, Tensor],
-    shared: bool,
+    unexamined: bool,
 ) -> str:
     """Save a step that went wrong; what was the first not to be finite, on which images, and what to type.
 
@@ -174,18 +174,19 @@ def explain(
         config: of the run.
         num_classes: of the model.
         state: its weights.
-        shared: they are shared out, so that nothing has been examined.
+        unexamined: nothing has been looked at: the model is shared out, or the memory does not do for it.
     """
     mark = "" if inputs.process is None else f"-process{inputs.process}"
     path = config.output / f"not-finite-step{inputs.step}{mark}.pt"
-    if found is None and inputs.process is not None and not shared:
+    if found is None and inputs.process is not None and not unexamined:
         return "This process has nothing that is not finite; another one says what"
     first = f"First not finite: {found}. " if found else ""
-    if found is None and not shared:
+    if found is None and not unexamined:
         first = "Each output and gradient is finite; it is their norm that is not. "
     try:
         save_step(path, inputs, config=config, num_classes=num_classes, state=state)
-        saved = f"`segvit train --replay {path}` runs the step again" + " and says which layer is the first" * shared
+        more = " and says which layer is the first" if unexamined else ""
+        saved = f"`segvit train --replay {path}` runs the step again{more}"
     except UserError as error:
         saved = f"the step could not be saved ({error})"
     return f"{first}Its images:\n{listing(inputs.files)}\n{saved}. Try a lower --optim.lr; {going_on(config.output)}"

@@ -410,12 +410,15 @@ class Trainer:
         if not self.keeps_steps:
             return NotFinite(f"{what} at step {inputs.step}. Its images:\n{listing(inputs.files)}")
         accelerator, shared = self.accelerator, is_sharded(self.model)
-        found = None
+        found, unexamined = None, shared
         if not shared:
-            found = examine(self.model, inputs, self.config, autocast=accelerator.autocast, backward=backward)
+            try:
+                found = examine(self.model, inputs, self.config, autocast=accelerator.autocast, backward=backward)
+            except torch.OutOfMemoryError:  # the step's own activations are held still
+                unexamined = True
         state = whole(self.model.state_dict())
         told = explain(
-            found, inputs, config=self.config, num_classes=self.model.num_classes, state=state, shared=shared
+            found, inputs, config=self.config, num_classes=self.model.num_classes, state=state, unexamined=unexamined
         )
         if accelerator.num_processes > 1 and (backward or shared):  # all are here, and the first to leave ends all
             accelerator.wait_for_everyone()
