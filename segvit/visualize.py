@@ -270,7 +270,9 @@ def _draw_contours(picture: Image.Image, index: npt.NDArray[np.intp], num_classe
     edge[:-1] |= (index[:-1] != index[1:]) & labelled[:-1] & labelled[1:]
     width = max(index.shape) / 900
     strength = 0.85 * min(1.0, width)
-    core = _mask(edge).filter(ImageFilter.MaxFilter(2 * (round(width) // 2) + 1))
+    core = _mask(edge)
+    if (side := 2 * (round(width) // 2) + 1) > 1:  # Pillow 12.3 crashes on a filter of side 1
+        core = core.filter(ImageFilter.MaxFilter(side))
     halo = core.filter(ImageFilter.MaxFilter(3))
     picture.paste((0, 0, 0), (0, 0), halo.point(lambda value: round(value * 0.4 * strength)))
     picture.paste(PAPER, (0, 0), core.point(lambda value: round(value * strength)))
