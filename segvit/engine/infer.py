@@ -115,7 +115,10 @@ def _window(model: Network, config: EvalConfig) -> tuple[int, int]:
     window = model.config.image_size if config.window is None else config.window
     stride = max(window * 2 // 3, 1) if config.stride is None else config.stride
     if not 1 <= stride <= window:
-        raise UserError(f"window {window}, stride {stride}: need 1 <= stride <= window, in pixels")
+        raise UserError(
+            f"window {window}, stride {stride}: need 1 <= stride <= window, in pixels; the window is the training crop "
+            "where it is not set. Set eval.stride (evaluate and predict: --stride), or eval.mode to whole"
+        )
     if config.batch_size < 1:
         raise UserError(f"a batch of {config.batch_size} windows: give at least 1")
     return window, stride
