@@ -23,7 +23,9 @@ from torch.utils.data import DataLoader
 
 import segvit
 from segvit.config import AugmentConfig, DataConfig, ModelConfig
-from segvit.data.dataset import EndlessBatches, TrainingSamples, collate, open_dataset
+from segvit.data.crops import TrainingSamples, collate
+from segvit.data.dataset import open_dataset
+from segvit.data.order import EndlessBatches
 from segvit.data.shapes import write_shapes
 from segvit.data.transforms import TrainTransform
 

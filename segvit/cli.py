@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, CycloptsPanel, MissingArgumentError, Pa
 from segvit.cli_bench import register as register_bench
 from segvit.cli_config import from_config_file
 from segvit.cli_data import register
+from segvit.cli_errors import parser_errors, say_once
 from segvit.cli_export import register as register_export
 from segvit.cli_lr_find import register as register_lr_find
 from segvit.cli_models import register as register_models
@@ -103,11 +104,13 @@ def train(
         return
     if accept_changed_data and not resume:
         raise UserError("--accept-changed-data belongs to --resume: a new run takes the dataset as it is")
+    from segvit.engine.distributed import rank
     from segvit.engine.train import train as run_training
 
     run = run_training(settings, resume=resume, accept_changed_data=accept_changed_data)
-    print(f"best model {run.path}")
-    print(f"mIoU {run.miou:.3f}")
+    if rank() == 0:
+        print(f"best model {run.path}")
+        print(f"mIoU {run.miou:.3f}")
 
 
 @app.command
@@ -265,15 +268,16 @@ def main() -> None:
     """Run the command line; a UserError is printed without a traceback and exits with 2, Ctrl-C with 130."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while waiting starve the loader's
     try:
-        app(sys.argv[1:])
+        with parser_errors() as console:
+            app(sys.argv[1:], error_console=console)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_once(f"error: {error}")
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may the interpreter's last flush fail
         sys.exit(141)  # as a program that SIGPIPE ends
     except KeyboardInterrupt:
-        print("stopped; train goes on with --resume, predict when its command is typed again", file=sys.stderr)
+        say_once("stopped; train goes on with --resume, predict when its command is typed again")
         sys.exit(130)
 
 

@@ -9,13 +9,11 @@ A YAML file holds differences from these defaults; flags of the same names overr
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import cyclopts
 import yaml
 
-from segvit.config_files import over_network, plain, read_yaml
-from segvit.errors import UserError
+from segvit.config_files import by_source, over_network, parse_settings, plain, read_yaml, take_paths
 
 Precision = Literal["no", "bf16", "fp16"]
 Parallel = Literal["data", "fsdp"]
@@ -86,6 +84,9 @@ class ModelConfig:
     std: tuple[float, float, float] | None = None
     """Standard deviation of R, G, B on the 0..1 scale. Default: the backbone's own."""
 
+    def __post_init__(self) -> None:
+        take_paths(self)
+
     @property
     def starts_pretrained(self) -> bool:
         """Whether the backbone starts from timm's weights, wherever they lie."""
@@ -136,6 +137,9 @@ class DataConfig:
     count for nothing, and all are listed. 0: the first one is refused."""
     workers: int = 2
     """Processes that load and augment, and in an evaluation threads that read ahead; 0 does it in the main thread."""
+
+    def __post_init__(self) -> None:
+        take_paths(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +294,9 @@ class TrainConfig:
     output: Path = Path("runs/train")
     """Folder of the run."""
 
+    def __post_init__(self) -> None:
+        take_paths(self)
+
     @classmethod
     def load(
         cls, path: str | Path, overrides: Sequence[str] = (), *, network: ModelConfig | None = None
@@ -304,10 +311,10 @@ class TrainConfig:
         Raises:
             UserError: no such file, not a mapping, an unknown key (the nearest one is named) or a bad value.
         """
-        content = read_yaml(path, cls)
+        content, layers = read_yaml(path, cls)
         if network is not None:
             content = over_network(content, plain(asdict(network)), replaces="init" not in content)
-        return cls.from_dict(content, overrides, source=str(path))
+        return parse_settings(cls, by_source(content, layers, source=str(path)), overrides, source=str(path))
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], overrides: Sequence[str] = (), *, source: str) -> "TrainConfig":
@@ -321,18 +328,7 @@ class TrainConfig:
         Raises:
             UserError: an unknown key or a bad value.
         """
-        parser = cyclopts.App(result_action="return_value", help_flags=[], version_flags=[])
-
-        @parser.default
-        def read(*, settings: Annotated[TrainConfig, cyclopts.Parameter(name="*")] = cls()) -> TrainConfig:
-            return settings
-
-        parser.config = cyclopts.config.Dict(content, source=source)
-        try:
-            parsed: TrainConfig = parser(list(overrides), exit_on_error=False, print_error=False)
-        except cyclopts.CycloptsError as error:
-            raise UserError(f"{source}: {error}") from error
-        return parsed
+        return parse_settings(cls, [(source, content)], overrides, source=source)
 
     def to_dict(self) -> dict[str, Any]:
         """Every resolved setting as plain types, fit for YAML and JSON."""

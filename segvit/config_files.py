@@ -1,15 +1,18 @@
-"""Files of settings: YAML over a base, shipped recipes by name, and what a typo in one may have meant."""
+"""Files of settings: YAML over a base, shipped recipes by name, who says what, and what a typo may have meant."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
+import cyclopts
 import yaml
 
 from segvit.errors import UserError
+
+T = TypeVar("T")
 
 CONFIG_DIRS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
 """Where shipped recipes lie: inside the installed package, or beside it in a checkout."""
@@ -17,8 +20,12 @@ OF_THE_TRAINING = ("image_size", "drop_path", "head_dropout", "init_std")
 """Settings of the model section that may differ from those of a model given as `init`: the others are its network."""
 
 
-def read_yaml(path: str | Path, schema: Any) -> dict[str, Any]:
-    """The settings in a YAML file or in a shipped recipe, as a mapping of sections.
+Layers = list[tuple[Path, dict[str, Any]]]
+"""The settings that a file says itself, and those of its bases, the file first."""
+
+
+def read_yaml(path: str | Path, schema: Any) -> tuple[dict[str, Any], Layers]:
+    """The settings in a YAML file or in a shipped recipe, as a mapping of sections, and which file says what.
 
     `base: NAME` in it names a file beside it, or a shipped recipe, that it tells the differences to. An `init` in it
     says the network: what its base says of one is left out.
@@ -30,7 +37,64 @@ def read_yaml(path: str | Path, schema: Any) -> dict[str, Any]:
     Raises:
         UserError: no such file, not a mapping, an unknown setting, or bases in a circle.
     """
-    return _read_over_base(find_config(path), schema, ())
+    layers = _read_layers(find_config(path), schema)
+    settings: dict[str, Any] = {}
+    for _, content in reversed(layers):
+        if content.get("init") is not None:
+            settings["model"] = _without_network(settings.get("model", {}))
+        for key, value in content.items():
+            settings[key] = settings.get(key, {}) | value if isinstance(value, dict) else value
+    return settings, layers
+
+
+def by_source(settings: Mapping[str, Any], layers: Layers, *, source: str) -> list[tuple[str, dict[str, Any]]]:
+    """Settings parted by who says them, so that an error can name the file that has the mistake.
+
+    Args:
+        settings: with sections, as `read_yaml` gives them, or over the network of an `init`.
+        layers: of the same `read_yaml`.
+        source: what says those that no layer has.
+    """
+    parts: dict[str, dict[str, Any]] = {}
+    for key, value in settings.items():
+        if not isinstance(value, dict):
+            said = (str(file) for file, content in layers if key in content)
+            parts.setdefault(next(said, source), {})[key] = value
+            continue
+        for inner, setting in value.items():
+            said = (str(file) for file, content in layers if inner in content.get(key, {}))
+            parts.setdefault(next(said, source), {}).setdefault(key, {})[inner] = setting
+    return list(parts.items())
+
+
+def parse_settings(
+    schema: type[T], parts: Sequence[tuple[str, dict[str, Any]]], overrides: Sequence[str], *, source: str
+) -> T:
+    """Settings over the defaults of a dataclass.
+
+    Args:
+        schema: the dataclass.
+        parts: settings, each with who says them (see `by_source`).
+        overrides: flags as on the command line.
+        source: named by an error that is about none of the parts.
+
+    Raises:
+        UserError: an unknown key or a bad value.
+    """
+    parser = cyclopts.App(result_action="return_value", help_flags=[], version_flags=[])
+
+    @parser.default
+    def read(*, settings: Annotated[schema, cyclopts.Parameter(name="*")] = schema()) -> T:  # type: ignore[valid-type]
+        return settings
+
+    parser.config = [cyclopts.config.Dict(said, source=place) for place, said in parts]
+    try:
+        parsed: T = parser(list(overrides), exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as error:
+        token = getattr(error, "token", None)  # of the value that is wrong: it knows who says it
+        place = source if token is None or token.source == "cli" else token.source
+        raise UserError(f"{place}: {error}") from error
+    return parsed
 
 
 def over_network(settings: Mapping[str, Any], network: Mapping[str, Any], *, replaces: bool) -> dict[str, Any]:
@@ -50,30 +114,43 @@ def _without_network(model: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in model.items() if key in OF_THE_TRAINING}
 
 
-def _read_over_base(file: Path, schema: Any, above: tuple[Path, ...]) -> dict[str, Any]:
-    """Settings of `file` over those of its base; `above` are the files whose base it is."""
+def _read_layers(file: Path, schema: Any) -> Layers:
+    """What `file` and its bases say, each by itself."""
+    layers: Layers = []
+    while True:
+        content = _read_mapping(file)
+        base = content.pop("base", None)
+        _check_settings(file, content, schema)
+        layers.append((file, content))
+        if base is None:
+            return layers
+        below = _find_base(file, base)
+        if below.resolve() in [above.resolve() for above, _ in layers]:
+            raise UserError(f"{file}: its base {base!r} is based on it in turn; end the circle")
+        file = below
+
+
+def _read_mapping(file: Path) -> dict[str, Any]:
+    """The content of a YAML file of settings."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not a YAML file: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: expected settings as `key: value`, found {type(content).__name__}")
-    base = content.pop("base", None)
-    _check_settings(file, content, schema)
-    if base is None:
-        return content
+    return content
+
+
+def _find_base(file: Path, base: Any) -> Path:
+    """The file that `base` in `file` names."""
     if not isinstance(base, str):
         raise UserError(f"{file}: `base` is a config file or the name of a shipped recipe; found {base!r}")
-    beside = file.parent / base
-    below = beside if beside.is_file() else find_config(base)
-    if below.resolve() in (file.resolve(), *above):
-        raise UserError(f"{file}: its base {base!r} is based on it in turn; end the circle")
-    settings = _read_over_base(below, schema, (*above, file.resolve()))
-    if content.get("init") is not None:
-        settings["model"] = _without_network(settings.get("model", {}))
-    for key, value in content.items():
-        settings[key] = settings.get(key, {}) | value if isinstance(value, dict) else value
-    return settings
+    if (beside := file.parent / base).is_file():
+        return beside
+    try:
+        return find_config(base)
+    except UserError as error:
+        raise UserError(f"{file}: its base: {error}") from error
 
 
 def _check_settings(file: Path, content: Mapping[Any, Any], section: Any, prefix: str = "", root: Any = None) -> None:
@@ -128,6 +205,14 @@ def find_config(path: str | Path) -> Path:
             return file
     shipped = sorted(f.relative_to(d).with_suffix("").as_posix() for d in CONFIG_DIRS for f in d.rglob("*.yaml"))
     raise UserError(f"no config file {str(path)!r}; give a YAML file or a shipped recipe: {', '.join(shipped)}")
+
+
+def take_paths(settings: Any) -> None:
+    """Make paths of text that a caller in Python has given for one, in a frozen dataclass of settings."""
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if isinstance(value, str) and Path in (each.type, *get_args(each.type)):
+            object.__setattr__(settings, each.name, Path(value))
 
 
 def plain(value: Any) -> Any:

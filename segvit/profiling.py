@@ -102,7 +102,7 @@ class Profile:
         }
 
 
-def profile(model: SegViT, size: tuple[int, int]) -> Profile:
+def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
     """Multiply-adds and parameters of a model on one image, part by part (docs/method.md section 3).
 
     Parts are the backbone (before and from the block that shrinks the tokens on, where one does), QU (the up-sampling,
@@ -111,11 +111,12 @@ def profile(model: SegViT, size: tuple[int, int]) -> Profile:
 
     Args:
         model: on any device, the meta device included.
-        size: (H, W) of the image in pixels; any, also where it is no multiple of the patch.
+        size: (H, W) of the image in pixels, or the side of a square; any, also where it is no multiple of the patch.
 
     Raises:
         UserError: a size below one pixel, or below what the model takes.
     """
+    size = (size, size) if isinstance(size, int) else size
     if len(size) != 2 or min(size) < 1:
         given = " x ".join(map(str, size))
         raise UserError(f"size {given}: give height and width, 1 pixel or more each, such as 640 640")

@@ -20,9 +20,10 @@ from unittest.mock import patch
 import torch
 
 import segvit.engine.run_report as run_report_module
+import segvit.engine.start as start_module
 import segvit.engine.train as train_module
 from segvit.config import DataConfig, TrainConfig
-from segvit.data.dataset import EndlessBatches
+from segvit.data.order import EndlessBatches
 from segvit.data.shapes import write_shapes
 from segvit.engine.checkpoint import checkpoints
 from segvit.engine.loggers import read_records
@@ -92,7 +93,7 @@ def before(module: Any, name: str, act: Callable[[], None]) -> Any:
 
 def spoil(trainer: Trainer) -> None:
     with torch.no_grad():
-        trainer.model.backbone.patch_embed.proj.bias.fill_(math.inf)  # type: ignore[union-attr,operator]
+        trainer.learner.model.backbone.patch_embed.proj.bias.fill_(math.inf)  # type: ignore[union-attr,operator]
 
 
 def attempt(config: TrainConfig, disk: Disk, moment: Any) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def main() -> None:
         disk.fill(grown=(trainer.output / "metrics.jsonl").stat().st_size + 100)
 
     seen = {
-        "start": attempt(run("start"), disk, before(train_module, "written", disk.fill)),
+        "start": attempt(run("start"), disk, before(start_module, "written", disk.fill)),
         "log": attempt(run("log", steps=40, save_every=20, eval_every=40), disk, after_save(20, fill)),
         "picture": attempt(run("picture"), disk, before(train_module, "show_validation", disk.fill)),
         "report": attempt(run("report"), disk, before(run_report_module, "write_report", disk.fill)),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from segvit.cli import main
 from segvit.config import (
     AugmentConfig,
     DataConfig,
@@ -157,10 +158,47 @@ def test_bases_in_a_circle_or_missing_are_told(tmp_path: Path) -> None:
         TrainConfig.load(write(tmp_path, "base: other.yaml"))
     with pytest.raises(UserError, match=r"mine\.yaml: its base 'mine\.yaml' is based on it"):
         TrainConfig.load(write(tmp_path, "base: mine.yaml"))
-    with pytest.raises(UserError, match=r"no config file 'nowhere'.*camvid/vit_tiny"):
+    with pytest.raises(UserError, match=r"mine\.yaml: its base: no config file 'nowhere'.*camvid/vit_tiny"):
         TrainConfig.load(write(tmp_path, "base: nowhere"))
     with pytest.raises(UserError, match=r"mine\.yaml: `base` is a config file or.*found 3"):
         TrainConfig.load(write(tmp_path, "base: 3"))
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("optim: {lr: fast}", r"base\.yaml: .*\[optim\]\[lr\]"),
+        ("device: gpu", r"base\.yaml: .*\[device\]"),
+        ("optim: {lrr: 1}", r"base\.yaml: unknown setting `optim\.lrr`"),
+    ],
+)
+def test_a_mistake_in_a_base_names_the_base(
+    text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "base.yaml").write_text(text)
+    mine = write(tmp_path, "base: base.yaml\nsteps: 3\noptim: {power: 2}\n")
+    with pytest.raises(UserError, match=told) as caught:
+        TrainConfig.load(mine)
+    assert "mine.yaml" not in str(caught.value)
+    monkeypatch.setattr("sys.argv", ["segvit", "train", "--config", str(mine)])
+    monkeypatch.setenv("COLUMNS", "500")  # else the box of an error breaks paths
+    with pytest.raises(SystemExit):
+        main()
+    seen = capsys.readouterr().err
+    assert "base.yaml" in seen and "mine.yaml" not in seen
+
+
+def test_a_mistake_over_a_base_names_the_file_over_it(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("optim: {lr: 1e-3, power: 1}\n")
+    with pytest.raises(UserError, match=r"^[^ ]*mine\.yaml: .*\[optim\]\[lr\] from [^ ]*mine\.yaml"):
+        TrainConfig.load(write(tmp_path, "base: base.yaml\noptim: {lr: fast}\n"))
+
+
+def test_text_does_for_a_path() -> None:
+    assert DataConfig(root="camvid", val_list="val.txt") == DataConfig(root=Path("camvid"), val_list=Path("val.txt"))
+    assert TrainConfig(output="runs/a").output == Path("runs/a")
+    assert ModelConfig(pretrained_file="vit.pth").pretrained_file == Path("vit.pth")
+    assert DataConfig(spec="camvid").spec == "camvid" and DataConfig().root is None
 
 
 def repeated(settings: dict[str, Any], defaults: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -18,14 +18,14 @@ from torchvision import tv_tensors
 
 from segvit.config import AugmentConfig, DataConfig
 from segvit.data.check import CheckReport, check_dataset
+from segvit.data.crops import TrainingSamples
 from segvit.data.dataset import (
     IGNORE_INDEX,
-    EndlessBatches,
     SegmentationDataset,
-    TrainingSamples,
     open_dataset,
 )
 from segvit.data.files import as_rgb, read_image, read_labels, read_size
+from segvit.data.order import EndlessBatches
 from segvit.data.palette import default_palette
 from segvit.data.resolve import folder_spec
 from segvit.data.shapes import ShapesDataset, write_shapes

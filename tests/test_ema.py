@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import segvit.data.dataset as dataset_module
-import segvit.engine.train as train_module
+import segvit.engine.learner as learner_module
 from segvit.cli import app
 from segvit.config import DataConfig, LossConfig, TrainConfig
 from segvit.engine.checkpoint import checkpoints
@@ -86,7 +86,7 @@ def test_the_files_hold_the_average_of_the_runs_weights(config: TrainConfig, mon
         made.append(SegViT(*arguments, **settings))  # type: ignore[arg-type]
         return made[-1]
 
-    monkeypatch.setattr(train_module, "SegViT", keep)
+    monkeypatch.setattr(learner_module, "SegViT", keep)
     seen: list[dict[str, torch.Tensor]] = []
 
     def note(step: int, _: Losses) -> None:

@@ -251,6 +251,21 @@ def test_a_damaged_image_is_named_in_its_turn(model: SegViT, dataset: Samples, w
     assert len(watched.reads) < 8 and threading.active_count() == running, "it stopped there"
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_too_small_for_the_model_is_named(tmp_path: Path, workers: int) -> None:
+    write_shapes(tmp_path, train=1, val=3, size=32)
+    small = sorted((tmp_path / SPEC.splits["val"].images).iterdir())[1]
+    for path in (small, tmp_path / SPEC.splits["val"].labels / small.name):
+        with Image.open(path) as picture:
+            picture.resize((32, 8), Image.Resampling.NEAREST).save(path)
+    config = ModelConfig(
+        backbone="vit_tiny_patch16_224", structure="shrunk", image_size=32, patch_size=8, embed_dim=32, depth=3
+    )
+    shrunk = SegViT(config, num_classes=8, spec=SPEC, protocol=EvalConfig(mode="whole")).eval()
+    with pytest.raises(UserError, match=rf"^{small} with .*: an image of 1 x 4 patches .* cannot be shrunk"):
+        evaluate(shrunk, open_dataset(DataConfig(spec="shapes", root=tmp_path), "val"), workers=workers)
+
+
 @pytest.mark.parametrize("stage", ["read", "image_labels", "update"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_of_nobodys_wording_is_told_with_its_image(

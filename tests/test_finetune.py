@@ -124,6 +124,15 @@ def test_the_old_model_stays_as_it_was(old: SegViT) -> None:
     assert all(torch.equal(value, before[name]) for name, value in old.state_dict().items())
 
 
+def test_a_compiled_model_serves_as_well(old: SegViT) -> None:
+    torch.manual_seed(7)
+    expected = with_classes(old, NEW).state_dict()
+    torch.manual_seed(7)
+    new = with_classes(torch.compile(old), NEW)  # nothing is compiled before a forward
+    assert isinstance(new, SegViT) and new.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in new.state_dict().items())
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("structure", ["plain", "shrunk"])
@@ -210,7 +219,7 @@ def test_the_first_step_is_taken_with_the_models_weights(
         seen.append(with_classes(*arguments, **settings))
         return seen[-1]
 
-    monkeypatch.setattr("segvit.engine.train.with_classes", keep)
+    monkeypatch.setattr("segvit.engine.learner.with_classes", keep)
     train(replace(config, steps=1, model=replace(NETWORK, mean=None), optim=replace(config.optim, lr=1e-12)))
     for name in ("backbone.blocks.1.mlp.fc1.weight", "backbone.pos_embed", "mean"):
         assert torch.allclose(seen[0].state_dict()[name], old.state_dict()[name], atol=1e-6), name
@@ -393,7 +402,7 @@ def test_it_starts_from_a_lower_loss_than_from_scratch(
         device="cpu",
         output=tmp_path / "scenes",
     )
-    monkeypatch.setattr("segvit.engine.train.CHECKED_SAMPLES", 4)
+    monkeypatch.setattr("segvit.engine.start.CHECKED_SAMPLES", 4)
     monkeypatch.setattr("segvit.engine.train.Trainer.validate", lambda self, step, _: self._save_model("best", step))
     monkeypatch.setattr("segvit.engine.train.Trainer.finish", lambda self: None)
     train(scenes)

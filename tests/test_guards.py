@@ -22,6 +22,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import segvit.engine.guards as guards_module
+import segvit.engine.learner as learner_module
+import segvit.engine.not_finite as not_finite_module
 import segvit.engine.replay as replay_module
 import segvit.engine.train as train_module
 from segvit.cli import main
@@ -95,7 +97,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[SegViT]:
         models.append(SegViT(*arguments, **settings))
         return models[-1]
 
-    monkeypatch.setattr(train_module, "SegViT", keep)
+    monkeypatch.setattr(learner_module, "SegViT", keep)
     return models
 
 
@@ -410,7 +412,7 @@ def test_a_list_in_another_order_is_another_dataset(config: TrainConfig, scenes:
 
 
 def test_memory_that_does_not_do_to_find_the_layer_leaves_it_to_replay(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+    config: TrainConfig, made: list[SegViT], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def give_up(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("no room")
@@ -419,15 +421,7 @@ def test_memory_that_does_not_do_to_find_the_layer_leaves_it_to_replay(
         with torch.no_grad():
             model.head.class_tokens.fill_(math.inf)
 
-    made: list[SegViT] = []
-    build = train_module.Trainer._build
-
-    def keep(trainer: Any, state: Any) -> None:
-        build(trainer, state)
-        made.append(trainer.model)
-
-    monkeypatch.setattr(train_module.Trainer, "_build", keep)
-    monkeypatch.setattr(train_module, "examine", give_up)
+    monkeypatch.setattr(not_finite_module, "examine", give_up)
     with pytest.raises(UserError, match=r"at step 2.*(?s:.)*--replay .*not-finite-step2\.pt` .*says which layer"):
         train(config, on_step=at_step(2, lambda: spoil(made[0])))
     assert (config.output / "not-finite-step2.pt").is_file()

@@ -84,5 +84,5 @@ def test_the_command_line_says_and_draws_it(
     assert "suggested: --optim.lr " in printed and "lowest" in printed
     assert (tmp_path / "charts" / "lr.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in tmp_path.rglob("*")} == {"run.yaml", "charts", "lr.png"}
-    with pytest.raises(UserError, match=r"--plot lr\.jpg: give a file that ends in \.png"):
+    with pytest.raises(UserError, match=r"--plot lr\.jpg: give a file that ends in \.png, \.pdf or \.svg"):
         app([*words, "--plot", "lr.jpg"])

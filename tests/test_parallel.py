@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import segvit.data.dataset as dataset_module
+from segvit.cli_errors import say_once
 from segvit.config import TrainConfig
 from segvit.engine.checkpoint import checkpoints
 from segvit.engine.parallel import LAUNCHED
@@ -126,3 +127,53 @@ def test_processes_that_do_not_find_each_other_are_refused(tmp_path: Path, monke
 def test_an_uneven_batch_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"batch_size 4 cannot be dealt out evenly to 1 processes in 3 parts.*3$"):
         train(config_of(tmp_path / "run", accumulate=3))
+
+
+def commands_in_two_processes(words: str) -> "subprocess.CompletedProcess[str]":
+    """`segvit` with the same words in two processes, each of which finds its number in $RANK."""
+    line = [*TORCHRUN, "--no-python", "bash", "-c", f"exec {sys.executable} -m segvit {words}"]
+    return subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        ("train --config no-such-recipe", "error: no config file 'no-such-recipe'"),
+        ("train --stepps 3", "--stepps"),
+    ],
+    ids=["a file", "a flag"],
+)
+def test_what_both_processes_refuse_is_said_once(words: str, told: str) -> None:
+    done = commands_in_two_processes(words)
+    assert done.returncode != 0
+    assert len(re.findall(told, done.stderr)) == 1, done.stderr
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_what_one_process_refuses_is_said_by_it(wrong: int, tmp_path: Path) -> None:
+    (tmp_path / f"{wrong}.yaml").write_text("stepps: 3")
+    config_of(tmp_path / "run").save(tmp_path / f"{1 - wrong}.yaml")
+    done = commands_in_two_processes(f"train --config {tmp_path}/$RANK.yaml")
+    assert done.returncode != 0
+    (error,) = re.findall("error: (.*)", done.stderr)
+    assert error.endswith(f"{wrong}.yaml: unknown setting `stepps`; did you mean `steps`?"), done.stderr
+
+
+def test_an_error_is_never_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said again by a later command in the same place, and where the first process left before it could."""
+    monkeypatch.setattr("segvit.cli_errors.PATIENCE", 0.1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+
+    def said(number: int, folder: Path = tmp_path) -> bool:
+        monkeypatch.setenv("LOCAL_RANK", str(number))
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(folder / str(number) / "error.json"))
+        say_once("error: too bad")
+        return capsys.readouterr().err == "error: too bad\n"
+
+    assert [said(0), said(1), said(0)] == [True, False, True]
+    (note,) = tmp_path.iterdir()
+    note.write_text("")
+    assert said(1)
+    assert said(0, tmp_path / "gone")

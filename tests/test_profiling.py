@@ -285,6 +285,13 @@ def test_the_model_is_left_as_it_is() -> None:
     assert profile(model.bfloat16(), SIZE) == profile_of("eva02", "shrunk")
 
 
+def test_a_number_is_the_side_of_a_square() -> None:
+    model = weightless(**tiny("vit", "shrunk"))
+    assert profile(model, 80) == profile(model, (80, 80))
+    with pytest.raises(UserError, match=r"size 0 x 0: give height and width"):
+        profile(model, 0)
+
+
 @pytest.mark.parametrize("size", [(0, 64), (64, -1), (64,), (64, 64, 3)], ids=str)
 def test_bad_sizes(size: Any) -> None:
     with pytest.raises(UserError, match=r"size -?\d+.*give height and width.*640 640"):

@@ -13,7 +13,9 @@ import segvit.data.census as census_module
 import segvit.data.dataset as dataset_module
 from segvit.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
 from segvit.data.census import Census, take_census
-from segvit.data.dataset import EndlessBatches, TrainingSamples, collate, open_dataset
+from segvit.data.crops import TrainingSamples, collate
+from segvit.data.dataset import open_dataset
+from segvit.data.order import EndlessBatches
 from segvit.data.rare import RareClasses
 from segvit.data.spec import IGNORE_INDEX, load_spec
 from segvit.data.transforms import TrainTransform, random_crop, resize_labels

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import segvit.data.dataset as dataset_module
+import segvit.engine.learner as learner_module
 import segvit.engine.signals as signals_module
 import segvit.engine.train as train_module
 from segvit.config import OptimConfig, TrainConfig
@@ -406,7 +407,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_images(
             with torch.no_grad():
                 made[0].backbone.patch_embed.proj.bias.fill_(value)
 
-    monkeypatch.setattr(train_module, "SegViT", keep)
+    monkeypatch.setattr(learner_module, "SegViT", keep)
     with pytest.raises(UserError, match=r"the loss is nan at step (2|3)\b") as caught:
         train(config, on_step=poison)
     text = str(caught.value)

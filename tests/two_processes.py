@@ -15,9 +15,11 @@ from pathlib import Path
 import torch
 from torch.distributed.tensor import DTensor
 
+import segvit.data.crops as crops_module
 import segvit.data.dataset as dataset_module
-import segvit.engine.train as train_module
+import segvit.engine.learner as learner_module
 from segvit.config import TrainConfig
+from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.losses import Losses
 from segvit.models.segvit import SegViT
@@ -30,13 +32,13 @@ FAULTS = ("dies", "raises")
 def watch_shards() -> Callable[[int, Losses], None]:
     """What asserts after every step that each parameter of the model trained is shared out."""
     shared: list[SegViT] = []
-    shard = train_module.shard
+    shard = learner_module.shard
 
     def note(model: SegViT, *arguments: object) -> None:
         shard(model, *arguments)  # type: ignore[arg-type]
         shared.append(model)
 
-    train_module.shard = note  # type: ignore[assignment]
+    learner_module.shard = note  # type: ignore[assignment]
 
     def check(step: int, losses: Losses) -> None:
         (model,) = shared
@@ -49,13 +51,13 @@ def watch_shards() -> Callable[[int, Losses], None]:
 
 def go_wrong(kind: str, incident: Path) -> Callable[[int, Losses], None]:
     """What makes the second process die, or its data raise; the moment is left as a time in a file."""
-    read = dataset_module.TrainingSamples.__getitem__
+    read = crops_module.TrainingSamples.__getitem__
     wrong = []
 
-    def read_until_then(samples: dataset_module.TrainingSamples, key: tuple[int, int]) -> object:
+    def read_until_then(samples: crops_module.TrainingSamples, key: tuple[int, int]) -> object:
         return UserError("the image is gone") if wrong else read(samples, key)
 
-    dataset_module.TrainingSamples.__getitem__ = read_until_then  # type: ignore[assignment,method-assign]
+    crops_module.TrainingSamples.__getitem__ = read_until_then  # type: ignore[assignment,method-assign]
 
     def on_step(step: int, _: Losses) -> None:
         if step == 3 and os.environ["RANK"] == "1":
@@ -75,7 +77,7 @@ def main() -> None:
     on_step = watch_shards() if config.parallel == "fsdp" else None
     if run in FAULTS:
         on_step = go_wrong(run, Path(folder) / "incident")
-    train_module.train(config, on_step=on_step)
+    train(config, on_step=on_step)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Image and label pairs as tensors: reading, the endless order of a training run, and its augmented samples.
+"""Image and label pairs as tensors: which files belong to a split, and what is read from them.
 
     samples = open_dataset(DataConfig(spec="camvid", root=Path("camvid")), "train")
     image, labels, name = samples.read(0)
@@ -7,15 +7,15 @@ Letters: H, W size of an image, K classes.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset, Sampler, default_collate
+from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from segvit.config import DataConfig
@@ -27,20 +27,13 @@ from segvit.data.labels import LabelReader
 from segvit.data.resolve import resolve_spec
 from segvit.data.sample import Sample, Samples
 from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec
-from segvit.data.transforms import TrainTransform
-from segvit.data.unreadable import read_or_replace
 from segvit.errors import UserError
-
-if TYPE_CHECKING:
-    from segvit.data.rare import RareClasses
 
 __all__ = [
     "IGNORE_INDEX",
-    "EndlessBatches",
     "Sample",
     "Samples",
     "SegmentationDataset",
-    "TrainingSamples",
     "open_dataset",
     "open_incomplete",
 ]
@@ -223,145 +216,3 @@ def _share(pairs: list[Pair], fraction: float, split: Literal["train", "val"], r
     kept = min(max(round(len(pairs) * fraction), 1), len(pairs) - 1)
     ordered = sorted(pairs, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
     return sorted(ordered[:kept] if split == "val" else ordered[kept:])
-
-
-class Replaced(NamedTuple):
-    """A sample, or a batch, in which others were unreadable."""
-
-    content: Any
-    """As it is without that."""
-    unreadable: tuple[str, ...]
-    """What was said of them."""
-
-
-class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int] | Replaced | UserError]):
-    """Augmented crops, addressed by (index, draw); the draw and the seed alone decide the augmentation.
-
-    Up to `skip_unreadable` samples that cannot be read are replaced, each time by one that they decide as well.
-    """
-
-    def __init__(
-        self,
-        samples: Samples,
-        transform: TrainTransform,
-        *,
-        seed: int,
-        rare: "RareClasses | None" = None,
-        skip_unreadable: int = 0,
-    ) -> None:
-        self.samples = samples
-        self.transform = transform
-        self.seed = seed
-        self.rare = rare
-        self.skip_unreadable = skip_unreadable
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, int] | Replaced | UserError:
-        """Image uint8 (3, crop, crop), labels int64 (crop, crop), and the index, to name the file in messages.
-
-        Where `rare` binds the draw to a class, it is another sample, whose index is given. A sample that cannot be read
-        is its error, for the main process to raise: a worker would wrap it in a traceback.
-        """
-        index, draw = key
-        bound = self.rare.choose(draw) if self.rare else None
-        index, wanted = bound or (index, None)
-
-        def another(attempt: int) -> int:
-            return mix(self.seed, draw, f"in place of an unreadable sample, {attempt}") % len(self.samples)
-
-        try:
-            found = read_or_replace(self.samples, index, another=another, limit=self.skip_unreadable)
-        except UserError as error:
-            return error
-        generator = torch.Generator().manual_seed(mix(self.seed, draw, "augment"))
-        wanted = None if found.unreadable else wanted  # another sample need not show that class
-        image, labels = self.transform(found.sample.image, found.sample.labels, generator, wanted=wanted)
-        drawn = (image, labels, found.chosen)
-        return Replaced(drawn, found.unreadable) if found.unreadable else drawn
-
-
-def collate(samples: list[Any]) -> Any:
-    """A batch of tensors, what was unreadable beside it, or the first error among the samples."""
-    if error := next((sample for sample in samples if isinstance(sample, UserError)), None):
-        return error
-    unreadable = tuple(text for sample in samples if isinstance(sample, Replaced) for text in sample.unreadable)
-    batch = default_collate([sample.content if isinstance(sample, Replaced) else sample for sample in samples])
-    return Replaced(batch, unreadable) if unreadable else batch
-
-
-class EndlessBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (index, draw) for one rank, over epochs that are seeded permutations, without an end.
-
-    Step s takes the draws s * batch_size to (s + 1) * batch_size - 1 of the run; draw t is sample
-    permutation(t // length)[t % length]. So an order depends on neither ranks nor workers, and starting late is free.
-    """
-
-    def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        *,
-        seed: int,
-        start_step: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        steps: int | None = None,
-    ) -> None:
-        """Set the order.
-
-        Args:
-            length: samples of the dataset.
-            batch_size: samples per step over all ranks.
-            seed: of the permutations.
-            start_step: first step to give, counted from the run's start.
-            rank: this process takes every world_size-th sample of a global batch, from this one.
-            world_size: number of processes.
-            steps: steps of the whole run (not those left); None never ends.
-
-        Raises:
-            UserError: the batch cannot be dealt out evenly.
-        """
-        if length < 1:
-            raise UserError("the training set is empty")
-        if batch_size < 1 or batch_size % world_size:
-            raise UserError(
-                f"batch_size {batch_size} cannot be dealt out evenly to {world_size} processes; "
-                f"make it a multiple of {world_size}"
-            )
-        assert 0 <= rank < world_size and start_step >= 0
-        self.length = length
-        self.batch_size = batch_size
-        self.seed = seed
-        self.start_step = start_step
-        self.rank = rank
-        self.world_size = world_size
-        self.steps = steps
-
-    def __len__(self) -> int:
-        if self.steps is None:
-            raise TypeError("endless batches have no length")
-        return max(self.steps - self.start_step, 0)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        step, epoch, order = self.start_step, -1, torch.empty(0)
-        while self.steps is None or step < self.steps:
-            batch = []
-            for draw in range(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.world_size):
-                if draw // self.length != epoch:
-                    epoch = draw // self.length
-                    order = self.permutation(epoch)
-                batch.append((int(order[draw % self.length]), draw))
-            yield batch
-            step += 1
-
-    def permutation(self, epoch: int) -> torch.Tensor:
-        """The order of the samples (length,) in an epoch."""
-        generator = torch.Generator().manual_seed(mix(self.seed, epoch, "order"))
-        return torch.randperm(self.length, generator=generator)
-
-
-def mix(seed: int, number: int, purpose: str) -> int:
-    """A 64-bit seed in which neighbouring (seed, number) have nothing in common."""
-    return int.from_bytes(hashlib.blake2b(f"{purpose} {seed} {number}".encode(), digest_size=8).digest(), "little")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from segvit.data.census import Census
-from segvit.data.dataset import mix
+from segvit.data.order import mix
 from segvit.errors import UserError
 
 NAMED = 8

@@ -3,7 +3,7 @@
     listed = UnreadableList(Path("runs/camvid/unreadable.txt"), limit=5, fresh=True)
     listed.add(["photos/17.jpg: cannot be read as an image (...)"])
 
-What replaces an image is chosen by the seed and the number of the draw alone (dataset.py), so that a run which is
+What replaces an image is chosen by the seed and the number of the draw alone (crops.py), so that a run which is
 resumed sees the same images.
 """
 

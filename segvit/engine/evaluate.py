@@ -173,7 +173,7 @@ def evaluate(
 
     Raises:
         UserError: the dataset's classes are not the model's, a precision that the device lacks, processes that are in
-            no group, or more images that cannot be read.
+            no group, more images that cannot be read, or one that the model cannot take.
     """
     check_classes(model, dataset)
     given = {"mode": mode, "scales": scales, "flip": flip}
@@ -235,7 +235,10 @@ def _score_images(
 
     def label(index: int, sample: Sample) -> tuple[int, str, Tensor, Tensor]:
         with _naming(dataset, index):
-            predicted = image_labels(model, sample.image.as_subclass(torch.Tensor), config)
+            try:
+                predicted = image_labels(model, sample.image.as_subclass(torch.Tensor), config)
+            except UserError as error:  # such as an image too small for the model, which knows no files
+                raise UserError(f"{dataset.describe(index)}: {error}") from error
         return index, sample.name, predicted, sample.labels.as_subclass(torch.Tensor)
 
     def count(labelled: tuple[int, str, Tensor, Tensor]) -> tuple[ImageScore, ConfusionMatrix]:

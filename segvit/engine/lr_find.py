@@ -97,13 +97,14 @@ def find_learning_rate(
         raise UserError(f"{num_steps} steps are too few to see a slope: give {LEAST_STEPS} or more")
     rates = np.geomspace(start, end, num_steps)
     losses: list[float] = []
+    diverged = False
     with TemporaryDirectory() as folder:
         optim = replace(config.optim, lr=1.0)  # the schedule's factor is the rate itself
         trainer = Trainer(
             replace(config, optim=optim, steps=num_steps, output=Path(folder), loggers=(), early_stop=None),
             resume=False,
         )
-        trainer.keeps_steps = False  # a loss that is no number is one of its ends, and its folder goes
+        trainer.guard = replace(trainer.guard, saves=False)  # a loss that is no number is one of its ends
         trainer.schedule = lambda step: float(rates[step])
         trainer.progress.console.quiet = True  # its loss and rate are those of the table
         try:
@@ -112,11 +113,12 @@ def find_learning_rate(
                 if progress:
                     progress(step + 1, num_steps)
                 smoothed = smooth(losses)
-                if smoothed[-1] > DIVERGED * min(smoothed):
+                if diverged := smoothed[-1] > DIVERGED * min(smoothed):
                     break
         except NotFinite:
             if len(losses) < LEAST_STEPS:
                 raise
+            diverged = True
         trainer.log.close()
     smoothed = centred_means(losses)
     return LearningRates(
@@ -124,7 +126,7 @@ def find_learning_rate(
         losses=tuple(losses),
         smoothed=tuple(smoothed),
         suggested=steepest(rates[: len(losses)].tolist(), smoothed),
-        diverged=len(losses) < num_steps,
+        diverged=diverged,
     )
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from segvit.config import TrainConfig
-from segvit.data.dataset import mix
+from segvit.data.order import mix
 from segvit.engine.device import resolve_device
 from segvit.engine.guards import going_on, written
 from segvit.engine.optim import freeze

@@ -18,6 +18,7 @@ from torch import Tensor
 from segvit.config import EvalConfig, ModelConfig
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
+from segvit.inference.compiled import uncompiled
 from segvit.models.load import find_model, load_model
 from segvit.models.segvit import SegViT
 from segvit.models.tokens import resize_tokens
@@ -181,6 +182,7 @@ def with_classes(
     Raises:
         UserError: `model` has no class names, or `config` is another network.
     """
+    model = uncompiled(model)
     config = model.config if config is None else config
     name = name or f"a model of {model.num_classes} classes"
     if model.spec is None:

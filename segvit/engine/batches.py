@@ -1,0 +1,117 @@
+"""The batches of a training run, from the step on at which it starts, and the list of images that cannot be read.
+
+    for step, (images, labels, indices) in training_batches(config, data, accelerator, ...):
+
+Letters: B images of this process, H, W size of a crop.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from segvit.config import TrainConfig
+from segvit.data.crops import Replaced, TrainingSamples, collate
+from segvit.data.order import EndlessBatches
+from segvit.data.rare import RareClasses
+from segvit.data.transforms import TrainTransform
+from segvit.data.unreadable import UnreadableList
+from segvit.engine.distributed import gather
+from segvit.engine.guards import shield_from_sigterm, watched, written
+from segvit.engine.start import RunData
+from segvit.errors import UserError
+
+Say = Callable[[str], None]
+"""Takes a line for the person who watches."""
+
+
+def training_batches(
+    config: TrainConfig,
+    data: RunData,
+    accelerator: Accelerator,
+    *,
+    start: int,
+    mean: Tensor,
+    say: Say,
+    list_unreadable: Callable[[Sequence[str]], None],
+) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
+    """(step, (images, labels, indices)) of this process, from step `start` to the run's last.
+
+    Images are uint8 (B, 3, H, W), labels int64 (B, H, W), indices (B,) those of the training samples.
+
+    Args:
+        config: the run.
+        data: what it trains on.
+        accelerator: knows the processes.
+        start: steps done.
+        mean: (3,) of the model, 0..1: the colour around images that are smaller than the crop.
+        say: told how often rare classes are drawn.
+        list_unreadable: takes what is said of images that cannot be read, of all processes.
+
+    Raises:
+        UserError: a sample that cannot be read or that is not what it was at the start.
+        LoaderDied: a process of the loader has ended.
+    """
+    rare = None
+    if config.augment.rare_class_probability > 0:
+        rare = RareClasses(data.census, probability=config.augment.rare_class_probability, seed=config.seed)
+        say(rare.describe(data.train.spec.classes))
+    fill = [round(255 * value) for value in mean.tolist()]
+    crops = TrainingSamples(
+        data.train,
+        TrainTransform(config.model.image_size, config.augment, fill),
+        seed=config.seed,
+        rare=rare,
+        skip_unreadable=config.data.skip_unreadable,
+    )
+    loader = create_loader(config, crops, accelerator, start=start)
+    for step, batch in enumerate(watched(loader, run=config.output), start=start):
+        if isinstance(batch, UserError):
+            raise batch
+        content, unreadable = batch if isinstance(batch, Replaced) else (batch, ())
+        list_unreadable(gather(unreadable) if config.data.skip_unreadable else ())
+        yield step, content
+
+
+def create_loader(
+    config: TrainConfig, crops: TrainingSamples, accelerator: Accelerator, *, start: int
+) -> DataLoader[Any]:
+    """What loads this process's share of every batch, from step `start` on."""
+    order = EndlessBatches(
+        len(crops),
+        config.batch_size,
+        seed=config.seed,
+        start_step=start,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        steps=config.steps,
+    )
+    return DataLoader(
+        crops,
+        batch_sampler=order,
+        num_workers=config.data.workers,
+        pin_memory=accelerator.device.type == "cuda",
+        collate_fn=collate,
+        worker_init_fn=shield_from_sigterm,
+    )
+
+
+def add_unreadable(texts: Sequence[str], *, listed: UnreadableList, say: Say, writes: bool) -> None:
+    """Add what is said of images to the list of those that cannot be read, and to its file.
+
+    Args:
+        texts: of all processes.
+        listed: the list of the run.
+        say: told of those that are new.
+        writes: whether this process writes the file.
+
+    Raises:
+        UserError: they are more than the config allows for, or the disk does not take the file.
+    """
+    for line in listed.add(texts):
+        say(f"{line} -> left out, {len(listed.lines)} of at most {listed.limit}, listed in {listed.path}")
+        if writes:
+            with written(listed.path, run=listed.path.parent) as aside:
+                aside.write_text(listed.text(), encoding="utf-8")

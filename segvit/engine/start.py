@@ -1,0 +1,148 @@
+"""What a run begins with: settings and data that can be trained on, its folder, and the checkpoint to go on from.
+
+    start = prepare(config, resume=False, accept_changed_data=False)
+    start.step                                  # 0, or the steps that the checkpoint has done
+
+What can be refused before a model is built is refused here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from accelerate import Accelerator
+
+from segvit.config import TrainConfig
+from segvit.data.census import Census, take_census
+from segvit.data.check import check_dataset
+from segvit.data.dataset import open_dataset
+from segvit.data.sample import Samples
+from segvit.engine.checkpoint import checkpoints, newest_checkpoint, sweep
+from segvit.engine.distributed import gather
+from segvit.engine.guards import written
+from segvit.engine.loggers import check_loggers
+from segvit.engine.parallel import create_accelerator
+from segvit.engine.same_data import check_same_data
+from segvit.engine.settings import check_same_run, check_settings
+from segvit.errors import UserError
+from segvit.models.finetune import load_start
+from segvit.models.hub import cache_folder
+from segvit.models.segvit import SegViT
+
+CHECKED_SAMPLES = 1000
+"""Label maps read before the first step; larger sets are sampled evenly."""
+
+LEFT_BEHIND = ("best.safetensors", "last.safetensors")
+"""Files that a new run must not write over, besides checkpoints. What ended before any of them may be started again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """What a run trains and validates on."""
+
+    train: Samples
+    val: Samples
+    digest: str
+    """Of both, by which a run that is resumed knows them again."""
+
+    @cached_property
+    def census(self) -> Census:
+        """How often each class occurs in the training set; counted when it is asked for."""
+        return take_census(self.train, folder=cache_folder() / "census")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a run begins with."""
+
+    accelerator: Accelerator
+    data: RunData
+    state: dict[str, Any] | None
+    """The checkpoint to go on from; None: the run is new."""
+    source: SegViT | None
+    """The model to fine-tune; None: there is none, or a checkpoint to go on from."""
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return _step_of(self.state)
+
+
+def prepare(config: TrainConfig, *, resume: bool, accept_changed_data: bool) -> Start:
+    """Look at all that a run depends on, and make its folder.
+
+    Args:
+        config: the run.
+        resume: go on from the checkpoint in `config.output`.
+        accept_changed_data: go on although the dataset is no longer what the run was started on.
+
+    Raises:
+        UserError: settings or data that cannot be trained on, nothing to resume, a folder that holds another run, a
+            dataset that has changed, or processes that would train on different things.
+    """
+    check_settings(config)
+    check_loggers(config.loggers)
+    state = newest_checkpoint(config.output, say=print) if resume else None
+    if state is not None:
+        check_same_run(config, state["config"])
+    fine_tunes = state is None and config.init is not None
+    source = load_start(str(config.init), config.model) if fine_tunes else None
+    splits = open_splits(config)
+    accelerator = create_accelerator(config)
+    if accelerator.is_main_process:
+        _prepare_output(config, fresh=state is None)
+    digest = check_same_data(
+        splits,
+        config.output,
+        state,
+        accept=accept_changed_data,
+        main_process=accelerator.is_main_process,
+        say=print,
+    )
+    _check_agreement(config, _step_of(state), digest)
+    return Start(accelerator=accelerator, data=RunData(**splits, digest=digest), state=state, source=source)
+
+
+def open_splits(config: TrainConfig) -> dict[str, Samples]:
+    """The datasets "train" and "val" of a run.
+
+    Raises:
+        UserError: one cannot be trained on.
+    """
+    size = config.model.image_size
+    splits = {
+        "train": open_dataset(config.data, "train", size=size),
+        "val": open_dataset(config.data, "val", size=size),
+    }
+    for samples in splits.values():
+        report = check_dataset(samples, limit=CHECKED_SAMPLES, decode=True)
+        report.raise_on_error(skip_unreadable=config.data.skip_unreadable)
+    return splits
+
+
+def _prepare_output(config: TrainConfig, *, fresh: bool) -> None:
+    """Make the run's folder and write the resolved config; refuse to write over another run."""
+    output = config.output
+    if fresh and (checkpoints(output) or any((output / name).exists() for name in LEFT_BEHIND)):
+        raise UserError(f"{output} already holds a run: go on with --resume, or choose another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    sweep(output)
+    with written(output / "config.yaml", run=output) as aside:
+        config.save(aside)
+
+
+def _check_agreement(config: TrainConfig, step: int, digest: str) -> None:
+    """Refuse to train where the processes do not go on from the same step on the same data."""
+    seen = gather([f"step {step}, data {digest}"])
+    if len(set(seen)) > 1:
+        each = "\n".join(f"  process {number}: {what}" for number, what in enumerate(seen))
+        raise UserError(
+            f"the processes would train on different things:\n{each}\nGive all of them the same files in "
+            f"{config.output} and the same dataset"
+        )
+
+
+def _step_of(state: Mapping[str, Any] | None) -> int:
+    """Steps done by a checkpoint; 0 where there is none."""
+    return 0 if state is None else int(state["step"])
