@@ -1,8 +1,11 @@
 """The report of a run: what it shows, that hostile names stay text, and that it asks for nothing from elsewhere."""
 
+import base64
+import io
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,11 +21,13 @@ from segvit.cli import app
 from segvit.config import DataConfig, TrainConfig
 from segvit.engine.charts import MAX_POINTS, confusion_chart, line_chart
 from segvit.engine.evaluate import EvalResult, ImageScore
-from segvit.engine.page import jpeg_uri, tag
-from segvit.engine.run_report import extremes, write_report
+from segvit.engine.run_facts import extremes
+from segvit.engine.run_report import write_report
 from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.metrics import ConfusionMatrix
+from segvit.page import jpeg_uri, tag
+from tests.browser import Visit, browser, visit  # noqa: F401
 from tests.tiny import tiny_run
 
 HOSTILE = (
@@ -124,11 +129,44 @@ def test_it_shows_curves_scores_and_images(page: Page, run: Path) -> None:
     assert "random weights" in text and "3 training and 3 validation images" in text
     assert "torch" + torch.__version__.split("+")[0] in text
     assert f"{STEPS} of {STEPS}" in text
-    assert len(page.named("img")) == 4 * 3  # 2 worst, 1 best
+    assert len(page.named("img")) == (4 + 1) * 3  # 2 worst, 1 best: four small pictures and a viewer's photo each
     assert len(page.named("polyline")) == 8
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     best = max(record["miou"] for record in records if "miou" in record)
     assert f"{100 * best:.2f} %" in text
+
+
+def test_images_open_as_viewers(run: Path, visit: Callable[..., Visit]) -> None:  # noqa: F811
+    visited = visit(height=1400)
+    visited.page.set_content((run / "report.html").read_text(encoding="utf-8"))
+    viewers = visited.page.locator("section.viewer")
+    assert [viewers.nth(place).is_visible() for place in range(viewers.count())] == [True, False, False]  # the worst
+    visited.page.locator("details.image > summary").last.click()
+    best = viewers.last
+    best.locator("canvas").wait_for()
+    assert tuple(json.loads(best.get_attribute("data-classes") or "")) == HOSTILE
+    maps = json.loads((run / "report.json").read_text())["validation"]["best"][0]["maps"]
+    labels = np.asarray(Image.open(io.BytesIO(base64.b64decode(maps["labels"]))))
+    assert labels.shape == (32, 40)
+    best.get_by_role("button", name="Labels").click()
+    names, numbers = (best.locator(f".viewer-row .viewer-{part}").all_text_contents() for part in ("name", "share"))
+    fractions = np.bincount(labels.ravel()) / labels.size
+    expected = {name: f"{100 * share:.1f} %" for name, share in zip(HOSTILE, fractions, strict=True)}
+    assert dict(zip(names, numbers, strict=True)) == expected
+    visited.page.locator("th button").first.click()  # the script of the tables runs as well
+    assert visited.page.locator("th[aria-sort=ascending]").count() == 1
+    assert not visited.requests and not visited.complaints
+
+
+def test_a_report_of_before_the_viewer_is_still_shown(run: Path, tmp_path: Path) -> None:
+    for name in ("config.yaml", "metrics.jsonl"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    facts = json.loads((run / "report.json").read_text())
+    for image in (*facts["validation"]["best"], *facts["validation"]["worst"]):
+        del image["maps"]
+    (tmp_path / "report.json").write_text(json.dumps(facts))
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert len(page.named("img")) == 4 * 3 and not page.named("section")
 
 
 def test_report_makes_the_page_anew(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

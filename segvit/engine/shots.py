@@ -15,11 +15,23 @@ from segvit.config import EvalConfig
 from segvit.data.dataset import Samples
 from segvit.engine.infer import image_labels
 from segvit.inference.network import Network
-from segvit.visualize import IGNORED, colorize, error_map, overlay, shares
+from segvit.pictures import IGNORED, colorize, error_map, overlay, shares
 
 SIDE = 480
 """Longer side in pixels of a picture."""
+MAPS_SIDE = 1024
+"""Longer side in pixels of what is kept for the viewer."""
 COLUMNS = ("photo", "labels", "prediction", "errors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maps:
+    """Photo and label maps in one size (h, w), no larger than MAPS_SIDE; a pixel of the maps is one of the original."""
+
+    photo: Image.Image
+    prediction: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    """255 = ignored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +51,7 @@ class Shot:
     """Predicted classes over the photo."""
     shares: npt.NDArray[np.float64]
     """(K,) of the labels and of the prediction, in the mean."""
+    maps: Maps
 
     @property
     def pictures(self) -> tuple[Image.Image, ...]:
@@ -65,6 +78,7 @@ def take_shots(
             errors=_shrink(error_map(photo, labels, truth, num_classes=spec.num_classes), side),
             overlay=_shrink(overlay(photo, labels, spec.palette), side),
             shares=(shares(truth, spec.num_classes) + shares(labels, spec.num_classes)) / 2,
+            maps=_maps(photo, labels, truth),
         )
 
 
@@ -73,3 +87,13 @@ def _shrink(pixels: npt.NDArray[np.uint8], side: int) -> Image.Image:
     picture = Image.fromarray(pixels)
     picture.thumbnail((side, side), Image.Resampling.BOX)
     return picture
+
+
+def _maps(photo: npt.NDArray[np.uint8], prediction: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> Maps:
+    """The three in a size to keep. Label maps are thinned out: a class between two others is none."""
+    picture = _shrink(photo, MAPS_SIDE)
+    rows, columns = (
+        (2 * np.arange(kept) + 1) * whole // (2 * kept)
+        for kept, whole in zip((picture.height, picture.width), labels.shape, strict=True)
+    )
+    return Maps(photo=picture, prediction=prediction[rows][:, columns], labels=labels[rows][:, columns])

@@ -1,11 +1,18 @@
 """Pieces of an HTML page, in which every text is escaped unless it says that it is markup.
 
-tag("td", "<b>", tag("em", "x"), class_="name")     # <td class="name">&lt;b&gt;<em>x</em></td>
+    tag("td", "<b>", tag("em", "x"), class_="name")     # <td class="name">&lt;b&gt;<em>x</em></td>
+    fill("report.html", title=join("a & b"))            # a file of segvit/templates/ with $title filled in
+
+A page of ours loads nothing: its pictures are data URIs, and `content_policy` lets the browser run its one script
+alone.
 """
 
 import base64
+import hashlib
 import html
 import io
+from importlib.resources import files
+from string import Template
 
 from PIL import Image
 
@@ -50,8 +57,36 @@ def table(head: list[object], rows: list[list[object]], *, class_: str | None = 
     return tag("div", tag("table", *parts, class_=class_), class_="scroll")
 
 
+def asset(name: str) -> str:
+    """The text of a file of segvit/templates/."""
+    return (files("segvit") / "templates" / name).read_text(encoding="utf-8")
+
+
+def fill(name: str, /, **values: object) -> Markup:
+    """A file of segvit/templates/ with each $name in it replaced; values that are no Markup are escaped."""
+    return Markup(Template(asset(name)).substitute({key: join(value) for key, value in values.items()}))
+
+
+def content_policy(script: str) -> str:
+    """The Content-Security-Policy of a page with this one script: it runs no other, and loads nothing.
+
+    Args:
+        script: as it stands between the page's <script> and </script>.
+    """
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+
+
 def jpeg_uri(picture: Image.Image) -> str:
     """A picture as a data URI, which needs no other file."""
     file = io.BytesIO()
     picture.convert("RGB").save(file, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def png_uri(png: bytes) -> str:
+    """The bytes of a PNG file as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()

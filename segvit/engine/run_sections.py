@@ -1,0 +1,171 @@
+"""The sections of a run's page, as HTML: numbers, curves, scores of classes and images.
+
+tiles(config, records)
+validation_section(facts.validation)
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from segvit.config import TrainConfig
+from segvit.data.palette import Color
+from segvit.engine.charts import Points, confusion_chart, line_chart
+from segvit.engine.run_facts import Validation
+from segvit.engine.shots import COLUMNS
+from segvit.page import Markup, join, table, tag
+from segvit.viewer import fragment
+
+NUM_CONFUSIONS = 10
+"""Pairs of classes that are told to be taken for each other."""
+TERMS = ("class", "focal", "dice")
+"""Terms of the loss, whose names in the log end in the number of the output."""
+
+
+def tiles(config: TrainConfig, records: Sequence[Mapping[str, Any]]) -> Markup:
+    """The numbers that are looked for first."""
+    scored = [record for record in records if "miou" in record]
+    trained = [record for record in records if "loss" in record]
+    done = trained[-1]["step"] if trained else 0
+    tiles = [("steps", f"{done:,} of {config.steps:,}", "done" if done >= config.steps else "so far")]
+    if scored:
+        best = max(scored, key=lambda record: record["miou"])
+        tiles.insert(0, ("best mIoU", f"{100 * best['miou']:.2f} %", f"step {best['step']:,}"))
+        tiles.insert(1, ("last mIoU", f"{100 * scored[-1]['miou']:.2f} %", f"step {scored[-1]['step']:,}"))
+    if trained:
+        last = [record["loss"] for record in trained[-100:]]
+        tiles.append(("loss", f"{np.mean(last):.3f}", f"mean of the last {len(last)} steps"))
+    return join(*(_tile(*tile) for tile in tiles))
+
+
+def _tile(name: str, value: str, note: str) -> Markup:
+    return tag("div", tag("span", name), tag("strong", value), tag("span", note, class_="quiet"), class_="tile")
+
+
+def curves(records: Sequence[Mapping[str, Any]], last_step: int) -> Markup:
+    """Loss, its terms, learning rate, gradient norm and scores over the steps."""
+    terms = {term: _points(records, lambda record, term=term: _sum_of(record, term)) for term in TERMS}
+    keys = ("loss", "lr", "gradient_norm", "miou", "overall_accuracy")
+    of = {key: _points(records, lambda record, key=key: record.get(key)) for key in keys}
+    scores = {"mIoU": of["miou"], "pixels right": of["overall_accuracy"]}
+    charts = {
+        "Loss": line_chart({"loss": of["loss"]}, last_step=last_step),
+        "Terms of the loss, each summed over the outputs": line_chart(terms, last_step=last_step),
+        "Validation": line_chart(scores, last_step=last_step, top=1, percent=True, dots=True),
+        "Learning rate of the backbone": line_chart({"lr": of["lr"]}, last_step=last_step),
+        "Gradient norm before clipping": line_chart({"norm": of["gradient_norm"]}, last_step=last_step),
+    }
+    return join(*(tag("figure", tag("figcaption", name), chart) for name, chart in charts.items()))
+
+
+def _points(records: Sequence[Mapping[str, Any]], value_of: Any) -> Points:
+    found = ((record["step"], value_of(record)) for record in records)
+    return [(step, value) for step, value in found if value is not None]
+
+
+def _sum_of(record: Mapping[str, Any], term: str) -> float | None:
+    """A term of the loss over all outputs; None where a record has none."""
+    values = [value for key, value in record.items() if key.startswith(f"{term}_") and key[len(term) + 1 :].isdigit()]
+    return sum(values) if values else None
+
+
+def validation_section(validation: Validation) -> Markup:
+    """Per-class table, confusion matrix, best and worst images."""
+    counts = np.array(validation.confusion)
+    classes = validation.scores["classes"]
+    protocol = ", ".join(f"{key} {value}" for key, value in validation.protocol.items())
+    return join(
+        tag("p", f"{validation.name}: {validation.scores['images']:,} images, {protocol}.", class_="quiet"),
+        tag("h3", "Classes"),
+        _class_table(validation),
+        tag("h3", "Where the pixels of each class (rows) go (columns), in %"),
+        tag("div", confusion_chart(counts, classes), _confusions(counts, classes), class_="confusion"),
+        tag("h3", "Worst images"),
+        _images(validation.worst, validation, first_open=True),
+        tag("h3", "Best images"),
+        _images(validation.best, validation),
+    )
+
+
+def _class_table(validation: Validation) -> Markup:
+    """Scores of every class, which the page's script sorts, over their means."""
+    scores = validation.scores
+    columns = ("IoU", "accuracy", "Dice", "boundary IoU", "share")
+    values = [scores[key] for key in ("iou", "accuracy", "dice", "boundary_iou", "labelled")]
+    head = [tag("button", name, type="button") for name in ("class", *columns)]
+    body = []
+    for name, color, row in zip(scores["classes"], validation.palette, zip(*values, strict=True), strict=True):
+        chip = tag("i", class_="chip", style=f"background:rgb({','.join(map(str, map(int, color)))})")
+        cells = [tag("td", _percent(value), data_value="" if value is None else value) for value in row]
+        body.append(tag("tr", tag("th", chip, name, scope="row", data_value=name), *cells))
+    means = [scores[key] for key in ("miou", "mean_accuracy", "mean_dice", "mean_boundary_iou")]
+    foot = tag("tr", tag("th", "mean", scope="row"), *(tag("td", _percent(value)) for value in means), tag("td"))
+    parts = (
+        tag("thead", tag("tr", *(tag("th", cell, scope="col") for cell in head))),
+        tag("tbody", *body),
+        tag("tfoot", foot),
+    )
+    return tag("div", tag("table", *parts, class_="sortable"), class_="scroll tall")
+
+
+def _confusions(counts: Any, classes: Sequence[str]) -> Markup | None:
+    """The pairs of classes that are most often taken for each other."""
+    wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
+    rows: list[list[object]] = []
+    for place in np.argsort(-wrong, axis=None, kind="stable")[:NUM_CONFUSIONS]:
+        row, column = divmod(int(place), len(counts))
+        if wrong[row, column] > 0:
+            told = (wrong[row, column] / counts[row].sum(), wrong[row, column] / counts.sum())
+            rows.append([f"{classes[row]} seen as {classes[column]}", *map(_percent, told)])
+    if not rows:
+        return None
+    return table(["most pixels wrong", "of the class", "of all pixels"], rows)
+
+
+def _images(images: Sequence[Mapping[str, Any]], validation: Validation, *, first_open: bool = False) -> Markup:
+    """Each image as photo, labels, prediction and errors, which open as a viewer where their maps were kept."""
+    if not images:
+        return tag("p", "None.", class_="quiet")
+    shown = []
+    for place, image in enumerate(images):
+        pictures = [
+            tag("figure", tag("img", src=uri, alt=f"{kind} of {image['name']}"), tag("figcaption", kind))
+            for kind, uri in zip(COLUMNS, image["pictures"], strict=True)
+        ]
+        told = f"mIoU {_percent(image['miou'])} %, {_percent(image['accuracy'])} % of the pixels right"
+        title = (tag("strong", image["name"], dir="auto"), " ", tag("span", told, class_="quiet"))
+        row = tag("div", *pictures, class_="row")
+        if "maps" in image:
+            look = tag("summary", tag("span", *title), row)
+            opened = "" if first_open and place == 0 else None
+            shown.append(tag("details", look, _viewer(image, validation), open=opened, class_="image"))
+        else:
+            shown.append(tag("div", tag("p", *title), row, class_="image"))
+    return join(*shown)
+
+
+def _viewer(image: Mapping[str, Any], validation: Validation) -> Markup:
+    """The viewer of an image: prediction, labels and errors."""
+    maps = image["maps"]
+    palette: list[Color] = [(red, green, blue) for red, green, blue in validation.palette]
+    return fragment(
+        maps["photo"],
+        base64.b64decode(maps["prediction"]),
+        validation.scores["classes"],
+        palette,
+        ratio=maps["ratio"],
+        title=image["name"],
+        truth_png=base64.b64decode(maps["labels"]),
+    )
+
+
+def pairs(values: Mapping[str, str]) -> Markup:
+    """Names and their values."""
+    return table([], [[key, value] for key, value in values.items()], class_="facts")
+
+
+def _percent(value: float | None) -> str:
+    """A share in 0..1 as a percentage, or a dash where there is none."""
+    return "–" if value is None else f"{100 * value:.2f}"
