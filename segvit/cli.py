@@ -1,7 +1,7 @@
 """The command line: thin verbs over the library, which is imported only when a verb runs.
 
 segvit demo | train | lr-find | report | evaluate | predict | check-data | data prepare | info | convert | push | export
-segvit bench
+segvit bench | look
 """
 
 import os
@@ -18,6 +18,7 @@ from segvit.cli_config import from_config_file
 from segvit.cli_data import register
 from segvit.cli_errors import parser_errors, say_once
 from segvit.cli_export import register as register_export
+from segvit.cli_look import register as register_look
 from segvit.cli_lr_find import register as register_lr_find
 from segvit.cli_models import register as register_models
 from segvit.cli_predict import register as register_predict
@@ -54,6 +55,7 @@ register_bench(app)
 register_lr_find(app)
 register_report(app)
 register_predict(app)
+register_look(app)
 
 
 @app.command

@@ -68,7 +68,7 @@ def bench(
     json
         Write everything to this file too; - prints it as JSON and nothing else.
     plot
-        Write charts of it to this .png file.
+        Write charts of it to this file: .png, .pdf or .svg.
     device
         Where to run.
     """
@@ -80,11 +80,12 @@ def bench(
     from segvit.inference.compiled import compile_model
     from segvit.info import find_network
     from segvit.models.load import load_model
-    from segvit.plots import speeds
+    from segvit.pictures import speeds
+    from segvit.pictures.formats import check_figure_path
 
     check_json(json)
-    if plot and plot.suffix.lower() != ".png":
-        raise UserError(f"--plot {plot}: give a file that ends in .png")
+    if plot:
+        check_figure_path(plot, "--plot")
     check_paths(files=(None if json == TERMINAL else json, plot))
     if threads is not None:
         if threads < 1:

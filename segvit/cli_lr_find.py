@@ -7,7 +7,6 @@ from cyclopts import App
 
 from segvit.cli_tools import Flat, bar, check_paths
 from segvit.config import TrainConfig
-from segvit.errors import UserError
 
 
 def register(app: App) -> None:
@@ -39,15 +38,15 @@ def lr_find(
     num_steps
         Steps of the whole range.
     plot
-        The .png file of losses over rates.
+        The file of losses over rates: .png, .pdf or .svg.
     """
     from rich import print as rich_print
 
     from segvit.engine.lr_find import find_learning_rate
-    from segvit.plots import learning_rates
+    from segvit.pictures import learning_rates
+    from segvit.pictures.formats import check_figure_path
 
-    if plot.suffix.lower() != ".png":
-        raise UserError(f"--plot {plot}: give a file that ends in .png")
+    check_figure_path(plot, "--plot")
     check_paths(files=(plot,))
     with bar("sweeping") as progress:
         found = find_learning_rate(settings, start=start, end=end, num_steps=num_steps, progress=progress)

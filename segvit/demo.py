@@ -25,8 +25,7 @@ from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
-from segvit.plots import curves
-from segvit.visualize import colorize, contact_sheet, error_map, overlay, shares, with_legend
+from segvit.pictures import colorize, contact_sheet, curves, error_map, overlay, shares, with_legend
 
 TRAIN_SCENES, VAL_SCENES, TEST_SCENES = 3000, 50, 200
 TEST_SEED = 2
@@ -55,6 +54,9 @@ def run_demo(*, output: Path, steps: int | None = None, device: Device = "auto")
 
     Returns:
         mIoU on unseen scenes, 0..1.
+
+    Raises:
+        UserError: the folder holds files that no earlier tour made.
     """
     console = Console(highlight=False, soft_wrap=True)
     scenes, run_folder = output / "scenes", output / "run"

@@ -17,7 +17,7 @@ from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec
 from segvit.data.survey import SplitName
 from segvit.errors import UserError
-from segvit.visualize import contact_sheet, overlay, with_legend
+from segvit.pictures import contact_sheet, overlay, with_legend
 
 SAMPLES, COLUMNS = 12, 4
 CELL = (400, 400)

@@ -7,7 +7,7 @@ One page can hold many: `viewer` gives a fragment for each, and the page takes `
 Nothing is loaded from elsewhere, and no library is used. The browser reads class numbers from the index PNG itself,
 never from colours, which two classes may share.
 
-Shapes: H W of the photo, K classes. Index PNGs are those of `segvit.visualize.save_index_png`: 8 bits (255 = ignored)
+Shapes: H W of the photo, K classes. Index PNGs are those of `segvit.pictures.save_index_png`: 8 bits (255 = ignored)
 up to 255 classes, or 16 bits in grey (65535 = ignored).
 """
 

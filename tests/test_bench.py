@@ -16,7 +16,7 @@ from segvit import benchmark, cli
 from segvit.benchmark import made_up_logits
 from segvit.config import ModelConfig
 from segvit.errors import UserError
-from segvit.plots import speeds
+from segvit.pictures import speeds
 from segvit.timings import PARTS, Bench, Case, Timing
 
 TINY = ModelConfig(backbone="vit_tiny_patch16_224", embed_dim=32, depth=3, num_heads=1, image_size=64)

@@ -23,7 +23,7 @@ from segvit.engine.predict_files import predict_files
 from segvit.errors import UserError
 from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
-from segvit.visualize import colorize
+from segvit.pictures import colorize
 
 UNUSED_IN_COCO_STUFF = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 

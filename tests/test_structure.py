@@ -18,7 +18,7 @@ EXTRAS = ("onnx", "onnxscript", "onnxruntime", "gradio", "scipy", "av")
 # Each group of modules, and the groups that it may import from. A module belongs to the longest prefix that fits.
 SPEC = {"errors", "data.palette", "data.plain", "data.formats", "data.spec"}
 CORE = SPEC | {"config", "config_files", "models", "losses", "boundary", "metrics", "inference", "resize"}
-ENGINE = CORE | {"data", "pictures", "visualize", "plots", "page", "viewer", "engine"}
+ENGINE = CORE | {"data", "pictures", "page", "viewer", "engine"}
 FRONT = ENGINE | {"info", "export", "profiling", "benchmark", "demo", "segvit"}
 MAY_IMPORT = {
     "errors": set(),
@@ -31,10 +31,8 @@ MAY_IMPORT = {
     "data": SPEC | {"config", "data"},
     "pictures": {"errors", "data.palette", "data.spec", "pictures", "pictures.looking"},  # the last one lazily
     "pictures.looking": ENGINE,
-    "visualize": {"pictures"},
     "page": set(),
     "viewer": {"errors", "data.palette", "data.spec", "page", "pictures"},
-    "plots": {"pictures"},
     "sheet": SPEC | {"data", "pictures"},
     "models": CORE,
     "losses": CORE,

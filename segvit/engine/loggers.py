@@ -25,7 +25,7 @@ from segvit.engine.guards import writing, written
 from segvit.engine.settings import flat
 from segvit.engine.shots import Shot
 from segvit.errors import UserError
-from segvit.visualize import contact_sheet, side_by_side, with_legend
+from segvit.pictures import contact_sheet, side_by_side, with_legend
 
 PROJECT = "segvit"
 """Name under which W&B and MLflow gather runs."""

@@ -22,7 +22,7 @@ from segvit.engine.infer import image_confidence, image_labels
 from segvit.engine.precision import computing_in, resolve_precision
 from segvit.errors import UserError
 from segvit.inference.network import Network
-from segvit.visualize import overlay, shares, with_legend
+from segvit.pictures import overlay, shares, with_legend
 
 Source = str | Path | Image.Image | npt.NDArray[np.uint8]
 
@@ -77,7 +77,7 @@ def predict(
     Raises:
         UserError: the file cannot be read, the array is not uint8 RGB, or the device lacks the precision.
     """
-    image = _to_rgb(source)
+    image = to_rgb(source)
     tensor = torch.from_numpy(image.transpose(2, 0, 1).copy())
     certainty = None
     with computing_in(resolve_precision(model, precision), model.mean.device):
@@ -91,7 +91,7 @@ def predict(
     return Prediction(image=image, labels=labels.cpu().numpy(), classes=classes, palette=palette, confidence=certainty)
 
 
-def _to_rgb(source: Source) -> npt.NDArray[np.uint8]:
+def to_rgb(source: Source) -> npt.NDArray[np.uint8]:
     """Any source as uint8 (H, W, 3)."""
     if isinstance(source, str | Path):
         return np.asarray(read_image(Path(source)))

@@ -23,8 +23,7 @@ from segvit.engine.precision import computing_in, resolve_precision
 from segvit.engine.shots import COLUMNS, take_shots
 from segvit.errors import UserError
 from segvit.inference.network import Network
-from segvit.plots import confusion_matrix
-from segvit.visualize import contact_sheet, with_legend
+from segvit.pictures import confusion_matrix, contact_sheet, with_legend
 
 NUM_WORST = 12
 """Images on the sheet of the worst."""

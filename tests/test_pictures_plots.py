@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from segvit.errors import UserError
-from segvit.plots import confusion_matrix, curves
+from segvit.pictures import confusion_matrix, curves, learning_rates
 
 RECORDS: list[dict[str, Any]] = [{"step": step, "loss": 1 / (1 + step), "lr": 1e-3} for step in range(100)]
 
@@ -110,6 +110,20 @@ def test_charts_are_deterministic(tmp_path: Path) -> None:
         confusion_matrix(random_counts(9), names(9), tmp_path / f"{name}-confusion.png")
     for ending in (".png", "-confusion.png"):
         assert (tmp_path / f"a{ending}").read_bytes() == (tmp_path / f"b{ending}").read_bytes()
+
+
+@pytest.mark.parametrize("ending", ["pdf", "svg"])
+def test_charts_are_drawn_in_lines_for_print(ending: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        curves([*RECORDS, {"step": 99, "miou": 0.5}], tmp_path / f"{name}.{ending}")
+    confusion_matrix(random_counts(9), names(9), tmp_path / f"confusion.{ending}")
+    learning_rates([1e-4, 1e-3, 1e-2], [3.0, 2.0, 4.0], [3.0, 2.5, 4.0], tmp_path / f"rates.{ending}", suggested=1e-3)
+    content = (tmp_path / f"a.{ending}").read_bytes()
+    assert content == (tmp_path / f"b.{ending}").read_bytes() and b"/Type3" not in content
+    assert content.startswith(b"%PDF" if ending == "pdf" else b"<?xml")
+    assert all(file.stat().st_size < 200_000 for file in tmp_path.iterdir())
+    with pytest.raises(UserError, match=r"curves\.gif: give a file that ends in \.png, \.pdf or \.svg"):
+        curves(RECORDS, tmp_path / "curves.gif")
 
 
 def test_curves_draw_what_is_there(tmp_path: Path) -> None:

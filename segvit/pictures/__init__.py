@@ -1,0 +1,80 @@
+"""Pictures of label maps, of runs, and of the inside of a model, from one place.
+
+    from segvit.pictures import curves, error_map, look, overlay, save_inside, side_by_side, with_legend
+
+`labels.py` paints label maps, `legend.py` and `table.py` put them together, `plots.py` and `timing.py` draw charts,
+`looking.py` runs a model and keeps what happens inside (`inside.py`); `stages.py` and `grids.py` draw that. Names are
+resolved on first use: label maps are painted without torch, and matplotlib is imported where it draws.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segvit.pictures.files import save_inside
+    from segvit.pictures.grids import queries_figure, tokens_figure
+    from segvit.pictures.inside import Gaze, Inside, Tokens
+    from segvit.pictures.labels import IGNORED, colorize, error_map, overlay, save_index_png, shares
+    from segvit.pictures.legend import with_legend
+    from segvit.pictures.looking import look
+    from segvit.pictures.paper import save
+    from segvit.pictures.plots import confusion_matrix, curves, learning_rates
+    from segvit.pictures.stages import attention_figure, cascade_figure, heads_figure, labels_figure
+    from segvit.pictures.table import contact_sheet, side_by_side
+    from segvit.pictures.timing import speeds
+
+_HOMES = {
+    "files": ("save_inside",),
+    "grids": ("queries_figure", "tokens_figure"),
+    "inside": ("Gaze", "Inside", "Tokens"),
+    "labels": ("IGNORED", "colorize", "error_map", "overlay", "save_index_png", "shares"),
+    "legend": ("with_legend",),
+    "looking": ("look",),
+    "paper": ("save",),
+    "plots": ("confusion_matrix", "curves", "learning_rates"),
+    "stages": ("attention_figure", "cascade_figure", "heads_figure", "labels_figure"),
+    "table": ("contact_sheet", "side_by_side"),
+    "timing": ("speeds",),
+}
+
+__all__ = [
+    "IGNORED",
+    "Gaze",
+    "Inside",
+    "Tokens",
+    "attention_figure",
+    "cascade_figure",
+    "colorize",
+    "confusion_matrix",
+    "contact_sheet",
+    "curves",
+    "error_map",
+    "heads_figure",
+    "labels_figure",
+    "learning_rates",
+    "look",
+    "overlay",
+    "queries_figure",
+    "save",
+    "save_index_png",
+    "save_inside",
+    "shares",
+    "side_by_side",
+    "speeds",
+    "tokens_figure",
+    "with_legend",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module of a public name when the name is first used."""
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(f"{__name__}.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,69 @@
+"""A figure that explains: panels, arrows, signs and boxes, placed in inches.
+
+board = Board(7.0, 2.5)
+board.panel(0.1, 0.5, 1.4).imshow(photo)
+board.arrow((1.5, 1.2), (2.0, 1.2))
+save(board.figure, Path("figure.pdf"))
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from segvit.pictures.paper import BLUE, DPI, INK, TEXT, bare
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class Board:
+    """A figure whose parts are placed in inches from its lower left corner."""
+
+    def __init__(self, width: float, height: float) -> None:
+        from matplotlib.figure import Figure
+
+        self.figure = Figure(figsize=(width, height), dpi=DPI)
+        self.size = (width, height)
+        self.ground = self.figure.add_axes((0, 0, 1, 1))
+        self.ground.set_xlim(0, width)
+        self.ground.set_ylim(0, height)
+        self.ground.set_axis_off()
+
+    def panel(self, x: float, y: float, width: float, height: float | None = None) -> "Axes":
+        """Axes without ticks; a square unless a height is given."""
+        wide, high = self.size
+        return bare(self.figure.add_axes((x / wide, y / high, width / wide, (height or width) / high)))
+
+    def text(self, x: float, y: float, text: str, *, size: float = TEXT, color: str = INK, **more: Any) -> None:
+        """A line, in the middle of x and y."""
+        self.ground.text(x, y, text, fontsize=size, color=color, **{"ha": "center", "va": "center", **more})
+
+    def arrow(self, *points: tuple[float, float], color: str = INK) -> None:
+        """A line through points, with a head at the last."""
+        *way, last = points
+        xs, ys = zip(*points)
+        self.ground.plot(xs[:-1], ys[:-1], color=color, linewidth=1.1, solid_joinstyle="round", solid_capstyle="butt")
+        self.ground.annotate(
+            "",
+            xy=last,
+            xytext=way[-1],
+            arrowprops={"arrowstyle": "-|>,head_width=0.22,head_length=0.42", "color": color, "linewidth": 1.1,
+                        "shrinkA": 0, "shrinkB": 0},
+        )  # fmt: skip
+
+    def sign(self, x: float, y: float, text: str) -> None:
+        """An operation, in a circle."""
+        from matplotlib.patches import Circle
+
+        self.ground.add_patch(Circle((x, y), 0.095, facecolor="white", edgecolor=INK, linewidth=0.9, zorder=5))
+        self.text(x, y - 0.004, text, size=TEXT, zorder=6)
+
+    def box(self, x: float, y: float, width: float, height: float, text: str) -> None:
+        """A part of the model: its name in a box around the middle x, y."""
+        from matplotlib.patches import FancyBboxPatch
+
+        corner = (x - width / 2, y - height / 2)
+        shape = FancyBboxPatch(
+            corner, width, height, boxstyle="round,pad=0,rounding_size=0.05", facecolor="#eef3f7", edgecolor=BLUE,
+            linewidth=0.9, zorder=4,
+        )  # fmt: skip
+        self.ground.add_patch(shape)
+        self.text(x, y, text, zorder=5, linespacing=1.3)

@@ -1,0 +1,187 @@
+"""The token grid of a photo, drawn: what QD keeps, what QU restores, and where QU's learned tokens look.
+
+    save(tokens_figure(look(model, "photo.jpg")), Path("tokens.svg"))
+
+Letters: n m grid of the patches.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from segvit.errors import UserError
+from segvit.pictures.canvas import Canvas
+from segvit.pictures.inside import Gaze, Inside, Tokens
+from segvit.pictures.paper import BLUE, SMALL, VERMILLION, color_bar, heat_colors, heat_over, panels, row_name, title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+VEIL, THIN_VEIL = 0.72, 0.35
+"""Opacity of the white over what is dropped, and under what is learned."""
+MANY = 2500
+"""Marks from which they are drawn as pixels in a PDF or an SVG: as shapes they would make megabytes."""
+TITLE_ROOM = 2.25
+"""Inches of a title."""
+PADDING = "#e4e4e4"
+"""Of the canvas where a patch reaches beyond the photo."""
+
+
+def tokens_figure(inside: Inside) -> "Figure":
+    """The token grid over the photo: all tokens, those that QD keeps, and those that QU restores.
+
+    A plain structure has the first panel alone, a naive shrunk one the first two. Grey is padding: what a patch covers
+    beyond the photo (docs/method.md section 3).
+    """
+    tokens = inside.tokens
+    steps = [("all", _before(tokens))]
+    if tokens.shrink_at is not None:
+        steps.append(("kept", _behind(tokens)))
+    if tokens.restored:
+        steps.append(("restored", f"QU: {_count(tokens.grid)}"))
+    canvas = Canvas(inside)
+    aspect = tokens.grid[0] / tokens.grid[1]
+    figure, axes = panels(1, len(steps), aspect=aspect, bars=False, room=TITLE_ROOM)
+    for panel, (what, text) in zip(axes[0], steps, strict=True):
+        _photo_on_grid(panel, canvas, inside)
+        title(panel, text, size=SMALL)
+        if what == "kept":
+            draw_kept(panel, tokens.kept, tokens.patch)
+        draw_grid(panel, tokens.grid, tokens.patch)
+        if what == "restored":
+            draw_learned(panel, tokens.grid, tokens.patch)
+    return figure
+
+
+def queries_figure(inside: Inside) -> "Figure":
+    """Where four of QU's learned tokens look, in each of its maps: a row for each map, a column for each token.
+
+    The mean over heads of the last layer's attention, from 0 to the panel's largest weight, which stands in it; the
+    square is the token's own patch (docs/method.md section 3).
+
+    Raises:
+        UserError: the model has no QU.
+    """
+    if not inside.gazes:
+        raise UserError("the model has no query up-sampling: that is part of the structure shrunk alone")
+    canvas, patch = Canvas(inside), inside.tokens.patch
+    figure, axes = panels(
+        len(inside.gazes), len(inside.gazes[0].places), aspect=canvas.aspect, header="Where QU's tokens look", left=0.2
+    )
+    extent = (0, inside.size[1], inside.size[0], 0)
+    for row, gaze in enumerate(inside.gazes):
+        row_name(axes[row, 0], f"block {gaze.block}")
+        for column, place in enumerate(gaze.places):
+            _draw_gaze(axes[row, column], canvas, gaze, column, extent)
+            _square(axes[row, column], place, patch)
+            if row == 0:
+                title(axes[row, column], f"token {place[0]}, {place[1]}")
+    color_bar(axes[0, -1], heat_colors(), (0, 1), (0, 0.5, 1), "of the largest")
+    return figure
+
+
+def draw_grid(axes: "Axes", grid: tuple[int, int], patch: float, *, color: str = "white") -> None:
+    """Lines between the patches of a grid (n, m), `patch` units a side."""
+    width = min(0.6, 18 / max(grid))
+    rows, columns = (np.arange(1, count) * patch for count in grid)
+    axes.hlines(rows, 0, grid[1] * patch, color=color, linewidth=width, alpha=0.7)
+    axes.vlines(columns, 0, grid[0] * patch, color=color, linewidth=width, alpha=0.7)
+
+
+def draw_kept(axes: "Axes", kept: npt.NDArray[np.bool_], patch: float) -> None:
+    """A veil over the patches that are dropped, and a frame around those that are kept (n, m)."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
+    rows, columns = kept.shape
+    veil = np.ones((rows, columns, 4))
+    veil[:, :, 3] = np.where(kept, 0, VEIL)
+    axes.imshow(veil, extent=(0, columns * patch, rows * patch, 0), interpolation="nearest", zorder=2)
+    inset, side = 0.05 * patch, 0.9 * patch  # so that no frame is cut in half at the border
+    frames = [Rectangle((x * patch + inset, y * patch + inset), side, side) for y, x in np.argwhere(kept)]
+    width = min(1.1, 22 / max(kept.shape))
+    axes.add_collection(
+        PatchCollection(
+            frames,
+            facecolor="none",
+            edgecolor=VERMILLION,
+            linewidth=width,
+            zorder=3,
+            rasterized=len(frames) > MANY,
+        )
+    )
+
+
+def draw_learned(axes: "Axes", grid: tuple[int, int], patch: float) -> None:
+    """A dot in every patch of a grid (n, m): a learned token."""
+    y, x = np.mgrid[: grid[0], : grid[1]]
+    size = min(12.0, (72 / max(grid)) ** 2 / 3)
+    extent = (0, grid[1] * patch, grid[0] * patch, 0)
+    axes.imshow(np.full((1, 1, 4), (1, 1, 1, THIN_VEIL)), extent=extent, zorder=0.5)
+    axes.scatter(
+        (x.ravel() + 0.5) * patch,
+        (y.ravel() + 0.5) * patch,
+        s=size,
+        color=BLUE,
+        edgecolors="white",
+        linewidths=min(0.4, size / 12),
+        zorder=3,
+        rasterized=x.size > MANY,
+    )
+
+
+def _draw_gaze(axes: "Axes", canvas: Canvas, gaze: Gaze, index: int, extent: tuple[float, float, float, float]) -> None:
+    """One token's attention over the photo, and its largest weight."""
+    weights = gaze.attention[index]
+    most = float(weights.max())
+    axes.imshow(heat_over(canvas.photo, canvas.cells(weights / most, gaze.cell)), extent=extent)
+    axes.text(
+        *(0.03, 0.04),
+        f"{100 * most:.2g} %",
+        transform=axes.transAxes,
+        fontsize=SMALL - 1,
+        color="white",
+        bbox={"facecolor": "black", "alpha": 0.5, "linewidth": 0, "boxstyle": "round,pad=0.15"},
+    )
+
+
+def _square(axes: "Axes", place: Sequence[int], patch: int) -> None:
+    """A frame around one patch."""
+    from matplotlib.patches import Rectangle
+
+    corner = (place[1] * patch, place[0] * patch)
+    axes.add_patch(Rectangle(corner, patch, patch, facecolor="none", edgecolor="white", linewidth=2.0))
+    axes.add_patch(Rectangle(corner, patch, patch, facecolor="none", edgecolor=VERMILLION, linewidth=1.0))
+
+
+def _photo_on_grid(axes: "Axes", canvas: Canvas, inside: Inside) -> None:
+    """The photo in the corner of the patches' canvas, in pixels of the photo as it was looked at."""
+    axes.set_facecolor(PADDING)
+    axes.imshow(canvas.photo, extent=(0, inside.size[1], inside.size[0], 0))
+    rows, columns = inside.tokens.grid
+    axes.set_xlim(0, columns * inside.tokens.patch)
+    axes.set_ylim(rows * inside.tokens.patch, 0)
+
+
+def _count(grid: tuple[int, int]) -> str:
+    return f"{grid[0]} × {grid[1]} = {grid[0] * grid[1]:,} tokens"
+
+
+def _before(tokens: Tokens) -> str:
+    """What the first panel shows."""
+    if tokens.shrink_at is None:
+        return f"all {tokens.depth} blocks: {_count(tokens.grid)}{_prefix(tokens)}"
+    return f"before block {tokens.shrink_at}: {_count(tokens.grid)}"
+
+
+def _behind(tokens: Tokens) -> str:
+    """What the second panel shows."""
+    return f"QD at block {tokens.shrink_at}: {_count(tokens.shrunk)}{_prefix(tokens)}"
+
+
+def _prefix(tokens: Tokens) -> str:
+    """The tokens that lie on no grid."""
+    return f" + {tokens.num_prefix} prefix" if tokens.num_prefix else ""

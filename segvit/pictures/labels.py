@@ -1,0 +1,174 @@
+"""Label maps as colours: over the photo, alone, where they are wrong, and as a PNG of class numbers.
+
+    labels = result.labels                                         # (H, W), 0..K-1, 255 = ignored
+    picture = overlay(image, labels, spec.palette)                 # (H, W, 3)
+    with_legend(picture, spec.classes, spec.palette, shares(labels, spec.num_classes)).save("overlay.png")
+
+Shapes: H, W height and width in pixels · K classes. An image is uint8 (H, W, 3) in RGB; a palette holds K colours
+(R, G, B) of 0..255. Ignored pixels are 255 where K <= 255, and -1 for any K; they are never coloured as a class.
+Everything is deterministic.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageChops, ImageFilter
+
+from segvit.data.palette import Color
+from segvit.data.spec import IGNORE_INDEX
+from segvit.errors import UserError
+
+Labels = npt.NDArray[np.integer[Any]]
+Pixels = npt.NDArray[np.uint8]
+
+IGNORED = (235, 235, 235)
+"""Colour of ignored pixels in a legend, and in a label map that is no overlay."""
+WRONG = (213, 94, 0)
+"""Colour of wrong pixels in an error map: vermillion, which stands out from grey also where red is not seen."""
+LINE = (255, 255, 255)
+"""Colour of the line between two classes."""
+IGNORED_16_BIT = 65_535
+"""Value of ignored pixels in a 16-bit index PNG."""
+
+
+def shares(labels: Labels, num_classes: int) -> npt.NDArray[np.float64]:
+    """Fraction of all pixels that each class covers, (K,); what they leave to 1 is ignored.
+
+    Raises:
+        UserError: a label that is neither a class nor ignored.
+    """
+    index = _class_index(labels, num_classes)
+    return np.bincount(index.ravel(), minlength=num_classes + 1)[:num_classes] / index.size
+
+
+def colorize(labels: Labels, palette: Sequence[Color], *, ignored: Color = (0, 0, 0)) -> Pixels:
+    """Each pixel in the colour of its class, (H, W) -> (H, W, 3); ignored pixels in the colour `ignored`.
+
+    Raises:
+        UserError: a label that is neither a class nor ignored.
+    """
+    table = np.array([*palette, ignored], dtype=np.uint8)
+    return table[_class_index(labels, len(palette))]
+
+
+def overlay(
+    image: Pixels, labels: Labels, palette: Sequence[Color], *, opacity: float = 0.6, contours: bool = True
+) -> Pixels:
+    """The classes' colours over the photo, (H, W, 3); ignored pixels show the photo as it is.
+
+    The photo's fine detail is put back on top of the colours, so that edges and textures stay readable at any opacity.
+
+    Args:
+        opacity: share of the colour in the mix, 0..1.
+        contours: draw a thin white line, edged dark, where two classes meet.
+
+    Raises:
+        UserError: sizes that differ, or a label that is neither a class nor ignored.
+    """
+    _check_pair(image, labels)
+    if not 0 <= opacity <= 1:
+        raise UserError(f"opacity is {opacity}; give a number from 0 (the photo) to 1 (the colours)")
+    index = _class_index(labels, len(palette))
+    photo = Image.fromarray(image)
+    mixed = Image.blend(photo, Image.fromarray(colorize(labels, palette)), opacity)
+    if opacity > 0:
+        grey = photo.convert("L")
+        smooth = grey.filter(ImageFilter.GaussianBlur(max(image.shape[:2]) / 60))
+        detail = ImageChops.subtract(grey, smooth, scale=1 / (0.7 * opacity), offset=128)
+        mixed = ImageChops.add(mixed, Image.merge("RGB", (detail, detail, detail)), offset=-128)
+    mixed = Image.composite(mixed, photo, _mask(index < len(palette)))
+    if contours:
+        _draw_contours(mixed, index, len(palette))
+    return np.array(mixed)
+
+
+def error_map(image: Pixels, predicted: Labels, labels: Labels, *, num_classes: int) -> Pixels:
+    """Where a prediction is wrong, (H, W, 3): right is the photo in grey, wrong is orange, ignored is dark and hatched.
+
+    Raises:
+        UserError: sizes that differ, or a label that is neither a class nor ignored.
+    """
+    _check_pair(image, predicted)
+    _check_pair(image, labels)
+    truth = _class_index(labels, num_classes)
+    wrong = truth != _class_index(predicted, num_classes)
+    grey = Image.fromarray(image).convert("L")
+    pale = grey.point(lambda value: round(90 + 0.6 * value)).convert("RGB")
+    orange = Image.blend(pale, Image.new("RGB", pale.size, WRONG), 0.75)
+    picture = Image.composite(orange, pale, _mask(wrong))
+    rows, columns = np.ogrid[: labels.shape[0], : labels.shape[1]]
+    period = max(4, round(max(labels.shape) / 80))
+    stripe = (rows + columns) % period < max(1, period // 4)
+    hatch = np.where(stripe[:, :, None], np.uint8(85), np.uint8(40)).repeat(3, axis=2)
+    return np.array(Image.composite(Image.fromarray(hatch), picture, _mask(truth == num_classes)))
+
+
+def save_index_png(labels: Labels, palette: Sequence[Color], path: Path) -> None:
+    """Write class indices as a PNG: 8 bits with the palette up to 255 classes, 16-bit grey above.
+
+    Ignored pixels become 255 (black in the palette) or, in 16 bits, 65535.
+
+    Raises:
+        UserError: a label that is neither a class nor ignored.
+    """
+    index = _class_index(labels, len(palette))
+    ignored = index == len(palette)
+    if len(palette) > IGNORE_INDEX:
+        Image.fromarray(np.where(ignored, IGNORED_16_BIT, index).astype(np.uint16)).save(path, format="PNG")
+        return
+    picture = Image.fromarray(np.where(ignored, IGNORE_INDEX, index).astype(np.uint8))
+    colors = np.zeros((IGNORE_INDEX + 1 if ignored.any() else len(palette), 3), dtype=np.uint8)
+    colors[: len(palette)] = palette
+    picture.putpalette(colors.tobytes())  # turns the grey image into one of indices
+    picture.save(path, format="PNG", bits=8)
+
+
+def _class_index(labels: Labels, num_classes: int) -> npt.NDArray[np.intp]:
+    """Labels with every ignored pixel as K, (H, W)."""
+    if labels.ndim != 2 or labels.size == 0:
+        raise UserError(f"labels are {labels.shape}; give one label map (H, W)")
+    index = labels.astype(np.intp)
+    ignored = (index == -1) | ((index == IGNORE_INDEX) & (num_classes <= IGNORE_INDEX))
+    strange = ~ignored & ((index < 0) | (index >= num_classes))
+    if strange.any():
+        void = IGNORE_INDEX if num_classes <= IGNORE_INDEX else -1
+        raise UserError(
+            f"label {index[strange][0]} among {num_classes} classes; give 0..{num_classes - 1}, or {void} for ignored"
+        )
+    index[ignored] = num_classes
+    return index
+
+
+def _check_pair(image: Pixels, labels: Labels) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise UserError(
+            f"the image is {image.dtype} {image.shape}; give uint8 (H, W, 3), such as image.permute(1, 2, 0).numpy()"
+        )
+    if image.shape[:2] != labels.shape:
+        raise UserError(f"the image is {image.shape[:2]} and the labels are {labels.shape}; give maps of the same size")
+
+
+def _mask(chosen: npt.NDArray[np.bool_]) -> Image.Image:
+    return Image.fromarray(chosen.astype(np.uint8) * 255)
+
+
+def _draw_contours(picture: Image.Image, index: npt.NDArray[np.intp], num_classes: int) -> None:
+    """Lines where two classes meet, drawn into `picture`; about a 900th of the longer side wide.
+
+    A pixel is the thinnest line there is: on smaller images it fades instead, or it would hide thin objects.
+    """
+    edge = np.zeros(index.shape, dtype=bool)
+    labelled = index < num_classes
+    edge[:, :-1] |= (index[:, :-1] != index[:, 1:]) & labelled[:, :-1] & labelled[:, 1:]
+    edge[:-1] |= (index[:-1] != index[1:]) & labelled[:-1] & labelled[1:]
+    width = max(index.shape) / 900
+    strength = 0.85 * min(1.0, width)
+    core = _mask(edge)
+    if (side := 2 * (round(width) // 2) + 1) > 1:  # Pillow 12.3 crashes on a filter of side 1
+        core = core.filter(ImageFilter.MaxFilter(side))
+    halo = core.filter(ImageFilter.MaxFilter(3))
+    picture.paste((0, 0, 0), (0, 0), halo.point(lambda value: round(value * 0.4 * strength)))
+    picture.paste(LINE, (0, 0), core.point(lambda value: round(value * strength)))

@@ -1,0 +1,194 @@
+"""Figures for a paper: one typography, panels measured in inches, and files that are the same every time.
+
+    figure, axes = panels(2, 4, aspect=3 / 4)
+    save(figure, Path("figure.pdf"))                  # or .svg, .png
+
+Text of a PDF stays text, in TrueType fonts as journals ask for; that of an SVG becomes outlines, so that it looks the
+same everywhere. Colours are those of Okabe and Ito; heat is viridis, which is perceptually uniform and reads the same
+under red-green colour blindness. matplotlib is imported where something is drawn.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from segvit.errors import UserError
+from segvit.pictures.formats import check_figure_path
+from segvit.pictures.labels import Pixels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+WIDTH = 7.0
+"""Inches of a figure over two columns."""
+DPI = 300
+"""Dots per inch of what is made of pixels."""
+TEXT, SMALL = 8.0, 7.0
+"""Points of titles and of what stands beside."""
+INK, GREY, RULE = "#222222", "#666666", "#999999"
+BLUE, ORANGE, GREEN, VERMILLION, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9"
+"""Of Okabe and Ito (2008)."""
+HEAT, DIVERGING = "viridis", "RdBu_r"
+"""Colour maps of what lies in 0..1, and of what has two signs."""
+HEAT_SHARE = 0.72
+"""Share of the heat's colour over a photo; the rest is the photo in grey."""
+MAX_PANEL, LEAST = 2.4, 0.7
+"""Inches of a panel's longer side, at most, and of the room that it has, at least."""
+HEADER_LETTER = 0.088
+"""Inches of a letter above all, about."""
+GAP, EDGE, HEADER, TITLE, BAR = 0.08, 0.03, 0.17, 0.22, 0.62
+"""Inches between panels, around all, of the line above all, of titles, and of a colour bar with its numbers."""
+MAX_NAME = 24
+"""Characters of a class name in a figure."""
+
+
+def save(figure: "Figure", path: Path, *, tight: bool = False) -> None:
+    """Write a figure as PNG, PDF or SVG, as its name says; the same figure gives the same bytes.
+
+    Args:
+        path: the file.
+        tight: cut to what is drawn, rather than to the figure's own size.
+
+    Raises:
+        UserError: another format, or a file that cannot be written.
+    """
+    from matplotlib import rc_context
+
+    check_figure_path(path, "figure")
+    kind = path.suffix.lower().removeprefix(".")
+    metadata: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}[kind]
+    cut: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.1} if tight else {}
+    with rc_context({"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "segvit"}):
+        try:
+            figure.savefig(path, format=kind, metadata=metadata, **cut)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error}); give another place") from error
+
+
+def panels(
+    rows: int,
+    columns: int,
+    *,
+    aspect: float,
+    titles: bool = True,
+    header: str = "",
+    left: float = 0.0,
+    bars: bool = True,
+    gap: float = GAP,
+    below: float = 0.0,
+    largest: float = MAX_PANEL,
+    room: float = LEAST,
+    wide: float = 0.0,
+) -> tuple["Figure", npt.NDArray[Any]]:
+    """A figure with a table of panels for pictures, without ticks.
+
+    Args:
+        aspect: height of a picture by its width; very long ones are drawn smaller.
+        titles: leave room for a title above each panel of the first row.
+        header: a line above everything.
+        left: inches to leave on the left, for names of rows.
+        bars: leave room for colour bars on the right.
+        gap: inches between rows.
+        below: inches to leave below.
+        largest: inches of a panel's longer side, at most; the figure is as wide as that takes, and WIDTH at most.
+
+        room: inches that a column takes at least, such as its title needs.
+        wide: inches of the figure, at least.
+
+    Returns:
+        The figure, and its axes (rows, columns).
+    """
+    from matplotlib.figure import Figure
+
+    right = BAR if bars else 0.0
+    side = min((WIDTH - 2 * EDGE - left - right - GAP * (columns - 1)) / columns, largest)
+    panel_width = min(side, largest / aspect)
+    panel_height = panel_width * aspect
+    pitch = max(panel_width, room) + GAP
+    head = (TITLE if titles else 0.0) + (HEADER if header else 0.0)
+    wide = max(left + columns * pitch - GAP + right + 2 * EDGE, HEADER_LETTER * len(header), wide)
+    high = head + rows * (panel_height + gap) - gap + below + 2 * EDGE
+    figure = Figure(figsize=(wide, high), dpi=DPI)
+    if header:
+        place = (EDGE / wide, 1 - (EDGE + HEADER / 2) / high)
+        figure.text(*place, header, fontsize=TEXT + 1, color=INK, weight="bold", va="center", parse_math=False)
+    axes = np.empty((rows, columns), dtype=object)
+    for row, column in np.ndindex(rows, columns):
+        x = EDGE + left + column * pitch + (pitch - GAP - panel_width) / 2
+        y = high - EDGE - head - (row + 1) * panel_height - row * gap
+        box = (x / wide, y / high, panel_width / wide, panel_height / high)
+        axes[row, column] = bare(figure.add_axes(box))
+    return figure, axes
+
+
+def bare(axes: "Axes") -> "Axes":
+    """Axes without ticks, under a thin frame."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_color(RULE)
+    axes.spines[:].set_linewidth(0.5)
+    return axes
+
+
+def title(axes: "Axes", text: str, *, size: float = TEXT) -> None:
+    """A line above a panel; what looks like a formula is none."""
+    axes.set_title(text, fontsize=size, color=INK, pad=3, parse_math=False)
+
+
+def row_name(axes: "Axes", text: str) -> None:
+    """A line on the left of a panel, read from below."""
+    axes.set_ylabel(text, fontsize=TEXT, color=INK, labelpad=3, parse_math=False)
+
+
+def short(name: str, length: int = MAX_NAME) -> str:
+    """A class's name on one line, cut with an ellipsis."""
+    name = " ".join(name.split())
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def heat_over(photo: Pixels, heat: npt.NDArray[np.floating[Any]]) -> Pixels:
+    """Heat 0..1 (H, W) in colour over a photo (H, W, 3) in grey: (H, W, 3)."""
+    from matplotlib import colormaps
+
+    grey = np.asarray(Image.fromarray(photo).convert("L"), dtype=np.float64)[:, :, None] / 255
+    colors = np.asarray(colormaps[HEAT](np.clip(heat, 0, 1)))[:, :, :3]
+    return np.rint(255 * (HEAT_SHARE * colors + (1 - HEAT_SHARE) * grey)).astype(np.uint8)
+
+
+def heat_colors() -> "Colormap":
+    """The colours of `heat_over` on a photo of middle grey, for its colour bar."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    colors = np.asarray(colormaps[HEAT](np.linspace(0, 1, 256)))[:, :3]
+    return ListedColormap(HEAT_SHARE * colors + (1 - HEAT_SHARE) * 0.5)
+
+
+def rounded(limit: float) -> float:
+    """A number above 0 down to one digit, for the end of a scale: 1.409 -> 1."""
+    power = 10.0 ** math.floor(math.log10(limit))
+    return float(f"{math.floor(limit / power + 1e-9) * power:.1g}")
+
+
+def color_bar(
+    axes: "Axes", colors: "Colormap | str", limits: tuple[float, float], ticks: Sequence[float], name: str
+) -> None:
+    """A colour bar on the right of a panel, as high as it is, with its name."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    wide, box = figure.get_figwidth(), axes.get_position()
+    place = figure.add_axes((box.x1 + 0.07 / wide, box.y0 + 0.04 * box.height, 0.07 / wide, 0.92 * box.height))
+    bar = figure.colorbar(ScalarMappable(Normalize(*limits), colors), cax=place, ticks=list(ticks))
+    bar.ax.tick_params(labelsize=SMALL - 1, length=2, pad=1.5, color=RULE)
+    bar.ax.set_ylabel(name, fontsize=SMALL, color=INK, labelpad=2)
+    bar.outline.set_linewidth(0.4)

@@ -1,0 +1,98 @@
+"""Charts of what a model takes: latency, throughput, the shares of its parts.
+
+speeds(segvit.bench(model).to_dict()["timings"], Path("speed.png"), title="ViT-B", place="2 threads")
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segvit.pictures.paper import BLUE, GREEN, GREY, INK, ORANGE, SKY, VERMILLION, save
+from segvit.pictures.plots import plain_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PRECISION_COLORS = {"fp32": BLUE, "bf16": GREEN, "fp16": VERMILLION}
+LINE_STYLES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D")
+"""Of batches, in order of size."""
+SHARE_COLORS = (BLUE, SKY, ORANGE)
+"""Of backbone, head and label map."""
+
+
+def speeds(records: Sequence[Mapping[str, Any]], path: Path, *, title: str, place: str) -> None:
+    """Draw latency and throughput over the size of the image, and the shares of a model's parts, in a file (PNG, PDF
+    or SVG).
+
+    Args:
+        records: the cases of `segvit.timings.Bench.to_dict`.
+        title: what was timed.
+        place: where.
+    """
+    from matplotlib.figure import Figure
+
+    height = max(3.6, 1.6 + 0.3 * len(records))
+    figure = Figure(figsize=(12.4, height), dpi=200, layout="constrained")
+    latency, throughput, shares = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
+    sizes = sorted({tuple(record["size"]) for record in records}, key=lambda size: (size[0] * size[1], size))
+    lines = list(dict.fromkeys((record["precision"], record["batch"]) for record in records))
+    batches = sorted({batch for _, batch in lines})
+    for precision, batch in lines:
+        mine = {tuple(r["size"]): r for r in records if (r["precision"], r["batch"]) == (precision, batch)}
+        places = [index for index, size in enumerate(sizes) if size in mine]
+        rows = [mine[sizes[index]] for index in places]
+        style: dict[str, Any] = {
+            "color": PRECISION_COLORS[precision],
+            "linestyle": LINE_STYLES[batches.index(batch) % len(LINE_STYLES)],
+            "marker": MARKERS[batches.index(batch) % len(MARKERS)],
+            "linewidth": 1.6,
+            "markersize": 4.5,
+        }
+        low, high = (1000 * np.array([row["latency_quartiles"][end] for row in rows]) for end in (0, 1))
+        latency.fill_between(places, low, high, color=style["color"], alpha=0.18, linewidth=0)
+        latency.plot(places, [1000 * row["latency_seconds"] for row in rows], **style)
+        label = f"{precision}, batch {batch}"
+        throughput.plot(places, [row["images_per_second"] for row in rows], label=label, **style)
+    plain_axes(latency, title="Latency of a batch, ms", below="")
+    plain_axes(throughput, title="Throughput, images/s", below="")
+    for axes in (latency, throughput):
+        axes.set_xticks(range(len(sizes)), [f"{size[0]} × {size[1]}" for size in sizes])
+        axes.margins(x=0.12)
+        axes.set_ylim(0, axes.dataLim.y1 * 1.08)
+    throughput.legend(fontsize=8, frameon=False)
+    _stack_shares(shares, records)
+    figure.suptitle(title, x=0.008, ha="left", fontsize=11)
+    figure.supxlabel(place, x=0.008, ha="left", fontsize=8, color=GREY)
+    save(figure, path)
+
+
+def _stack_shares(axes: "Axes", records: Sequence[Mapping[str, Any]]) -> None:
+    """A bar for each case, cut into the shares of its parts; shares of 6 % and more hold their numbers."""
+    names = ["{0} × {1}, {precision}, batch {batch}".format(*record["size"], **record) for record in records]
+    starts = np.zeros(len(records))
+    for part, color in zip(records[0]["shares"], SHARE_COLORS):
+        widths = 100 * np.array([record["shares"][part] for record in records])
+        axes.barh(names, widths, left=starts, height=0.62, color=color, label=part)
+        for row, (start, width) in enumerate(zip(starts, widths, strict=True)):
+            if width >= 6:
+                dark = color == SHARE_COLORS[0]
+                axes.text(
+                    start + width / 2,
+                    row,
+                    f"{width:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if dark else INK,
+                )
+        starts += widths
+    plain_axes(axes, title="Shares of the time, %", below="")
+    axes.set_xlim(0, 100)
+    axes.invert_yaxis()
+    axes.grid(visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.08), fontsize=8, frameon=False)
