@@ -1,7 +1,7 @@
 """The command line: thin verbs over the library, which is imported only when a verb runs.
 
 segvit demo | train | lr-find | report | evaluate | predict | check-data | data prepare | info | convert | push | export
-segvit bench | look
+segvit bench | look | app
 """
 
 import os
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, CycloptsPanel, MissingArgumentError, Parameter
 
+from segvit.cli_app import register as register_app
 from segvit.cli_bench import register as register_bench
 from segvit.cli_config import from_config_file
 from segvit.cli_data import register
@@ -56,6 +57,7 @@ register_lr_find(app)
 register_report(app)
 register_predict(app)
 register_look(app)
+register_app(app)
 
 
 @app.command

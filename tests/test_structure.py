@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "segvit"
-EXTRAS = ("onnx", "onnxscript", "onnxruntime", "gradio", "scipy", "av")
+EXTRAS = ("onnx", "onnxscript", "onnxruntime", "gradio", "uvicorn", "fastapi", "starlette", "scipy", "av")
 
 # Each group of modules, and the groups that it may import from. A module belongs to the longest prefix that fits.
 SPEC = {"errors", "data.palette", "data.plain", "data.formats", "data.spec"}
@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "demo": FRONT,
     "cli": FRONT
     | {"cli", "cli_config", "cli_bench", "cli_export", "cli_data", "cli_look", "cli_lr_find", "cli_models"}
-    | {"cli_errors", "cli_predict", "cli_report", "cli_tools", "app"},
+    | {"cli_app", "cli_errors", "cli_predict", "cli_report", "cli_tools"},
     "cli_config": {"config", "config_files", "models"},
     "cli_bench": FRONT | {"cli_tools"},
     "cli_errors": set(),
@@ -63,6 +63,7 @@ MAY_IMPORT = {
     "cli_report": FRONT | {"cli_tools", "plan"},
     "cli_tools": {"config", "errors"},
     "app": FRONT | {"app"},
+    "cli_app": {"app", "config"},
     "__main__": {"cli"},
     "segvit": FRONT,  # segvit/__init__.py: the public names, resolved lazily
 }

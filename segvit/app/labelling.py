@@ -1,0 +1,152 @@
+"""One photo labelled by some models, and the files of it: what a worker does.
+
+Files of a model lie in a folder of its number: NAME.png (the index PNG of `segvit predict`), NAME_overlay.png,
+NAME.json (polygons in the form of COCO) and viewer.html.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from segvit.app.jobs import About, Job, Labelled, Seen, Setup
+from segvit.app.limits import Limits, open_photo
+from segvit.config import PrecisionChoice
+from segvit.data.outlines import coco
+from segvit.engine.device import resolve_device
+from segvit.engine.precision import resolve_precision
+from segvit.engine.predict import Prediction, predict
+from segvit.inference.network import Network
+from segvit.inference.onnx import load_network, place_for
+from segvit.pictures.labels import save_index_png
+from segvit.viewer import viewer_page
+
+VIEWER = "viewer.html"
+USUAL_NAMES = {"best", "last", "model"}
+"""Stems of model files that say nothing: their folder's name says more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A loaded model."""
+
+    about: About
+    network: Network
+    precision: PrecisionChoice | None
+
+    def look(self, image: npt.NDArray[np.uint8]) -> tuple[Prediction, float]:
+        """What it sees in an image uint8 (H, W, 3), and the milliseconds that took."""
+        begin = time.perf_counter()
+        result = predict(self.network, image, precision=self.precision)
+        return result, 1000 * (time.perf_counter() - begin)
+
+
+def load_models(setup: Setup) -> list[Model]:
+    """The models of the page, each warmed up: the first look at an image is slower than others.
+
+    Raises:
+        UserError: one cannot be loaded, or does not run on that device or in that precision.
+    """
+    models = []
+    for path, name in zip(setup.models, short_names(setup.models), strict=True):
+        network = load_network(path, device=resolve_device(place_for(path, setup.device)))
+        chosen = resolve_precision(network, setup.precision)
+        metrics = network.extra.get("metrics") or {}
+        side = network.config.image_size
+        result = predict(network, np.zeros((side, side, 3), np.uint8), precision=setup.precision)
+        about = About(
+            name=name,
+            classes=result.classes,
+            palette=result.palette,
+            backbone=network.config.backbone,
+            structure=network.config.structure,
+            dataset=network.spec.name if network.spec else None,
+            miou=metrics.get("miou"),
+            images=metrics.get("images"),
+            licence=network.extra.get("licence"),
+            place=f"{network.mean.device.type}, {chosen.name}",
+        )
+        models.append(Model(about=about, network=network, precision=setup.precision))
+    return models
+
+
+def short_names(models: Sequence[str]) -> list[str]:
+    """What models are called on the page: the file's stem, or its folder where that says more; no two alike."""
+    names: list[str] = []
+    for text in models:
+        path = Path(text)
+        name = text if not path.suffix else path.stem
+        if path.suffix and path.stem in USUAL_NAMES and path.absolute().parent.name:
+            name = path.absolute().parent.name
+        if name in names and path.suffix:
+            name = f"{path.absolute().parent.name}/{path.stem}"
+        number = names.count(name) and 1 + sum(other == name or other.startswith(f"{name} (") for other in names)
+        names.append(f"{name} ({number})" if number else name)
+    return names
+
+
+@torch.inference_mode()
+def label(job: Job, models: Sequence[Model], limits: Limits) -> Labelled:
+    """Label a photo with the models that a job names, and write what there is to look at and to download.
+
+    Raises:
+        UserError: the photo is not taken, or cannot be read.
+    """
+    photo = open_photo(job.photo, name=job.name, limits=limits)
+    pixels = np.asarray(photo.image)
+    stem = Path(job.name).stem or "photo"
+    seen: list[Seen] = []
+    first: Prediction | None = None
+    for number, model in enumerate(models):
+        if model.about.name not in job.models:
+            continue
+        result, milliseconds = model.look(pixels)
+        agreement = None
+        if first is not None and first.classes == result.classes:
+            agreement = float((first.labels == result.labels).mean())
+        first = first or result
+        folder = job.folder / str(number)
+        folder.mkdir(parents=True)
+        seen.append(_write(result, model.about, folder, job, stem=stem, milliseconds=milliseconds, agreement=agreement))
+    height, width = pixels.shape[:2]
+    return Labelled(name=job.name, width=width, height=height, notes=photo.notes, seen=seen)
+
+
+def _write(
+    result: Prediction,
+    about: About,
+    folder: Path,
+    job: Job,
+    *,
+    stem: str,
+    milliseconds: float,
+    agreement: float | None,
+) -> Seen:
+    """Write the files of one model."""
+    labels, overlay, polygons = folder / f"{stem}.png", folder / f"{stem}_overlay.png", folder / f"{stem}.json"
+    save_index_png(result.labels, result.palette, labels)
+    result.overlay().save(overlay, format="PNG", compress_level=1)  # thrice as fast as the default, a quarter larger
+    polygons.write_text(json.dumps(coco(result.labels, result.classes, file_name=job.name)), encoding="utf-8")
+    viewer = None
+    if job.viewer:
+        viewer = folder / VIEWER
+        page = viewer_page(
+            Image.fromarray(result.image), labels.read_bytes(), result.classes, result.palette, title=job.name
+        )
+        viewer.write_text(page, encoding="utf-8")
+    return Seen(
+        model=about.name,
+        milliseconds=milliseconds,
+        shares=result.shares(),
+        labels=labels,
+        overlay=overlay,
+        polygons=polygons,
+        viewer=viewer,
+        agreement=agreement,
+    )

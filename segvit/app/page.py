@@ -1,0 +1,260 @@
+"""The page and its API in Gradio: one photo, many photos, and the same for programs.
+
+All work is done by service.py; here are the parts of the page, what is joined to what, and what it looks like.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from segvit.app.limits import SUFFIXES
+from segvit.app.need import gradio
+from segvit.app.panels import ORIGIN, batch_table, empty, heading, limits_told, notice, programs, result_panels
+from segvit.app.service import Service
+from segvit.errors import UserError
+
+FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
+MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+PUT_ADDRESS = f"""
+for (const example of element.querySelectorAll("pre"))
+  example.textContent = example.textContent.replaceAll("{ORIGIN}", location.origin);
+"""
+"""Puts the address of this page into the examples for programs."""
+OPEN_VIEW = """
+if (new URLSearchParams(location.search).get("view") === "api") {
+  const look = setInterval(() => {
+    const tab = [...document.querySelectorAll("[role=tab]")].find((each) => each.textContent.trim() === "API");
+    if (tab) { clearInterval(look); tab.click(); }
+  }, 100);
+}
+"""
+"""Opens the page for programs at /?view=api, the address that users of Gradio know."""
+LABEL, BATCH = "label", "batch"
+"""Queues: single photos, and batches, which take turns with them photo by photo."""
+
+
+def make_page(service: Service, examples: Sequence[Path]) -> Any:
+    """The page of some models: a gradio.Blocks.
+
+    Args:
+        service: that does the work.
+        examples: photos to offer.
+
+    Raises:
+        UserError: Gradio is missing.
+    """
+    gr = gradio()
+    names = [about.name for about in service.models]
+    with gr.Blocks(title=f"{', '.join(names)} · segvit", analytics_enabled=False) as page:
+        _html(gr, heading(service.models))
+        with gr.Tab("One photo"):
+            _one_photo(gr, service, names, examples)
+        with gr.Tab("Many photos"):
+            _many_photos(gr, service, names)
+        with gr.Tab("API"):
+            _html(gr, programs(names[0]), js_on_load=PUT_ADDRESS)
+        _api(gr, service, names)
+    page.queue(max_size=service.limits.waiting, default_concurrency_limit=service.limits.at_once, api_open=False)
+    return page
+
+
+def look_of(gr: Any) -> dict[str, Any]:
+    """Theme and style of the page, as Gradio takes them; the colours are those of the viewer."""
+    theme = gr.themes.Base(
+        primary_hue="blue",
+        neutral_hue="slate",
+        radius_size="lg",
+        font=FONT,
+        font_mono=MONO,
+    ).set(
+        body_text_color="#1d2330",
+        body_text_color_dark="#e6e9ee",
+        body_background_fill_dark="#14171c",
+        background_fill_primary_dark="#14171c",
+        background_fill_secondary_dark="#1d2129",
+        block_background_fill_dark="#1d2129",
+        border_color_primary_dark="#333a46",
+        color_accent="#2563a8",
+        link_text_color="#2563a8",
+        link_text_color_dark="#6cb0f5",
+        button_primary_background_fill="#2563a8",
+        button_primary_background_fill_hover="#1d4f87",
+        button_primary_text_color="#ffffff",
+    )
+    style = (files("segvit.app") / "page.css").read_text(encoding="utf-8")
+    return {
+        "theme": theme,
+        "head": f"<style>{style}</style><script>{OPEN_VIEW}</script>",
+    }  # as css, Gradio would drop the container queries
+
+
+def _html(gr: Any, content: str, **options: Any) -> Any:
+    """A piece of HTML in our own style alone."""
+    return gr.HTML(content, **{"apply_default_css": False, "js_on_load": None} | options)
+
+
+def _one_photo(gr: Any, service: Service, names: list[str], examples: Sequence[Path]) -> None:
+    """Drop a photo, and see what the models see in it."""
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=280, elem_id="side"):
+            photo = gr.Image(
+                label="Photo",
+                show_label=False,
+                sources=["upload", "webcam", "clipboard"],
+                buttons=[],
+                height=240,
+                elem_id="photo",
+                placeholder="Drop a photo here\nor click to choose one",
+            )
+            chosen = gr.CheckboxGroup(
+                names, value=names, label="Models", visible=len(names) > 1, elem_id="models", interactive=True
+            )
+            with gr.Column(elem_id="aside"):
+                _html(gr, limits_told(service.limits))
+                if examples:
+                    gr.Examples(
+                        [[str(path)] for path in examples],
+                        photo,
+                        label="Or take one of these",
+                        cache_examples=False,
+                        api_visibility="private",
+                        elem_id="examples",
+                    )
+        with gr.Column(scale=3, min_width=320):
+            result = _html(gr, empty(), elem_id="result")
+    gr.on(
+        [photo.change, chosen.change],
+        partial(_look, service),
+        [photo, chosen],
+        result,
+        preprocess=False,
+        api_visibility="private",
+        trigger_mode="always_last",
+        concurrency_id=LABEL,
+        concurrency_limit=service.limits.at_once,
+    )
+
+
+def _look(service: Service, photo: dict[str, Any] | None, models: list[str]) -> str:
+    """What stands in the place of the result."""
+    if photo is None:
+        return empty()
+    try:
+        return result_panels(service.label(_path_of(photo), models))
+    except UserError as error:
+        return notice(str(error))
+
+
+def _many_photos(gr: Any, service: Service, names: list[str]) -> None:
+    """Drop many, and take the results home as one file."""
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=280):
+            photos = gr.File(
+                label=f"Up to {service.limits.files} photos",
+                file_count="multiple",
+                file_types=list(SUFFIXES),
+                height=240,
+                elem_id="photos",
+            )
+            model = gr.Radio(names, value=names[0], label="Model", visible=len(names) > 1, interactive=True)
+            _html(gr, limits_told(service.limits))
+            go = gr.Button("Label them", variant="primary", elem_id="go")
+        with gr.Column(scale=3, min_width=320):
+            table = _html(gr, empty(), elem_id="table")
+    go.click(
+        partial(_label_all, service),
+        [photos, model],
+        table,
+        preprocess=False,
+        show_progress="minimal",
+        api_visibility="private",
+        concurrency_id=BATCH,
+        concurrency_limit=1,
+    )
+
+
+def _label_all(service: Service, photos: list[dict[str, Any]] | None, model: str) -> Iterator[str]:
+    """A batch as far as it is done, again and again."""
+    if not photos:
+        yield notice("Choose some photos first.")
+        return
+    try:
+        about = next((about for about in service.models if about.name == model), service.models[0])
+        for batch in service.batch([_path_of(photo) for photo in photos], model):
+            yield batch_table(batch, about)
+    except UserError as error:
+        yield notice(str(error))
+
+
+def _api(gr: Any, service: Service, names: list[str]) -> None:
+    """The same for programs: /predict and /models."""
+
+    def predict(photo: dict[str, Any], model: str) -> tuple[str, dict[str, Any], str]:
+        """Label a photo.
+
+        Args:
+            photo: a file that was sent here.
+            model: its name, one of those that /models tells; the first by default.
+
+        Returns:
+            The label map as a PNG of class numbers, to the byte that of `segvit predict`; facts: size, milliseconds,
+            share of each class present, notes; and the outlines of the regions as JSON in the form of COCO.
+        """
+        try:
+            result = service.label(_path_of(photo), [model or names[0]], viewer=False)
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        labelled, seen = result.labelled, result.labelled.seen[0]
+        facts = {
+            "model": seen.model,
+            "width": labelled.width,
+            "height": labelled.height,
+            "milliseconds": round(seen.milliseconds, 1),
+            "shares": seen.shares,
+            "notes": labelled.notes,
+        }
+        return str(seen.labels), facts, str(seen.polygons)
+
+    def models() -> dict[str, Any]:
+        """What the models are, with their classes and colours in the order of the class numbers; and the limits."""
+        limits = service.limits
+        return {
+            "models": [vars(about) for about in service.models],
+            "limits": {
+                "megabytes": limits.megabytes,
+                "megapixels": limits.megapixels,
+                "seconds": limits.seconds,
+                "waiting": limits.waiting,
+            },
+        }
+
+    with gr.Column(visible=False):  # Gradio describes an address by the parts that it reads and writes
+        photo = gr.File(label="photo", file_types=list(SUFFIXES))
+        photo.example_payload = photo.example_value = lambda: None  # Gradio's own is an address elsewhere
+        model = gr.Dropdown(names, value=names[0], label="model")
+        outputs = [gr.File(label="labels, PNG"), gr.JSON(label="facts"), gr.File(label="polygons, JSON")]
+        about = gr.JSON(label="models and limits")
+        gr.Button().click(
+            predict,
+            [photo, model],
+            outputs,
+            preprocess=False,
+            api_name="predict",
+            concurrency_id=LABEL,
+            concurrency_limit=service.limits.at_once,
+        )
+        gr.Button().click(models, None, about, api_name="models", concurrency_limit=None)
+
+
+def _path_of(sent: object) -> str:
+    """Where Gradio has put what was sent.
+
+    Raises:
+        UserError: nothing was.
+    """
+    path = sent.get("path") if isinstance(sent, dict) else None
+    if not isinstance(path, str) or not path:
+        raise UserError("no photo came: send one first, and name it")
+    return path

@@ -1,0 +1,172 @@
+"""The page from start to end: port, folder, workers, server, and what is left when Ctrl-C comes: nothing.
+
+run_app(Setup(models=("best.safetensors",)), Limits(), host="127.0.0.1", port=7860)
+"""
+
+import ipaddress
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from segvit.app.crew import Crew
+from segvit.app.gate import Gate
+from segvit.app.jobs import About, Setup
+from segvit.app.limits import Limits
+from segvit.app.need import gradio
+from segvit.app.page import look_of, make_page
+from segvit.app.service import Service
+from segvit.app.store import Store
+from segvit.errors import UserError
+
+GRACE = 3
+"""Seconds that open connections are given at the end."""
+
+
+def run_app(setup: Setup, limits: Limits, *, host: str, port: int) -> None:
+    """Serve the page until Ctrl-C or SIGTERM.
+
+    Args:
+        setup: which models, and where they run.
+        limits: what visitors may ask for.
+        host: address to listen at; 0.0.0.0 is every one of this machine.
+        port: 0 takes any that is free.
+
+    Raises:
+        UserError: Gradio is missing, the port is taken, the address is not this machine's, or a model cannot be loaded.
+    """
+    gradio()
+    own = setup.own_examples and _is_loopback(host)  # others shall not see somebody's data by accident
+    try:
+        with _sigterm_unwinds():
+            _run(replace(setup, own_examples=own), limits, host, port)
+    except KeyboardInterrupt:
+        print("\nstopped; photos and results are deleted")
+
+
+def _run(setup: Setup, limits: Limits, host: str, port: int) -> None:
+    """The same, until it is interrupted."""
+    with ExitStack() as held:
+        place = held.enter_context(listen(host, port))
+        store = held.enter_context(Store(limits))
+        _keep_inside(store)
+        count = f"{len(setup.models)} models" if len(setup.models) > 1 else setup.models[0]
+        print(f"loading {count}", flush=True)
+        crew = held.enter_context(Crew(setup, limits, examples=store.examples))
+        server = make_server(Service(crew, store, limits), store, crew.ready.examples)
+        for about in crew.ready.models:
+            print(_told(about))
+        print(crew.ready.note)
+        address = f"http://{_for_browser(host)}:{place.getsockname()[1]}"
+        if not _is_loopback(host):
+            print(f"{host} can be reached from other machines, and whoever does may send photos")
+        print(f"open {address} in a browser, {address}/?view=api for programs; Ctrl-C ends it", flush=True)
+        server.run(sockets=[place])
+
+
+def make_server(service: Service, store: Store, examples: list[Path]) -> Any:
+    """A uvicorn.Server of the page of a service; it stops when its `should_exit` is set."""
+    gr = gradio()
+    import uvicorn  # comes with Gradio
+    from fastapi import FastAPI
+
+    page = make_page(service, examples)
+    store.keep(path for path in store.uploads.rglob("*") if path.is_file())  # Gradio's copies of the examples
+    application = gr.mount_gradio_app(
+        FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+        page,
+        path="/",
+        max_file_size=service.limits.bytes,
+        allowed_paths=[],
+        show_error=False,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        **look_of(gr),
+    )
+    page.has_launched = True  # only then does Gradio refuse paths of files that nobody has sent
+    config = uvicorn.Config(
+        Gate(application, store, service.limits),
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    return uvicorn.Server(config)
+
+
+def _keep_inside(store: Store) -> None:
+    """Let all that is written land in the store: these libraries take their folders from nowhere else."""
+    os.environ["GRADIO_TEMP_DIR"] = str(store.uploads)
+    os.environ["GRADIO_EXAMPLES_CACHE"] = str(store.examples)
+    os.environ["MPLCONFIGDIR"] = str(store.root / "matplotlib")
+    os.environ["MPLBACKEND"] = "agg"  # else Gradio, which asks for it at each event, loads all of Matplotlib
+
+
+@contextmanager
+def listen(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens at an address.
+
+    Raises:
+        UserError: the port is taken, or the address is none of this machine's.
+    """
+    if not 0 <= port <= 65_535:
+        raise UserError(f"--port {port}: give 1 to 65535, or 0 for any that is free")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"--host {host}: no address of this machine ({error}); give 127.0.0.1 or 0.0.0.0") from error
+    with socket.socket(family, kind, protocol) as place:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            place.bind(address)
+            place.listen(128)
+        except OSError as error:
+            raise UserError(
+                f"port {port} of {host} cannot be had ({error.strerror}); give another --port, or --port 0 for any "
+                "that is free"
+            ) from error
+        yield place
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """Let SIGTERM, which ends a process at once, do what Ctrl-C does: folders are removed, workers ended."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _told(about: About) -> str:
+    """A model in one line."""
+    score = "" if about.miou is None else f", mIoU {100 * about.miou:.1f} %"
+    data = f" of {about.dataset}" if about.dataset else ""
+    return f"{about.name}: {about.structure} {about.backbone}, {len(about.classes)} classes{data}{score}; {about.place}"
+
+
+def _for_browser(host: str) -> str:
+    """The address of a host as one types it."""
+    if host in ("0.0.0.0", "::", ""):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,154 @@
+"""What the page and its API do with what visitors send, without Gradio: from an uploaded file to results in the store.
+
+service = Service(crew, store, limits)
+result = service.label("uploads/.../photo.jpg", ["camvid"])
+"""
+
+import csv
+import io
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segvit.app.crew import Crew
+from segvit.app.jobs import About, Job, Labelled
+from segvit.app.limits import Limits
+from segvit.app.store import Store
+from segvit.errors import UserError
+
+ARCHIVE = "labels.zip"
+TABLE = "shares.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A labelled photo, and the folder of its files in the store."""
+
+    folder: Path
+    labelled: Labelled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One photo of a batch."""
+
+    name: str
+    """As it was sent; files in the archive are named after it, with a number where two are alike."""
+    labelled: Labelled | None = None
+    error: str | None = None
+    """Why there is none."""
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """A batch as far as it is done."""
+
+    total: int
+    rows: list[Row] = field(default_factory=list)
+    archive: Path | None = None
+    """When all is done, and anything was labelled."""
+
+
+class Service:
+    """Photos in, results out. Any thread may ask.
+
+    Args:
+        crew: that labels.
+        store: where uploads come from and results go.
+        limits: of a batch.
+    """
+
+    def __init__(self, crew: Crew, store: Store, limits: Limits) -> None:
+        self.models: list[About] = crew.ready.models
+        self.limits = limits
+        self._crew, self._store = crew, store
+
+    def label(self, photo: str, models: Sequence[str], *, viewer: bool = True) -> Result:
+        """Label an uploaded photo.
+
+        Args:
+            photo: path of the upload.
+            models: names of those that shall look.
+            viewer: make the page of the viewer too.
+
+        Raises:
+            UserError: no such upload or model, a photo that is not taken or cannot be read, or no time left.
+        """
+        self._check(models)
+        if not self._store.use(photo):
+            raise UserError("this photo is no longer kept here, or was never sent: send it again")
+        path, folder = Path(photo), self._store.open()
+        try:
+            job = Job(photo=path, name=path.name, models=tuple(models), folder=folder, viewer=viewer)
+            return Result(folder=folder, labelled=self._crew.ask(job))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def batch(self, photos: Sequence[str], model: str) -> Iterator[Batch]:
+        """Label many uploaded photos; a photo that fails is told, and the others go on.
+
+        Raises:
+            UserError: no photo, or more than a batch may have.
+        """
+        self._check([model])
+        if not 1 <= len(photos) <= self.limits.files:
+            raise UserError(f"{len(photos)} photos: give 1 to {self.limits.files}")
+        batch = Batch(total=len(photos))
+        yield batch
+        folder = self._store.open()
+        with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_STORED) as archive:  # pictures are packed already
+            taken: set[str] = set()
+            for photo in photos:
+                name = Path(photo).name
+                try:
+                    result = self.label(photo, [model], viewer=False)
+                except UserError as error:
+                    batch.rows.append(Row(name=name, error=str(error)))
+                else:
+                    batch.rows.append(Row(name=name, labelled=result.labelled))
+                    _pack(archive, result, taken)
+                yield batch
+            archive.writestr(TABLE, _csv(batch.rows, next(about for about in self.models if about.name == model)))
+        if taken:
+            batch.archive = folder / ARCHIVE
+        else:
+            shutil.rmtree(folder)
+        yield batch
+
+    def _check(self, models: Sequence[str]) -> None:
+        """Refuse names of models that there are none of."""
+        names = [about.name for about in self.models]
+        if not models or set(models) - set(names):
+            raise UserError(f"model {', '.join(map(str, models)) or 'none'}: choose of {', '.join(names)}")
+
+
+def _pack(archive: zipfile.ZipFile, result: Result, taken: set[str]) -> None:
+    """Move the files of a photo into an archive, under a name that no other has there."""
+    (seen,) = result.labelled.seen
+    stem, number = seen.labels.stem, 1
+    while f"{stem}-{number}" in taken or (number == 1 and stem in taken):
+        number += 1
+    unique = stem if number == 1 else f"{stem}-{number}"
+    taken.add(unique)
+    for file in (seen.labels, seen.overlay, seen.polygons):
+        archive.write(file, unique + file.name.removeprefix(stem))
+    shutil.rmtree(result.folder, ignore_errors=True)
+
+
+def _csv(rows: Sequence[Row], about: About) -> str:
+    """The shares of all classes in all photos, as a table."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["photo", "width", "height", "milliseconds", *about.classes, "error"])
+    for row in rows:
+        if row.labelled is None:
+            writer.writerow([row.name, *[""] * (3 + len(about.classes)), row.error])
+        else:
+            (seen,) = row.labelled.seen
+            shares = [f"{seen.shares.get(name, 0):.6f}" for name in about.classes]
+            size = [row.labelled.width, row.labelled.height]
+            writer.writerow([row.name, *size, f"{seen.milliseconds:.0f}", *shares, ""])
+    return text.getvalue()
