@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 # One torch thread for each of the test processes: more only fight for the same cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
@@ -39,11 +40,11 @@ bench: $(RUNTIME)  ## the benchmarks that need no trained model, one after the o
 	@set -e; for name in inference shrunk training_step loading evaluation memory; do \
 		echo "== benchmarks/$$name.py"; $(BIN)/python "benchmarks/$$name.py"; done
 
-docs: $(RUNTIME)  ## check the links of the pages (there is no site to build yet)
-	$(BIN)/python docs/check_links.py
+docs: $(DOCS)  ## the documentation site (site/index.html), with warnings as errors and every link checked
+	$(BIN)/python docs/build_site.py
 
 clean:  ## remove caches and builds; runs/ and .venv stay
-	rm -rf build dist .whl .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	rm -rf build site .cache dist .whl .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +
 
 $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
@@ -54,6 +55,11 @@ $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing segvit and its development tools into $(VENV) (a few minutes the first time)"
 	$(PIP) -e '.[dev]'
+	@touch $@ $(RUNTIME)
+
+$(DOCS): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing segvit and the tools of its site into $(VENV) (a few minutes the first time)"
+	$(PIP) -e '.[docs]'
 	@touch $@ $(RUNTIME)
 
 $(BIN)/python:

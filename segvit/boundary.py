@@ -1,4 +1,4 @@
-"""Boundary IoU: how well two label maps agree near the edges of their regions (Cheng et al. 2021, arXiv 2103.16562).
+"""Boundary IoU: how well two label maps agree near the edges of their regions (docs/method.md section 6).
 
     band of a class     its pixels that have a pixel of another class, or the outside of the image, within d pixels
     boundary IoU        |band in the labels and in the prediction| / |band in either|, both summed over the set

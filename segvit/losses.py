@@ -38,7 +38,7 @@ class Losses:
 
     @property
     def total(self) -> Tensor:
-        """The sum of all terms: what training minimises."""
+        """The sum of all terms, a scalar: what training minimises."""
         return self.classes.sum() + self.focal.sum() + self.dice.sum()
 
     def named(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Scores of label maps, all from counts of pixels that are summed over the whole dataset.
+"""Scores of label maps, all from counts of pixels that are summed over the whole dataset (docs/method.md section 6).
 
     matrix = ConfusionMatrix(num_classes)
     matrix.update(predicted, labels)      # of every image

@@ -35,7 +35,7 @@ class BilinearTaps(NamedTuple):
         return slice(int(self.low[wanted.start]), int(self.high[wanted.stop - 1]) + 1)
 
     def resize(self, values: Tensor, wanted: slice, dim: int) -> Tensor:
-        """The places in `wanted` along `dim`, from `values` that hold the range `source(wanted)` there."""
+        """The places in `wanted` along `dim`, from `values` (a, b, ...) that hold the range `source(wanted)` there."""
         first = self.low[wanted.start]
         shape = [1] * values.ndim
         shape[dim] = -1

@@ -140,7 +140,14 @@ class CheckReport:
         return f"{self.name}: {part} {self.total} pairs checked, {found}"
 
     def raise_on_error(self, *, skip_unreadable: int = 0) -> None:
-        """Raise a UserError that lists the errors, if there are any besides so many files that cannot be read."""
+        """Refuse a dataset with errors.
+
+        Args:
+            skip_unreadable: so many files that cannot be read are no error.
+
+        Raises:
+            UserError: the list of its errors.
+        """
         spared = "unreadable" if len(self.unreadable) <= skip_unreadable else None
         if any(finding.level == "error" and finding.kind != spared for finding in self.findings):
             raise UserError("\n".join([self.verdict, *(f"- {error}" for error in self.errors)]))

@@ -79,7 +79,7 @@ class EndlessBatches(Sampler[list[tuple[int, int]]]):
             step += 1
 
     def permutation(self, epoch: int) -> torch.Tensor:
-        """The order of the samples (length,) in an epoch."""
+        """The order of the N samples in an epoch, (N,)."""
         generator = torch.Generator().manual_seed(mix(self.seed, epoch, "order"))
         return torch.randperm(self.length, generator=generator)
 

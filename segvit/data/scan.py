@@ -119,7 +119,7 @@ def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
 
 
 def count_values(labels: npt.NDArray[Any]) -> dict[int, int]:
-    """Pixels by value."""
+    """Pixels by value, of labels (H, W)."""
     if labels.dtype.kind in "bu" and labels.dtype.itemsize <= 2:
         counts = np.bincount(labels.ravel())
         values = counts.nonzero()[0]

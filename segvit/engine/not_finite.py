@@ -60,7 +60,7 @@ class Guard:
     """Whether a step that went wrong is examined and saved."""
 
     def check_loss(self, loss: Tensor, batch: Batch) -> None:
-        """Refuse a loss () that is not finite.
+        """Refuse a loss, a scalar, that is not finite.
 
         Raises:
             NotFinite: it is not; in every process, where they share the model out.
@@ -72,7 +72,7 @@ class Guard:
             raise self._error(what, batch, backward=False)
 
     def check_norm(self, norm: Tensor, batch: Batch) -> None:
-        """Refuse a gradient whose norm () is not finite; under fp16 the scaler leaves such a step out by itself.
+        """Refuse a gradient whose norm, a scalar, is not finite; under fp16 the scaler leaves such a step out by itself.
 
         Raises:
             NotFinite: it is not.

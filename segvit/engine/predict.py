@@ -92,7 +92,11 @@ def predict(
 
 
 def to_rgb(source: Source) -> npt.NDArray[np.uint8]:
-    """Any source as uint8 (H, W, 3)."""
+    """Any source as uint8 (H, W, 3).
+
+    Raises:
+        UserError: a file that cannot be read, or an array that is not uint8 RGB or grey.
+    """
     if isinstance(source, str | Path):
         return np.asarray(read_image(Path(source)))
     if isinstance(source, Image.Image):

@@ -25,7 +25,7 @@ def mean_losses(losses: Sequence[Losses], accelerator: Accelerator) -> Losses:
 
 
 def highest(value: float, accelerator: Accelerator) -> Tensor:
-    """The highest of the values that the processes have, ()."""
+    """The highest of the values that the processes have, a scalar."""
     shared = torch.tensor(value, device=accelerator.device)
     if accelerator.num_processes > 1:
         torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)

@@ -25,7 +25,11 @@ RUN_DEPENDENT = (
 
 
 def check_settings(config: TrainConfig) -> None:
-    """Refuse numbers that cannot be meant."""
+    """Refuse numbers that cannot be meant.
+
+    Raises:
+        UserError: one that is, with what to give.
+    """
     positive = {
         "steps": config.steps,
         "batch_size": config.batch_size,
@@ -54,7 +58,11 @@ def check_settings(config: TrainConfig) -> None:
 
 
 def check_same_run(config: TrainConfig, saved: dict[str, Any]) -> None:
-    """Refuse to resume under settings that would make it another run."""
+    """Refuse to resume under settings that would make it another run.
+
+    Raises:
+        UserError: they would, with both values of each.
+    """
     old, new = dict(flat(saved)), dict(flat(config.to_dict()))
     old = dict(flat(TrainConfig().to_dict())) | old  # what an older version did not know was as it is by default
     changed = [

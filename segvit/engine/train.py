@@ -123,7 +123,17 @@ class Trainer:
         self.headline = headline(config, start, self.learner)
 
     def step(self, step: int, images: Tensor, labels: Tensor, indices: Tensor) -> Losses:
-        """One optimizer step on this process's share of a batch: forward, losses, backward, clip, step, log."""
+        """One optimizer step on this process's share of a batch: forward, losses, backward, clip, step, log.
+
+        Args:
+            step: its number, from 0.
+            images: (B, 3, H, W), uint8.
+            labels: (B, H, W), 255 = ignored.
+            indices: of the samples in the dataset, (B,).
+
+        Raises:
+            NotFinite: the loss or the norm of the gradient is.
+        """
         config, accelerator, learner = self.config, self.accelerator, self.learner
         number = step * accelerator.num_processes + accelerator.process_index
         seed_dropout(config.seed, number)  # of the step and rank alone: resuming needs no state
@@ -159,7 +169,10 @@ class Trainer:
         return mean
 
     def batches(self) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
-        """(step, (images, labels, indices)) from the first step to do to the last; none where the run has stopped."""
+        """(step, (images, labels, indices)) from the first step to do to the last; none where the run has stopped.
+
+        Images (B, 3, H, W), labels (B, H, W), indices (B,), of this process.
+        """
         if self.stopped:
             return iter(())
         return training_batches(

@@ -27,7 +27,11 @@ def onnx() -> ModuleType:
 
 
 def check_bytes(graph: LabelGraph) -> None:
-    """Refuse a model whose weights no single ONNX file can hold."""
+    """Refuse a model whose weights no single ONNX file can hold.
+
+    Raises:
+        UserError: they are too many.
+    """
     size = sum(parameter.numel() * 4 for parameter in graph.parameters())
     if size > MOST_BYTES:
         raise UserError(

@@ -119,8 +119,11 @@ def export_program(
     It takes and gives what the ONNX file does, as a tuple, in float32. The header is the extra file `segvit`.
 
     Args:
-        model, size, scores, images: as in `export_onnx`.
+        model: as in `export_onnx`.
         path: of the file, .pt2; an old one is replaced.
+        size: as in `export_onnx`.
+        scores: as in `export_onnx`.
+        images: as in `export_onnx`.
 
     Raises:
         UserError: as in `export_onnx`.

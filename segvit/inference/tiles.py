@@ -31,7 +31,7 @@ class Scratch:
         self._buffers: dict[str, Tensor] = {}
 
     def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-        """A tensor of this shape, with anything in it; it overwrites the last one of this name."""
+        """A tensor of the shape (a, b, ...), with anything in it; it overwrites the last one of this name."""
         size = math.prod(shape)
         if name not in self._buffers or len(self._buffers[name]) < size:
             self._buffers[name] = like.new_empty(size)

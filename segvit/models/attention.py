@@ -88,7 +88,7 @@ def _parts(keep: Tensor) -> list[slice]:
 
 
 def kept(shape: tuple[int, ...], dropout: float, device: torch.device) -> tuple[Tensor, float]:
-    """Which of some values to keep, 1 or 0 in uint8, and the share that is kept on average.
+    """Which of values of the shape (a, b, ...) to keep, 1 or 0 in uint8, and the share that is kept on average.
 
     Sixteen random bits decide on each, so that the share is a multiple of 2^-16; PyTorch's dropout takes five times as
     long. Bytes become numbers at once, truth values one by one.

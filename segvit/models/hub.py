@@ -84,7 +84,11 @@ def fetch(repo: str, file: str, *, revision: str | None = None) -> Path:
 
 
 def push_model(model: "SegViT", repo: str, *, private: bool, token: str | None) -> str:
-    """Write a model and its card into a repository; see `SegViT.push_to_hub`."""
+    """Write a model and its card into a repository; see `SegViT.push_to_hub`.
+
+    Raises:
+        UserError: a name that is not user/repo, or the Hub cannot be reached or does not take it.
+    """
     from huggingface_hub import HfApi
 
     match = REPOSITORY.fullmatch(repo)

@@ -132,7 +132,11 @@ def starts_from(config: ModelConfig, weights: Mapping[str, Any]) -> str:
 
 
 def fit_positions(donor: "Backbone", backbone: "Backbone") -> Tensor:
-    """The donor's position embedding on the backbone's grid and prefix tokens, resized with antialias as timm does."""
+    """The donor's position embedding on the backbone's grid and prefix tokens, resized with antialias as timm does.
+
+    Returns:
+        (1, P + N, D) of P prefix tokens that have a position, and N = h * w of the backbone's grid.
+    """
     embedded = 0 if donor.no_embed_class else donor.num_prefix_tokens
     wanted = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
     assert donor.pos_embed is not None

@@ -45,6 +45,10 @@ class SegViT(nn.Module):
         mean, std: (3,) of R, G, B on the 0..1 scale; the backbone's own unless the config says otherwise.
         extra: what else stands in the model's file, in plain values, such as the metrics of its training; `save` writes
             it again.
+
+    Raises:
+        UserError: a number of classes out of 1..255 or not the spec's, a head that has no layer or does not divide into
+            its heads, or what `create_model` refuses.
     """
 
     mean: Tensor
@@ -139,7 +143,11 @@ class SegViT(nn.Module):
         return self.backbone.patch_size if restored else STRIDE * self.backbone.patch_size
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 or float in 0..1 (B, 3, H, W) -> zero mean, unit deviation, in the dtype of the weights."""
+        """uint8 or float in 0..1 (B, 3, H, W) -> zero mean, unit deviation, in the dtype of the weights.
+
+        Raises:
+            UserError: another dtype.
+        """
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise UserError(f"images are {images.dtype}: give torch.uint8, or floats in 0..1")
         dtype = self.head.class_tokens.dtype

@@ -177,7 +177,11 @@ def load_strictly(model: torch.nn.Module, state: Mapping[str, Tensor], *, source
 
 
 def settings_from_header(kind: type[T], values: Mapping[str, Any], path: str | Path) -> T:
-    """A config dataclass from the header's plain values."""
+    """A config dataclass from the header's plain values.
+
+    Raises:
+        UserError: settings that this version does not know.
+    """
     unknown = set(values) - {field.name for field in fields(kind)}
     if unknown:
         raise UserError(f"{path}: written by a newer segvit (unknown settings {sorted(unknown)}); upgrade segvit")

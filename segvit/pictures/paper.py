@@ -98,12 +98,11 @@ def panels(
         gap: inches between rows.
         below: inches to leave below.
         largest: inches of a panel's longer side, at most; the figure is as wide as that takes, and WIDTH at most.
-
         room: inches that a column takes at least, such as its title needs.
         wide: inches of the figure, at least.
 
     Returns:
-        The figure, and its axes (rows, columns).
+        The figure, and its axes (R, C), R rows of C columns.
     """
     from matplotlib.figure import Figure
 
