@@ -7,7 +7,7 @@ import cyclopts
 from cyclopts import App
 
 from segvit.config import ModelConfig, TrainConfig
-from segvit.config_files import over_network, plain, read_yaml
+from segvit.config_files import by_source, over_network, plain, read_yaml
 
 
 def from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
@@ -16,16 +16,15 @@ def from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.Ar
     For `train` and `lr-find`, what both leave open of the model section is that of the model of `init`.
     """
     path, init = _typed(arguments, "--config"), _typed(arguments, "--init")
-    content = {} if path is None else read_yaml(path, TrainConfig)
+    content, layers = ({}, []) if path is None else read_yaml(path, TrainConfig)
     if commands in (("check-data",), ("evaluate",)):
         content = {"data": content.get("data", {})}
     elif commands in (("train",), ("lr-find",)):
         content = _over_init(content, init)
-    if not content:
-        return
-    for command in reversed(commands):  # else cyclopts drops the section `data` for the verb of that name
-        content = {command: content}
-    cyclopts.config.Dict(content, source=path or str(init))(app, commands, arguments)
+    for source, said in by_source(content, layers, source=path or str(init)):
+        for command in reversed(commands):  # else cyclopts drops the section `data` for the verb of that name
+            said = {command: said}
+        cyclopts.config.Dict(said, source=source)(app, commands, arguments)
 
 
 def _over_init(content: dict[str, Any], flag: str | None) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class Guard:
             raise self._error(what, batch, backward=False)
 
     def check_norm(self, norm: Tensor, batch: Batch) -> None:
-        """Refuse a gradient whose norm, a scalar, is not finite; under fp16 the scaler leaves such a step out by itself.
+        """Refuse a gradient whose norm, a scalar, is not finite; under fp16 the scaler leaves out such a step.
 
         Raises:
             NotFinite: it is not.
