@@ -1,13 +1,24 @@
-"""The verb `segvit predict`: label maps of images as files."""
+"""The verb `segvit predict`: label maps of images and videos as files."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App
 
-from segvit.cli_tools import ProtocolFlags, bar
+from segvit.cli_tools import Flat, ProtocolFlags
 from segvit.config import DataConfig, Device, PrecisionChoice
+from segvit.engine.video_options import VideoOptions
 from segvit.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from segvit.engine.predict_files import Done, Failure
+    from segvit.engine.video import Progress
 
 
 def register(app: App) -> None:
@@ -17,7 +28,7 @@ def register(app: App) -> None:
 
 def predict(
     model: Path,
-    inputs: list[Path],
+    inputs: list[str],
     *,
     output: Path,
     protocol: ProtocolFlags = ProtocolFlags(),
@@ -26,15 +37,20 @@ def predict(
     opacity: float = 0.6,
     confidence: bool = False,
     ids: Literal["index", "raw"] = "index",
+    video: Annotated[VideoOptions, Flat] = VideoOptions(),
     overwrite: bool = False,
     workers: int = DataConfig.workers,
     device: Device = "auto",
 ) -> None:
-    """Paint label maps of images: index PNG, overlay with a legend, JSON of class shares.
+    """Paint label maps of images and videos: index PNG, overlay with a legend, shares of the classes.
 
-    Images whose files are there already, made with the same model and settings, are skipped: a run that was stopped
-    goes on when its command is typed again. Started by torchrun --nproc-per-node N -m segvit predict ..., N processes
-    share the images.
+    Of photo.jpg: photo.png (class numbers), photo_overlay.png, photo.json. Of clip.mp4: clip_overlay.mp4,
+    clip_shares.csv (a line per frame), clip_video.json. A webcam or stream is labelled until it ends, you press Ctrl-C,
+    or --seconds have passed; frames that come too fast are left out, and counted.
+
+    What is there already, made with the same model and settings, is skipped: a run that was stopped goes on when its
+    command is typed again. Started by torchrun --nproc-per-node N -m segvit predict ..., N processes share images and
+    videos.
 
     Parameters
     ----------
@@ -42,7 +58,8 @@ def predict(
         A model file of segvit (.safetensors, or .onnx of segvit export), a repository of the Hugging Face Hub
         (user/repo), or a name of the zoo.
     inputs
-        Images, and folders of images.
+        Images, videos, and folders of them; or a webcam (webcam:0) or the address of a stream (rtsp://..., http://...),
+        which is opened only if it stands here.
     output
         Folder to write to.
     precision
@@ -53,9 +70,9 @@ def predict(
     opacity
         Of the colours over the photo, 0 to 1.
     confidence
-        Write a confidence map as well: white is certain.
+        Write a confidence map as well, of a video a grey one: white is certain.
     ids
-        index: class numbers with a palette; raw: the dataset's own ids.
+        Of label maps. index: class numbers with a palette; raw: the dataset's own ids.
     overwrite
         Compute all anew, and replace what the output folder holds.
     workers
@@ -80,7 +97,7 @@ def predict(
             compile_model(network)
         if main_process:
             print(f"computing in {chosen}")
-        with bar("predicting", shown=main_process) as progress:
+        with Bars(shown=main_process) as bars:
             done = predict_files(
                 network,
                 inputs,
@@ -90,18 +107,96 @@ def predict(
                 opacity=opacity,
                 confidence=confidence,
                 raw_ids=ids == "raw",
+                video=video,
                 overwrite=overwrite,
                 workers=workers,
-                progress=progress,
+                progress=bars.images,
+                watch=bars.frames,
             )
-    if not main_process:
-        return
+    if main_process:
+        _tell(done, output)
+
+
+def _tell(done: "Done", output: Path) -> None:
+    """Say what was done, and leave with what was not.
+
+    Raises:
+        UserError: an input could not be read.
+    """
+    again = "(--overwrite computes all anew)"
+    any_video = done.videos or done.skipped_videos or done.video_failures
     if done.skipped:
-        there = f"{len(done.skipped)} were there already (--overwrite computes all anew)"
+        there = f"{len(done.skipped)} were there already {again}"
         print(f"{len(done.written)} new label maps in {output}; {there}")
-    else:
+    elif done.written or done.failures or not any_video:
         print(f"{len(done.written)} label maps in {output}")
+    for video in done.videos:
+        print(f"{video.path}: {video.frames} frames labelled")
+        if video.dropped:
+            print(f"  {video.dropped} more came while the model was busy, and were left out")
+        if video.damaged:
+            print(f"  {video.damaged} frames are damaged in the video itself, the first is {video.first_damaged}")
+    if done.skipped_videos:
+        print(f"{len(done.skipped_videos)} videos were there already {again}")
+    complaints = []
     if done.failures:
-        listing = "\n".join(f"  {failure.reason}" for failure in done.failures)
         tried = len(done.written) + len(done.failures)
-        raise UserError(f"{len(done.failures)} of {tried} images could not be read:\n{listing}")
+        complaints.append(f"{len(done.failures)} of {tried} images could not be read:" + _reasons(done.failures))
+    if (count := len(done.video_failures)) > 0:
+        told = "1 video" if count == 1 else f"{count} videos"
+        complaints.append(f"{told} could not be read to the end:" + _reasons(done.video_failures))
+    if complaints:
+        raise UserError("\n".join(complaints))
+
+
+def _reasons(failures: "list[Failure]") -> str:
+    return "".join(f"\n  {failure.reason}" for failure in failures)
+
+
+class Bars:
+    """Progress of the images, and below it that of the video that is under way."""
+
+    def __init__(self, *, shown: bool) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        text, speed = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[speed]}")
+        columns = (text, BarColumn(), MofNCompleteColumn(), speed, TimeElapsedColumn(), TimeRemainingColumn())
+        self._display = Progress(*columns, transient=True, disable=not shown)
+        self._images: TaskID | None = None
+
+    def __enter__(self) -> "Bars":
+        self._display.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._display.stop()
+
+    def images(self, done: int, total: int) -> None:
+        """Show how many images are done."""
+        if self._images is None:
+            self._images = self._display.add_task("images", total=total, speed="")
+        self._display.update(self._images, completed=done, total=total)
+
+    @contextmanager
+    def frames(self, name: str) -> "Iterator[Progress]":
+        """Show a video inside the block: frames done, and in all; None: nobody knows."""
+        task = self._display.add_task(name, total=None, speed="")
+        since = time.monotonic()
+
+        def update(done: int, total: int | None) -> None:
+            speed = f"{done / max(time.monotonic() - since, 1e-9):.1f} frames/s"
+            self._display.update(task, completed=done, total=total, speed=speed)
+
+        try:
+            yield update
+        finally:
+            self._display.remove_task(task)

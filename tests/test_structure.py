@@ -209,7 +209,7 @@ except SystemExit as leave:
 def repository_files() -> Iterator[Path]:
     """Every text file that belongs to the repository, found without git."""
     for top in sorted(ROOT.iterdir()):
-        if top.name in {".ci", ".github", "benchmarks", "configs", "docs", "segvit", "tests"}:
+        if top.name in {".ci", ".github", "benchmarks", "configs", "docs", "notebooks", "segvit", "tests"}:
             yield from (file for file in sorted(top.rglob("*")) if file.is_file() and "__pycache__" not in file.parts)
         elif top.is_file() and top.name != ".git":
             yield top

@@ -3,12 +3,15 @@
 Of `photo.jpg`: photo.json (shares of the classes, and a fingerprint), photo.png (class numbers), photo_overlay.png, and
 photo_confidence.png where asked for. `predict.yaml` in the output folder says what all of them were made with.
 
-Each file is written aside and renamed. The JSON comes first, after former pictures are removed: so the pictures that
-are there are those that its fingerprint speaks of, and an image that lacks one is not done.
+Each file is written aside, put on the disk, and renamed. The JSON comes first, after former pictures are removed: so
+the pictures that are there are those that its fingerprint speaks of, and an image that lacks one is not done. Videos
+have other files (segvit/engine/video_outputs.py).
 """
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,7 +20,6 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import yaml
 from PIL import Image
@@ -29,7 +31,7 @@ from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
 from segvit.inference.network import Network
 from segvit.inference.onnx import OnnxModel
-from segvit.visualize import save_index_png
+from segvit.pictures.labels import save_index_png
 
 RECORD = "predict.yaml"
 """What the files in a folder were made with; no output ends so."""
@@ -62,7 +64,7 @@ def fingerprint(source: Path, settings: dict[str, Any]) -> str:
 def is_done(target: Path, expected: str, *, confidence: bool) -> bool:
     """Whether all outputs of an image are there, and are those of that fingerprint."""
     pictures = PICTURES if confidence else (LABELS, OVERLAY)
-    return _read_facts(target).get("fingerprint") == expected and all(
+    return read_facts(named(target, FACTS)).get("fingerprint") == expected and all(
         named(target, ending).is_file() for ending in pictures
     )
 
@@ -104,10 +106,7 @@ def write_outputs(
         with aside(named(target, FACTS)) as place:
             place.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         with aside(named(target, LABELS)) as place:
-            if raw_ids is None:
-                save_index_png(result.labels, result.palette, place)
-            else:
-                _save_raw(result.labels, raw_ids, place)
+            save_labels(result, raw_ids, place)
         with aside(named(target, OVERLAY)) as place:
             overlay.save(place, format="PNG")
         if result.confidence is not None:
@@ -117,6 +116,15 @@ def write_outputs(
     return named(target, LABELS)
 
 
+def save_labels(result: Prediction, raw_ids: Sequence[int] | None, path: Path) -> None:
+    """Write a label map as PNG: see `write_outputs`."""
+    if raw_ids is None:
+        save_index_png(result.labels, result.palette, path)
+        return
+    table = np.array(raw_ids)
+    Image.fromarray(table.astype(np.uint8 if table.max() < 256 else np.uint16)[result.labels]).save(path, format="PNG")
+
+
 def left_by_us(pictures: Sequence[Path]) -> set[Path]:
     """Those among the pictures of a folder that are outputs of another one, written beside it."""
     there, ours = set(pictures), set()
@@ -124,37 +132,31 @@ def left_by_us(pictures: Sequence[Path]) -> set[Path]:
         target = path.with_suffix("")
         outputs = {named(target, ending) for ending in PICTURES} & there - {path}
         if outputs:
-            facts = _read_facts(target)
+            facts = read_facts(named(target, FACTS))
             if "fingerprint" in facts and Path(facts["image"]).name == path.name:
                 ours |= outputs
     return ours
 
 
-def _read_facts(target: Path) -> dict[str, Any]:
-    """What the JSON of an image says; nothing where there is none of ours."""
+def read_facts(path: Path) -> dict[str, Any]:
+    """What the JSON beside pictures says; nothing where there is none of ours."""
     try:
-        facts = json.loads(named(target, FACTS).read_text(encoding="utf-8"))
+        facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
 
 
-def _save_raw(labels: npt.NDArray[np.int64], raw_ids: Sequence[int], path: Path) -> None:
-    """The label map in the dataset's own ids."""
-    table = np.array(raw_ids)
-    Image.fromarray(table.astype(np.uint8 if table.max() < 256 else np.uint16)[labels]).save(path, format="PNG")
-
-
 # --- the folder ------------------------------------------------------------------------------------------------------
 
 
-def claim(output: Path, settings: dict[str, Any], targets: Iterable[Path], *, overwrite: bool) -> None:
+def claim(output: Path, settings: dict[str, Any], files: Iterable[Path], *, overwrite: bool) -> None:
     """Make a folder's record say `settings`, and remove what a killed run has left half written.
 
     Args:
         output: the folder.
         settings: what its files are made with, plain values.
-        targets: the places of all images in it, without suffix.
+        files: all that may be written into it.
         overwrite: whatever is there.
 
     Raises:
@@ -162,21 +164,20 @@ def claim(output: Path, settings: dict[str, Any], targets: Iterable[Path], *, ov
     """
     record = output / RECORD
     if not overwrite:
-        _check_record(record, settings, targets)
+        _check_record(record, settings, files)
     with explaining(record):
         output.mkdir(parents=True, exist_ok=True)
-        for path in output.rglob("*" + ASIDE):
-            path.unlink(missing_ok=True)
+        for path in list(output.rglob("*" + ASIDE)):
+            _remove(path)
         with aside(record) as place:
             text = "# What the label maps in this folder were made with: segvit predict goes on with the same only.\n"
             place.write_text(text + yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
-def _check_record(record: Path, settings: dict[str, Any], targets: Iterable[Path]) -> None:
+def _check_record(record: Path, settings: dict[str, Any], files: Iterable[Path]) -> None:
     """Refuse a folder whose files were made in another way, or nobody knows how."""
     advice = "give another --output, or --overwrite to compute all anew"
     if not record.exists():
-        files = (named(target, ending) for target in targets for ending in ENDINGS)
         if taken := next((file for file in files if file.exists()), None):
             raise UserError(f"{taken} is there, and no {record} says what it was made with: {advice}")
         return
@@ -223,16 +224,34 @@ def _word(value: object) -> str:
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` at the end of the block: whole or not at all.
+    """A path to write a file or a folder to, which becomes `path` at the end of the block: whole or not at all.
 
-    Its name is like no other's, for a process that should have been killed may be at the same file still.
+    A file is on the disk before it takes its name, or a power cut could leave an empty one that counts as done; who
+    fills a folder must see to that (`flush`). Until then its name is like no other's, for a process that should have
+    been killed may be at the same file still.
     """
     partial = path.with_name(f".{uuid4().hex}{ASIDE}")
     try:
         yield partial
+        if partial.is_file():
+            flush(partial)
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
+
+
+def flush(path: Path) -> None:
+    """Put a file that is written on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    """A file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,14 +1,16 @@
-"""Label maps of files and folders of images, by any number of processes, in as many goes as it takes.
+"""Label maps of files and folders of images and videos, by any number of processes, in as many goes as it takes.
 
-    done = predict_files(model, ["photos"], Path("seen"))
+    done = predict_files(model, ["photos", "clip.mp4"], Path("seen"))
 
 What an earlier run with the same settings has done is skipped. Threads read ahead of the model and write behind it.
-Under torchrun the processes share out what is left: rank 0 finds it, the others are told, and none needs another until
-its share is done.
+Under torchrun the processes share out what is left, images one by one and videos whole: rank 0 finds it, the others are
+told, and none needs another until its share is done.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,33 +18,30 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
-from segvit.data.files import IMAGE_SUFFIXES, read_image
+from segvit.data.addresses import Address, parse_address
+from segvit.data.files import Unreadable, read_image
 from segvit.engine.distributed import decided_by_first, gather, rank, world_size
+from segvit.engine.find_inputs import Input, check_outputs, find_images, find_inputs
 from segvit.engine.infer import resolve_protocol
-from segvit.engine.outputs import (
-    ENDINGS,
-    LABELS,
-    claim,
-    fingerprint,
-    is_done,
-    left_by_us,
-    model_digest,
-    named,
-    write_outputs,
-)
+from segvit.engine.outputs import LABELS, claim, fingerprint, is_done, model_digest, named, write_outputs
 from segvit.engine.overlap import in_order, threads
 from segvit.engine.precision import computing_in, resolve_precision
 from segvit.engine.predict import Prediction, predict
+from segvit.engine.video import Progress, VideoDone, predict_video
+from segvit.engine.video_options import VideoOptions
+from segvit.engine.video_outputs import OVERLAY, facts_if_done
 from segvit.errors import UserError
 from segvit.inference.network import Network
 from segvit.models.segvit import evaluating
+
+__all__ = ["Done", "Failure", "find_images", "predict_files"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An input that gave no label map, and why."""
+    """An input that gave no label map, or a video not all of them, and why."""
 
     path: Path
     reason: str
@@ -52,19 +51,37 @@ class Done(NamedTuple):
     """What has become of the inputs, each in their order."""
 
     written: list[Path]
-    """Label maps written now."""
+    """Label maps of images written now."""
     skipped: list[Path]
-    """Label maps that were there already."""
+    """Label maps of images that were there already."""
     failures: list[Failure]
+    """Of images."""
+    videos: list[VideoDone] = []  # noqa: RUF012  # a tuple's default, which nobody appends to
+    """Written now, those that broke off too."""
+    skipped_videos: list[Path] = []  # noqa: RUF012
+    """Overlays of videos that were there already."""
+    video_failures: list[Failure] = []  # noqa: RUF012
+    """Videos that could not be read, or broke off: now, or when they were labelled."""
 
 
 class _Job(NamedTuple):
-    """An image to label."""
+    """An image or a video to label."""
 
-    path: Path
+    source: str
     target: Path
     """Of its outputs, without suffix."""
     fingerprint: str
+
+
+class _Plan(NamedTuple):
+    """What is to be done, and what need not be."""
+
+    images: list[_Job]
+    videos: list[_Job]
+    skipped: list[Path]
+    skipped_videos: list[Path]
+    broken: list[Failure]
+    """Of skipped videos."""
 
 
 def predict_files(
@@ -77,37 +94,43 @@ def predict_files(
     opacity: float = 0.6,
     confidence: bool = False,
     raw_ids: bool = False,
+    video: VideoOptions | None = None,
     overwrite: bool = False,
     workers: int = DataConfig.workers,
     progress: Callable[[int, int], None] | None = None,
+    watch: Callable[[str], AbstractContextManager[Progress]] | None = None,
 ) -> Done:
     """Label maps, overlays and shares of files and folders, written below `output`.
 
     For `a/photo.jpg` in a folder input `a`: photo.png (class indices with a palette), photo_overlay.png, photo.json,
-    and photo_confidence.png where asked for; subfolders are mirrored. An image is skipped whose outputs are all there,
-    made of the file as it is now with the same model and settings; `output`/predict.yaml keeps the latter.
+    and photo_confidence.png where asked for; subfolders are mirrored. For a video, see `predict_video`. An input is
+    skipped whose outputs are all there, made of the file as it is now with the same model and settings;
+    `output`/predict.yaml keeps the latter. A webcam or stream is recorded anew each time, under the time of its start.
 
     In a process group (torchrun) every process must call this: it does its share, and each is told of all.
 
     Args:
         model: on the device where it shall run.
-        inputs: files and folders.
+        inputs: files and folders; or one webcam or stream.
         output: folder to write to.
         config: how the images are cut. Default: as the model was trained to be tested.
         precision: see `predict`.
         opacity: of the overlay's colours.
         confidence: write confidence maps too.
         raw_ids: write the dataset's own ids instead of class indices.
+        video: how videos are labelled.
         overwrite: compute all anew, whatever is there.
         workers: threads that read, and as many that write, while the model works. 0: one after the other.
         progress: called with the number of images done and in all, of this process's share of what is left.
+        watch: called with the name of a video, gives what is told of its frames as they are done.
 
     Raises:
-        UserError: an input that does not exist or holds no image; an output that would be written over an input or
-            over another input's output, or that was made with other settings; a precision that the device lacks; a
-            disk that takes no more; or processes that are in no group.
+        UserError: an input that does not exist or holds no image or video; an output that would be written over an
+            input or over another input's output, or that was made with other settings; an option for what is not
+            there; a precision that the device lacks; a disk that takes no more; or processes that are in no group.
     """
-    chosen = resolve_precision(model, precision)
+    chosen, video = resolve_precision(model, precision), video or VideoOptions()
+    video.check()
     settings: dict[str, Any] = resolve_protocol(model, config) | {
         "precision": chosen.name,
         "ids": "raw" if raw_ids else "index",
@@ -116,45 +139,143 @@ def predict_files(
     }
     ids = _raw_ids(model) if raw_ids else None
     processes = world_size()
+    look: Any = {"config": config, "precision": precision, "confidence": confidence}
 
     def label(image: npt.NDArray[np.uint8]) -> Prediction:
-        return predict(model, image, config=config, precision=precision, confidence=confidence)
+        return predict(model, image, **look)
 
     def write(job: _Job, result: Prediction) -> Path:
-        return write_outputs(
-            result, job.target, source=job.path, fingerprint=job.fingerprint, opacity=opacity, raw_ids=ids
-        )
+        made: Any = {"source": Path(job.source), "fingerprint": job.fingerprint}
+        return write_outputs(result, job.target, **made, opacity=opacity, raw_ids=ids)
+
+    def label_video(job: _Job, progress: Progress | None) -> VideoDone:
+        return predict_video(
+            model, job.source, job.target, options=video, fingerprint=job.fingerprint, opacity=opacity, raw_ids=ids,
+            workers=workers, progress=progress, **look,
+        )  # fmt: skip
 
     # By one, before any writes: else another would find less left.
-    left, skipped = decided_by_first(lambda: _find_jobs(model, inputs, output, settings, overwrite=overwrite))
-    share = range(rank(), len(left), processes)
-    outcomes = []
+    plan = decided_by_first(lambda: _plan(model, inputs, output, settings, video, overwrite=overwrite))
+    images, videos = (range(rank(), len(jobs), processes) for jobs in (plan.images, plan.videos))
+    outcomes: list[tuple[int, Path | Failure]] = []
     with computing_in(chosen, model.mean.device), evaluating(model):  # what is worked out once serves all images
-        for index, outcome in zip(share, _run([left[i] for i in share], label, write, workers), strict=True):
+        for index, outcome in zip(images, _run([plan.images[i] for i in images], label, write, workers), strict=True):
             outcomes.append((index, outcome))
             if progress:
-                progress(len(outcomes), len(share))
-    found = [outcome for _, outcome in sorted(gather(outcomes), key=lambda pair: pair[0])]
-    failures = [outcome for outcome in found if isinstance(outcome, Failure)]
-    return Done([outcome for outcome in found if not isinstance(outcome, Failure)], skipped, failures)
+                progress(len(outcomes), len(images))
+        seen = [(index, _attempt_video(plan.videos[index], label_video, watch)) for index in videos]
+    found, shown = _collected(outcomes), _collected(seen)
+    return Done(
+        [outcome for outcome in found if not isinstance(outcome, Failure)],
+        plan.skipped,
+        [outcome for outcome in found if isinstance(outcome, Failure)],
+        [outcome for outcome, _ in shown if outcome is not None],
+        plan.skipped_videos,
+        plan.broken + [failure for _, failure in shown if failure is not None],
+    )
 
 
-def _find_jobs(
-    model: Network, inputs: Sequence[str | Path], output: Path, settings: dict[str, Any], *, overwrite: bool
-) -> tuple[list[_Job], list[Path]]:
-    """What is left to do, and the label maps that are there; from now on the output folder is ours."""
-    images = find_images(inputs, output)
-    _check_outputs(images, output)
+def _collected(outcomes: Sequence[tuple[int, T]]) -> list[T]:
+    """The outcomes of all processes, in the order of their numbers."""
+    return [outcome for _, outcome in sorted(gather(outcomes), key=lambda pair: pair[0])]
+
+
+def _plan(
+    model: Network,
+    inputs: Sequence[str | Path],
+    output: Path,
+    settings: dict[str, Any],
+    video: VideoOptions,
+    *,
+    overwrite: bool,
+) -> _Plan:
+    """What is left to do, and what is there; from now on the output folder is ours."""
+    address = _only_address(inputs)
+    found = [] if address else find_inputs(inputs, output)
+    check_outputs(found, output)
+    _check_options(found, address, settings, video)
     made_with = {"model": model_digest(model), **settings}
-    jobs = [_Job(path, output / stem, fingerprint(path, made_with)) for path, stem in images]
-    claim(output, made_with, [job.target for job in jobs], overwrite=overwrite)
-    left, skipped = [], []
-    for job in jobs:
-        if not overwrite and is_done(job.target, job.fingerprint, confidence=settings["confidence"]):
-            skipped.append(named(job.target, LABELS))
+    filmed_with = made_with | video.settings
+    claim(output, filmed_with, [file for item in found for file in item.outputs(output)], overwrite=overwrite)
+    plan = _Plan([], [], [], [], [])
+    if address:
+        plan.videos.append(_Job(str(inputs[0]), output / f"{address.stem}_{datetime.now():%Y%m%d-%H%M%S}", ""))
+    for item in found:
+        target, made = output / item.stem, filmed_with | {"seconds": video.seconds} if item.video else made_with
+        job = _Job(str(item.path), target, fingerprint(item.path, made))
+        if item.video:
+            facts = facts_if_done(target, job.fingerprint, video, confidence=settings["confidence"])
+            if overwrite or facts is None:
+                plan.videos.append(job)
+                continue
+            plan.skipped_videos.append(named(target, OVERLAY))
+            if facts.get("broken"):
+                plan.broken.append(_broken(job.source, target, facts["broken"], facts["labelled"]))
+        elif not overwrite and is_done(target, job.fingerprint, confidence=settings["confidence"]):
+            plan.skipped.append(named(target, LABELS))
         else:
-            left.append(job)
-    return left, skipped
+            plan.images.append(job)
+    return plan
+
+
+def _only_address(inputs: Sequence[str | Path]) -> Address | None:
+    """The webcam or stream that is the input, if it is one."""
+    addresses = [address for given in inputs if (address := parse_address(given))]
+    if not addresses:
+        return None
+    if len(inputs) > 1 or world_size() > 1:
+        raise UserError(
+            f"{addresses[0].name}: a webcam or stream is given alone, to one process; start a second command for what "
+            "else there is"
+        )
+    return addresses[0]
+
+
+def _check_options(
+    found: Sequence[Input], address: Address | None, settings: dict[str, Any], video: VideoOptions
+) -> None:
+    """Refuse options for what is not among the inputs."""
+    if not address and not any(item.video for item in found):
+        chosen = video.settings | ({} if video.seconds is None else {"seconds": video.seconds})
+        if chosen:
+            raise UserError(f"{_flags(chosen)}: for videos, and there is none among the inputs; leave it out")
+    if settings["ids"] == "raw" and not video.frames and all(item.video for item in found):
+        raise UserError("--ids raw is for label maps, which videos get with --frames: add that, or leave --ids out")
+
+
+def _flags(chosen: dict[str, Any]) -> str:
+    """Options as they are typed."""
+    words = {True: "--{}", False: "--no-{}"}
+    return ", ".join(
+        (words[value] if isinstance(value, bool) else "--{} {}").format(name, value) for name, value in chosen.items()
+    )
+
+
+def _attempt_video(
+    job: _Job,
+    label: Callable[[_Job, Progress | None], VideoDone],
+    watch: Callable[[str], AbstractContextManager[Progress]] | None,
+) -> tuple[VideoDone | None, Failure | None]:
+    """What a video gave, and what was wrong with it; another kind of error is told which one it befell."""
+    address = parse_address(job.source)
+    name = address.name if address else job.source
+    try:
+        with watch(Path(name).name) if watch else nullcontext() as progress:
+            done = label(job, progress)
+    except Unreadable as error:
+        return None, Failure(path=Path(name), reason=str(error))
+    except UserError:
+        raise
+    except Exception as error:
+        error.add_note(f"while predicting {name}")
+        raise
+    return done, _broken(name, job.target, done.broken, done.frames) if done.broken else None
+
+
+def _broken(name: str, target: Path, reason: str, frames: int) -> Failure:
+    """What is told of a video that broke off."""
+    kept = f"what came before, {frames} labelled frames, is in {named(target, OVERLAY)}"
+    return Failure(path=Path(name), reason=f"{name}: {reason}; {kept}")
 
 
 def _run(
@@ -166,10 +287,10 @@ def _run(
     """The label map of each job, or why there is none, in their order; read ahead of `label`, and written behind it."""
 
     def read(job: _Job) -> tuple[_Job, npt.NDArray[np.uint8] | Failure]:
-        return job, _attempt(job.path, lambda: np.asarray(read_image(job.path)))
+        return job, _attempt(Path(job.source), lambda: np.asarray(read_image(Path(job.source))))
 
     def look(job: _Job, image: npt.NDArray[np.uint8] | Failure) -> tuple[_Job, Prediction | Failure]:
-        return job, image if isinstance(image, Failure) else _attempt(job.path, lambda: label(image))
+        return job, image if isinstance(image, Failure) else _attempt(Path(job.source), lambda: label(image))
 
     def finish(labelled: tuple[_Job, Prediction | Failure]) -> Path | Failure:
         job, result = labelled
@@ -197,60 +318,3 @@ def _raw_ids(model: Network) -> tuple[int, ...]:
     if model.spec is None:
         raise UserError("--ids raw: this model carries no dataset spec, so its raw ids are unknown; leave it out")
     return tuple(model.spec.raw_ids)
-
-
-def find_images(inputs: Sequence[str | Path], output: Path) -> list[tuple[Path, Path]]:
-    """The image files among files and folders, each with its place below an output folder, without suffix.
-
-    Args:
-        inputs: files and folders.
-        output: where the outputs go; what an earlier run wrote into such a folder inside an input is no input.
-
-    Raises:
-        UserError: see `predict_files`.
-    """
-    jobs: dict[Path, Path] = {}
-    for path, stem in _walk(inputs, output):
-        if stem in jobs:
-            raise UserError(
-                f"{jobs[stem]} and {path} would both be written as {stem}.png: predict them into two --output folders"
-            )
-        jobs[stem] = path
-    return [(path, stem) for stem, path in jobs.items()]
-
-
-def _check_outputs(jobs: Sequence[tuple[Path, Path]], output: Path) -> None:
-    """Refuse to write over a photo, or two pictures to one file (photo_overlay.jpg lies beside photo.jpg)."""
-    sources = {path.resolve() for path, _ in jobs}
-    taken: dict[Path, Path] = {}
-    for path, stem in jobs:
-        for target in (named(output / stem, ending) for ending in ENDINGS):
-            if target.resolve() in sources:
-                raise UserError(f"{target} is one of the images and would be written over: give another --output")
-            if target in taken:
-                raise UserError(
-                    f"{taken[target]} and {path} would both be written as {target}: predict them into two --output "
-                    "folders, or rename one"
-                )
-            taken[target] = path
-
-
-def _walk(inputs: Sequence[str | Path], output: Path) -> Iterator[tuple[Path, Path]]:
-    """Every image below the inputs, sorted, with its name relative to its input."""
-    for given in map(Path, inputs):
-        if given.is_file():
-            yield given, Path(given.stem)
-            continue
-        if not given.is_dir():
-            raise UserError(f"no such file or folder: {given}")
-        found = sorted(path for path in given.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-        found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(given).parts)]
-        if output.resolve() == given.resolve():
-            ours = left_by_us(found)
-            found = [path for path in found if path not in ours]
-        else:
-            found = [path for path in found if not path.resolve().is_relative_to(output.resolve())]
-        if not found:
-            raise UserError(f"{given} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        for path in found:
-            yield path, path.relative_to(given).with_suffix("")

@@ -1,0 +1,222 @@
+"""A video, webcam or stream, labelled frame by frame: overlay, shares of the classes, label maps.
+
+    done = predict_video(model, "clip.mp4", Path("seen/clip"))       # seen/clip_overlay.mp4, seen/clip_shares.csv, ...
+
+A thread decodes ahead of the model, others paint behind it, and one encodes. Several frames run through the model
+together, and each gets the labels that `segvit.predict` gives it. Memory does not grow with the length: no step holds
+more than a few frames. Of a live source the model takes the newest frame; those that came in between are dropped.
+
+Letters: B frames, H W size of a frame.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from segvit.config import DataConfig, EvalConfig, PrecisionChoice
+from segvit.data.palette import Color, default_palette
+from segvit.data.video import Frame, Pixels, Video, open_video
+from segvit.engine.infer_frames import frames_labels, frames_together
+from segvit.engine.live import Newest
+from segvit.engine.outputs import named
+from segvit.engine.overlap import in_order, threads
+from segvit.engine.precision import computing_in, resolve_precision
+from segvit.engine.predict import Prediction, predict
+from segvit.engine.signals import Stop
+from segvit.engine.video_options import VideoOptions
+from segvit.engine.video_outputs import OVERLAY, VideoOutputs
+from segvit.inference.network import Network
+from segvit.models.segvit import evaluating
+
+Progress = Callable[[int, int | None], None]
+"""Takes the number of frames done, and in all, where that is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoDone:
+    """What has become of a video."""
+
+    path: Path
+    """The overlay."""
+    frames: int
+    """Labelled, and in the overlay."""
+    dropped: int
+    """Of a live source: came while the model was busy, and are in no output."""
+    damaged: int
+    """Patched up by the decoder."""
+    first_damaged: int | None
+    """Number of the first of those."""
+    broken: str | None
+    """Where and why the video broke off; the frames before are done. None: it did not."""
+
+
+def predict_video(
+    model: Network,
+    source: str | Path,
+    target: Path,
+    *,
+    options: VideoOptions | None = None,
+    config: EvalConfig | None = None,
+    precision: PrecisionChoice | None = None,
+    opacity: float = 0.6,
+    confidence: bool = False,
+    raw_ids: Sequence[int] | None = None,
+    fingerprint: str = "",
+    workers: int = DataConfig.workers,
+    progress: Progress | None = None,
+) -> VideoDone:
+    """Label the frames of a video, and write what segvit/engine/video_outputs.py lists.
+
+    A webcam or stream ends when it ends itself, after `options.seconds`, or at SIGINT or SIGTERM; what is written then
+    is whole.
+
+    Args:
+        model: on the device where it shall run.
+        source: a file, `webcam:0`, or the address of a stream.
+        target: place of the outputs, without suffix; former ones are replaced at the end.
+        options: which frames, of what size, and what is written.
+        config: how frames are cut, and how many windows run together. Default: as the model was trained to be tested.
+        precision: see `segvit.predict`.
+        opacity: of the overlay's colours.
+        confidence: write a grey video too, white where the model is certain; frames run through the model one by one.
+        raw_ids: (K,) values for label maps, where `options.frames` asks for these; None: class numbers.
+        fingerprint: kept in the JSON.
+        workers: threads that paint; with 0 all is done in turn.
+        progress: called after each frame.
+
+    Raises:
+        UserError: the source cannot be opened or holds no picture, an option makes no sense, the device lacks the
+            precision, or the disk takes no more.
+    """
+    options = options or VideoOptions()
+    options.check()
+    config = config or model.protocol
+    chosen = resolve_precision(model, precision)
+    classes, palette = _classes(model)
+
+    def label(frames: Sequence[Frame]) -> list[Prediction]:
+        pictures = [frame.image for frame in frames]
+        if confidence:
+            return [predict(model, image, config=config, precision=precision, confidence=True) for image in pictures]
+        facts: Any = {"classes": classes, "palette": palette, "confidence": None}
+        labels = _labels(model, pictures, config)
+        return [Prediction(image=image, labels=own, **facts) for image, own in zip(pictures, labels, strict=True)]
+
+    with (
+        open_video(source, resize=options.resize) as video,
+        nullcontext() if video.is_file else Stop() as stop,
+        computing_in(chosen, model.mean.device),
+        evaluating(model),
+        VideoOutputs(
+            target,
+            size=video.size,
+            time_base=video.time_base,
+            rate=video.rate,
+            classes=classes,
+            palette=palette,
+            options=options,
+            opacity=opacity,
+            confidence=confidence,
+            raw_ids=raw_ids,
+        ) as outputs,
+    ):
+        together = 1 if confidence or video.live else frames_together(model, config, video.size)
+        total = _total(video, options)
+        with (
+            _fetched(video, options, stop, ahead=together if workers else 0) as frames,
+            threads(workers) as painters,
+            threads(min(workers, 1)) as encoder,
+        ):
+            labelled = (pair for group in _groups(frames, together) for pair in zip(group, label(group), strict=True))
+            painted = in_order(painters, outputs.paint, labelled, ahead=workers)
+            for count, _ in enumerate(in_order(encoder, outputs.write, painted, ahead=workers), start=1):
+                if progress:
+                    progress(count, None if total is None else max(total, count))  # a header may guess too low
+        amount, first = video.damaged
+        done = VideoDone(
+            path=named(target, OVERLAY),
+            frames=outputs.count,
+            dropped=video.dropped,
+            damaged=amount,
+            first_damaged=first,
+            broken=video.broken,
+        )
+        outputs.finish(_facts(video, options, done, fingerprint), end=video.end)
+    return done
+
+
+@contextmanager
+def _fetched(video: Video, options: VideoOptions, stop: Stop | None, *, ahead: int) -> Iterator[Iterator[Frame]]:
+    """The frames to label, decoded ahead by a thread, until the video ends or a signal comes."""
+
+    def stopped() -> bool:
+        return stop is not None and stop.wished
+
+    if video.live:
+        with Newest(video, every=options.every, seconds=options.seconds) as newest:
+            yield newest.frames(stopped=stopped)
+        return
+    source = video.frames(every=options.every, seconds=options.seconds)
+
+    def decoded() -> Iterator[Frame]:
+        for frame in in_order(reader, lambda _: next(source, None), itertools.repeat(None), ahead=ahead):
+            if frame is None or stopped():
+                return
+            yield frame
+
+    with threads(min(ahead, 1)) as reader:
+        yield decoded()
+
+
+def _labels(model: Network, pictures: Sequence[Pixels], config: EvalConfig) -> Iterator[npt.NDArray[np.int64]]:
+    """The label map (H, W) of each of the pictures (H, W, 3), which run through the model together."""
+    images = torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2).copy())
+    for labels in frames_labels(model, images, config):
+        yield labels.cpu().numpy()
+
+
+def _groups(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
+    """The frames, `size` at a time; the last group may be smaller."""
+    while group := list(itertools.islice(frames, size)):
+        yield group
+
+
+def _total(video: Video, options: VideoOptions) -> int | None:
+    """How many frames will be labelled, as far as the header knows."""
+    count = video.num_frames
+    if options.seconds is not None and count is not None:
+        count = min(count, math.ceil(options.seconds * video.rate))
+    return None if count is None else -(-count // options.every)
+
+
+def _facts(video: Video, options: VideoOptions, done: VideoDone, fingerprint: str) -> dict[str, Any]:
+    """What the JSON says about a video, besides the shares of its classes."""
+    height, width = video.size
+    return {
+        "video": video.name,
+        "width": width,
+        "height": height,
+        "rate": round(float(video.rate), 6),
+        "decoded": video.count,
+        **options.settings,
+        "dropped": done.dropped,
+        "damaged": done.damaged,
+        "first_damaged": done.first_damaged,
+        "broken": done.broken,
+        "fingerprint": fingerprint,
+    }
+
+
+def _classes(model: Network) -> tuple[tuple[str, ...], tuple[Color, ...]]:
+    """Names and colours (K,) of a model's classes."""
+    if model.spec is not None:
+        return model.spec.classes, model.spec.palette
+    return tuple(f"class {index}" for index in range(model.num_classes)), default_palette(model.num_classes)

@@ -1,0 +1,275 @@
+"""The files of a labelled video, written frame by frame, and how a later run knows that they are done.
+
+Of `clip.mp4`: clip_overlay.mp4, clip_shares.csv (a line per frame: its number, its time, and the share of each class),
+clip_video.json (the whole in numbers, and a fingerprint), and where asked for clip_confidence.mp4 and
+clip_frames/000000.png. No photo has outputs of these names, so a photo and a video may share a name.
+
+All are written aside. At the end former ones are removed, and the new ones take their names, the JSON first: so what is
+there belongs to the JSON beside it, and a video that lacks a file is not done.
+"""
+
+import csv
+import json
+import math
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from segvit.data.palette import Color
+from segvit.data.video import Frame, Pixels
+from segvit.data.video_writer import VideoWriter
+from segvit.engine.outputs import aside, explaining, flush, named, read_facts, save_labels
+from segvit.engine.predict import Prediction
+from segvit.engine.video_options import VideoOptions
+from segvit.pictures.labels import shares
+from segvit.pictures.legend import with_legend
+from segvit.pictures.text import PAPER, READABLE_SIDE
+
+OVERLAY, CONFIDENCE, SHARES, FRAMES, FACTS = "_overlay.mp4", "_confidence.mp4", "_shares.csv", "_frames", "_video.json"
+ENDINGS = (OVERLAY, CONFIDENCE, SHARES, FRAMES, FACTS)
+"""What follows the name of a video in the names of its outputs."""
+ALL_IN_LEGEND = 24
+"""Classes up to which a legend names all of them, and stands still."""
+LEGEND_LINES = 3
+"""Lines of a legend that names those present, of more classes."""
+PRESENT = 0.002
+"""Share of a frame from which a class is named there."""
+LEAST_TEXT, TEXT_SHARE = 14, 80
+"""Height of the legend's text in pixels, at least, and how many of them a frame is wide."""
+
+
+def facts_if_done(target: Path, expected: str, options: VideoOptions, *, confidence: bool) -> dict[str, Any] | None:
+    """What the JSON of a video says where all its outputs are there and have that fingerprint; else None."""
+    facts = read_facts(named(target, FACTS))
+    wanted = [OVERLAY, SHARES, *[CONFIDENCE] * confidence, *[FRAMES] * options.frames]
+    if facts.get("fingerprint") == expected and all(named(target, ending).exists() for ending in wanted):
+        return facts
+    return None
+
+
+def left_by_our_videos(files: Sequence[Path]) -> set[Path]:
+    """Those among the pictures and videos of a folder that are outputs of a video or stream, written into it."""
+    known: dict[Path, bool] = {}
+
+    def ours(path: Path) -> bool:
+        for place, ending in ((path, OVERLAY), (path, CONFIDENCE), (path.parent, FRAMES)):
+            if place.name.endswith(ending):
+                target = place.with_name(place.name.removesuffix(ending))
+                if target not in known:
+                    known[target] = "fingerprint" in read_facts(named(target, FACTS))
+                if known[target]:
+                    return True
+        return False
+
+    return {path for path in files if ours(path)}
+
+
+class Painted(NamedTuple):
+    """A frame, ready to be written."""
+
+    frame: Frame
+    overlay: Pixels
+    """(H', W', 3): the size of the frames, and that of the legend."""
+    confidence: Pixels | None
+    """(H, W) in grey."""
+    shares: npt.NDArray[np.float64]
+    """(K,)"""
+
+
+class VideoOutputs:
+    """The files of one video while they are written."""
+
+    def __init__(
+        self,
+        target: Path,
+        *,
+        size: tuple[int, int],
+        time_base: Fraction,
+        rate: Fraction,
+        classes: Sequence[str],
+        palette: Sequence[Color],
+        options: VideoOptions,
+        opacity: float,
+        confidence: bool,
+        raw_ids: Sequence[int] | None,
+    ) -> None:
+        """Say what is to be written.
+
+        Args:
+            target: the video's place in the output folder, without suffix.
+            size: (H, W) of the labelled frames in pixels.
+            time_base: seconds of a tick.
+            rate: of the labelled frames, per second, roughly.
+            classes, palette: names and colours (K,).
+            options: which outputs there are.
+            opacity: of the overlay's colours.
+            confidence: write a grey video, white where the model is certain.
+            raw_ids: (K,) values to write into label maps; None: class numbers with a palette.
+        """
+        self.target, self.options, self.opacity, self.raw_ids = target, options, opacity, raw_ids
+        self.classes = classes
+        self.legend = Legend(size[1], classes, palette) if options.legend else None
+        self.count = 0
+        self._total = np.zeros(len(classes))
+        self._last_seconds = 0.0
+        self._files = ExitStack()
+        try:
+            with explaining(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._open(size, time_base, rate / options.every, confidence=confidence)
+        except BaseException:
+            self._files.__exit__(*sys.exc_info())
+            raise
+
+    def _open(self, size: tuple[int, int], time_base: Fraction, rate: Fraction, *, confidence: bool) -> None:
+        """Open all files; they take their names in the opposite order."""
+
+        def movie(ending: str, height: int, width: int) -> VideoWriter:
+            path = self._files.enter_context(aside(named(self.target, ending)))
+            writer = VideoWriter(path, size=(height, width), time_base=time_base, rate=rate)
+            self._files.callback(writer.abandon)
+            return writer
+
+        height, width = size
+        below = (self.legend.height, self.legend.width) if self.legend else (0, 0)
+        self._movies = [movie(OVERLAY, height + below[0], max(width, below[1]))]
+        if confidence:
+            self._movies.append(movie(CONFIDENCE, height, width))
+        self._folder: Path | None = None
+        if self.options.frames:
+            self._folder = self._files.enter_context(aside(named(self.target, FRAMES)))
+            self._folder.mkdir()
+        path = self._files.enter_context(aside(named(self.target, SHARES)))
+        self._lines = self._files.enter_context(path.open("w", encoding="utf-8", newline=""))
+        self._table = csv.writer(self._lines)
+        self._table.writerow(["frame", "seconds", *self.classes])
+        self._facts = self._files.enter_context(aside(named(self.target, FACTS)))
+
+    def __enter__(self) -> "VideoOutputs":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let the files take their names, or, after an error, vanish."""
+        with explaining(self.target):
+            self._files.__exit__(kind, error, trace)
+
+    def paint(self, labelled: tuple[Frame, Prediction]) -> Painted:
+        """The pictures of a frame; any number of threads may do so at once. Its label map is written.
+
+        Raises:
+            UserError: the disk does not take it.
+        """
+        frame, result = labelled
+        fractions = shares(result.labels, len(self.classes))
+        overlay = np.asarray(result.overlay(opacity=self.opacity, legend=False))
+        if self.legend:
+            overlay = self.legend.below(overlay, fractions)
+        grey = None if result.confidence is None else (result.confidence * 255).round().astype(np.uint8)
+        if self._folder is not None:
+            with explaining(self.target):
+                path = self._folder / f"{frame.number:06}.png"
+                save_labels(result, self.raw_ids, path)
+                flush(path)
+        return Painted(frame, overlay, grey, fractions)
+
+    def write(self, painted: Painted) -> None:
+        """Add a frame to the videos and to the table; one after the other, in their order.
+
+        Raises:
+            UserError: the disk does not take it.
+        """
+        frame = painted.frame
+        with explaining(self.target):
+            for movie, picture in zip(self._movies, (painted.overlay, painted.confidence), strict=False):
+                assert picture is not None
+                movie.write(picture, frame.ticks)
+            self._table.writerow([frame.number, f"{frame.seconds:.6f}", *(f"{share:.6f}" for share in painted.shares)])
+        self._total += painted.shares
+        self._last_seconds = frame.seconds
+        self.count += 1
+
+    def finish(self, facts: dict[str, Any], *, end: int | None) -> None:
+        """Complete the files and remove former ones; at the end of the block they take their names.
+
+        Args:
+            facts: what else the JSON says.
+            end: until when the last picture is shown, in ticks; None: as long as the one before it.
+
+        Raises:
+            UserError: the disk does not take them.
+        """
+        means = self._total / max(self.count, 1)
+        order = [index for index in np.argsort(-means, kind="stable") if means[index] > 0]
+        said = {"labelled": self.count, "seconds": round(self._last_seconds, 6)} | facts
+        said["shares"] = {self.classes[index]: float(means[index]) for index in order}
+        with explaining(self.target):
+            for movie in self._movies:
+                movie.close(end=end)
+            self._lines.flush()
+            self._facts.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            for ending in (OVERLAY, CONFIDENCE, SHARES):
+                named(self.target, ending).unlink(missing_ok=True)
+            if named(self.target, FRAMES).exists():
+                shutil.rmtree(named(self.target, FRAMES))
+
+
+class Legend:
+    """A strip of names below the pictures of a video, of one height from the first frame to the last.
+
+    Few classes are all named. Of many, those that a frame shows, in the order of their numbers, where there is room.
+    """
+
+    def __init__(self, width: int, classes: Sequence[str], palette: Sequence[Color]) -> None:
+        """Lay the strip out for frames of `width` pixels."""
+        self.classes, self.palette = classes, palette
+        self._frame_width, self._text_size = width, max(LEAST_TEXT, width // TEXT_SHARE)
+        self._shown: tuple[tuple[int, ...], Pixels] = ((), np.full((1, 1, 3), PAPER, dtype=np.uint8))
+        everything = self._draw(range(len(classes)), width)
+        self._still = everything if len(classes) <= ALL_IN_LEGEND else None
+        self.width = everything.shape[1]
+        self.height, self._room = len(everything), len(classes)
+        if self._still is None:
+            one, two = (len(self._draw(range(lines), 1)) for lines in (1, 2))
+            lines = 1 + (len(everything) - one) // (two - one)
+            self.height = one + (LEGEND_LINES - 1) * (two - one)
+            self._room = LEGEND_LINES * math.ceil(len(classes) / lines)  # fewer names stand in as many columns or more
+
+    def below(self, picture: Pixels, fractions: npt.NDArray[np.float64]) -> Pixels:
+        """A picture (H, W, 3) with the strip below it, (H + height, max(W, width), 3)."""
+        height, width = picture.shape[:2]
+        strip = self._names_of(fractions) if self._still is None else self._still
+        canvas = np.full((height + self.height, max(width, self.width), 3), PAPER, dtype=np.uint8)
+        canvas[:height, :width] = picture
+        canvas[height : height + len(strip), : strip.shape[1]] = strip
+        return canvas
+
+    def _names_of(self, fractions: npt.NDArray[np.float64]) -> Pixels:
+        """The strip for a frame with these shares (K,): the smallest are left out where there is no room."""
+        by_share = [int(index) for index in np.argsort(-fractions, kind="stable")]
+        present = [index for index in by_share if fractions[index] >= PRESENT] or by_share[:1]
+        key = tuple(sorted(present[: self._room]))
+        shown = self._shown  # by one of several threads
+        if shown[0] != key:
+            self._shown = shown = (key, self._draw(key, self._frame_width))
+        return shown[1]
+
+    def _draw(self, chosen: Sequence[int], width: int) -> Pixels:
+        """The strip that names some classes, in the order of their numbers."""
+        weights = np.zeros(len(self.classes))
+        for place, index in enumerate(sorted(chosen)):
+            weights[index] = len(chosen) - place  # a legend sorts by share: the first is the largest
+        empty = np.full((READABLE_SIDE, width, 3), PAPER, dtype=np.uint8)  # so high that it is not enlarged
+        drawn = with_legend(
+            empty, self.classes, self.palette, weights / weights.sum(), numbers=False, text_size=self._text_size
+        )
+        return np.asarray(drawn)[READABLE_SIDE:]
