@@ -60,6 +60,8 @@ def look(
             "file that it was exported from"
         )
     check_paths(files=(), folder=output)
+    if missing := next((photo for photo in photos if not photo.exists()), None):
+        raise UserError(f"{missing}: no such file; nothing is drawn yet")
     folders = [output / name for name in folder_names(photos)]
     from segvit.engine.device import resolve_device
     from segvit.models.load import load_model

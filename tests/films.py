@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import numpy.typing as npt
-import pytest
 from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
@@ -87,7 +87,6 @@ def decoded(path: Path) -> list[Pixels]:
 
 def seen_by_opencv(path: Path) -> tuple[list[Pixels], list[float]]:
     """The frames of a file as another reader gives them, (H, W, 3), and their times in seconds."""
-    cv2 = pytest.importorskip("cv2")
     capture = cv2.VideoCapture(str(path))
     pictures, times = [], []
     while True:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import time
 import zipfile
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from segvit.app.limits import Limits, open_photo
 from segvit.app.panels import batch_table, heading, result_panels
 from segvit.app.server import listen, run_app
 from segvit.app.service import Result, Service
-from segvit.app.store import Store
+from segvit.app.store import FULL, Store
 from segvit.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -215,6 +216,21 @@ def test_the_gate() -> None:
         assert through("POST", upload, [bytes(2**20)] * 8)[0] == 413  # said nothing of its size
 
 
+def test_uploads_at_the_same_time_share_the_room() -> None:
+    limits = Limits(megabytes=20, gigabytes=0.01)
+
+    async def inner(scope: Any, receive: Any, send_back: Any) -> None:
+        (store.uploads / "another's").write_bytes(bytes(12_000_000))  # after there was room for this one
+        for _ in range(8):
+            await receive()
+        raise AssertionError("more came in than there is room for")
+
+    with Store(limits) as store:
+        sent = [bytes(2**20)] * 8
+        status, text = asyncio.run(_through(Gate(inner, store, limits), "POST", "/gradio_api/upload", sent))
+        assert status == 413 and text == FULL
+
+
 # --- the work, without models -----------------------------------------------------------------------------------------
 
 ABOUT = About(
@@ -289,6 +305,31 @@ def test_a_batch_goes_on_where_a_photo_fails(service: tuple[Service, Store]) -> 
     assert "2 of 3 photos labelled, 1 not" in html and "<i>" not in html.replace("<i style", "")
 
 
+def test_a_batch_keeps_photos_apart_and_those_that_wait(service: tuple[Service, Store]) -> None:
+    worker, store = service
+    photos = [sent(store, "a", "x.jpg"), sent(store, "b", "x_overlay.jpg"), sent(store, "c", "x.png")]
+    os.utime(photos[2], (0, 0))  # as if the others had taken long
+    steps = worker.batch(photos, "<b>")
+    next(steps)
+    next(steps)
+    assert Path(photos[2]).stat().st_mtime > 0
+    *_, last = steps
+    assert last.archive is not None
+    with zipfile.ZipFile(last.archive) as archive:
+        names = archive.namelist()
+        assert len(set(names)) == len(names) == 10
+        assert archive.read("x_overlay.png") == b"x.jpg" and archive.read("x_overlay-2.png") == b"x_overlay.jpg"
+
+
+def test_results_take_room_too(service: tuple[Service, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, store = service
+    photo = sent(store, "a", "x.jpg")
+    monkeypatch.setattr(store, "room", lambda: -1)
+    with pytest.raises(UserError, match=FULL):
+        worker.label(photo, ["<b>"])
+    assert not list(store.results.iterdir())
+
+
 def test_refusals_of_the_service(service: tuple[Service, Store]) -> None:
     worker, store = service
     photo = sent(store, "a", "x.jpg")
@@ -299,6 +340,8 @@ def test_refusals_of_the_service(service: tuple[Service, Store]) -> None:
         worker.label(photo, ["other"])
     with pytest.raises(UserError, match="model none"):
         worker.label(photo, [])
+    with pytest.raises(UserError, match=r"model \['<b>'\]: choose of <b>"):
+        worker.label(photo, [["<b>"]])  # type: ignore[list-item]
     with pytest.raises(UserError, match="4 photos: give 1 to 3"):
         list(worker.batch([photo] * 4, "<b>"))
     *_, last = worker.batch([sent(store, "a", "bad.png")], "<b>")
@@ -320,6 +363,18 @@ def test_results_are_named(service: tuple[Service, Store]) -> None:
     worker, store = service
     result = worker.label(sent(store, "a", "x.jpg"), ["<b>"])
     assert isinstance(result, Result) and result.folder.parent == store.results
+
+
+def test_examples_of_one_name(tmp_path: Path) -> None:
+    from segvit.app.examples import offer_examples
+
+    for name in ("x.png", "x.bmp"):
+        Image.new("RGB", (8, 8), "red" if name == "x.png" else "blue").save(tmp_path / name)
+    (folder := tmp_path / "offered").mkdir()
+    offered, _ = offer_examples(Setup(models=("m",), examples=tmp_path), folder, Limits())
+    assert [path.name for path in offered] == ["x.jpg", "x.jpg"]
+    blue, red = (Image.open(path).convert("RGB").getpixel((0, 0)) for path in offered)
+    assert blue != red
 
 
 # --- start and end ----------------------------------------------------------------------------------------------------

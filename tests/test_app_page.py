@@ -89,6 +89,28 @@ def test_a_worker_that_was_given_up_is_replaced(models: tuple[Path, Path], tmp_p
 
 
 @pytest.mark.slow
+def test_where_no_process_can_be_started_the_next_one_tries_again(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photo := tmp_path / "photo.png").write_bytes(picture())
+    setup = Setup(models=(str(models[0]),), device="cpu")
+    with Crew(setup, Limits(seconds=0.001), examples=tmp_path / "examples") as crew:
+        job = Job(photo=photo, name="photo.png", models=("plain",), folder=tmp_path / "out")
+
+        def refuse(*_: object) -> None:
+            raise OSError("cannot allocate memory")
+
+        with monkeypatch.context() as full:
+            full.setattr("segvit.app.crew._Worker", refuse)
+            with pytest.raises(UserError, match="given up"):
+                crew.ask(job)
+        crew._limits = Limits()
+        with pytest.raises(UserError, match="an error on our side"):
+            crew.ask(job)
+        assert crew.ask(replace(job, folder=tmp_path / "again")).width == 64
+
+
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     setup = Setup(models=(str(tmp_path / "x.safetensors"),), device="cpu")
@@ -337,6 +359,16 @@ def test_hostile_files_and_requests(server: Server) -> None:
 def test_many_at_once_are_answered_or_told_to_wait(server: Server) -> None:
     counts = storm(server, 20)
     assert counts.keys() <= {"answered", "told to wait"} and counts["answered"] >= 12, counts
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_signals_leave_nothing(name: str, models: tuple[Path, Path]) -> None:
+    with serving(models[0], flags=["--port", "0"]) as server:
+        folder = server.folder
+        assert folder.exists()
+        server.process.send_signal(getattr(signal, name))
+        assert server.process.wait(30) == 0
+        assert not folder.exists()
 
 
 @pytest.mark.slow

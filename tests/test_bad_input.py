@@ -464,7 +464,7 @@ def test_two_inputs_of_one_output(model: SegViT, tmp_path: Path) -> None:
     output = tmp_path / "seen"
     said(lambda: predict_files(model, [one, two], output), str(one), str(two), "a.png", "two --output folders")
     photo(tmp_path / "x" / "a.png")
-    said(lambda: predict_files(model, [tmp_path / "x"], output), "a.jpg", "a.png", "two --output folders")
+    said(lambda: predict_files(model, [tmp_path / "x"], output), "a.jpg", "a.png", "rename one of them")
     aside = photo(tmp_path / "z" / "a_overlay.jpg")
     said(lambda: predict_files(model, [one, aside], output), str(one), str(aside), "a_overlay.png")
     assert not output.exists()

@@ -214,8 +214,8 @@ def test_weights_are_cast_once_for_all_windows_and_images(structure: Structure, 
     casts = CountCasts({weight.shape for weight in weights if weight.ndim == 2})
     folder = root / SPEC.splits["val"].images
     with casts:
-        written, _, failures = predict_files(model, [folder], tmp_path, precision="bf16")
-    assert len(written) == 4 and not failures  # of nine windows each
+        done = predict_files(model, [folder], tmp_path, precision="bf16")
+    assert len(done.written) == 4 and not done.failures  # of nine windows each
     assert casts.count == sum(weight.ndim == 2 for weight in weights)
     again = CountCasts(casts.shapes)
     with again:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import segvit.engine.predict_files as module
 from segvit.config import EvalConfig, ModelConfig
 from segvit.data.spec import load_spec
 from segvit.engine.outputs import ASIDE, RECORD, model_digest
-from segvit.engine.predict_files import Done, find_images, predict_files
+from segvit.engine.predict_files import find_images, predict_files
 from segvit.errors import UserError
 from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
@@ -334,7 +335,7 @@ def test_threads_change_nothing(model: SegViT, photos: Path, tmp_path: Path, wor
     ours = predict_files(model, [photos], beside, workers=workers, progress=lambda *done: steps.append(done))
     theirs = predict_files(model, [photos], alone, workers=0)
     assert contents(beside) == contents(alone)
-    assert ours == Done([beside / path.relative_to(alone) for path in theirs.written], [], theirs.failures)
+    assert ours == replace(theirs, written=[beside / path.relative_to(alone) for path in theirs.written])
     assert [failure.path.name for failure in ours.failures] == ["001.png", "004.png"]
     assert steps == [(done, 6) for done in range(1, 7)]
     for path in ours.written:

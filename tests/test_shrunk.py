@@ -123,11 +123,9 @@ def test_small_images_are_told_or_padded_to_a_window(structure: Structure, tmp_p
     with pytest.raises(UserError, match=message):
         model.predict(torch.zeros(1, 3, 9, 100))
     assert model.training  # the mode is as it was
-    written, _, failures = predict_files(
-        model, [tmp_path / "thin.png"], tmp_path / "out", config=EvalConfig(mode="whole")
-    )
-    assert not written and [failure.path.name for failure in failures] == ["thin.png"]
-    assert "2 x 2 patches" in failures[0].reason
+    done = predict_files(model, [tmp_path / "thin.png"], tmp_path / "out", config=EvalConfig(mode="whole"))
+    assert not done.written and [failure.path.name for failure in done.failures] == ["thin.png"]
+    assert "2 x 2 patches" in done.failures[0].reason
     assert segvit.predict(model, image, config=EvalConfig(mode="slide")).labels.shape == (9, 100)
 
 

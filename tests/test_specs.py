@@ -224,8 +224,9 @@ def test_predicted_raw_ids_are_the_first_of_each_class(tmp_path: Path) -> None:
     assert model.spec == spec
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)).save(tmp_path / "photo.png")
     shown = predict(model, tmp_path / "photo.png").labels
-    (written,), _, failures = predict_files(model, [tmp_path / "photo.png"], tmp_path / "seen", raw_ids=True)
-    assert not failures and np.asarray(Image.open(written)).tolist() == np.array([0, 7, 4])[shown].tolist()
+    done = predict_files(model, [tmp_path / "photo.png"], tmp_path / "seen", raw_ids=True)
+    (written,) = done.written
+    assert not done.failures and np.asarray(Image.open(written)).tolist() == np.array([0, 7, 4])[shown].tolist()
 
 
 # --- the datasets as downloaded --------------------------------------------------------------------------------------

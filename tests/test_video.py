@@ -19,6 +19,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import segvit
@@ -55,6 +56,7 @@ def model() -> SegViT:
         head_num_layers=1,
         taps=(1,),
     )
+    torch.manual_seed(0)
     made = SegViT(config, num_classes=8, spec=load_spec("shapes"), protocol=EvalConfig(mode="whole")).eval()
     stir(made)
     tell_apart(made)

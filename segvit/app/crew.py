@@ -104,7 +104,11 @@ class Crew:
     def _replacement(self, worker: "_Worker") -> "_Worker":
         """Another worker in the place of one that is beyond use; it loads its models meanwhile."""
         worker.end()
-        return _Worker(self._setup, self._limits, None)
+        try:
+            return _Worker(self._setup, self._limits, None)
+        except OSError as error:  # no memory or no file left for a process: the next one who asks tries again
+            print(f"a worker cannot be replaced: {error}", file=sys.stderr)
+            return worker
 
 
 class _Worker:

@@ -52,7 +52,10 @@ def _of_folder(source: Path, folder: Path, limits: Limits) -> list[Path]:
     if not photos:
         raise UserError(f"--examples {source} holds no photo ({', '.join(SUFFIXES)}) and no {CONFIG} of a run")
     chosen = [photos[index] for index in _spread(len(photos))]
-    return [_write(open_photo(path, name=str(path), limits=limits).image, folder / path.stem) for path in chosen]
+    return [
+        _write(open_photo(path, name=str(path), limits=limits).image, folder / str(number), path.stem)
+        for number, path in enumerate(chosen)
+    ]
 
 
 def _of_run(config: Path, folder: Path) -> list[Path]:
@@ -61,8 +64,8 @@ def _of_run(config: Path, folder: Path) -> list[Path]:
     dataset = open_dataset(settings.data, "val", size=settings.model.image_size)
     samples = [dataset.read(index) for index in _spread(len(dataset))]
     return [
-        _write(Image.fromarray(sample.image.permute(1, 2, 0).numpy()), folder / Path(sample.name).name)
-        for sample in samples
+        _write(Image.fromarray(sample.image.permute(1, 2, 0).numpy()), folder / str(number), Path(sample.name).name)
+        for number, sample in enumerate(samples)
     ]
 
 
@@ -72,8 +75,9 @@ def _spread(count: int) -> list[int]:
     return [index * count // number for index in range(number)]
 
 
-def _write(image: Image.Image, target: Path) -> Path:
-    """Write an example as JPEG."""
-    path = target.with_name(f"{target.name}.jpg")
+def _write(image: Image.Image, folder: Path, name: str) -> Path:
+    """Write an example as JPEG, in a folder of its own: two of them may have one name."""
+    folder.mkdir()
+    path = folder / f"{name}.jpg"
     image.save(path, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     return path

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from segvit.app.limits import MEGA, MEGABYTE, Limits
-from segvit.app.store import Store
+from segvit.app.store import FULL, Store
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -36,6 +36,8 @@ MOST_JSON = MEGA
 """Bytes of a request that is no upload."""
 ENVELOPE = 8192
 """Bytes that multipart/form-data may add for each file."""
+LOOK_EVERY = 4 * MEGABYTE
+"""Bytes of an upload after which it is seen again whether there is room: others come in at the same time."""
 PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
@@ -103,7 +105,7 @@ class Gate:
         if came is not None and came > most:
             await _answer(send, 413, self._too_large(came, most))
             return
-        counted = Counted(receive, most)
+        counted = Counted(receive, most, full=lambda: self._store.room() < 0)
 
         async def explain(message: Message) -> None:
             """Gradio's own refusal names its limit alone."""
@@ -116,13 +118,14 @@ class Gate:
         with suppress(Overflow):
             await self._inner(scope, counted, explain)
         if counted.refused:
-            await _answer(send, 413, self._too_large(came or counted.bytes, most))
+            text = FULL if counted.found_full else self._too_large(came or counted.bytes, most)
+            await _answer(send, 413, text)
 
     def _too_large(self, came: int, most: int) -> str:
         """Why an upload is refused."""
         limits = self._limits
         if came > most and most < limits.bytes:
-            return "too many photos are kept here at the moment: send yours again in some minutes"
+            return FULL
         batch = f", and {limits.files} files together" if came > limits.bytes + ENVELOPE else ""
         return f"{came / MEGABYTE:.1f} MB came, and a file may have up to {limits.megabytes:g} MB{batch}: shrink it"
 
@@ -158,19 +161,31 @@ class Overflow(Exception):
 class Counted:
     """What comes in, counted.
 
+    Args:
+        receive: gives the next message.
+        most: bytes that may come.
+        full: whether there is room for nothing more; asked every LOOK_EVERY bytes.
+
+    Attributes:
+        bytes: that have come.
+        refused: whether the answer is no.
+        found_full: whether that is for want of room.
+
     Raises:
-        Overflow: when more than `most` bytes have come.
+        Overflow: when more than `most` bytes have come, or there is no more room.
     """
 
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._most = receive, most
+    def __init__(self, receive: Receive, most: int, *, full: Callable[[], bool] = lambda: False) -> None:
+        self._receive, self._most, self._full = receive, most, full
         self.bytes = 0
-        self.refused = False
+        self.refused = self.found_full = False
 
     async def __call__(self) -> Message:
         message = await self._receive()
-        self.bytes += len(message.get("body", b""))
-        if self.bytes > self._most:
+        before, self.bytes = self.bytes, self.bytes + len(message.get("body", b""))
+        if before // LOOK_EVERY != self.bytes // LOOK_EVERY:
+            self.found_full = self._full()
+        if self.bytes > self._most or self.found_full:
             self.refused = True  # before the application inside can answer that it stumbled
             raise Overflow
         return message

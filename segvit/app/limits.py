@@ -68,7 +68,7 @@ class Limits:
     minutes: float = 10.0
     """How long photos and results are kept."""
     gigabytes: float = 2.0
-    """What all files kept may take, in 10^9 bytes; uploads beyond it are refused until older ones are deleted."""
+    """What all files kept may take, in 10^9 bytes; beyond it, nothing is taken until older ones are deleted."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

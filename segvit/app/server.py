@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -29,7 +29,7 @@ GRACE = 3
 
 
 def run_app(setup: Setup, limits: Limits, *, host: str, port: int) -> None:
-    """Serve the page until Ctrl-C or SIGTERM.
+    """Serve the page until Ctrl-C, SIGTERM, or the end of its terminal.
 
     Args:
         setup: which models, and where they run.
@@ -42,11 +42,9 @@ def run_app(setup: Setup, limits: Limits, *, host: str, port: int) -> None:
     """
     gradio()
     own = setup.own_examples and _is_loopback(host)  # others shall not see somebody's data by accident
-    try:
-        with _sigterm_unwinds():
-            _run(replace(setup, own_examples=own), limits, host, port)
-    except KeyboardInterrupt:
-        print("\nstopped; photos and results are deleted")
+    with suppress(KeyboardInterrupt), _signals_unwind():
+        _run(replace(setup, own_examples=own), limits, host, port)
+    print("\nstopped; photos and results are deleted")
 
 
 def _run(setup: Setup, limits: Limits, host: str, port: int) -> None:
@@ -137,17 +135,24 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """Let SIGTERM, which ends a process at once, do what Ctrl-C does: folders are removed, workers ended."""
+def _signals_unwind() -> Iterator[None]:
+    """Let signals that end a process at once do what Ctrl-C does: folders are removed, workers ended."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGTERM)  # which uvicorn knows, and ends orderly
+
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    closed = getattr(signal, "SIGHUP", None)  # the terminal was closed; Windows has no such signal, nohup ignores it
+    if closed is not None and signal.getsignal(closed) is not signal.SIG_IGN:
+        before[closed] = signal.signal(closed, hang_up)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _told(about: About) -> str:

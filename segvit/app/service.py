@@ -15,7 +15,7 @@ from pathlib import Path
 from segvit.app.crew import Crew
 from segvit.app.jobs import About, Job, Labelled
 from segvit.app.limits import Limits
-from segvit.app.store import Store
+from segvit.app.store import FULL, Store
 from segvit.errors import UserError
 
 ARCHIVE = "labels.zip"
@@ -74,11 +74,13 @@ class Service:
             viewer: make the page of the viewer too.
 
         Raises:
-            UserError: no such upload or model, a photo that is not taken or cannot be read, or no time left.
+            UserError: no such upload or model, a photo that is not taken or cannot be read, no room, or no time left.
         """
         self._check(models)
         if not self._store.use(photo):
             raise UserError("this photo is no longer kept here, or was never sent: send it again")
+        if self._store.room() < 0:  # results count too, and a photo may be asked for again and again
+            raise UserError(FULL)
         path, folder = Path(photo), self._store.open()
         try:
             job = Job(photo=path, name=path.name, models=tuple(models), folder=folder, viewer=viewer)
@@ -103,6 +105,8 @@ class Service:
             taken: set[str] = set()
             for photo in photos:
                 name = Path(photo).name
+                for waiting in photos[len(batch.rows) :]:  # a batch may take longer than photos are kept
+                    self._store.use(waiting)
                 try:
                     result = self.label(photo, [model], viewer=False)
                 except UserError as error:
@@ -121,20 +125,22 @@ class Service:
     def _check(self, models: Sequence[str]) -> None:
         """Refuse names of models that there are none of."""
         names = [about.name for about in self.models]
-        if not models or set(models) - set(names):
+        if not models or any(model not in names for model in models):  # programs may give anything for a name
             raise UserError(f"model {', '.join(map(str, models)) or 'none'}: choose of {', '.join(names)}")
 
 
 def _pack(archive: zipfile.ZipFile, result: Result, taken: set[str]) -> None:
-    """Move the files of a photo into an archive, under a name that no other has there."""
+    """Move the files of a photo into an archive, under names that no others have there: `taken`, to which they come."""
     (seen,) = result.labelled.seen
+    files = (seen.labels, seen.overlay, seen.polygons)
     stem, number = seen.labels.stem, 1
-    while f"{stem}-{number}" in taken or (number == 1 and stem in taken):
+    names = [file.name for file in files]
+    while taken.intersection(names):
         number += 1
-    unique = stem if number == 1 else f"{stem}-{number}"
-    taken.add(unique)
-    for file in (seen.labels, seen.overlay, seen.polygons):
-        archive.write(file, unique + file.name.removeprefix(stem))
+        names = [f"{stem}-{number}{file.name.removeprefix(stem)}" for file in files]
+    taken.update(names)
+    for file, name in zip(files, names, strict=True):
+        archive.write(file, name)
     shutil.rmtree(result.folder, ignore_errors=True)
 
 

@@ -20,6 +20,8 @@ from segvit.app.limits import Limits
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 GIGA = 1_000_000_000
+FULL = "too many photos and results are kept here at the moment: send yours again in some minutes"
+"""What is said where there is no room."""
 LOOK_EVERY = 15.0
 """Longest time in seconds between looks for what has grown old."""
 

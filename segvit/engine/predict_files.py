@@ -47,7 +47,8 @@ class Failure:
     reason: str
 
 
-class Done(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Done:
     """What has become of the inputs, each in their order."""
 
     written: list[Path]
@@ -56,11 +57,11 @@ class Done(NamedTuple):
     """Label maps of images that were there already."""
     failures: list[Failure]
     """Of images."""
-    videos: list[VideoDone] = []  # noqa: RUF012  # a tuple's default, which nobody appends to
+    videos: list[VideoDone]
     """Written now, those that broke off too."""
-    skipped_videos: list[Path] = []  # noqa: RUF012
+    skipped_videos: list[Path]
     """Overlays of videos that were there already."""
-    video_failures: list[Failure] = []  # noqa: RUF012
+    video_failures: list[Failure]
     """Videos that could not be read, or broke off: now, or when they were labelled."""
 
 
@@ -166,12 +167,12 @@ def predict_files(
         seen = [(index, _attempt_video(plan.videos[index], label_video, watch)) for index in videos]
     found, shown = _collected(outcomes), _collected(seen)
     return Done(
-        [outcome for outcome in found if not isinstance(outcome, Failure)],
-        plan.skipped,
-        [outcome for outcome in found if isinstance(outcome, Failure)],
-        [outcome for outcome, _ in shown if outcome is not None],
-        plan.skipped_videos,
-        plan.broken + [failure for _, failure in shown if failure is not None],
+        written=[outcome for outcome in found if not isinstance(outcome, Failure)],
+        skipped=plan.skipped,
+        failures=[outcome for outcome in found if isinstance(outcome, Failure)],
+        videos=[outcome for outcome, _ in shown if outcome is not None],
+        skipped_videos=plan.skipped_videos,
+        video_failures=plan.broken + [failure for _, failure in shown if failure is not None],
     )
 
 
