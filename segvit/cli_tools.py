@@ -57,7 +57,7 @@ class ProtocolFlags:
     multi_scale: bool = False
     """The paper's multi-scale test: scales 0.5 to 1.75 in six steps, each mirrored as well."""
     batch_size: int | None = None
-    """Windows that run through the model together."""
+    """Windows, or whole frames of a video, that run through the model together."""
 
     def over(self, protocol: EvalConfig) -> EvalConfig:
         """The protocol with these changes.

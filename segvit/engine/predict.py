@@ -17,11 +17,11 @@ from PIL import Image
 
 from segvit.config import EvalConfig, PrecisionChoice
 from segvit.data.files import as_rgb, read_image
-from segvit.data.palette import Color, default_palette
+from segvit.data.palette import Color
 from segvit.engine.infer import image_confidence, image_labels
 from segvit.engine.precision import computing_in, resolve_precision
 from segvit.errors import UserError
-from segvit.inference.network import Network
+from segvit.inference.network import Network, classes_of
 from segvit.pictures import overlay, shares, with_legend
 
 Source = str | Path | Image.Image | npt.NDArray[np.uint8]
@@ -86,8 +86,7 @@ def predict(
             certainty = share.cpu().numpy()
         else:
             labels = image_labels(model, tensor, config)
-    classes = model.spec.classes if model.spec else tuple(f"class {index}" for index in range(model.num_classes))
-    palette = model.spec.palette if model.spec else default_palette(model.num_classes)
+    classes, palette = classes_of(model)
     return Prediction(image=image, labels=labels.cpu().numpy(), classes=classes, palette=palette, confidence=certainty)
 
 

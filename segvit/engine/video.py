@@ -22,7 +22,6 @@ import numpy.typing as npt
 import torch
 
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
-from segvit.data.palette import Color, default_palette
 from segvit.data.video import Frame, Pixels, Video, open_video
 from segvit.engine.infer_frames import frames_labels, frames_together
 from segvit.engine.live import Newest
@@ -33,7 +32,7 @@ from segvit.engine.predict import Prediction, predict
 from segvit.engine.signals import Stop
 from segvit.engine.video_options import VideoOptions
 from segvit.engine.video_outputs import OVERLAY, VideoOutputs
-from segvit.inference.network import Network
+from segvit.inference.network import Network, classes_of
 from segvit.models.segvit import evaluating
 
 Progress = Callable[[int, int | None], None]
@@ -100,7 +99,7 @@ def predict_video(
     options.check()
     config = config or model.protocol
     chosen = resolve_precision(model, precision)
-    classes, palette = _classes(model)
+    classes, palette = classes_of(model)
 
     def label(frames: Sequence[Frame]) -> list[Prediction]:
         pictures = [frame.image for frame in frames]
@@ -213,10 +212,3 @@ def _facts(video: Video, options: VideoOptions, done: VideoDone, fingerprint: st
         "broken": done.broken,
         "fingerprint": fingerprint,
     }
-
-
-def _classes(model: Network) -> tuple[tuple[str, ...], tuple[Color, ...]]:
-    """Names and colours (K,) of a model's classes."""
-    if model.spec is not None:
-        return model.spec.classes, model.spec.palette
-    return tuple(f"class {index}" for index in range(model.num_classes)), default_palette(model.num_classes)

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from segvit.config import EvalConfig, ModelConfig
+from segvit.data.palette import Color, default_palette
 from segvit.data.spec import DatasetSpec
 from segvit.models.output import SegOutput
 
@@ -28,3 +29,10 @@ class Network(Protocol):
 
     def train(self, mode: bool = True) -> Any:
         """Switch to training, or back to evaluation."""
+
+
+def classes_of(network: Network) -> tuple[tuple[str, ...], tuple[Color, ...]]:
+    """Names and colours (K,) of a model's classes; made up where it knows no dataset."""
+    if network.spec is not None:
+        return network.spec.classes, network.spec.palette
+    return tuple(f"class {index}" for index in range(network.num_classes)), default_palette(network.num_classes)

@@ -21,13 +21,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from segvit.data.palette import default_palette
 from segvit.data.transforms import fit_size, resize
 from segvit.engine.infer import protocol_size
 from segvit.engine.predict import Source, to_rgb
 from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
-from segvit.inference.network import Network
+from segvit.inference.network import Network, classes_of
 from segvit.inference.scores import label_map
 from segvit.models.decoder import DecoderLayer, DecoderStage, LayerOutput
 from segvit.models.downsampling import STRIDE, keep
@@ -73,7 +72,7 @@ def look(
             f"{source} is an exported model: it gives its result and does not show its inside; give the .safetensors "
             "file that it was exported from"
         )
-    names = network.spec.classes if network.spec else tuple(f"class {k}" for k in range(network.num_classes))
+    names, palette = classes_of(network)
     chosen = None if classes is None else find_classes(classes, names)
     pixels = to_rgb(photo)
     images = _at_size(pixels, network, size)
@@ -92,7 +91,7 @@ def look(
         size=output.image_size,
         padded_size=output.padded_size,
         names=names,
-        palette=network.spec.palette if network.spec else default_palette(network.num_classes),
+        palette=palette,
         classes=chosen,
         outputs=_output_names(network),
         summed=not network.head.every_layer,
