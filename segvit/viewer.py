@@ -175,5 +175,5 @@ def check_index_png(png: bytes, size: tuple[int, int], num_classes: int) -> None
 
 def _stem(title: str) -> str:
     """A file name without suffix that any system takes."""
-    name = re.sub(r"\.(?:jpe?g|png|tiff?|webp|bmp)$", "", title.strip(), flags=re.IGNORECASE)
+    name = re.sub(r"\.(?:jpe?g|png|tiff?|webp|bmp|gif|avif)$", "", title.strip(), flags=re.IGNORECASE)
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:LONGEST_STEM] or "picture"

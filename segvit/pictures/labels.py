@@ -173,7 +173,7 @@ def _draw_contours(picture: Image.Image, index: npt.NDArray[np.intp], num_classe
 
 
 def _thicken(marked: npt.NDArray[np.bool_], by: int) -> npt.NDArray[np.bool_]:
-    """What lies within `by` pixels of what is marked, (H, W). Pillow's MaxFilter is slow, and crashes on side 1 (12.3)."""
+    """What lies within `by` pixels of what is marked, (H, W); Pillow's MaxFilter is slow, and may crash on side 1."""
     for axis in (0, 1):
         thick = marked.copy()
         here, there = thick.swapaxes(0, axis), marked.swapaxes(0, axis)
