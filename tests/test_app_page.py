@@ -362,11 +362,14 @@ def test_many_at_once_are_answered_or_told_to_wait(server: Server) -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_signals_leave_nothing(name: str, models: tuple[Path, Path]) -> None:
+def test_signals_leave_nothing(name: str, models: tuple[Path, Path], request: pytest.FixtureRequest) -> None:
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup the server would rightly ignore SIGHUP
+    request.addfinalizer(lambda: signal.signal(number, before))
     with serving(models[0], flags=["--port", "0"]) as server:
         folder = server.folder
         assert folder.exists()
-        server.process.send_signal(getattr(signal, name))
+        server.process.send_signal(number)
         assert server.process.wait(30) == 0
         assert not folder.exists()
 
