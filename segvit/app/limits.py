@@ -41,6 +41,17 @@ STUMBLES = (
     zlib.error,
 )
 """What decoders raise beside the OSError and ValueError that `reading` knows, on files made to trip them."""
+FLAGS = {
+    "megabytes": "--max-megabytes",
+    "megapixels": "--max-megapixels",
+    "seconds": "--timeout",
+    "waiting": "--queue",
+    "at_once": "--concurrency",
+    "files": "--batch-files",
+    "minutes": "--keep-minutes",
+    "gigabytes": "--max-gigabytes",
+}
+"""What sets a limit on the command line."""
 MEGA = 1_000_000
 MEGABYTE = 2**20
 
@@ -74,7 +85,7 @@ class Limits:
         for field in fields(self):
             value = getattr(self, field.name)
             if not (math.isfinite(value) and value > 0):
-                raise UserError(f"a limit of {value:g} {field.name.replace('_', ' ')}: give a number above 0")
+                raise UserError(f"{FLAGS[field.name]} {value:g}: give a number above 0")
 
     @property
     def bytes(self) -> int:
