@@ -18,15 +18,14 @@ from PIL import Image
 import segvit
 import segvit.engine.outputs as outputs_module
 import segvit.engine.predict_files as module
-from segvit.config import EvalConfig, ModelConfig
-from segvit.data.spec import load_spec
+from segvit.config import EvalConfig
 from segvit.engine.outputs import ASIDE, RECORD, model_digest
 from segvit.engine.predict_files import find_images, predict_files
 from segvit.errors import UserError
 from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
 from tests.test_parallel import ENVIRONMENT, TORCHRUN
-from tests.tiny import stir, tell_apart
+from tests.tiny import labelling_model
 
 IMAGES = 200
 SUFFIXES = (".png", "_overlay.png", ".json")
@@ -34,21 +33,7 @@ SUFFIXES = (".png", "_overlay.png", ".json")
 
 @pytest.fixture(scope="module")
 def model() -> SegViT:
-    """Two blocks, eight classes, each of which wins somewhere."""
-    config = ModelConfig(
-        backbone="vit_tiny_patch16_224",
-        image_size=32,
-        patch_size=8,
-        embed_dim=32,
-        depth=2,
-        num_heads=2,
-        head_num_layers=1,
-        taps=(1,),
-    )
-    made = SegViT(config, num_classes=8, spec=load_spec("shapes"), protocol=EvalConfig(mode="whole")).eval()
-    stir(made)
-    tell_apart(made)
-    return made
+    return labelling_model(image_size=32, patch_size=8)
 
 
 def write_images(folder: Path, count: int) -> Path:

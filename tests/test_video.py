@@ -19,14 +19,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import segvit
 import segvit.data.video_writer as writer_module
 import segvit.engine.video as module
 from segvit.cli import main
-from segvit.config import EvalConfig, ModelConfig
+from segvit.config import EvalConfig
 from segvit.data.addresses import parse_address
 from segvit.data.spec import load_spec
 from segvit.data.video import Video
@@ -40,27 +39,12 @@ from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from tests.films import TURNS, Pixels, camera, decoded, moving_crop, seen_by_opencv, turn_film, write_film
 from tests.test_parallel import ENVIRONMENT, TORCHRUN
-from tests.tiny import stir, tell_apart
+from tests.tiny import labelling_model
 
 
 @pytest.fixture(scope="module")
 def model() -> SegViT:
-    """Two blocks, eight classes, each of which wins somewhere."""
-    config = ModelConfig(
-        backbone="vit_tiny_patch16_224",
-        image_size=64,
-        patch_size=16,
-        embed_dim=32,
-        depth=2,
-        num_heads=2,
-        head_num_layers=1,
-        taps=(1,),
-    )
-    torch.manual_seed(0)
-    made = SegViT(config, num_classes=8, spec=load_spec("shapes"), protocol=EvalConfig(mode="whole")).eval()
-    stir(made)
-    tell_apart(made)
-    return made
+    return labelling_model(image_size=64, patch_size=16)
 
 
 @pytest.fixture(scope="module")

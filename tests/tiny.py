@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, OptimConfig, Structure, TrainConfig
+from segvit.data.spec import load_spec
+from segvit.models.segvit import SegViT
 
 TINY = {"depth": 4, "embed_dim": 64, "num_heads": 2}
 """Overrides that shrink any family."""
@@ -112,6 +114,25 @@ def tell_apart(model: Any) -> None:
         classifier.weight[:-1] = 6 * torch.linalg.pinv(seen["queries"]).T
     for hook in hooks:
         hook.remove()
+
+
+def labelling_model(*, image_size: int, patch_size: int) -> SegViT:
+    """Two blocks, eight classes, each of which wins somewhere; always the same weights."""
+    config = ModelConfig(
+        backbone="vit_tiny_patch16_224",
+        image_size=image_size,
+        patch_size=patch_size,
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
+        head_num_layers=1,
+        taps=(1,),
+    )
+    torch.manual_seed(0)
+    made = SegViT(config, num_classes=8, spec=load_spec("shapes"), protocol=EvalConfig(mode="whole")).eval()
+    stir(made)
+    tell_apart(made)
+    return made
 
 
 def tiny_run(output: Path, **changes: Any) -> TrainConfig:
