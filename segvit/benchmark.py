@@ -29,7 +29,6 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from segvit.config import InferencePrecision
 from segvit.data.files import read_image
 from segvit.data.transforms import resize
-from segvit.engine.device import device_name
 from segvit.engine.precision import check_precision, computing_in, resolve_precision
 from segvit.errors import UserError
 from segvit.inference.compiled import compile_model, is_compiled
@@ -38,6 +37,7 @@ from segvit.models.load import load_model
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT, evaluating
 from segvit.timings import Bench, Case, Timing
+from segvit.utils.device import device_name
 
 WARM_UP = 2
 """Rounds that are not counted."""

@@ -108,8 +108,8 @@ def train(
         return
     if accept_changed_data and not resume:
         raise UserError("--accept-changed-data belongs to --resume: a new run takes the dataset as it is")
-    from segvit.engine.distributed import rank
     from segvit.engine.train import train as run_training
+    from segvit.utils.distributed import rank
 
     run = run_training(settings, resume=resume, accept_changed_data=accept_changed_data)
     if rank() == 0:
@@ -163,11 +163,11 @@ def evaluate(
 
     from segvit.data.dataset import open_dataset
     from segvit.engine import report
-    from segvit.engine.distributed import joined, rank
     from segvit.engine.evaluate import evaluate as run_evaluation
     from segvit.inference.compiled import compile_model
     from segvit.inference.onnx import load_network, place_for
     from segvit.models.weights import averaged
+    from segvit.utils.distributed import joined, rank
 
     check_paths(files=(json, csv), folder=pictures)
     with joined(place_for(model, device)) as place:

@@ -76,12 +76,12 @@ def bench(
     from rich import print as rich_print
 
     from segvit.benchmark import bench as run_bench
-    from segvit.engine.device import resolve_device
     from segvit.inference.compiled import compile_model
     from segvit.info import find_network
     from segvit.models.load import load_model
     from segvit.pictures import speeds
     from segvit.pictures.formats import check_figure_path
+    from segvit.utils.device import resolve_device
 
     check_json(json)
     if plot:

@@ -80,11 +80,11 @@ def predict(
     device
         Where to run.
     """
-    from segvit.engine.distributed import joined, rank
     from segvit.engine.precision import resolve_precision
     from segvit.engine.predict_files import predict_files
     from segvit.inference.compiled import compile_model
     from segvit.inference.onnx import load_network, place_for
+    from segvit.utils.distributed import joined, rank
 
     if not 0 <= opacity <= 1:
         raise UserError(f"--opacity {opacity}: give a number from 0 to 1")

@@ -35,8 +35,8 @@ def report(run: Path, *, score: bool = False, root: Path | None = None, device: 
     device
         With --score: where to run.
     """
-    from segvit.engine.device import resolve_device
     from segvit.engine.run_report import score_best, write_report
+    from segvit.utils.device import resolve_device
 
     if root and not score:
         raise UserError("--root is where --score finds the images: add --score, or leave it out")

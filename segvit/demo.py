@@ -17,7 +17,6 @@ from rich.console import Console
 from segvit.config import Device, TrainConfig
 from segvit.data.shapes import ShapesDataset, write_shapes
 from segvit.data.survey import check_splits
-from segvit.engine.device import resolve_device
 from segvit.engine.evaluate import evaluate
 from segvit.engine.predict import predict
 from segvit.engine.predict_files import predict_files
@@ -26,6 +25,7 @@ from segvit.errors import UserError
 from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
 from segvit.pictures import colorize, contact_sheet, curves, error_map, overlay, shares, with_legend
+from segvit.utils.device import resolve_device
 
 TRAIN_SCENES, VAL_SCENES, TEST_SCENES = 3000, 50, 200
 TEST_SEED = 2

@@ -15,7 +15,7 @@ from segvit.config import LossConfig
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
 from segvit.models.output import SegOutput
-from segvit.resize import bilinear_matrix
+from segvit.utils.resize import bilinear_matrix
 
 FOCAL_ALPHA = 0.25
 """Weight of positives in the focal loss; its gamma is 2."""

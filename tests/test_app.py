@@ -16,7 +16,6 @@ from PIL import Image
 
 from benchmarks.app_robustness import ADDRESSES
 from benchmarks.hostile import picture, png_of
-from segvit.app import need
 from segvit.app.gate import Gate
 from segvit.app.jobs import About, Job, Labelled, Seen, Setup
 from segvit.app.labelling import short_names
@@ -26,6 +25,7 @@ from segvit.app.server import listen, run_app
 from segvit.app.service import Result, Service
 from segvit.app.store import FULL, Store
 from segvit.errors import UserError
+from segvit.utils import optional as need
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = Limits(megabytes=2, megapixels=1, files=3)

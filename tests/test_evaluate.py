@@ -28,10 +28,10 @@ from segvit.data.spec import load_spec
 from segvit.engine import report
 from segvit.engine.evaluate import EvalResult, ImageScore, evaluate
 from segvit.engine.infer import image_labels
-from segvit.engine.overlap import in_order, threads
 from segvit.errors import UserError
 from segvit.metrics import ConfusionMatrix
 from segvit.models.segvit import SegViT
+from segvit.utils.threads import in_order, threads
 
 SPEC = load_spec("shapes")
 IMAGES = 5

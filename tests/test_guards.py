@@ -32,11 +32,11 @@ from segvit.data.shapes import write_shapes
 from segvit.engine.checkpoint import checkpoint_path, checkpoints
 from segvit.engine.guards import LoaderDied
 from segvit.engine.replay import _watching, replay
-from segvit.engine.signals import Interrupted, Stop
 from segvit.engine.train import NotFinite, train
 from segvit.errors import UserError
 from segvit.losses import Losses
 from segvit.models.segvit import SegViT
+from segvit.utils.signals import Interrupted, Stop
 from tests.tiny import random_images, run_records, tiny_config, tiny_run
 
 OnStep = Callable[[int, Losses], None]

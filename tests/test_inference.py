@@ -17,7 +17,7 @@ from segvit.inference.scores import scores
 from segvit.inference.sliding import look_in_windows, look_whole
 from segvit.inference.tiles import Composition, View
 from segvit.models.segvit import SegViT
-from segvit.resize import bilinear_matrix, bilinear_taps
+from segvit.utils.resize import bilinear_matrix, bilinear_taps
 
 NUM_CLASSES = 4
 PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)

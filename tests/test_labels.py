@@ -12,7 +12,7 @@ import segvit.inference.labels as labels_module
 from segvit.inference.bounds import interpolation_error, sample
 from segvit.inference.labels import best_class, compose_labels
 from segvit.inference.tiles import Composition, View, window_matrices
-from segvit.resize import bilinear_matrix
+from segvit.utils.resize import bilinear_matrix
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -26,7 +26,7 @@ from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
 from segvit.models.tokens import resize_tokens
 from segvit.models.upsampling import QueryUpsampling
-from segvit.resize import bilinear_matrix
+from segvit.utils.resize import bilinear_matrix
 
 TOLERANCE = 1e-5
 

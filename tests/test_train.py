@@ -15,18 +15,18 @@ from safetensors.torch import load_file
 
 import segvit.data.dataset as dataset_module
 import segvit.engine.learner as learner_module
-import segvit.engine.signals as signals_module
 import segvit.engine.train as train_module
+import segvit.utils.signals as signals_module
 from segvit.config import OptimConfig, TrainConfig
 from segvit.data.shapes import write_shapes
 from segvit.engine.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from segvit.engine.signals import Interrupted, Stop
 from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.losses import Losses
 from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
 from segvit.models.weights import read_header
+from segvit.utils.signals import Interrupted, Stop
 from tests.tiny import tiny_run
 
 STEPS = 6

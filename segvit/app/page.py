@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from segvit.app.limits import SUFFIXES
-from segvit.app.need import gradio
 from segvit.app.panels import ORIGIN, batch_table, empty, heading, limits_told, notice, programs, result_panels
 from segvit.app.service import Service
 from segvit.errors import UserError
+from segvit.utils.optional import gradio
 
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")

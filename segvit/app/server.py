@@ -18,11 +18,11 @@ from segvit.app.crew import Crew
 from segvit.app.gate import Gate
 from segvit.app.jobs import About, Setup
 from segvit.app.limits import Limits
-from segvit.app.need import gradio
 from segvit.app.page import look_of, make_page
 from segvit.app.service import Service
 from segvit.app.store import Store
 from segvit.errors import UserError
+from segvit.utils.optional import gradio
 
 GRACE = 3
 """Seconds that open connections are given at the end."""

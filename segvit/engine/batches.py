@@ -18,10 +18,10 @@ from segvit.data.order import EndlessBatches
 from segvit.data.rare import RareClasses
 from segvit.data.transforms import TrainTransform
 from segvit.data.unreadable import UnreadableList
-from segvit.engine.distributed import gather
 from segvit.engine.guards import shield_from_sigterm, watched, written
 from segvit.engine.start import RunData
 from segvit.errors import UserError
+from segvit.utils.distributed import gather
 
 Say = Callable[[str], None]
 """Takes a line for the person who watches."""

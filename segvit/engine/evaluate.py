@@ -21,15 +21,15 @@ from segvit.config import EvalConfig, EvalMode, PrecisionChoice
 from segvit.data.dataset import Sample, Samples
 from segvit.data.files import Unreadable
 from segvit.data.unreadable import explain_too_many
-from segvit.engine.distributed import gather, rank, world_size
 from segvit.engine.infer import image_labels, resolve_protocol
-from segvit.engine.overlap import in_order, threads
 from segvit.engine.precision import computing_in, resolve_precision
 from segvit.errors import UserError
 from segvit.inference.compiled import is_compiled
 from segvit.inference.network import Network
 from segvit.metrics import ConfusionMatrix, Metrics
 from segvit.models.segvit import evaluating
+from segvit.utils.distributed import gather, rank, world_size
+from segvit.utils.threads import in_order, threads
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segvit.config import TrainConfig
-from segvit.engine.distributed import started_processes
 from segvit.engine.train import NotFinite, Trainer
 from segvit.errors import UserError
+from segvit.utils.distributed import started_processes
 
 if TYPE_CHECKING:
     from rich.table import Table

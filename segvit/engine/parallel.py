@@ -21,11 +21,11 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from segvit.config import TrainConfig
-from segvit.engine.device import leave_cores_to, resolve_device
-from segvit.engine.distributed import started_processes
 from segvit.errors import UserError
 from segvit.models.decoder import DecoderStage
 from segvit.models.segvit import SegViT
+from segvit.utils.device import leave_cores_to, resolve_device
+from segvit.utils.distributed import started_processes
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher tells a process in its environment, besides WORLD_SIZE."""

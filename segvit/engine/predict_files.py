@@ -20,11 +20,9 @@ import numpy.typing as npt
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
 from segvit.data.addresses import Address, parse_address
 from segvit.data.files import Unreadable, read_image
-from segvit.engine.distributed import decided_by_first, gather, rank, world_size
 from segvit.engine.find_inputs import Input, check_outputs, find_images, find_inputs
 from segvit.engine.infer import resolve_protocol
 from segvit.engine.outputs import LABELS, claim, fingerprint, is_done, model_digest, named, write_outputs
-from segvit.engine.overlap import in_order, threads
 from segvit.engine.precision import computing_in, resolve_precision
 from segvit.engine.predict import Prediction, predict
 from segvit.engine.video import Progress, VideoDone, predict_video
@@ -33,6 +31,8 @@ from segvit.engine.video_outputs import OVERLAY, facts_if_done
 from segvit.errors import UserError
 from segvit.inference.network import Network
 from segvit.models.segvit import evaluating
+from segvit.utils.distributed import decided_by_first, gather, rank, world_size
+from segvit.utils.threads import in_order, threads
 
 __all__ = ["Done", "Failure", "find_images", "predict_files"]
 

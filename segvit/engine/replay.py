@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from segvit.config import TrainConfig
 from segvit.data.order import mix
-from segvit.engine.device import resolve_device
 from segvit.engine.guards import going_on, written
 from segvit.engine.optim import freeze
 from segvit.engine.precision import HALVES
 from segvit.errors import UserError
 from segvit.losses import Losses, Normalizers, criterion
 from segvit.models.segvit import SegViT
+from segvit.utils.device import resolve_device
 
 NUM_NAMED = 3
 """Weights that are not finite, named in a finding."""

@@ -19,13 +19,13 @@ import numpy.typing as npt
 import torch
 
 from segvit.data.palette import Color
-from segvit.engine.device import device_name
 from segvit.engine.evaluate import EvalResult, ImageScore
 from segvit.engine.shots import Shot
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from segvit.page import jpeg_uri
 from segvit.pictures import save_index_png
+from segvit.utils.device import device_name
 
 NUM_EXTREMES = 3
 """Best images, and worst, that are shown."""

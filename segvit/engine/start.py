@@ -19,7 +19,6 @@ from segvit.data.check import check_dataset
 from segvit.data.dataset import open_dataset
 from segvit.data.sample import Samples
 from segvit.engine.checkpoint import checkpoints, newest_checkpoint, sweep
-from segvit.engine.distributed import gather
 from segvit.engine.guards import written
 from segvit.engine.loggers import check_loggers
 from segvit.engine.parallel import create_accelerator
@@ -29,6 +28,7 @@ from segvit.errors import UserError
 from segvit.models.finetune import load_start
 from segvit.models.hub import cache_folder
 from segvit.models.segvit import SegViT
+from segvit.utils.distributed import gather
 
 CHECKED_SAMPLES = 1000
 """Label maps read before the first step; larger sets are sampled evenly."""

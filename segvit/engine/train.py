@@ -36,10 +36,10 @@ from segvit.engine.progress import TrainProgress
 from segvit.engine.reductions import highest, mean_divisors, mean_losses
 from segvit.engine.replay import seed_dropout
 from segvit.engine.run_report import show_validation
-from segvit.engine.signals import Interrupted, Stop
 from segvit.engine.start import prepare
 from segvit.losses import Losses, criterion, normalizers
 from segvit.models.weights import save_model
+from segvit.utils.signals import Interrupted, Stop
 
 __all__ = ["NotFinite", "OnStep", "Run", "Trainer", "train"]
 

@@ -26,14 +26,14 @@ from segvit.data.video import Frame, Pixels, Video, open_video
 from segvit.engine.infer_frames import frames_labels, frames_together
 from segvit.engine.live import Newest
 from segvit.engine.outputs import named
-from segvit.engine.overlap import in_order, threads
 from segvit.engine.precision import computing_in, resolve_precision
 from segvit.engine.predict import Prediction, predict
-from segvit.engine.signals import Stop
 from segvit.engine.video_options import VideoOptions
 from segvit.engine.video_outputs import OVERLAY, VideoOutputs
 from segvit.inference.network import Network, classes_of
 from segvit.models.segvit import evaluating
+from segvit.utils.signals import Stop
+from segvit.utils.threads import in_order, threads
 
 Progress = Callable[[int, int | None], None]
 """Takes the number of frames done, and in all, where that is known."""

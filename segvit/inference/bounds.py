@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segvit.resize import places_on_old
+from segvit.utils.resize import places_on_old
 
 SPACING = 4.0
 """Pixels between samples, about: closer costs more samples, wider leaves more pixels to be worked out in full."""

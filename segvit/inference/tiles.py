@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segvit.inference.bounds import Sampled, sample
-from segvit.resize import bilinear_matrix, bilinear_taps, places_on_old
+from segvit.utils.resize import bilinear_matrix, bilinear_taps, places_on_old
 
 TILE_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
 """Score elements of a tile, by kind of device: 2 MB in float32 on a CPU, which the cache holds."""

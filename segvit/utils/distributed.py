@@ -18,8 +18,8 @@ import torch.distributed
 from accelerate import PartialState
 
 from segvit.config import Device
-from segvit.engine.device import resolve_device
 from segvit.errors import UserError
+from segvit.utils.device import resolve_device
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""Small tools that every package may use: files, threads, processes, devices, resizing."""
