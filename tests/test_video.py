@@ -22,14 +22,11 @@ import pytest
 from PIL import Image
 
 import segvit
-import segvit.data.video_writer as writer_module
 import segvit.engine.video as module
+import segvit.video.writer as writer_module
 from segvit.cli import main
 from segvit.config import EvalConfig
-from segvit.data.addresses import parse_address
 from segvit.data.spec import load_spec
-from segvit.data.video import Video
-from segvit.data.video_writer import VideoWriter
 from segvit.engine.outputs import ASIDE, aside
 from segvit.engine.predict_files import predict_files
 from segvit.engine.video import VideoDone, predict_video
@@ -37,6 +34,9 @@ from segvit.engine.video_options import VideoOptions
 from segvit.engine.video_outputs import Legend
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
+from segvit.video.address import parse_address
+from segvit.video.reader import Video
+from segvit.video.writer import VideoWriter
 from tests.films import TURNS, Pixels, camera, decoded, moving_crop, seen_by_opencv, turn_film, write_film
 from tests.test_parallel import ENVIRONMENT, TORCHRUN
 from tests.tiny import labelling_model

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segvit.data.files import IMAGE_SUFFIXES
-from segvit.data.video import VIDEO_SUFFIXES
 from segvit.engine.outputs import ENDINGS, left_by_us, named
 from segvit.engine.video_outputs import ENDINGS as VIDEO_ENDINGS
 from segvit.engine.video_outputs import left_by_our_videos
 from segvit.errors import UserError
+from segvit.video.reader import VIDEO_SUFFIXES
 
 
 class Input(NamedTuple):

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
-from segvit.data.video import TIMEOUT, Frame, Video
+from segvit.video.reader import TIMEOUT, Frame, Video
 
 LOOK_UP = 0.1
 """Seconds between two looks at whether to stop."""

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
-from segvit.data.addresses import Address, parse_address
 from segvit.data.files import Unreadable, read_image
 from segvit.engine.find_inputs import Input, check_outputs, find_images, find_inputs
 from segvit.engine.infer import resolve_protocol
@@ -33,6 +32,7 @@ from segvit.inference.network import Network
 from segvit.models.segvit import evaluating
 from segvit.utils.distributed import decided_by_first, gather, rank, world_size
 from segvit.utils.threads import in_order, threads
+from segvit.video.address import Address, parse_address
 
 __all__ = ["Done", "Failure", "find_images", "predict_files"]
 

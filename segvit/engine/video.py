@@ -22,7 +22,6 @@ import numpy.typing as npt
 import torch
 
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
-from segvit.data.video import Frame, Pixels, Video, open_video
 from segvit.engine.infer_frames import frames_labels, frames_together
 from segvit.engine.live import Newest
 from segvit.engine.outputs import named
@@ -34,6 +33,7 @@ from segvit.inference.network import Network, classes_of
 from segvit.models.segvit import evaluating
 from segvit.utils.signals import Stop
 from segvit.utils.threads import in_order, threads
+from segvit.video.reader import Frame, Pixels, Video, open_video
 
 Progress = Callable[[int, int | None], None]
 """Takes the number of frames done, and in all, where that is known."""

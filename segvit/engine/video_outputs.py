@@ -24,14 +24,14 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.data.palette import Color
-from segvit.data.video import Frame, Pixels
-from segvit.data.video_writer import VideoWriter
 from segvit.engine.outputs import aside, explaining, flush, named, read_facts, save_labels
 from segvit.engine.predict import Prediction
 from segvit.engine.video_options import VideoOptions
 from segvit.pictures.labels import shares
 from segvit.pictures.legend import with_legend
 from segvit.pictures.text import PAPER, READABLE_SIDE
+from segvit.video.reader import Frame, Pixels
+from segvit.video.writer import VideoWriter
 
 OVERLAY, CONFIDENCE, SHARES, FRAMES, FACTS = "_overlay.mp4", "_confidence.mp4", "_shares.csv", "_frames", "_video.json"
 ENDINGS = (OVERLAY, CONFIDENCE, SHARES, FRAMES, FACTS)

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.addresses import Address, parse_address
 from segvit.data.files import Unreadable
 from segvit.errors import UserError
+from segvit.video.address import Address, parse_address
 
 if TYPE_CHECKING:
     import av
@@ -76,7 +76,7 @@ def open_video(source: str | Path, *, resize: int | None = None) -> Iterator["Vi
     """A video for the length of the block, with its first frame decoded.
 
     Args:
-        source: a file, or an address (segvit/data/addresses.py).
+        source: a file, or an address (segvit/video/address.py).
         resize: longer side in pixels that larger frames are scaled down to.
 
     Raises:
