@@ -26,7 +26,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 import segvit
 from segvit.engine.infer import image_labels, protocol_size, resolve_protocol
 from segvit.inference.sliding import window_starts
-from segvit.models.weights import read_header
+from segvit.weights.model_file import read_header
 
 COLORS = {"plain": "#4d6fae", "shrunk": "#c8553d", "naive_shrunk": "#8a8a8a"}
 

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from segvit.inference.scores import label_map, scores
     from segvit.losses import Losses, criterion
     from segvit.metrics import ConfusionMatrix, Metrics
-    from segvit.models.convert import convert_checkpoint
-    from segvit.models.finetune import with_classes
-    from segvit.models.load import load_model
     from segvit.models.output import SegOutput
     from segvit.models.segvit import SegViT, create_model
     from segvit.profiling import Profile, profile
+    from segvit.weights.convert import convert_checkpoint
+    from segvit.weights.finetune import with_classes
+    from segvit.weights.load import load_model
 
 _HOMES = {
     "segvit.benchmark": ("bench",),
@@ -61,9 +61,9 @@ _HOMES = {
     "segvit.inference.scores": ("label_map", "scores"),
     "segvit.losses": ("Losses", "criterion"),
     "segvit.metrics": ("ConfusionMatrix", "Metrics"),
-    "segvit.models.convert": ("convert_checkpoint",),
-    "segvit.models.finetune": ("with_classes",),
-    "segvit.models.load": ("load_model",),
+    "segvit.weights.convert": ("convert_checkpoint",),
+    "segvit.weights.finetune": ("with_classes",),
+    "segvit.weights.load": ("load_model",),
     "segvit.models.output": ("SegOutput",),
     "segvit.models.segvit": ("SegViT", "create_model"),
     "segvit.profiling": ("Profile", "profile"),

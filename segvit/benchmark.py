@@ -33,11 +33,11 @@ from segvit.engine.precision import check_precision, computing_in, resolve_preci
 from segvit.errors import UserError
 from segvit.inference.compiled import compile_model, is_compiled
 from segvit.inference.scores import label_map
-from segvit.models.load import load_model
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT, evaluating
 from segvit.timings import Bench, Case, Timing
 from segvit.utils.device import device_name
+from segvit.weights.load import load_model
 
 WARM_UP = 2
 """Rounds that are not counted."""

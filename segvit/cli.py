@@ -166,8 +166,8 @@ def evaluate(
     from segvit.engine.evaluate import evaluate as run_evaluation
     from segvit.inference.compiled import compile_model
     from segvit.inference.onnx import load_network, place_for
-    from segvit.models.weights import averaged
     from segvit.utils.distributed import joined, rank
+    from segvit.weights.model_file import averaged
 
     check_paths(files=(json, csv), folder=pictures)
     with joined(place_for(model, device)) as place:

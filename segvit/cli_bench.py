@@ -78,10 +78,10 @@ def bench(
     from segvit.benchmark import bench as run_bench
     from segvit.inference.compiled import compile_model
     from segvit.info import find_network
-    from segvit.models.load import load_model
     from segvit.pictures import speeds
     from segvit.pictures.formats import check_figure_path
     from segvit.utils.device import resolve_device
+    from segvit.weights.load import load_model
 
     check_json(json)
     if plot:

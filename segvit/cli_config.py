@@ -36,7 +36,7 @@ def _over_init(content: dict[str, Any], flag: str | None) -> dict[str, Any]:
     name = flag or content.get("init")
     if name is None or (whole and name == content.get("init")):
         return content
-    from segvit.models.finetune import network_of
+    from segvit.weights.finetune import network_of
 
     return over_network(content, plain(asdict(network_of(name))), replaces=flag is not None)
 

@@ -56,8 +56,8 @@ def export(
     from segvit.data.dataset import open_dataset
     from segvit.engine.evaluate import check_classes
     from segvit.export.model import export_onnx, export_program
-    from segvit.models.load import load_model
-    from segvit.models.weights import averaged
+    from segvit.weights.load import load_model
+    from segvit.weights.model_file import averaged
 
     suffix = output.suffix.lower()
     if suffix not in (".onnx", ".pt2"):

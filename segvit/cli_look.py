@@ -63,10 +63,10 @@ def look(
     if missing := next((photo for photo in photos if not photo.exists()), None):
         raise UserError(f"{missing}: no such file; nothing is drawn yet")
     folders = [output / name for name in folder_names(photos)]
-    from segvit.models.load import load_model
     from segvit.pictures.files import save_inside
     from segvit.pictures.looking import look as look_inside
     from segvit.utils.device import resolve_device
+    from segvit.weights.load import load_model
 
     network = load_model(model, device=resolve_device(device))
     for photo, folder in zip(photos, folders, strict=True):

@@ -46,7 +46,7 @@ def convert(
     std
         Deviation of R, G, B on the 0..1 scale. Default: ImageNet's, 0.5 for width 1024.
     """
-    from segvit.models.convert import convert_checkpoint
+    from segvit.weights.convert import convert_checkpoint
 
     model = convert_checkpoint(
         checkpoint,
@@ -81,6 +81,6 @@ def push(model: Path, repo: str, *, private: bool = False) -> None:
     private
         A repository that is made is for its owner only.
     """
-    from segvit.models.load import load_model
+    from segvit.weights.load import load_model
 
     print(load_model(model).push_to_hub(repo, private=private))

@@ -22,10 +22,10 @@ from segvit.engine.predict import predict
 from segvit.engine.predict_files import predict_files
 from segvit.engine.train import train
 from segvit.errors import UserError
-from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
 from segvit.pictures import colorize, contact_sheet, curves, error_map, overlay, shares, with_legend
 from segvit.utils.device import resolve_device
+from segvit.weights.load import load_model
 
 TRAIN_SCENES, VAL_SCENES, TEST_SCENES = 3000, 50, 200
 TEST_SEED = 2

@@ -13,10 +13,10 @@ from segvit.config import ModelConfig, Structure, TrainConfig
 from segvit.config_files import CONFIG_DIRS
 from segvit.data.resolve import resolve_spec
 from segvit.errors import UserError
-from segvit.models.load import find_model, is_model_name
 from segvit.models.segvit import SegViT
-from segvit.models.weights import averaged, read_header, settings_from_header
 from segvit.profiling import Profile, profile
+from segvit.weights.load import find_model, is_model_name
+from segvit.weights.model_file import averaged, read_header, settings_from_header
 
 YAML = (".yaml", ".yml")
 """Suffixes of configs."""

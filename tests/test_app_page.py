@@ -28,8 +28,8 @@ from segvit.data.shapes import render_scene
 from segvit.data.spec import load_spec
 from segvit.engine.predict_files import predict_files
 from segvit.errors import UserError
-from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
+from segvit.weights.load import load_model
 from tests import browser as browsers
 from tests.browser import Visit
 from tests.tiny import tell_apart

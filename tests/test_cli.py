@@ -481,7 +481,7 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("line", documented_lines())
 def test_what_the_documents_say_to_type_parses(line: str, configs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(configs)
-    monkeypatch.setattr("segvit.models.finetune.network_of", lambda _: ModelConfig())  # of --init, which is not here
+    monkeypatch.setattr("segvit.weights.finetune.network_of", lambda _: ModelConfig())  # of --init, which is not here
     verb, arguments = parse(line)
     assert verb and arguments
 

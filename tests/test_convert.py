@@ -22,14 +22,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import segvit
-import segvit.models.convert as convert_module
-import segvit.models.weights as weights_module
+import segvit.weights.convert as convert_module
+import segvit.weights.model_file as weights_module
 from segvit import cli
 from segvit.errors import UserError
-from segvit.models.convert import convert_checkpoint, read_settings
 from segvit.models.segvit import SegViT
-from segvit.models.torch_file import read_state_dict
-from segvit.models.weights import read_header
+from segvit.weights.convert import convert_checkpoint, read_settings
+from segvit.weights.model_file import read_header
+from segvit.weights.torch_file import read_state_dict
 from tests.authors import SMALL, shapes_of, state_of
 
 SAID: dict[str, Any] = {"num_heads": 4, "head_num_heads": 4, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}

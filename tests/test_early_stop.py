@@ -12,7 +12,7 @@ from segvit.config import TrainConfig
 from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.losses import Losses
-from segvit.models.weights import read_header
+from segvit.weights.model_file import read_header
 from tests.tiny import run_records, tiny_run
 
 SCORES = [0.2, 0.4, 0.3, 0.4, 0.5, 0.5, 0.1, 0.2, 0.6, 0.7]

@@ -24,9 +24,9 @@ from segvit.engine.evaluate import evaluate
 from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.losses import Losses
-from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
-from segvit.models.weights import read_header
+from segvit.weights.load import load_model
+from segvit.weights.model_file import read_header
 from tests.tiny import run_records, tiny_run
 
 DECAY = 0.6

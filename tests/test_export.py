@@ -31,10 +31,10 @@ from segvit.export.graph import LabelGraph, NotExportable
 from segvit.export.model import MOST_PHOTOS, export_onnx, export_program
 from segvit.export.precision import calibration_windows, to_half, to_int8
 from segvit.inference.onnx import OnnxModel, load_onnx
-from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
 from segvit.models.tokens import _resize_by_matrices, resize_tokens
-from segvit.models.weights import HEADER_KEY, read_header
+from segvit.weights.load import load_model
+from segvit.weights.model_file import HEADER_KEY, read_header
 from tests.tiny import VARIANTS, random_images, stir, tell_apart, tiny_config
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,10 +18,10 @@ from segvit.data.palette import default_palette
 from segvit.data.spec import DatasetSpec
 from segvit.engine.train import train
 from segvit.errors import UserError
-from segvit.models.finetune import match_classes, with_classes
-from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
-from segvit.models.weights import read_header
+from segvit.weights.finetune import match_classes, with_classes
+from segvit.weights.load import load_model
+from segvit.weights.model_file import read_header
 from tests.tiny import VARIANTS, random_images, stir, tiny_config
 
 NETWORK = ModelConfig(

@@ -15,8 +15,8 @@ from segvit.engine.checkpoint import checkpoints
 from segvit.engine.optim import create_optimizer, freeze, layer_number, parameter_groups
 from segvit.engine.train import train
 from segvit.errors import UserError
-from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
+from segvit.weights.load import load_model
 from tests.tiny import random_images, run_records, tiny_config, tiny_run
 
 FAMILIES = ("vit", "clip, norm before the blocks", "deit3", "beitv2", "eva02", "dinov3")

@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 
 from segvit.config import LossConfig, ModelConfig
 from segvit.losses import criterion
-from segvit.models.authors import own_state
 from segvit.models.segvit import SegViT
-from segvit.models.torch_file import read_state_dict
+from segvit.weights.authors import own_state
+from segvit.weights.torch_file import read_state_dict
 
 TOLERANCE = 1e-5
 """Largest difference over the largest value of a tensor; correct code stays under 2e-6."""

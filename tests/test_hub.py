@@ -17,18 +17,18 @@ from huggingface_hub import constants
 from PIL import Image
 
 import segvit
-import segvit.models.load as load_module
+import segvit.weights.load as load_module
 from segvit import cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 from segvit.data.shapes import write_shapes
 from segvit.engine.train import train
 from segvit.errors import UserError
-from segvit.models.authors import RELEASED
-from segvit.models.card import model_card
-from segvit.models.hub import MODEL_FILE, cache_folder
-from segvit.models.load import ZOO_REPOSITORY, find_model
 from segvit.models.segvit import SegViT
-from segvit.models.weights import read_header
+from segvit.weights.authors import RELEASED
+from segvit.weights.card import model_card
+from segvit.weights.hub import MODEL_FILE, cache_folder
+from segvit.weights.load import ZOO_REPOSITORY, find_model
+from segvit.weights.model_file import read_header
 from tests.authors import state_of
 from tests.hub_server import Hub, serving
 

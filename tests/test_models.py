@@ -20,11 +20,11 @@ from segvit.errors import UserError
 from segvit.losses import criterion
 from segvit.models import backbone as backbone_module
 from segvit.models.backbone import Backbone, _create_vit, create_backbone
-from segvit.models.load import load_model
 from segvit.models.positions import relative_bias
 from segvit.models.segvit import SegViT, create_model
 from segvit.models.tokens import resize_tokens
-from segvit.models.weights import read_header
+from segvit.weights.load import load_model
+from segvit.weights.model_file import read_header
 from tests.tiny import TINY, VARIANTS, random_images, relative_difference, stir, timm_file, tiny_config
 
 NUM_CLASSES = 5

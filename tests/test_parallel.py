@@ -20,7 +20,7 @@ from segvit.engine.checkpoint import checkpoints
 from segvit.engine.parallel import LAUNCHED
 from segvit.engine.train import train
 from segvit.errors import UserError
-from segvit.models.load import load_model
+from segvit.weights.load import load_model
 from tests.tiny import tiny_run
 from tests.two_processes import SCENES
 

@@ -22,8 +22,8 @@ from segvit.config import EvalConfig
 from segvit.engine.outputs import ASIDE, RECORD, model_digest
 from segvit.engine.predict_files import find_images, predict_files
 from segvit.errors import UserError
-from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
+from segvit.weights.load import load_model
 from tests.test_parallel import ENVIRONMENT, TORCHRUN
 from tests.tiny import labelling_model
 

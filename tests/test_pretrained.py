@@ -19,9 +19,9 @@ from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, Tr
 from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.models.backbone import create_backbone
-from segvit.models.load import load_model
-from segvit.models.pretrained import licence_of, starts_from
 from segvit.models.segvit import SegViT, create_model
+from segvit.weights.load import load_model
+from segvit.weights.timm_weights import licence_of, starts_from
 from tests.tiny import TINY, VARIANTS, stir, timm_file, tiny_config
 
 ABSOLUTE = [name for name in VARIANTS if name != "beitv2" and not name.startswith("dinov3")]

@@ -16,8 +16,8 @@ from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.losses import criterion
 from segvit.models.decoder import DecoderStage
-from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
+from segvit.weights.load import load_model
 from tests.tiny import random_images, relative_difference, stir, tiny_config
 
 SOME = ("vit", "dinov2, registers", "beitv2", "eva02", "dinov3 without class token")

@@ -21,9 +21,9 @@ from segvit.data.spec import IGNORE_INDEX, MAX_RAW, UNKNOWN, DatasetSpec, load_s
 from segvit.engine.predict import predict
 from segvit.engine.predict_files import predict_files
 from segvit.errors import UserError
-from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
 from segvit.pictures import colorize
+from segvit.weights.load import load_model
 
 UNUSED_IN_COCO_STUFF = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 

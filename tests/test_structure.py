@@ -81,7 +81,7 @@ UNPLACED: set[str] = {
 BACKWARDS: set[str] = {
     "data.formats imports data.plain",
     "data.spec imports data.plain",
-    "models.finetune imports inference.compiled",
+    "inference.onnx imports weights.load",
     "models.segvit imports inference.network",
     "models.segvit imports inference.scores",
     "pictures.looking imports inference.compiled",
@@ -93,6 +93,10 @@ BACKWARDS: set[str] = {
     "pictures.looking imports models.segvit",
     "utils.device imports config",
     "utils.distributed imports config",
+    "weights.hub imports models.segvit",
+    "weights.hub imports weights.card",
+    "weights.model_file imports models.segvit",
+    "weights.timm_weights imports models.backbone",
 }
 
 

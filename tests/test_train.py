@@ -23,10 +23,10 @@ from segvit.engine.checkpoint import checkpoints, load_checkpoint, save_checkpoi
 from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.losses import Losses
-from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
-from segvit.models.weights import read_header
 from segvit.utils.signals import Interrupted, Stop
+from segvit.weights.load import load_model
+from segvit.weights.model_file import read_header
 from tests.tiny import tiny_run
 
 STEPS = 6

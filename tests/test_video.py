@@ -799,7 +799,7 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 from segvit.engine.video import predict_video
-from segvit.models.load import load_model
+from segvit.weights.load import load_model
 model = load_model(sys.argv[1])
 for film in sys.argv[2:]:
     predict_video(model, film, Path(film).with_name("seen"))

@@ -12,14 +12,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import segvit.models.weights as weights_module
+import segvit.weights.model_file as weights_module
 from segvit.config import ModelConfig
 from segvit.engine.checkpoint import load_checkpoint
 from segvit.errors import UserError
 from segvit.info import describe
-from segvit.models.load import load_model
 from segvit.models.segvit import SegViT
-from segvit.models.weights import HEADER_KEY, load_strictly, read_header
+from segvit.weights.load import load_model
+from segvit.weights.model_file import HEADER_KEY, load_strictly, read_header
 
 CONFIG = ModelConfig(backbone="vit_tiny_patch16_224", image_size=32, embed_dim=32, depth=2, num_heads=2)
 

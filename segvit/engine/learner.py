@@ -23,9 +23,9 @@ from segvit.engine.optim import create_optimizer, freeze
 from segvit.engine.parallel import is_sharded, load_optimizer, shard, whole
 from segvit.engine.start import Start
 from segvit.inference.compiled import compile_model
-from segvit.models.finetune import with_classes
-from segvit.models.pretrained import RANDOM
 from segvit.models.segvit import SegViT
+from segvit.weights.finetune import with_classes
+from segvit.weights.timm_weights import RANDOM
 
 
 @dataclass(frozen=True, kw_only=True)

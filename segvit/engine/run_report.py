@@ -25,10 +25,10 @@ from segvit.engine.run_facts import Facts, describe_validation, environment, ext
 from segvit.engine.run_sections import curves, pairs, tiles, validation_section
 from segvit.engine.shots import Shot, take_shots
 from segvit.errors import UserError
-from segvit.models.load import load_model
 from segvit.models.segvit import SegViT, evaluating
 from segvit.page import Markup, asset, content_policy, fill, tag
 from segvit.viewer import viewer_script, viewer_style
+from segvit.weights.load import load_model
 
 FACTS, PAGE = "report.json", "report.html"
 

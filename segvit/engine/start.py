@@ -25,10 +25,10 @@ from segvit.engine.parallel import create_accelerator
 from segvit.engine.same_data import check_same_data
 from segvit.engine.settings import check_same_run, check_settings
 from segvit.errors import UserError
-from segvit.models.finetune import load_start
-from segvit.models.hub import cache_folder
 from segvit.models.segvit import SegViT
 from segvit.utils.distributed import gather
+from segvit.weights.finetune import load_start
+from segvit.weights.hub import cache_folder
 
 CHECKED_SAMPLES = 1000
 """Label maps read before the first step; larger sets are sampled evenly."""

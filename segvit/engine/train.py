@@ -38,8 +38,8 @@ from segvit.engine.replay import seed_dropout
 from segvit.engine.run_report import show_validation
 from segvit.engine.start import prepare
 from segvit.losses import Losses, criterion, normalizers
-from segvit.models.weights import save_model
 from segvit.utils.signals import Interrupted, Stop
+from segvit.weights.model_file import save_model
 
 __all__ = ["NotFinite", "OnStep", "Run", "Trainer", "train"]
 

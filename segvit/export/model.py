@@ -25,7 +25,7 @@ from segvit.export.precision import ExportPrecision, calibration_windows, to_hal
 from segvit.inference.onnx import INPUT, open_session, runtime
 from segvit.models.downsampling import STRIDE
 from segvit.models.segvit import SegViT
-from segvit.models.weights import HEADER_KEY, header_text
+from segvit.weights.model_file import HEADER_KEY, header_text
 
 MOST_DIFFERING: dict[ExportPrecision, float | None] = {"float32": 0.001, "fp16": 0.01, "int8": None}
 """Share of the pixels of an image that may get another label than PyTorch's. None: whatever it is, it is told."""

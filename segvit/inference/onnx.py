@@ -20,10 +20,10 @@ from segvit.config import Device, EvalConfig, ModelConfig
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.inference.network import Network
-from segvit.models.foreign import no_weights
-from segvit.models.load import load_model
 from segvit.models.output import SegOutput
-from segvit.models.weights import KEYS, parse_header, settings_from_header
+from segvit.weights.file_kind import no_weights
+from segvit.weights.load import load_model
+from segvit.weights.model_file import KEYS, parse_header, settings_from_header
 
 INPUT, VALID = "images", "valid"
 """The input of an exported graph, and a constant made an input here: height and width of the part that is image.

@@ -24,9 +24,9 @@ from segvit.config import Downsampling, ModelConfig
 from segvit.errors import UserError
 from segvit.models.downsampling import STRIDE, QueryDownsampling, keep, shrunk_grid
 from segvit.models.positions import relative_bias, rotary_angles, take_relative_bias
-from segvit.models.pretrained import fit_positions, fit_relative_bias, pretrained_vit, reason
 from segvit.models.taps import resolve_blocks
 from segvit.models.tokens import resize_tokens
+from segvit.weights.timm_weights import fit_positions, fit_relative_bias, pretrained_vit, reason
 
 PREFIX_TOKENS = ("cls_token", "dist_token", "reg_token")
 """Names of timm's prefix tokens, in the order in which they precede the patches."""

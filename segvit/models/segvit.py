@@ -25,11 +25,11 @@ from segvit.models.atm import ATMHead
 from segvit.models.backbone import create_backbone
 from segvit.models.decoder import folding
 from segvit.models.downsampling import STRIDE
-from segvit.models.hub import push_model
 from segvit.models.output import SegOutput
-from segvit.models.pretrained import licence_of, starts_from
 from segvit.models.upsampling import QueryUpsampling
-from segvit.models.weights import save_model
+from segvit.weights.hub import push_model
+from segvit.weights.model_file import save_model
+from segvit.weights.timm_weights import licence_of, starts_from
 
 
 class SegViT(nn.Module):

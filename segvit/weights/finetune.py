@@ -19,10 +19,10 @@ from segvit.config import EvalConfig, ModelConfig
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
-from segvit.models.load import find_model, load_model
 from segvit.models.segvit import SegViT
 from segvit.models.tokens import resize_tokens
-from segvit.models.weights import load_strictly, read_header, settings_from_header
+from segvit.weights.load import find_model, load_model
+from segvit.weights.model_file import load_strictly, read_header, settings_from_header
 
 CLASS_BOUND = ("head.class_tokens", "head.classifier.weight", "head.classifier.bias")
 """Tensors with a row per class; the classifier's last one is "no object"."""

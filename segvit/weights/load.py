@@ -16,11 +16,11 @@ import torch
 from segvit.config import EvalConfig, ModelConfig
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
-from segvit.models.authors import LICENCE, RELEASED
-from segvit.models.convert import convert_checkpoint
-from segvit.models.hub import MODEL_FILE, REPOSITORY, NotOnHub, cache_folder, fetch
 from segvit.models.segvit import SegViT
-from segvit.models.weights import KEYS, load_strictly, read_header, read_state, settings_from_header
+from segvit.weights.authors import LICENCE, RELEASED
+from segvit.weights.convert import convert_checkpoint
+from segvit.weights.hub import MODEL_FILE, REPOSITORY, NotOnHub, cache_folder, fetch
+from segvit.weights.model_file import KEYS, load_strictly, read_header, read_state, settings_from_header
 
 ZOO_REPOSITORY = "Akide/SegViTv1"
 FILE_SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".onnx", ".yaml", ".yml"}

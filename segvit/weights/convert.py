@@ -17,7 +17,9 @@ from torch import Tensor
 from segvit.config import EvalConfig, ModelConfig, Structure, TrainConfig
 from segvit.data.spec import DatasetSpec, load_spec
 from segvit.errors import UserError
-from segvit.models.authors import (
+from segvit.models.segvit import SegViT
+from segvit.models.taps import default_shrink_at, default_taps, resolve_blocks
+from segvit.weights.authors import (
     LICENCE,
     LOSS_WEIGHT,
     POSITIONS,
@@ -28,10 +30,8 @@ from segvit.models.authors import (
     own_state,
     read_sizes,
 )
-from segvit.models.segvit import SegViT
-from segvit.models.taps import default_shrink_at, default_taps, resolve_blocks
-from segvit.models.torch_file import read_state_dict
-from segvit.models.weights import load_strictly, save_model
+from segvit.weights.model_file import load_strictly, save_model
+from segvit.weights.torch_file import read_state_dict
 
 BACKBONE_HEAD_DIM = 64
 HEAD_HEAD_DIM = 32

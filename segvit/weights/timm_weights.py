@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segvit.config import ModelConfig
 from segvit.errors import UserError
-from segvit.models.foreign import no_weights
+from segvit.weights.file_kind import no_weights
 
 if TYPE_CHECKING:
     from segvit.models.backbone import Backbone

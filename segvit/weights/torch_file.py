@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from segvit.errors import UserError
-from segvit.models.foreign import AGAIN, PICKLE, ZIP, first_bytes, no_weights
-from segvit.models.inert import Broken, Made, Name, Stored, read_pickle
+from segvit.weights.file_kind import AGAIN, PICKLE, ZIP, first_bytes, no_weights
+from segvit.weights.safe_pickle import Broken, Made, Name, Stored, read_pickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """The first pickle of the older layout."""

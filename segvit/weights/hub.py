@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from segvit.errors import UserError
-from segvit.models.card import model_card
-from segvit.models.weights import read_header, save_model
+from segvit.weights.card import model_card
+from segvit.weights.model_file import read_header, save_model
 
 if TYPE_CHECKING:
     from segvit.models.segvit import SegViT

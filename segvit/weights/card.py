@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from segvit.models.weights import averaged
+from segvit.weights.model_file import averaged
 
 
 def model_card(header: Mapping[str, Any], *, repo: str) -> str:

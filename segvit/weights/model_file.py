@@ -21,7 +21,7 @@ from torch import Tensor
 
 from segvit.config import EvalConfig, ModelConfig
 from segvit.errors import UserError
-from segvit.models.foreign import PICKLE, ZIP, first_bytes, no_weights
+from segvit.weights.file_kind import PICKLE, ZIP, first_bytes, no_weights
 
 if TYPE_CHECKING:
     from segvit.models.segvit import SegViT
