@@ -28,8 +28,8 @@ from segvit.config import EvalConfig, ModelConfig
 from segvit.data.files import read_image
 from segvit.data.transforms import resize
 from segvit.engine.infer import protocol_size
-from segvit.inference.scores import scores
 from segvit.inference.sliding import window_starts
+from segvit.models.scores import scores
 
 PROTOCOLS = {"native": EvalConfig(), "resized": EvalConfig(resize_long=2048, resize_short=512)}
 TIE = 1e-6

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from segvit.errors import UserError
     from segvit.export.model import Exported, export_onnx, export_program
     from segvit.inference.onnx import OnnxModel, load_onnx
-    from segvit.inference.scores import label_map, scores
     from segvit.losses import Losses, criterion
     from segvit.metrics import ConfusionMatrix, Metrics
     from segvit.models.output import SegOutput
+    from segvit.models.scores import label_map, scores
     from segvit.models.segvit import SegViT, create_model
     from segvit.profiling import Profile, profile
     from segvit.weights.convert import convert_checkpoint
@@ -58,7 +58,7 @@ _HOMES = {
     "segvit.errors": ("UserError",),
     "segvit.export.model": ("Exported", "export_onnx", "export_program"),
     "segvit.inference.onnx": ("OnnxModel", "load_onnx"),
-    "segvit.inference.scores": ("label_map", "scores"),
+    "segvit.models.scores": ("label_map", "scores"),
     "segvit.losses": ("Losses", "criterion"),
     "segvit.metrics": ("ConfusionMatrix", "Metrics"),
     "segvit.weights.convert": ("convert_checkpoint",),

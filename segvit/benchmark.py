@@ -32,8 +32,8 @@ from segvit.data.transforms import resize
 from segvit.engine.precision import check_precision, computing_in, resolve_precision
 from segvit.errors import UserError
 from segvit.inference.compiled import compile_model, is_compiled
-from segvit.inference.scores import label_map
 from segvit.models.output import SegOutput
+from segvit.models.scores import label_map
 from segvit.models.segvit import SegViT, evaluating
 from segvit.timings import Bench, Case, Timing
 from segvit.utils.device import device_name

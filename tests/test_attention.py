@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segvit.models import attention as module
-from segvit.models.attention import attention, kept
+from segvit.models import dropout_attention as module
+from segvit.models.dropout_attention import attention, kept
 
 SHAPES = [(2, 3, 5, 7, 4), (1, 1, 1, 1, 1), (3, 2, 40, 9, 8)]
 """B, H, n, N, d"""

@@ -27,10 +27,10 @@ VERBS = re.compile(r"^segvit/cli(_\w+)?\.py")
 """Modules of the command line: their docstrings are the help, which tells of no exceptions."""
 METHOD_PARTS = {
     "segvit/models/backbone.py": 1,
-    "segvit/models/taps.py": 1,
+    "segvit/models/structure.py": 1,
     "segvit/models/atm.py": 2,
     "segvit/models/decoder.py": 2,
-    "segvit/inference/scores.py": 2,
+    "segvit/models/scores.py": 2,
     "segvit/models/downsampling.py": 3,
     "segvit/models/upsampling.py": 3,
     "segvit/losses.py": 4,

@@ -8,7 +8,7 @@ import pytest
 
 from segvit.config import ModelConfig, TrainConfig
 from segvit.errors import UserError
-from segvit.models.taps import default_shrink_at, default_taps, resolve_blocks
+from segvit.models.structure import default_shrink_at, default_taps, resolve_blocks
 
 
 def test_default_taps() -> None:

@@ -17,9 +17,9 @@ from segvit.data.transforms import resize
 from segvit.engine.infer import protocol_size, resolve_protocol
 from segvit.inference.labels import compose_labels
 from segvit.inference.network import Network
-from segvit.inference.scores import class_probabilities
 from segvit.inference.sliding import window_starts
 from segvit.inference.tiles import View, window_matrices
+from segvit.models.scores import class_probabilities
 from segvit.models.segvit import evaluating
 
 

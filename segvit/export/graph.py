@@ -17,7 +17,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as shapes
 
 from segvit.inference.onnx import LOGITS
-from segvit.inference.scores import scores
+from segvit.models.scores import scores
 from segvit.models.segvit import SegViT
 
 OUTPUTS = ("labels", *LOGITS, "scores")

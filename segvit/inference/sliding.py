@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from segvit.inference.network import Network
-from segvit.inference.scores import class_probabilities
 from segvit.inference.tiles import View, window_matrices
+from segvit.models.scores import class_probabilities
 
 
 def window_starts(side: int, window: int, stride: int) -> list[int]:

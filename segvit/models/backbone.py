@@ -24,7 +24,7 @@ from segvit.config import Downsampling, ModelConfig
 from segvit.errors import UserError
 from segvit.models.downsampling import STRIDE, QueryDownsampling, keep, shrunk_grid
 from segvit.models.positions import relative_bias, rotary_angles, take_relative_bias
-from segvit.models.taps import resolve_blocks
+from segvit.models.structure import resolve_blocks
 from segvit.models.tokens import resize_tokens
 from segvit.weights.timm_weights import fit_positions, fit_relative_bias, pretrained_vit, reason
 

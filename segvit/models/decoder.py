@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segvit.models.attention import attention
+from segvit.models.dropout_attention import attention
 
 
 class Attention(nn.Module):

@@ -20,12 +20,12 @@ from segvit.config import EvalConfig, ModelConfig, Structure
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
 from segvit.inference.network import Network
-from segvit.inference.scores import label_map, scores
 from segvit.models.atm import ATMHead
 from segvit.models.backbone import create_backbone
 from segvit.models.decoder import folding
 from segvit.models.downsampling import STRIDE
 from segvit.models.output import SegOutput
+from segvit.models.scores import label_map, scores
 from segvit.models.upsampling import QueryUpsampling
 from segvit.weights.hub import push_model
 from segvit.weights.model_file import save_model

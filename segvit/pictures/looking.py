@@ -27,10 +27,10 @@ from segvit.engine.predict import Source, to_rgb
 from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
 from segvit.inference.network import Network, classes_of
-from segvit.inference.scores import label_map
 from segvit.models.decoder import DecoderLayer, DecoderStage, LayerOutput
 from segvit.models.downsampling import STRIDE, keep
 from segvit.models.output import SegOutput
+from segvit.models.scores import label_map
 from segvit.models.segvit import SegViT, evaluating
 from segvit.pictures.inside import Gaze, Inside, Tokens
 from segvit.pictures.labels import Pixels, shares

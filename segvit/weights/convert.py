@@ -18,7 +18,7 @@ from segvit.config import EvalConfig, ModelConfig, Structure, TrainConfig
 from segvit.data.spec import DatasetSpec, load_spec
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
-from segvit.models.taps import default_shrink_at, default_taps, resolve_blocks
+from segvit.models.structure import default_shrink_at, default_taps, resolve_blocks
 from segvit.weights.authors import (
     LICENCE,
     LOSS_WEIGHT,
