@@ -24,7 +24,7 @@ from rounds import measure
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 import segvit
-from segvit.engine.infer import image_labels, protocol_size, resolve_protocol
+from segvit.inference.protocol import image_labels, protocol_size, resolve_protocol
 from segvit.inference.sliding import window_starts
 from segvit.weights.model_file import read_header
 

@@ -24,7 +24,7 @@ from segvit.data.dataset import Samples, open_dataset
 from segvit.data.sample import Sample
 from segvit.data.shapes import write_shapes
 from segvit.data.spec import DatasetSpec
-from segvit.engine.infer import image_labels
+from segvit.inference.protocol import image_labels
 from segvit.metrics import ConfusionMatrix
 from segvit.models.segvit import SegViT
 

@@ -27,7 +27,7 @@ import segvit
 from segvit.config import EvalConfig, ModelConfig
 from segvit.data.files import read_image
 from segvit.data.transforms import resize
-from segvit.engine.infer import protocol_size
+from segvit.inference.protocol import protocol_size
 from segvit.inference.sliding import window_starts
 from segvit.models.scores import scores
 

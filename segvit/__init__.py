@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from segvit.engine.train import Run, train
     from segvit.errors import UserError
     from segvit.export.model import Exported, export_onnx, export_program
-    from segvit.inference.onnx import OnnxModel, load_onnx
+    from segvit.inference.onnx_model import OnnxModel, load_onnx
     from segvit.losses import Losses, criterion
     from segvit.metrics import ConfusionMatrix, Metrics
     from segvit.models.output import SegOutput
@@ -57,7 +57,7 @@ _HOMES = {
     "segvit.engine.train": ("Run", "train"),
     "segvit.errors": ("UserError",),
     "segvit.export.model": ("Exported", "export_onnx", "export_program"),
-    "segvit.inference.onnx": ("OnnxModel", "load_onnx"),
+    "segvit.inference.onnx_model": ("OnnxModel", "load_onnx"),
     "segvit.models.scores": ("label_map", "scores"),
     "segvit.losses": ("Losses", "criterion"),
     "segvit.metrics": ("ConfusionMatrix", "Metrics"),

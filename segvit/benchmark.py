@@ -29,9 +29,9 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from segvit.config import InferencePrecision
 from segvit.data.files import read_image
 from segvit.data.transforms import resize
-from segvit.engine.precision import check_precision, computing_in, resolve_precision
 from segvit.errors import UserError
 from segvit.inference.compiled import compile_model, is_compiled
+from segvit.inference.precision import check_precision, computing_in, resolve_precision
 from segvit.models.output import SegOutput
 from segvit.models.scores import label_map
 from segvit.models.segvit import SegViT, evaluating

@@ -165,7 +165,7 @@ def evaluate(
     from segvit.engine import report
     from segvit.engine.evaluate import evaluate as run_evaluation
     from segvit.inference.compiled import compile_model
-    from segvit.inference.onnx import load_network, place_for
+    from segvit.inference.onnx_model import load_network, place_for
     from segvit.utils.distributed import joined, rank
     from segvit.weights.model_file import averaged
 

@@ -87,7 +87,7 @@ def _score(network: "SegViT", exported: "Exported", dataset: "Samples", *, title
     from rich import print as rich_print
 
     from segvit.export.scoring import Candidate, score, table
-    from segvit.inference.onnx import load_onnx
+    from segvit.inference.onnx_model import load_onnx
 
     weights = sum(value.nbytes for value in network.state_dict().values())
     candidates = [

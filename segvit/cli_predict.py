@@ -80,10 +80,10 @@ def predict(
     device
         Where to run.
     """
-    from segvit.engine.precision import resolve_precision
     from segvit.engine.predict_files import predict_files
     from segvit.inference.compiled import compile_model
-    from segvit.inference.onnx import load_network, place_for
+    from segvit.inference.onnx_model import load_network, place_for
+    from segvit.inference.precision import resolve_precision
     from segvit.utils.distributed import joined, rank
 
     if not 0 <= opacity <= 1:

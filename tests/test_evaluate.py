@@ -27,8 +27,8 @@ from segvit.data.shapes import write_shapes
 from segvit.data.spec import load_spec
 from segvit.engine import report
 from segvit.engine.evaluate import EvalResult, ImageScore, evaluate
-from segvit.engine.infer import image_labels
 from segvit.errors import UserError
+from segvit.inference.protocol import image_labels
 from segvit.metrics import ConfusionMatrix
 from segvit.models.segvit import SegViT
 from segvit.utils.threads import in_order, threads

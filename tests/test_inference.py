@@ -11,8 +11,8 @@ from torch import Tensor
 import segvit.inference.tiles as tiles_module
 from segvit.config import EvalConfig, ModelConfig, Structure
 from segvit.data.transforms import resize
-from segvit.engine.infer import image_confidence, image_labels, image_scores, protocol_size, resolve_protocol
 from segvit.errors import UserError
+from segvit.inference.protocol import image_confidence, image_labels, image_scores, protocol_size, resolve_protocol
 from segvit.inference.sliding import look_in_windows, look_whole
 from segvit.inference.tiles import Composition, View
 from segvit.models.scores import scores

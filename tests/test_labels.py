@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import segvit.inference.bounds as bounds_module
-import segvit.inference.labels as labels_module
+import segvit.inference.label_map as labels_module
 from segvit.inference.bounds import interpolation_error, sample
-from segvit.inference.labels import best_class, compose_labels
+from segvit.inference.label_map import best_class, compose_labels
 from segvit.inference.tiles import Composition, View, window_matrices
 from segvit.utils.resize import bilinear_matrix
 

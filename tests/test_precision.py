@@ -22,15 +22,15 @@ from segvit.config import DataConfig, EvalConfig, ModelConfig, Structure, TrainC
 from segvit.data.dataset import Samples, open_dataset
 from segvit.data.shapes import write_shapes
 from segvit.data.spec import load_spec
-from segvit.engine import precision as precision_module
-from segvit.engine.infer import image_labels
-from segvit.engine.precision import computing_in, resolve_precision
 from segvit.engine.predict_files import predict_files
 from segvit.engine.settings import check_same_run
 from segvit.engine.train import train
 from segvit.errors import UserError
+from segvit.inference import precision as precision_module
 from segvit.inference.compiled import compile_model, is_compiled
-from segvit.inference.onnx import OnnxModel
+from segvit.inference.onnx_model import OnnxModel
+from segvit.inference.precision import computing_in, resolve_precision
+from segvit.inference.protocol import image_labels
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
 from tests.tiny import random_images, relative_difference, tell_apart, tiny_config

@@ -21,11 +21,11 @@ from segvit.config import EvalConfig, EvalMode, PrecisionChoice
 from segvit.data.dataset import Sample, Samples
 from segvit.data.files import Unreadable
 from segvit.data.unreadable import explain_too_many
-from segvit.engine.infer import image_labels, resolve_protocol
-from segvit.engine.precision import computing_in, resolve_precision
 from segvit.errors import UserError
 from segvit.inference.compiled import is_compiled
 from segvit.inference.network import Network
+from segvit.inference.precision import computing_in, resolve_precision
+from segvit.inference.protocol import image_labels, resolve_protocol
 from segvit.metrics import ConfusionMatrix, Metrics
 from segvit.models.segvit import evaluating
 from segvit.utils.distributed import gather, rank, world_size

@@ -30,7 +30,7 @@ from segvit.engine.predict import Prediction
 from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
 from segvit.inference.network import Network
-from segvit.inference.onnx import OnnxModel
+from segvit.inference.onnx_model import OnnxModel
 from segvit.pictures.labels import save_index_png
 
 RECORD = "predict.yaml"

@@ -18,10 +18,10 @@ from PIL import Image
 from segvit.config import EvalConfig, PrecisionChoice
 from segvit.data.files import as_rgb, read_image
 from segvit.data.palette import Color
-from segvit.engine.infer import image_confidence, image_labels
-from segvit.engine.precision import computing_in, resolve_precision
 from segvit.errors import UserError
 from segvit.inference.network import Network, classes_of
+from segvit.inference.precision import computing_in, resolve_precision
+from segvit.inference.protocol import image_confidence, image_labels
 from segvit.pictures import overlay, shares, with_legend
 
 Source = str | Path | Image.Image | npt.NDArray[np.uint8]

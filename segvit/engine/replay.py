@@ -22,8 +22,8 @@ from segvit.config import TrainConfig
 from segvit.data.order import mix
 from segvit.engine.guards import going_on, written
 from segvit.engine.optim import freeze
-from segvit.engine.precision import HALVES
 from segvit.errors import UserError
+from segvit.inference.precision import HALVES
 from segvit.losses import Losses, Normalizers, criterion
 from segvit.models.segvit import SegViT
 from segvit.utils.device import resolve_device

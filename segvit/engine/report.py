@@ -19,10 +19,10 @@ from segvit.boundary import BAND
 from segvit.config import EvalConfig, PrecisionChoice
 from segvit.data.dataset import Samples
 from segvit.engine.evaluate import EvalResult, ImageScore
-from segvit.engine.precision import computing_in, resolve_precision
 from segvit.engine.shots import COLUMNS, take_shots
 from segvit.errors import UserError
 from segvit.inference.network import Network
+from segvit.inference.precision import computing_in, resolve_precision
 from segvit.pictures import confusion_matrix, contact_sheet, with_legend
 
 NUM_WORST = 12

@@ -13,8 +13,8 @@ from PIL import Image
 
 from segvit.config import EvalConfig
 from segvit.data.dataset import Samples
-from segvit.engine.infer import image_labels
 from segvit.inference.network import Network
+from segvit.inference.protocol import image_labels
 from segvit.pictures import IGNORED, colorize, error_map, overlay, shares
 
 SIDE = 480

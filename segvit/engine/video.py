@@ -22,14 +22,14 @@ import numpy.typing as npt
 import torch
 
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
-from segvit.engine.infer_frames import frames_labels, frames_together
 from segvit.engine.live import Newest
 from segvit.engine.outputs import named
-from segvit.engine.precision import computing_in, resolve_precision
 from segvit.engine.predict import Prediction, predict
 from segvit.engine.video_options import VideoOptions
 from segvit.engine.video_outputs import OVERLAY, VideoOutputs
+from segvit.inference.frames import frames_labels, frames_together
 from segvit.inference.network import Network, classes_of
+from segvit.inference.precision import computing_in, resolve_precision
 from segvit.models.segvit import evaluating
 from segvit.utils.signals import Stop
 from segvit.utils.threads import in_order, threads

@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 
 from segvit.errors import UserError
 from segvit.export.graph import LabelGraph, NotExportable, quiet
-from segvit.inference.onnx import INPUT, VALID, need
+from segvit.inference.onnx_model import INPUT, VALID, need
 
 OPSET = 18
 """Version of ONNX's operators: the first with all that is needed, known to ONNX Runtime and TensorRT for years."""

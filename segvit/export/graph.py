@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as shapes
 
-from segvit.inference.onnx import LOGITS
+from segvit.inference.onnx_model import LOGITS
 from segvit.models.scores import scores
 from segvit.models.segvit import SegViT
 

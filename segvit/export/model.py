@@ -22,7 +22,7 @@ from segvit.export.agreement import Agreement, check_sizes, compare
 from segvit.export.files import OPSET, check_bytes, onnx, set_metadata, to_onnx
 from segvit.export.graph import OUTPUTS, LabelGraph, NotExportable, trace
 from segvit.export.precision import ExportPrecision, calibration_windows, to_half, to_int8
-from segvit.inference.onnx import INPUT, open_session, runtime
+from segvit.inference.onnx_model import INPUT, open_session, runtime
 from segvit.models.downsampling import STRIDE
 from segvit.models.segvit import SegViT
 from segvit.weights.model_file import HEADER_KEY, header_text

@@ -17,9 +17,9 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from segvit.data.files import read_image
 from segvit.data.transforms import resize
-from segvit.engine.infer import protocol_size, resolve_protocol
 from segvit.export.graph import quiet
-from segvit.inference.onnx import INPUT, runtime
+from segvit.inference.onnx_model import INPUT, runtime
+from segvit.inference.protocol import protocol_size, resolve_protocol
 from segvit.models.segvit import SegViT
 
 ExportPrecision = Literal["float32", "fp16", "int8"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from segvit.data.dataset import Samples
 from segvit.engine.evaluate import evaluate
-from segvit.engine.infer import image_labels
 from segvit.inference.network import Network
+from segvit.inference.protocol import image_labels
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from segvit.errors import UserError
 from segvit.inference.network import Network
-from segvit.inference.onnx import OnnxModel
+from segvit.inference.onnx_model import OnnxModel
 
 
 def compile_model(model: Network) -> None:

@@ -1,4 +1,4 @@
-"""What inference asks of a model: a SegViT has it, and so has an exported graph (segvit/inference/onnx.py)."""
+"""What inference asks of a model: a SegViT has it, and so has an exported graph (segvit/inference/onnx_model.py)."""
 
 from typing import Any, Protocol
 

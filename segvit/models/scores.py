@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segvit.inference.labels import compose_labels
+from segvit.inference.label_map import compose_labels
 from segvit.inference.tiles import View
 from segvit.models.output import SegOutput
 

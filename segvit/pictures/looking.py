@@ -22,11 +22,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from segvit.data.transforms import fit_size, resize
-from segvit.engine.infer import protocol_size
 from segvit.engine.predict import Source, to_rgb
 from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
 from segvit.inference.network import Network, classes_of
+from segvit.inference.protocol import protocol_size
 from segvit.models.decoder import DecoderLayer, DecoderStage, LayerOutput
 from segvit.models.downsampling import STRIDE, keep
 from segvit.models.output import SegOutput

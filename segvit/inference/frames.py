@@ -4,7 +4,7 @@
     labels = frames_labels(model, images, config)        # images uint8 (B, 3, H, W), B <= together
 
 A test protocol cuts each image into windows; those of several images fill one batch. What is added to
-segvit/engine/infer.py is that alone.
+segvit/inference/protocol.py is that alone.
 
 Letters: B images, K classes, H W image, n windows of an image, h w token grid.
 """
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from segvit.config import EvalConfig
 from segvit.data.transforms import resize
-from segvit.engine.infer import protocol_size, resolve_protocol
-from segvit.inference.labels import compose_labels
+from segvit.inference.label_map import compose_labels
 from segvit.inference.network import Network
+from segvit.inference.protocol import protocol_size, resolve_protocol
 from segvit.inference.sliding import window_starts
 from segvit.inference.tiles import View, window_matrices
 from segvit.models.scores import class_probabilities

@@ -17,7 +17,7 @@ import torch
 from segvit.config import InferencePrecision, PrecisionChoice
 from segvit.errors import UserError
 from segvit.inference.network import Network
-from segvit.inference.onnx import OnnxModel
+from segvit.inference.onnx_model import OnnxModel
 
 HALVES: dict[InferencePrecision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """What autocast computes products in; norms, softmax, masks and scores stay in float32."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from segvit.config import EvalConfig
 from segvit.data.transforms import fit_size, resize
 from segvit.errors import UserError
-from segvit.inference.labels import compose_labels
+from segvit.inference.label_map import compose_labels
 from segvit.inference.network import Network
 from segvit.inference.sliding import look_in_windows, look_whole
 from segvit.inference.tiles import Composition, View
