@@ -24,8 +24,8 @@ from segvit.data.dataset import Samples, open_dataset
 from segvit.data.sample import Sample
 from segvit.data.shapes import write_shapes
 from segvit.data.spec import DatasetSpec
+from segvit.evaluation.metrics import ConfusionMatrix
 from segvit.inference.protocol import image_labels
-from segvit.metrics import ConfusionMatrix
 from segvit.models.segvit import SegViT
 
 BARE = "bare model loop"

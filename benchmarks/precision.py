@@ -22,10 +22,10 @@ from rich.table import Table
 import segvit
 from segvit.config import DataConfig, PrecisionChoice
 from segvit.data.dataset import Samples, open_dataset
+from segvit.evaluation.metrics import ConfusionMatrix
 from segvit.inference.compiled import compile_model, is_compiled
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import image_labels
-from segvit.metrics import ConfusionMatrix
 
 
 @dataclass

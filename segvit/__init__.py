@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     )
     from segvit.data.dataset import open_dataset
     from segvit.data.spec import DatasetSpec, load_spec
-    from segvit.engine.evaluate import EvalResult, evaluate
     from segvit.engine.predict import Prediction, predict
     from segvit.engine.train import Run, train
     from segvit.errors import UserError
+    from segvit.evaluation.evaluate import EvalResult, evaluate
+    from segvit.evaluation.metrics import ConfusionMatrix, Metrics
     from segvit.export.model import Exported, export_onnx, export_program
     from segvit.inference.onnx_model import OnnxModel, load_onnx
     from segvit.losses import Losses, criterion
-    from segvit.metrics import ConfusionMatrix, Metrics
     from segvit.models.output import SegOutput
     from segvit.models.scores import label_map, scores
     from segvit.models.segvit import SegViT, create_model
@@ -52,7 +52,7 @@ _HOMES = {
     ),
     "segvit.data.dataset": ("open_dataset",),
     "segvit.data.spec": ("DatasetSpec", "load_spec"),
-    "segvit.engine.evaluate": ("EvalResult", "evaluate"),
+    "segvit.evaluation.evaluate": ("EvalResult", "evaluate"),
     "segvit.engine.predict": ("Prediction", "predict"),
     "segvit.engine.train": ("Run", "train"),
     "segvit.errors": ("UserError",),
@@ -60,7 +60,7 @@ _HOMES = {
     "segvit.inference.onnx_model": ("OnnxModel", "load_onnx"),
     "segvit.models.scores": ("label_map", "scores"),
     "segvit.losses": ("Losses", "criterion"),
-    "segvit.metrics": ("ConfusionMatrix", "Metrics"),
+    "segvit.evaluation.metrics": ("ConfusionMatrix", "Metrics"),
     "segvit.weights.convert": ("convert_checkpoint",),
     "segvit.weights.finetune": ("with_classes",),
     "segvit.weights.load": ("load_model",),

@@ -162,8 +162,8 @@ def evaluate(
     from rich import print as rich_print
 
     from segvit.data.dataset import open_dataset
-    from segvit.engine import report
-    from segvit.engine.evaluate import evaluate as run_evaluation
+    from segvit.evaluation import files as report
+    from segvit.evaluation.evaluate import evaluate as run_evaluation
     from segvit.inference.compiled import compile_model
     from segvit.inference.onnx_model import load_network, place_for
     from segvit.utils.distributed import joined, rank

@@ -54,7 +54,7 @@ def export(
         With --data.*: the split on which mIoU and time are told beside PyTorch's.
     """
     from segvit.data.dataset import open_dataset
-    from segvit.engine.evaluate import check_classes
+    from segvit.evaluation.evaluate import check_classes
     from segvit.export.model import export_onnx, export_program
     from segvit.weights.load import load_model
     from segvit.weights.model_file import averaged

@@ -37,8 +37,8 @@ METHOD_PARTS = {
     "segvit/engine/optim.py": 5,
     "segvit/data/transforms.py": 5,
     "segvit/inference/sliding.py": 5,
-    "segvit/metrics.py": 6,
-    "segvit/boundary.py": 6,
+    "segvit/evaluation/metrics.py": 6,
+    "segvit/evaluation/boundary.py": 6,
 }
 """What follows the method, and the section of docs/method.md that says so."""
 CITED = re.compile(r"docs/method\.md,? sections? (\d)(?: and (\d))?")

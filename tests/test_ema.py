@@ -20,9 +20,9 @@ from segvit.cli import app
 from segvit.config import DataConfig, LossConfig, TrainConfig
 from segvit.engine.checkpoint import checkpoints
 from segvit.engine.ema import create_average, decay_at
-from segvit.engine.evaluate import evaluate
 from segvit.engine.train import train
 from segvit.errors import UserError
+from segvit.evaluation.evaluate import evaluate
 from segvit.losses import Losses
 from segvit.models.segvit import SegViT
 from segvit.weights.load import load_model

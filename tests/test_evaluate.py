@@ -25,11 +25,11 @@ from segvit.data.dataset import Samples, open_dataset
 from segvit.data.sample import Sample
 from segvit.data.shapes import write_shapes
 from segvit.data.spec import load_spec
-from segvit.engine import report
-from segvit.engine.evaluate import EvalResult, ImageScore, evaluate
 from segvit.errors import UserError
+from segvit.evaluation import files as report
+from segvit.evaluation.evaluate import EvalResult, ImageScore, evaluate
+from segvit.evaluation.metrics import ConfusionMatrix
 from segvit.inference.protocol import image_labels
-from segvit.metrics import ConfusionMatrix
 from segvit.models.segvit import SegViT
 from segvit.utils.threads import in_order, threads
 
@@ -226,7 +226,7 @@ def test_the_next_is_read_and_the_last_counted_while_the_model_works(
         assert max(watched.reads) <= number + 3, "read too far ahead: memory"
         return torch.zeros(image.shape[1:], dtype=torch.int64)
 
-    monkeypatch.setattr("segvit.engine.evaluate.image_labels", label)
+    monkeypatch.setattr("segvit.evaluation.evaluate.image_labels", label)
     monkeypatch.setattr(ConfusionMatrix, "update", count)
     seen: list[tuple[int, int]] = []
     result = evaluate(model, watched, workers=2, progress=lambda *done: seen.append(done))
@@ -276,7 +276,7 @@ def test_an_error_of_nobodys_wording_is_told_with_its_image(
 
     watched = Watched(dataset, **({"read_0": fail} if stage == "read" else {}))
     if stage == "image_labels":
-        monkeypatch.setattr("segvit.engine.evaluate.image_labels", fail)
+        monkeypatch.setattr("segvit.evaluation.evaluate.image_labels", fail)
     elif stage == "update":
         monkeypatch.setattr(ConfusionMatrix, "update", fail)
     with pytest.raises(MemoryError, match="no memory left") as caught:

@@ -12,8 +12,8 @@ from scipy import ndimage
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score, multiclass_jaccard_index
 
-from segvit.boundary import band, band_width, boundary_counts
-from segvit.metrics import ConfusionMatrix, Metrics
+from segvit.evaluation.boundary import band, band_width, boundary_counts
+from segvit.evaluation.metrics import ConfusionMatrix, Metrics
 
 Map = npt.NDArray[np.int64]
 Pair = tuple[Map, Map]

@@ -15,10 +15,10 @@ import segvit.losses as losses_module
 from segvit.config import LossConfig, ModelConfig, OptimConfig, Structure
 from segvit.engine.optim import create_optimizer, learning_rate_factor, parameter_groups, set_learning_rate
 from segvit.errors import UserError
+from segvit.evaluation.metrics import ConfusionMatrix
 from segvit.inference.sliding import look_in_windows, window_starts
 from segvit.inference.tiles import Composition
 from segvit.losses import IGNORE_INDEX, Normalizers, _focal_and_dice, _softplus, _Target, criterion, normalizers
-from segvit.metrics import ConfusionMatrix
 from segvit.models.atm import ATMHead
 from segvit.models.decoder import Attention, DecoderLayer, DecoderStage, similarity
 from segvit.models.output import SegOutput

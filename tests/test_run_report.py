@@ -20,12 +20,12 @@ import segvit.data.dataset as dataset_module
 from segvit.cli import app
 from segvit.config import DataConfig, TrainConfig
 from segvit.engine.charts import MAX_POINTS, confusion_chart, line_chart
-from segvit.engine.evaluate import EvalResult, ImageScore
 from segvit.engine.run_facts import extremes
 from segvit.engine.run_report import write_report
 from segvit.engine.train import train
 from segvit.errors import UserError
-from segvit.metrics import ConfusionMatrix
+from segvit.evaluation.evaluate import EvalResult, ImageScore
+from segvit.evaluation.metrics import ConfusionMatrix
 from segvit.page import jpeg_uri, tag
 from tests.browser import Visit, browser, visit  # noqa: F401
 from tests.tiny import tiny_run

@@ -23,8 +23,8 @@ from segvit.config import LoggerName, TrainConfig
 from segvit.data.spec import DatasetSpec
 from segvit.engine.guards import writing, written
 from segvit.engine.settings import flat
-from segvit.engine.shots import Shot
 from segvit.errors import UserError
+from segvit.evaluation.examples import Shot
 from segvit.pictures import contact_sheet, side_by_side, with_legend
 
 PROJECT = "segvit"

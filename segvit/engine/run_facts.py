@@ -19,9 +19,9 @@ import numpy.typing as npt
 import torch
 
 from segvit.data.palette import Color
-from segvit.engine.evaluate import EvalResult, ImageScore
-from segvit.engine.shots import Shot
 from segvit.errors import UserError
+from segvit.evaluation.evaluate import EvalResult, ImageScore
+from segvit.evaluation.examples import Shot
 from segvit.models.segvit import SegViT
 from segvit.page import jpeg_uri
 from segvit.pictures import save_index_png

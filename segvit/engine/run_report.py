@@ -17,13 +17,13 @@ import yaml
 
 from segvit.config import EvalConfig, PrecisionChoice, TrainConfig
 from segvit.data.dataset import Samples, open_dataset
-from segvit.engine.evaluate import EvalResult, Progress, evaluate
 from segvit.engine.guards import written
 from segvit.engine.loggers import RunLog, picture_indices, read_records
 from segvit.engine.run_facts import Facts, describe_validation, environment, extremes, load_facts, origin
 from segvit.engine.run_sections import curves, pairs, tiles, validation_section
-from segvit.engine.shots import Shot, take_shots
 from segvit.errors import UserError
+from segvit.evaluation.evaluate import EvalResult, Progress, evaluate
+from segvit.evaluation.examples import Shot, take_shots
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.models.segvit import SegViT, evaluating
 from segvit.page import Markup, asset, content_policy, fill, tag

@@ -14,7 +14,7 @@ from segvit.config import TrainConfig
 from segvit.data.palette import Color
 from segvit.engine.charts import Points, confusion_chart, line_chart
 from segvit.engine.run_facts import Validation
-from segvit.engine.shots import COLUMNS
+from segvit.evaluation.examples import COLUMNS
 from segvit.page import Markup, join, table, tag
 from segvit.viewer import fragment
 

@@ -24,7 +24,6 @@ from segvit.config import TrainConfig
 from segvit.data.unreadable import UnreadableList
 from segvit.engine.batches import add_unreadable, training_batches
 from segvit.engine.checkpoint import save_checkpoint
-from segvit.engine.evaluate import EvalResult, evaluate
 from segvit.engine.guards import LoaderDied, count_skipped
 from segvit.engine.headline import headline
 from segvit.engine.learner import create_learner
@@ -37,6 +36,7 @@ from segvit.engine.reductions import highest, mean_divisors, mean_losses
 from segvit.engine.replay import seed_dropout
 from segvit.engine.run_report import show_validation
 from segvit.engine.start import prepare
+from segvit.evaluation.evaluate import EvalResult, evaluate
 from segvit.losses import Losses, criterion, normalizers
 from segvit.utils.signals import Interrupted, Stop
 from segvit.weights.model_file import save_model

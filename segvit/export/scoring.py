@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segvit.data.dataset import Samples
-from segvit.engine.evaluate import evaluate
+from segvit.evaluation.evaluate import evaluate
 from segvit.inference.network import Network
 from segvit.inference.protocol import image_labels
 

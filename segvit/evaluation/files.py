@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segvit.boundary import BAND
 from segvit.config import EvalConfig, PrecisionChoice
 from segvit.data.dataset import Samples
-from segvit.engine.evaluate import EvalResult, ImageScore
-from segvit.engine.shots import COLUMNS, take_shots
 from segvit.errors import UserError
+from segvit.evaluation.boundary import BAND
+from segvit.evaluation.evaluate import EvalResult, ImageScore
+from segvit.evaluation.examples import COLUMNS, take_shots
 from segvit.inference.network import Network
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.pictures import confusion_matrix, contact_sheet, with_legend

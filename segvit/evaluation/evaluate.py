@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from segvit.boundary import BAND
 from segvit.config import EvalConfig, EvalMode, PrecisionChoice
 from segvit.data.dataset import Sample, Samples
 from segvit.data.files import Unreadable
 from segvit.data.unreadable import explain_too_many
 from segvit.errors import UserError
+from segvit.evaluation.boundary import BAND
+from segvit.evaluation.metrics import ConfusionMatrix, Metrics
 from segvit.inference.compiled import is_compiled
 from segvit.inference.network import Network
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import image_labels, resolve_protocol
-from segvit.metrics import ConfusionMatrix, Metrics
 from segvit.models.segvit import evaluating
 from segvit.utils.distributed import gather, rank, world_size
 from segvit.utils.threads import in_order, threads

@@ -8,7 +8,7 @@
     IoU                    hits / (labelled + predicted - hits)           of each class, hits on the diagonal
     Dice                   2 hits / (labelled + predicted)
     accuracy               hits / labelled
-    boundary IoU           as IoU, of the pixels near the edges (see segvit.boundary)
+    boundary IoU           as IoU, of the pixels near the edges (see segvit.evaluation.boundary)
     overall accuracy       all hits / all labelled
 
 Letters: K classes; row = true class, column = predicted class.
@@ -20,8 +20,8 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from segvit.boundary import boundary_counts
 from segvit.data.spec import IGNORE_INDEX
+from segvit.evaluation.boundary import boundary_counts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Score a model on a dataset: confusion matrix, boundary IoU, example images, files."""
