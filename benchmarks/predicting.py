@@ -20,9 +20,9 @@ from rounds import measure
 
 import segvit
 from segvit.config import ModelConfig
-from segvit.engine.outputs import RECORD
-from segvit.engine.predict import predict
-from segvit.engine.predict_files import find_images, predict_files
+from segvit.prediction.outputs import RECORD
+from segvit.prediction.predict import predict
+from segvit.prediction.predict_files import find_images, predict_files
 
 ALONE = "model alone"
 

@@ -29,10 +29,10 @@ from rounds import measure
 
 import segvit
 from segvit.config import ModelConfig
-from segvit.engine.predict import Prediction, predict
-from segvit.engine.video import predict_video
-from segvit.engine.video_options import VideoOptions
 from segvit.inference.frames import frames_labels, frames_together
+from segvit.prediction.predict import Prediction, predict
+from segvit.prediction.video import predict_video
+from segvit.prediction.video_options import VideoOptions
 from segvit.video.reader import Frame, Pixels, open_video
 from segvit.video.writer import VideoWriter
 

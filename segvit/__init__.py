@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     )
     from segvit.data.dataset import open_dataset
     from segvit.data.spec import DatasetSpec, load_spec
-    from segvit.engine.predict import Prediction, predict
     from segvit.engine.train import Run, train
     from segvit.errors import UserError
     from segvit.evaluation.evaluate import EvalResult, evaluate
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from segvit.models.output import SegOutput
     from segvit.models.scores import label_map, scores
     from segvit.models.segvit import SegViT, create_model
+    from segvit.prediction.predict import Prediction, predict
     from segvit.profiling import Profile, profile
     from segvit.weights.convert import convert_checkpoint
     from segvit.weights.finetune import with_classes
@@ -53,7 +53,7 @@ _HOMES = {
     "segvit.data.dataset": ("open_dataset",),
     "segvit.data.spec": ("DatasetSpec", "load_spec"),
     "segvit.evaluation.evaluate": ("EvalResult", "evaluate"),
-    "segvit.engine.predict": ("Prediction", "predict"),
+    "segvit.prediction.predict": ("Prediction", "predict"),
     "segvit.engine.train": ("Run", "train"),
     "segvit.errors": ("UserError",),
     "segvit.export.model": ("Exported", "export_onnx", "export_program"),

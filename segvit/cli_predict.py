@@ -11,14 +11,14 @@ from cyclopts import App
 
 from segvit.cli_tools import Flat, ProtocolFlags
 from segvit.config import DataConfig, Device, PrecisionChoice
-from segvit.engine.video_options import VideoOptions
 from segvit.errors import UserError
+from segvit.prediction.video_options import VideoOptions
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from segvit.engine.predict_files import Done, Failure
-    from segvit.engine.video import Progress
+    from segvit.prediction.predict_files import Done, Failure
+    from segvit.prediction.video import Progress
 
 
 def register(app: App) -> None:
@@ -80,10 +80,10 @@ def predict(
     device
         Where to run.
     """
-    from segvit.engine.predict_files import predict_files
     from segvit.inference.compiled import compile_model
     from segvit.inference.onnx_model import load_network, place_for
     from segvit.inference.precision import resolve_precision
+    from segvit.prediction.predict_files import predict_files
     from segvit.utils.distributed import joined, rank
 
     if not 0 <= opacity <= 1:

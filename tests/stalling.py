@@ -9,7 +9,7 @@ import itertools
 import time
 from typing import Any
 
-import segvit.engine.predict_files as module
+import segvit.prediction.predict_files as module
 from segvit.cli import main
 
 STALLS_AT = 70

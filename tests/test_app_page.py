@@ -26,9 +26,9 @@ from segvit.config import ModelConfig
 from segvit.data.polygons import PolygonFile
 from segvit.data.shapes import render_scene
 from segvit.data.spec import load_spec
-from segvit.engine.predict_files import predict_files
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
+from segvit.prediction.predict_files import predict_files
 from segvit.weights.load import load_model
 from tests import browser as browsers
 from tests.browser import Visit

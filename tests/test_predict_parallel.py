@@ -16,13 +16,13 @@ import pytest
 from PIL import Image
 
 import segvit
-import segvit.engine.outputs as outputs_module
-import segvit.engine.predict_files as module
+import segvit.prediction.outputs as outputs_module
+import segvit.prediction.predict_files as module
 from segvit.config import EvalConfig
-from segvit.engine.outputs import ASIDE, RECORD, model_digest
-from segvit.engine.predict_files import find_images, predict_files
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
+from segvit.prediction.outputs import ASIDE, RECORD, model_digest
+from segvit.prediction.predict_files import find_images, predict_files
 from segvit.weights.load import load_model
 from tests.test_parallel import ENVIRONMENT, TORCHRUN
 from tests.tiny import labelling_model

@@ -18,11 +18,11 @@ from segvit.config import DataConfig, EvalConfig, ModelConfig
 from segvit.data.check import check_dataset
 from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.spec import IGNORE_INDEX, MAX_RAW, UNKNOWN, DatasetSpec, load_spec
-from segvit.engine.predict import predict
-from segvit.engine.predict_files import predict_files
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from segvit.pictures import colorize
+from segvit.prediction.predict import predict
+from segvit.prediction.predict_files import predict_files
 from segvit.weights.load import load_model
 
 UNUSED_IN_COCO_STUFF = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)

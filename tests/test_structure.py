@@ -91,6 +91,7 @@ BACKWARDS: set[str] = {
     "pictures.looking imports models.output",
     "pictures.looking imports models.scores",
     "pictures.looking imports models.segvit",
+    "pictures.looking imports prediction.predict",
     "utils.device imports config",
     "utils.distributed imports config",
     "weights.hub imports models.segvit",

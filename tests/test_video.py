@@ -22,18 +22,18 @@ import pytest
 from PIL import Image
 
 import segvit
-import segvit.engine.video as module
+import segvit.prediction.video as module
 import segvit.video.writer as writer_module
 from segvit.cli import main
 from segvit.config import EvalConfig
 from segvit.data.spec import load_spec
-from segvit.engine.outputs import ASIDE, aside
-from segvit.engine.predict_files import predict_files
-from segvit.engine.video import VideoDone, predict_video
-from segvit.engine.video_options import VideoOptions
-from segvit.engine.video_outputs import Legend
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
+from segvit.prediction.outputs import ASIDE, aside
+from segvit.prediction.predict_files import predict_files
+from segvit.prediction.video import VideoDone, predict_video
+from segvit.prediction.video_options import VideoOptions
+from segvit.prediction.video_outputs import Legend
 from segvit.video.address import parse_address
 from segvit.video.reader import Video
 from segvit.video.writer import VideoWriter
@@ -798,7 +798,7 @@ def test_the_command(
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from segvit.engine.video import predict_video
+from segvit.prediction.video import predict_video
 from segvit.weights.load import load_model
 model = load_model(sys.argv[1])
 for film in sys.argv[2:]:

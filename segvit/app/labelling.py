@@ -19,11 +19,11 @@ from segvit.app.jobs import About, Job, Labelled, Seen, Setup
 from segvit.app.limits import Limits, open_photo
 from segvit.config import PrecisionChoice
 from segvit.data.outlines import coco
-from segvit.engine.predict import Prediction, predict
 from segvit.inference.network import Network
 from segvit.inference.onnx_model import load_network, place_for
 from segvit.inference.precision import resolve_precision
 from segvit.pictures.labels import save_index_png
+from segvit.prediction.predict import Prediction, predict
 from segvit.utils.device import resolve_device
 from segvit.viewer import viewer_page
 

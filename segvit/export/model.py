@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from segvit.data.files import read_image
-from segvit.engine.predict_files import find_images
 from segvit.errors import UserError
 from segvit.export.agreement import Agreement, check_sizes, compare
 from segvit.export.files import OPSET, check_bytes, onnx, set_metadata, to_onnx
@@ -25,6 +24,7 @@ from segvit.export.precision import ExportPrecision, calibration_windows, to_hal
 from segvit.inference.onnx_model import INPUT, open_session, runtime
 from segvit.models.downsampling import STRIDE
 from segvit.models.segvit import SegViT
+from segvit.prediction.predict_files import find_images
 from segvit.weights.model_file import HEADER_KEY, header_text
 
 MOST_DIFFERING: dict[ExportPrecision, float | None] = {"float32": 0.001, "fp16": 0.01, "int8": None}

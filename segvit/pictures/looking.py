@@ -22,7 +22,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from segvit.data.transforms import fit_size, resize
-from segvit.engine.predict import Source, to_rgb
 from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
 from segvit.inference.network import Network, classes_of
@@ -34,6 +33,7 @@ from segvit.models.scores import label_map
 from segvit.models.segvit import SegViT, evaluating
 from segvit.pictures.inside import Gaze, Inside, Tokens
 from segvit.pictures.labels import Pixels, shares
+from segvit.prediction.predict import Source, to_rgb
 
 SHOWN_CLASSES = 3
 """Classes that are looked at unless others are named: those that cover most of the photo."""

@@ -24,12 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.data.palette import Color
-from segvit.engine.outputs import aside, explaining, flush, named, read_facts, save_labels
-from segvit.engine.predict import Prediction
-from segvit.engine.video_options import VideoOptions
 from segvit.pictures.labels import shares
 from segvit.pictures.legend import with_legend
 from segvit.pictures.text import PAPER, READABLE_SIDE
+from segvit.prediction.outputs import aside, explaining, flush, named, read_facts, save_labels
+from segvit.prediction.predict import Prediction
+from segvit.prediction.video_options import VideoOptions
 from segvit.video.reader import Frame, Pixels
 from segvit.video.writer import VideoWriter
 

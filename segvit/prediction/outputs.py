@@ -5,7 +5,7 @@ photo_confidence.png where asked for. `predict.yaml` in the output folder says w
 
 Each file is written aside, put on the disk, and renamed. The JSON comes first, after former pictures are removed: so
 the pictures that are there are those that its fingerprint speaks of, and an image that lacks one is not done. Videos
-have other files (segvit/engine/video_outputs.py).
+have other files (segvit/prediction/video_outputs.py).
 """
 
 import hashlib
@@ -26,12 +26,12 @@ from PIL import Image
 from torch import nn
 
 from segvit.data.spec import DatasetSpec
-from segvit.engine.predict import Prediction
 from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
 from segvit.inference.network import Network
 from segvit.inference.onnx_model import OnnxModel
 from segvit.pictures.labels import save_index_png
+from segvit.prediction.predict import Prediction
 
 RECORD = "predict.yaml"
 """What the files in a folder were made with; no output ends so."""

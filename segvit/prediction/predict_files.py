@@ -19,17 +19,17 @@ import numpy.typing as npt
 
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
 from segvit.data.files import Unreadable, read_image
-from segvit.engine.find_inputs import Input, check_outputs, find_images, find_inputs
-from segvit.engine.outputs import LABELS, claim, fingerprint, is_done, model_digest, named, write_outputs
-from segvit.engine.predict import Prediction, predict
-from segvit.engine.video import Progress, VideoDone, predict_video
-from segvit.engine.video_options import VideoOptions
-from segvit.engine.video_outputs import OVERLAY, facts_if_done
 from segvit.errors import UserError
 from segvit.inference.network import Network
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import resolve_protocol
 from segvit.models.segvit import evaluating
+from segvit.prediction.inputs import Input, check_outputs, find_images, find_inputs
+from segvit.prediction.outputs import LABELS, claim, fingerprint, is_done, model_digest, named, write_outputs
+from segvit.prediction.predict import Prediction, predict
+from segvit.prediction.video import Progress, VideoDone, predict_video
+from segvit.prediction.video_options import VideoOptions
+from segvit.prediction.video_outputs import OVERLAY, facts_if_done
 from segvit.utils.distributed import decided_by_first, gather, rank, world_size
 from segvit.utils.threads import in_order, threads
 from segvit.video.address import Address, parse_address

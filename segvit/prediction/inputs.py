@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segvit.data.files import IMAGE_SUFFIXES
-from segvit.engine.outputs import ENDINGS, left_by_us, named
-from segvit.engine.video_outputs import ENDINGS as VIDEO_ENDINGS
-from segvit.engine.video_outputs import left_by_our_videos
 from segvit.errors import UserError
+from segvit.prediction.outputs import ENDINGS, left_by_us, named
+from segvit.prediction.video_outputs import ENDINGS as VIDEO_ENDINGS
+from segvit.prediction.video_outputs import left_by_our_videos
 from segvit.video.reader import VIDEO_SUFFIXES
 
 

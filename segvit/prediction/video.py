@@ -22,15 +22,15 @@ import numpy.typing as npt
 import torch
 
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
-from segvit.engine.live import Newest
-from segvit.engine.outputs import named
-from segvit.engine.predict import Prediction, predict
-from segvit.engine.video_options import VideoOptions
-from segvit.engine.video_outputs import OVERLAY, VideoOutputs
 from segvit.inference.frames import frames_labels, frames_together
 from segvit.inference.network import Network, classes_of
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.models.segvit import evaluating
+from segvit.prediction.newest_frame import Newest
+from segvit.prediction.outputs import named
+from segvit.prediction.predict import Prediction, predict
+from segvit.prediction.video_options import VideoOptions
+from segvit.prediction.video_outputs import OVERLAY, VideoOutputs
 from segvit.utils.signals import Stop
 from segvit.utils.threads import in_order, threads
 from segvit.video.reader import Frame, Pixels, Video, open_video
@@ -72,7 +72,7 @@ def predict_video(
     workers: int = DataConfig.workers,
     progress: Progress | None = None,
 ) -> VideoDone:
-    """Label the frames of a video, and write what segvit/engine/video_outputs.py lists.
+    """Label the frames of a video, and write what segvit/prediction/video_outputs.py lists.
 
     A webcam or stream ends when it ends itself, after `options.seconds`, or at SIGINT or SIGTERM; what is written then
     is whole.
