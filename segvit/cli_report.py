@@ -35,7 +35,7 @@ def report(run: Path, *, score: bool = False, root: Path | None = None, device: 
     device
         With --score: where to run.
     """
-    from segvit.engine.run_report import score_best, write_report
+    from segvit.reports.run_report import score_best, write_report
     from segvit.utils.device import resolve_device
 
     if root and not score:

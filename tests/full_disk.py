@@ -19,9 +19,9 @@ from unittest.mock import patch
 
 import torch
 
-import segvit.engine.run_report as run_report_module
 import segvit.engine.start as start_module
 import segvit.engine.train as train_module
+import segvit.reports.run_report as run_report_module
 from segvit.config import DataConfig, TrainConfig
 from segvit.data.order import EndlessBatches
 from segvit.data.shapes import write_shapes

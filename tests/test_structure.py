@@ -70,11 +70,9 @@ UNPLACED: set[str] = {
     "cli_tools",
     "engine",
     "info",
-    "page",
     "plan",
     "sheet",
     "timings",
-    "viewer",
 }
 BACKWARDS: set[str] = {
     "data.formats imports data.plain",

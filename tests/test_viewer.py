@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from segvit.data.palette import default_palette
-from segvit.page import Markup, content_policy, fill
 from segvit.pictures.labels import WRONG, colorize, shares
-from segvit.viewer import viewer, viewer_page, viewer_script, viewer_style
+from segvit.reports.html import Markup, content_policy, fill
+from segvit.reports.viewer import viewer, viewer_page, viewer_script, viewer_style
 from tests.browser import Visit, browser, visit  # noqa: F401
 from tests.viewing import Scene, Street, index_png, noise, show_fixture, street_fixture, told  # noqa: F401
 

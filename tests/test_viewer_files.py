@@ -12,9 +12,9 @@ from PIL import Image
 
 from segvit.data.palette import default_palette
 from segvit.errors import UserError
-from segvit.page import jpeg_uri
 from segvit.pictures.labels import IGNORED_16_BIT, colorize
-from segvit.viewer import LONGEST_SIDE, fragment, viewer, viewer_page, viewer_script
+from segvit.reports.html import jpeg_uri
+from segvit.reports.viewer import LONGEST_SIDE, fragment, viewer, viewer_page, viewer_script
 from tests.browser import Visit, browser, visit  # noqa: F401
 from tests.viewing import Map, Scene, Street, index_png, noise, show_fixture, street_fixture  # noqa: F401
 

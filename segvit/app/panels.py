@@ -1,4 +1,4 @@
-"""What the page shows, as HTML: the heading, results, batches, notices. Every text is escaped (segvit/page.py)."""
+"""What the page shows, as HTML: the heading, results, batches, notices. Every text is escaped (segvit/reports/html.py)."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from segvit.app.jobs import About, Labelled, Seen
 from segvit.app.limits import Limits
 from segvit.app.service import Batch, Result, Row
 from segvit.data.palette import Color
-from segvit.page import Markup, join, tag
+from segvit.reports.html import Markup, join, tag
 
 LARGEST = 4
 """Classes of a photo that a row of a batch names."""

@@ -34,10 +34,10 @@ from segvit.engine.parallel import gradients_kept_back, whole, whole_optimizer
 from segvit.engine.progress import TrainProgress
 from segvit.engine.reductions import highest, mean_divisors, mean_losses
 from segvit.engine.replay import seed_dropout
-from segvit.engine.run_report import show_validation
 from segvit.engine.start import prepare
 from segvit.evaluation.evaluate import EvalResult, evaluate
 from segvit.losses import Losses, criterion, normalizers
+from segvit.reports.run_report import show_validation
 from segvit.utils.signals import Interrupted, Stop
 from segvit.weights.model_file import save_model
 

@@ -22,8 +22,8 @@ from PIL import Image, UnidentifiedImageError
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
-from segvit.page import Markup, asset, content_policy, fill, jpeg_uri, png_uri
 from segvit.pictures.labels import IGNORED_16_BIT, WRONG
+from segvit.reports.html import Markup, asset, content_policy, fill, jpeg_uri, png_uri
 
 LONGEST_SIDE = 2048
 """Pixels to which the longer side of a photo is reduced in a page; label maps keep their size."""

@@ -1,7 +1,7 @@
 """Pieces of an HTML page, in which every text is escaped unless it says that it is markup.
 
     tag("td", "<b>", tag("em", "x"), class_="name")     # <td class="name">&lt;b&gt;<em>x</em></td>
-    fill("report.html", title=join("a & b"))            # a file of segvit/templates/ with $title filled in
+    fill("report.html", title=join("a & b"))            # a file of segvit/reports/templates/ with $title filled in
 
 A page of ours loads nothing: its pictures are data URIs, and `content_policy` lets the browser run its one script
 alone.
@@ -58,12 +58,12 @@ def table(head: list[object], rows: list[list[object]], *, class_: str | None = 
 
 
 def asset(name: str) -> str:
-    """The text of a file of segvit/templates/."""
+    """The text of a file of segvit/reports/templates/."""
     return (files("segvit") / "templates" / name).read_text(encoding="utf-8")
 
 
 def fill(name: str, /, **values: object) -> Markup:
-    """A file of segvit/templates/ with each $name in it replaced; values that are no Markup are escaped."""
+    """A file of segvit/reports/templates/ with each $name in it replaced; values that are no Markup are escaped."""
     return Markup(Template(asset(name)).substitute({key: join(value) for key, value in values.items()}))
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from segvit.config import TrainConfig
 from segvit.data.palette import Color
-from segvit.engine.charts import Points, confusion_chart, line_chart
-from segvit.engine.run_facts import Validation
 from segvit.evaluation.examples import COLUMNS
-from segvit.page import Markup, join, table, tag
-from segvit.viewer import fragment
+from segvit.reports.charts import Points, confusion_chart, line_chart
+from segvit.reports.facts import Validation
+from segvit.reports.html import Markup, join, table, tag
+from segvit.reports.viewer import fragment
 
 NUM_CONFUSIONS = 10
 """Pairs of classes that are told to be taken for each other."""

@@ -23,8 +23,8 @@ from segvit.errors import UserError
 from segvit.evaluation.evaluate import EvalResult, ImageScore
 from segvit.evaluation.examples import Shot
 from segvit.models.segvit import SegViT
-from segvit.page import jpeg_uri
 from segvit.pictures import save_index_png
+from segvit.reports.html import jpeg_uri
 from segvit.utils.device import device_name
 
 NUM_EXTREMES = 3

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from segvit.page import Markup, join, tag
+from segvit.reports.html import Markup, join, tag
 
 Points = Sequence[tuple[float, float]]
 """(step, value), steps ascending."""

@@ -19,15 +19,15 @@ from segvit.config import EvalConfig, PrecisionChoice, TrainConfig
 from segvit.data.dataset import Samples, open_dataset
 from segvit.engine.guards import written
 from segvit.engine.loggers import RunLog, picture_indices, read_records
-from segvit.engine.run_facts import Facts, describe_validation, environment, extremes, load_facts, origin
-from segvit.engine.run_sections import curves, pairs, tiles, validation_section
 from segvit.errors import UserError
 from segvit.evaluation.evaluate import EvalResult, Progress, evaluate
 from segvit.evaluation.examples import Shot, take_shots
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.models.segvit import SegViT, evaluating
-from segvit.page import Markup, asset, content_policy, fill, tag
-from segvit.viewer import viewer_script, viewer_style
+from segvit.reports.facts import Facts, describe_validation, environment, extremes, load_facts, origin
+from segvit.reports.html import Markup, asset, content_policy, fill, tag
+from segvit.reports.sections import curves, pairs, tiles, validation_section
+from segvit.reports.viewer import viewer_script, viewer_style
 from segvit.weights.load import load_model
 
 FACTS, PAGE = "report.json", "report.html"
