@@ -23,13 +23,7 @@ import segvit
 from segvit.data.shapes import render_scene
 from segvit.models.downsampling import keep
 from segvit.models.segvit import SegViT, evaluating
-from segvit.pictures.board import Board
-from segvit.pictures.canvas import Canvas
-from segvit.pictures.grids import draw_grid, draw_kept, draw_learned
-from segvit.pictures.inside import Inside
-from segvit.pictures.labels import overlay
-from segvit.pictures.looking import look
-from segvit.pictures.paper import (
+from segvit.pictures.figure_style import (
     DIVERGING,
     GREY,
     RULE,
@@ -41,6 +35,12 @@ from segvit.pictures.paper import (
     heat_over,
     save,
 )
+from segvit.pictures.inside.board import Board
+from segvit.pictures.inside.canvas import Canvas
+from segvit.pictures.inside.grids import draw_grid, draw_kept, draw_learned
+from segvit.pictures.inside.look import look
+from segvit.pictures.inside.record import Inside
+from segvit.pictures.paint import overlay
 
 SCENE, SCENE_SIDE = 10_000_051, 384
 """Number of a scene that no dataset of segvit holds, and its side in pixels."""

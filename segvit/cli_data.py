@@ -95,7 +95,7 @@ def prepare(name: str, *, root: Path, archive: tuple[Path, ...] = ()) -> None:
 
 def _write_sheet(survey: "Survey", path: Path) -> None:
     """Draw the sheet, or say why there is none: the report goes on."""
-    from segvit.sheet import contact_sheet_of
+    from segvit.pictures.sample_sheet import contact_sheet_of
 
     try:
         picture = contact_sheet_of(survey.samples, survey.reports)

@@ -63,8 +63,8 @@ def look(
     if missing := next((photo for photo in photos if not photo.exists()), None):
         raise UserError(f"{missing}: no such file; nothing is drawn yet")
     folders = [output / name for name in folder_names(photos)]
-    from segvit.pictures.files import save_inside
-    from segvit.pictures.looking import look as look_inside
+    from segvit.pictures.inside.files import save_inside
+    from segvit.pictures.inside.look import look as look_inside
     from segvit.utils.device import resolve_device
     from segvit.weights.load import load_model
 

@@ -21,7 +21,7 @@ from segvit.data.palette import default_palette
 from segvit.data.scan import TURN
 from segvit.data.survey import check_splits
 from segvit.errors import UserError
-from segvit.sheet import choose
+from segvit.pictures.sample_sheet import choose
 
 
 def folders(root: Path, labels: dict[str, tuple[int, ...]]) -> DataConfig:

@@ -20,7 +20,7 @@ from segvit.config import Structure
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
-from segvit.pictures.inside import Inside
+from segvit.pictures.inside.record import Inside
 from tests.looked_at import REGISTERS, SLIDE, WHOLE, make, photo_of
 from tests.tiny import stir, tell_apart, tiny_config
 
@@ -131,7 +131,7 @@ def test_heat_is_read_without_colour_vision() -> None:
     from matplotlib import colormaps
 
     from segvit.data.palette import _perceived
-    from segvit.pictures.paper import HEAT
+    from segvit.pictures.figure_style import HEAT
     from segvit.pictures.plots import SHARES
 
     colors = 255 * np.asarray(colormaps[HEAT](np.linspace(0, 1, 64)))[:, :3]

@@ -16,7 +16,7 @@ from segvit.config import Structure
 from segvit.data.palette import default_palette
 from segvit.errors import UserError
 from segvit.models import decoder
-from segvit.pictures.canvas import Canvas
+from segvit.pictures.inside.canvas import Canvas
 from tests.looked_at import REGISTERS, SLIDE, WHOLE, as_batch, make, photo_of
 
 CASES: list[tuple[str, Structure]] = [

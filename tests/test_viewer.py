@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from segvit.data.palette import default_palette
-from segvit.pictures.labels import WRONG, colorize, shares
+from segvit.pictures.paint import WRONG, colorize, shares
 from segvit.reports.html import Markup, content_policy, fill
 from segvit.reports.viewer import viewer, viewer_page, viewer_script, viewer_style
 from tests.browser import Visit, browser, visit  # noqa: F401

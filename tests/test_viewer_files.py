@@ -12,7 +12,7 @@ from PIL import Image
 
 from segvit.data.palette import default_palette
 from segvit.errors import UserError
-from segvit.pictures.labels import IGNORED_16_BIT, colorize
+from segvit.pictures.paint import IGNORED_16_BIT, colorize
 from segvit.reports.html import jpeg_uri
 from segvit.reports.viewer import LONGEST_SIDE, fragment, viewer, viewer_page, viewer_script
 from tests.browser import Visit, browser, visit  # noqa: F401

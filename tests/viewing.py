@@ -18,7 +18,7 @@ from PIL import Image
 from segvit.config import DataConfig
 from segvit.data.dataset import open_dataset
 from segvit.data.palette import default_palette
-from segvit.pictures.labels import save_index_png
+from segvit.pictures.paint import save_index_png
 from segvit.reports.viewer import viewer_page
 from tests.browser import Visit, browser, visit  # noqa: F401
 

@@ -22,7 +22,7 @@ from segvit.data.outlines import coco
 from segvit.inference.network import Network
 from segvit.inference.onnx_model import load_network, place_for
 from segvit.inference.precision import resolve_precision
-from segvit.pictures.labels import save_index_png
+from segvit.pictures.paint import save_index_png
 from segvit.prediction.predict import Prediction, predict
 from segvit.reports.viewer import viewer_page
 from segvit.utils.device import resolve_device

@@ -11,15 +11,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segvit.pictures.files import save_inside
-    from segvit.pictures.grids import queries_figure, tokens_figure
-    from segvit.pictures.inside import Gaze, Inside, Tokens
-    from segvit.pictures.labels import IGNORED, colorize, error_map, overlay, save_index_png, shares
+    from segvit.pictures.figure_style import save
+    from segvit.pictures.inside.files import save_inside
+    from segvit.pictures.inside.grids import queries_figure, tokens_figure
+    from segvit.pictures.inside.look import look
+    from segvit.pictures.inside.record import Gaze, Inside, Tokens
+    from segvit.pictures.inside.stages import attention_figure, cascade_figure, heads_figure, labels_figure
     from segvit.pictures.legend import with_legend
-    from segvit.pictures.looking import look
-    from segvit.pictures.paper import save
+    from segvit.pictures.paint import IGNORED, colorize, error_map, overlay, save_index_png, shares
     from segvit.pictures.plots import confusion_matrix, curves, learning_rates
-    from segvit.pictures.stages import attention_figure, cascade_figure, heads_figure, labels_figure
     from segvit.pictures.table import contact_sheet, side_by_side
     from segvit.pictures.timing import speeds
 

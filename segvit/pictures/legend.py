@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from segvit.data.palette import Color
 from segvit.errors import UserError
-from segvit.pictures.labels import IGNORED
+from segvit.pictures.paint import IGNORED
 from segvit.pictures.text import (
     FAINT_INK,
     INK,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.errors import UserError
-from segvit.pictures.paper import BLUE, GREEN, INK, RULE, VERMILLION, save, short
+from segvit.pictures.figure_style import BLUE, GREEN, INK, RULE, VERMILLION, save, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

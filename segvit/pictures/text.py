@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFont
 
-from segvit.pictures.labels import Pixels
+from segvit.pictures.paint import Pixels
 
 Picture = Image.Image | Pixels
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segvit.pictures.paper import BLUE, GREEN, GREY, INK, ORANGE, SKY, VERMILLION, save
+from segvit.pictures.figure_style import BLUE, GREEN, GREY, INK, ORANGE, SKY, VERMILLION, save
 from segvit.pictures.plots import plain_axes
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
 from segvit.inference.network import Network
 from segvit.inference.onnx_model import OnnxModel
-from segvit.pictures.labels import save_index_png
+from segvit.pictures.paint import save_index_png
 from segvit.prediction.predict import Prediction
 
 RECORD = "predict.yaml"

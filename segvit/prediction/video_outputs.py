@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.data.palette import Color
-from segvit.pictures.labels import shares
 from segvit.pictures.legend import with_legend
+from segvit.pictures.paint import shares
 from segvit.pictures.text import PAPER, READABLE_SIDE
 from segvit.prediction.outputs import aside, explaining, flush, named, read_facts, save_labels
 from segvit.prediction.predict import Prediction

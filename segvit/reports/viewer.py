@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
-from segvit.pictures.labels import IGNORED_16_BIT, WRONG
+from segvit.pictures.paint import IGNORED_16_BIT, WRONG
 from segvit.reports.html import Markup, asset, content_policy, fill, jpeg_uri, png_uri
 
 LONGEST_SIDE = 2048

@@ -97,7 +97,7 @@ class LabelPicture {
     return canvas;
   }
 
-  /** The photo in pale grey, as in error_map of segvit/pictures/labels.py. */
+  /** The photo in pale grey, as in error_map of segvit/pictures/paint.py. */
   grey() {
     if (this.pale) return this.pale;
     this.pale = canvasOf(this.photo.naturalWidth, this.photo.naturalHeight);

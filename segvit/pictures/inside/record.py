@@ -1,4 +1,4 @@
-"""What happens inside a model while it looks at a photo, as numbers; segvit/pictures/looking.py fills them in.
+"""What happens inside a model while it looks at a photo, as numbers; segvit/pictures/inside/look.py fills them in.
 
 Letters: S supervised outputs, K classes, C classes looked at, H W photo, H' W' photo as the model looks at it,
 h w grid of the masks, n m grid of the patches, A attention heads.
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.data.palette import Color
-from segvit.pictures.labels import Pixels, shares
+from segvit.pictures.paint import Pixels, shares
 
 Floats = npt.NDArray[np.float32]
 

@@ -8,7 +8,7 @@ save(board.figure, Path("figure.pdf"))
 
 from typing import TYPE_CHECKING, Any
 
-from segvit.pictures.paper import BLUE, DPI, INK, TEXT, bare
+from segvit.pictures.figure_style import BLUE, DPI, INK, TEXT, bare
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,9 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.errors import UserError
-from segvit.pictures.canvas import Canvas
-from segvit.pictures.inside import Gaze, Inside, Tokens
-from segvit.pictures.paper import BLUE, SMALL, VERMILLION, color_bar, heat_colors, heat_over, panels, row_name, title
+from segvit.pictures.figure_style import (
+    BLUE,
+    SMALL,
+    VERMILLION,
+    color_bar,
+    heat_colors,
+    heat_over,
+    panels,
+    row_name,
+    title,
+)
+from segvit.pictures.inside.canvas import Canvas
+from segvit.pictures.inside.record import Gaze, Inside, Tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

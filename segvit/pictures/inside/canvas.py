@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segvit.pictures.inside import Inside
-from segvit.pictures.labels import Labels, Pixels
+from segvit.pictures.inside.record import Inside
+from segvit.pictures.paint import Labels, Pixels
 from segvit.pictures.text import enlarge, enlargement
 
 SIDE = 480

@@ -19,7 +19,7 @@ from PIL import Image
 
 from segvit.errors import UserError
 from segvit.pictures.formats import check_figure_path
-from segvit.pictures.labels import Pixels
+from segvit.pictures.paint import Pixels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

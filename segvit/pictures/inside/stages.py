@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segvit.errors import UserError
-from segvit.pictures.canvas import Canvas
-from segvit.pictures.inside import Inside
-from segvit.pictures.labels import overlay
-from segvit.pictures.paper import (
+from segvit.pictures.figure_style import (
     DIVERGING,
     GREY,
     INK,
@@ -33,6 +30,9 @@ from segvit.pictures.paper import (
     short,
     title,
 )
+from segvit.pictures.inside.canvas import Canvas
+from segvit.pictures.inside.record import Inside
+from segvit.pictures.paint import overlay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

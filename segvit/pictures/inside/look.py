@@ -31,8 +31,8 @@ from segvit.models.downsampling import STRIDE, keep
 from segvit.models.output import SegOutput
 from segvit.models.scores import label_map
 from segvit.models.segvit import SegViT, evaluating
-from segvit.pictures.inside import Gaze, Inside, Tokens
-from segvit.pictures.labels import Pixels, shares
+from segvit.pictures.inside.record import Gaze, Inside, Tokens
+from segvit.pictures.paint import Pixels, shares
 from segvit.prediction.predict import Source, to_rgb
 
 SHOWN_CLASSES = 3

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segvit.errors import UserError
+from segvit.pictures.figure_style import save
 from segvit.pictures.formats import FigureFormat
-from segvit.pictures.grids import queries_figure, tokens_figure
-from segvit.pictures.inside import Inside
-from segvit.pictures.paper import save
-from segvit.pictures.stages import attention_figure, cascade_figure, heads_figure, labels_figure
+from segvit.pictures.inside.grids import queries_figure, tokens_figure
+from segvit.pictures.inside.record import Inside
+from segvit.pictures.inside.stages import attention_figure, cascade_figure, heads_figure, labels_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,0 +1,1 @@
+"""Draw the inside of a model: attention, cascade, kept tokens."""
