@@ -20,11 +20,11 @@ from training_step import present_labels
 
 from segvit.benchmark import peak_memory
 from segvit.config import ModelConfig, OptimConfig, Precision, Structure, TrainConfig
-from segvit.engine.ema import create_average
-from segvit.engine.optim import create_optimizer
 from segvit.losses import criterion
 from segvit.models.segvit import SegViT
 from segvit.plan import HALVES, MEBIBYTE, PRESENT, plan
+from segvit.training.ema import create_average
+from segvit.training.optim import create_optimizer
 
 CASES: dict[str, tuple[Structure, bool, Precision, int, bool]] = {
     "plain": ("plain", False, "no", 1, False),

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 
 from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 from segvit.data.shapes import write_shapes
-from segvit.engine.checkpoint import checkpoints
+from segvit.training.checkpoint import checkpoints
 
 KINDS = ("anywhere", "checkpoint", "validation")
 EVAL_EVERY = 5

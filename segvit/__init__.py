@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     )
     from segvit.data.dataset import open_dataset
     from segvit.data.spec import DatasetSpec, load_spec
-    from segvit.engine.train import Run, train
     from segvit.errors import UserError
     from segvit.evaluation.evaluate import EvalResult, evaluate
     from segvit.evaluation.metrics import ConfusionMatrix, Metrics
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from segvit.models.segvit import SegViT, create_model
     from segvit.prediction.predict import Prediction, predict
     from segvit.profiling import Profile, profile
+    from segvit.training.train import Run, train
     from segvit.weights.convert import convert_checkpoint
     from segvit.weights.finetune import with_classes
     from segvit.weights.load import load_model
@@ -54,7 +54,7 @@ _HOMES = {
     "segvit.data.spec": ("DatasetSpec", "load_spec"),
     "segvit.evaluation.evaluate": ("EvalResult", "evaluate"),
     "segvit.prediction.predict": ("Prediction", "predict"),
-    "segvit.engine.train": ("Run", "train"),
+    "segvit.training.train": ("Run", "train"),
     "segvit.errors": ("UserError",),
     "segvit.export.model": ("Exported", "export_onnx", "export_program"),
     "segvit.inference.onnx_model": ("OnnxModel", "load_onnx"),

@@ -108,7 +108,7 @@ def train(
         return
     if accept_changed_data and not resume:
         raise UserError("--accept-changed-data belongs to --resume: a new run takes the dataset as it is")
-    from segvit.engine.train import train as run_training
+    from segvit.training.train import train as run_training
     from segvit.utils.distributed import rank
 
     run = run_training(settings, resume=resume, accept_changed_data=accept_changed_data)
@@ -287,7 +287,7 @@ def main() -> None:
 
 def _replay(path: Path, device: Device) -> None:
     """Run a saved step again, say what came of it, and leave with 2 where something is not finite."""
-    from segvit.engine.replay import replay
+    from segvit.training.replay import replay
 
     seen = replay(path, device=device)
     print(seen.text)

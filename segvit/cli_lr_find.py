@@ -42,9 +42,9 @@ def lr_find(
     """
     from rich import print as rich_print
 
-    from segvit.engine.lr_find import find_learning_rate
     from segvit.pictures import learning_rates
     from segvit.pictures.formats import check_figure_path
+    from segvit.training.lr_find import find_learning_rate
 
     check_figure_path(plot, "--plot")
     check_paths(files=(plot,))

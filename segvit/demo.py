@@ -17,13 +17,13 @@ from rich.console import Console
 from segvit.config import Device, TrainConfig
 from segvit.data.shapes import ShapesDataset, write_shapes
 from segvit.data.survey import check_splits
-from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.evaluation.evaluate import evaluate
 from segvit.models.segvit import SegViT
 from segvit.pictures import colorize, contact_sheet, curves, error_map, overlay, shares, with_legend
 from segvit.prediction.predict import predict
 from segvit.prediction.predict_files import predict_files
+from segvit.training.train import train
 from segvit.utils.device import resolve_device
 from segvit.weights.load import load_model
 

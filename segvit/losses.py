@@ -102,7 +102,7 @@ def criterion(
         config: coefficients, and whether ignored pixels count as negatives.
         divisors: averages over processes; by default those of this batch.
         class_weights: (K,) weights of the classes in the class term, where they are present. Default: 1 each. The
-            masks' terms have none. (`config.class_weights` are words; engine/class_weights.py makes numbers of them.)
+            masks' terms have none. (`config.class_weights` are words; training/class_weights.py makes numbers of them.)
 
     Raises:
         UserError: labels of another size than the images, or values that are no class.

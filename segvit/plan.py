@@ -27,13 +27,13 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from segvit.config import LossConfig, TrainConfig
-from segvit.engine.optim import freeze
 from segvit.errors import UserError
 from segvit.losses import CHUNK_ELEMENTS, CHUNK_ELEMENTS_GPU, class_losses, mask_losses
 from segvit.models.decoder import Attention, DecoderStage
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
 from segvit.profiling import fake_twin
+from segvit.training.optim import freeze
 
 PRESENT = 10
 """Classes that are assumed to be in each image: about those of a crop of ADE20K."""
@@ -211,7 +211,7 @@ def _memory(model: SegViT, config: TrainConfig, *, images: int, gpus: int) -> Me
 
 
 def _units(model: SegViT) -> list[nn.Module]:
-    """The parts of a model that `segvit.engine.parallel.shard` makes whole one at a time."""
+    """The parts of a model that `segvit.training.parallel.shard` makes whole one at a time."""
     shrinks = model.backbone.shrink_at
     blocks = [block for index, block in enumerate(model.backbone.blocks) if index != shrinks]
     return blocks + [part for part in model.modules() if isinstance(part, DecoderStage)]

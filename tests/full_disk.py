@@ -19,16 +19,16 @@ from unittest.mock import patch
 
 import torch
 
-import segvit.engine.start as start_module
-import segvit.engine.train as train_module
 import segvit.reports.run_report as run_report_module
+import segvit.training.start as start_module
+import segvit.training.train as train_module
 from segvit.config import DataConfig, TrainConfig
 from segvit.data.order import EndlessBatches
 from segvit.data.shapes import write_shapes
-from segvit.engine.checkpoint import checkpoints
-from segvit.engine.loggers import read_records
-from segvit.engine.train import Trainer, train
 from segvit.errors import UserError
+from segvit.training.checkpoint import checkpoints
+from segvit.training.loggers import read_records
+from segvit.training.train import Trainer, train
 from tests.tiny import tiny_run
 
 

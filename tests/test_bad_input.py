@@ -17,12 +17,12 @@ from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.files import read_image, read_labels
 from segvit.data.shapes import ShapesDataset
 from segvit.data.spec import DatasetSpec, load_spec
-from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.evaluation.evaluate import evaluate
 from segvit.models.segvit import SegViT, create_model
 from segvit.prediction.predict import predict
 from segvit.prediction.predict_files import predict_files
+from segvit.training.train import train
 
 TINY = ModelConfig(
     backbone="vit_tiny_patch16_224",

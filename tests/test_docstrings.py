@@ -34,7 +34,7 @@ METHOD_PARTS = {
     "segvit/models/downsampling.py": 3,
     "segvit/models/upsampling.py": 3,
     "segvit/losses.py": 4,
-    "segvit/engine/optim.py": 5,
+    "segvit/training/optim.py": 5,
     "segvit/data/transforms.py": 5,
     "segvit/inference/sliding.py": 5,
     "segvit/evaluation/metrics.py": 6,

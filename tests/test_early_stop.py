@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 import segvit.data.dataset as dataset_module
-import segvit.engine.train as train_module
+import segvit.training.train as train_module
 from segvit.config import TrainConfig
-from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.losses import Losses
+from segvit.training.train import train
 from segvit.weights.model_file import read_header
 from tests.tiny import run_records, tiny_run
 

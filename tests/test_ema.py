@@ -15,16 +15,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 import segvit.data.dataset as dataset_module
-import segvit.engine.learner as learner_module
+import segvit.training.learner as learner_module
 from segvit.cli import app
 from segvit.config import DataConfig, LossConfig, TrainConfig
-from segvit.engine.checkpoint import checkpoints
-from segvit.engine.ema import create_average, decay_at
-from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.evaluation.evaluate import evaluate
 from segvit.losses import Losses
 from segvit.models.segvit import SegViT
+from segvit.training.checkpoint import checkpoints
+from segvit.training.ema import create_average, decay_at
+from segvit.training.train import train
 from segvit.weights.load import load_model
 from segvit.weights.model_file import read_header
 from tests.tiny import run_records, tiny_run
@@ -231,7 +231,7 @@ def test_a_checkpoint_from_before_these_settings_resumes_with_their_defaults(
 TWO_PROCESSES = """
 import sys, torch, segvit.data.dataset as dataset
 from segvit.config import TrainConfig
-from segvit.engine.train import train
+from segvit.training.train import train
 dataset.SHAPES_LENGTH = {"train": 10, "val": 3}
 torch.set_num_threads(1)
 train(TrainConfig.load(sys.argv[1]))

@@ -16,9 +16,9 @@ from segvit import cli
 from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, OptimConfig, Structure, TrainConfig
 from segvit.data.palette import default_palette
 from segvit.data.spec import DatasetSpec
-from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
+from segvit.training.train import train
 from segvit.weights.finetune import match_classes, with_classes
 from segvit.weights.load import load_model
 from segvit.weights.model_file import read_header
@@ -219,7 +219,7 @@ def test_the_first_step_is_taken_with_the_models_weights(
         seen.append(with_classes(*arguments, **settings))
         return seen[-1]
 
-    monkeypatch.setattr("segvit.engine.learner.with_classes", keep)
+    monkeypatch.setattr("segvit.training.learner.with_classes", keep)
     train(replace(config, steps=1, model=replace(NETWORK, mean=None), optim=replace(config.optim, lr=1e-12)))
     for name in ("backbone.blocks.1.mlp.fc1.weight", "backbone.pos_embed", "mean"):
         assert torch.allclose(seen[0].state_dict()[name], old.state_dict()[name], atol=1e-6), name
@@ -316,7 +316,7 @@ def test_two_starts_are_refused(config: TrainConfig, setting: Any) -> None:
 def settings_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., TrainConfig]:
     """The settings that `segvit train` would run; a UserError where it refuses."""
     seen: list[TrainConfig] = []
-    monkeypatch.setattr("segvit.engine.train.train", lambda settings, **_: seen.append(settings))
+    monkeypatch.setattr("segvit.training.train.train", lambda settings, **_: seen.append(settings))
 
     def resolve(*arguments: Any) -> TrainConfig:
         monkeypatch.setattr("sys.argv", ["segvit", "train", *map(str, arguments)])
@@ -402,9 +402,9 @@ def test_it_starts_from_a_lower_loss_than_from_scratch(
         device="cpu",
         output=tmp_path / "scenes",
     )
-    monkeypatch.setattr("segvit.engine.start.CHECKED_SAMPLES", 4)
-    monkeypatch.setattr("segvit.engine.train.Trainer.validate", lambda self, step, _: self._save_model("best", step))
-    monkeypatch.setattr("segvit.engine.train.Trainer.finish", lambda self: None)
+    monkeypatch.setattr("segvit.training.start.CHECKED_SAMPLES", 4)
+    monkeypatch.setattr("segvit.training.train.Trainer.validate", lambda self, step, _: self._save_model("best", step))
+    monkeypatch.setattr("segvit.training.train.Trainer.finish", lambda self: None)
     train(scenes)
     street = replace(
         scenes,

@@ -11,11 +11,11 @@ from torch import nn
 
 import segvit.data.dataset as dataset_module
 from segvit.config import Freeze, OptimConfig, Structure, TrainConfig
-from segvit.engine.checkpoint import checkpoints
-from segvit.engine.optim import create_optimizer, freeze, layer_number, parameter_groups
-from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
+from segvit.training.checkpoint import checkpoints
+from segvit.training.optim import create_optimizer, freeze, layer_number, parameter_groups
+from segvit.training.train import train
 from segvit.weights.load import load_model
 from tests.tiny import random_images, run_records, tiny_config, tiny_run
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 import segvit.data.dataset as dataset_module
 from segvit.config import Structure
-from segvit.engine.train import train
 from segvit.losses import criterion
 from segvit.models.segvit import SegViT
+from segvit.training.train import train
 from tests.tiny import random_images, run_records, stir, tiny_config, tiny_run
 
 FAMILIES = ("vit", "deit, distilled", "deit3", "beitv2", "eva02", "dinov3")

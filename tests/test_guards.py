@@ -21,21 +21,21 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
-import segvit.engine.guards as guards_module
-import segvit.engine.learner as learner_module
-import segvit.engine.not_finite as not_finite_module
-import segvit.engine.replay as replay_module
-import segvit.engine.train as train_module
+import segvit.training.learner as learner_module
+import segvit.training.loader_guard as guards_module
+import segvit.training.not_finite as not_finite_module
+import segvit.training.replay as replay_module
+import segvit.training.train as train_module
 from segvit.cli import main
 from segvit.config import DataConfig, LossConfig, Structure, TrainConfig
 from segvit.data.shapes import write_shapes
-from segvit.engine.checkpoint import checkpoint_path, checkpoints
-from segvit.engine.guards import LoaderDied
-from segvit.engine.replay import _watching, replay
-from segvit.engine.train import NotFinite, train
 from segvit.errors import UserError
 from segvit.losses import Losses
 from segvit.models.segvit import SegViT
+from segvit.training.checkpoint import checkpoint_path, checkpoints
+from segvit.training.loader_guard import LoaderDied
+from segvit.training.replay import _watching, replay
+from segvit.training.train import NotFinite, train
 from segvit.utils.signals import Interrupted, Stop
 from tests.tiny import random_images, run_records, tiny_config, tiny_run
 

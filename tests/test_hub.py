@@ -21,9 +21,9 @@ import segvit.weights.load as load_module
 from segvit import cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 from segvit.data.shapes import write_shapes
-from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
+from segvit.training.train import train
 from segvit.weights.authors import RELEASED
 from segvit.weights.card import model_card
 from segvit.weights.hub import MODEL_FILE, cache_folder

@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import segvit.data.dataset as dataset_module
 from segvit.config import TrainConfig
-from segvit.engine.loggers import picture_indices, read_records
-from segvit.engine.train import train
 from segvit.errors import UserError
+from segvit.training.loggers import picture_indices, read_records
+from segvit.training.train import train
 from tests.tiny import tiny_run
 
 STEPS = 4

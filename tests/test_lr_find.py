@@ -9,9 +9,9 @@ import pytest
 import segvit.data.dataset as dataset_module
 from segvit.cli import app
 from segvit.config import OptimConfig, TrainConfig
-from segvit.engine.lr_find import centred_means, find_learning_rate, smooth, steepest
-from segvit.engine.train import train
 from segvit.errors import UserError
+from segvit.training.lr_find import centred_means, find_learning_rate, smooth, steepest
+from segvit.training.train import train
 from tests.tiny import run_records, tiny_run
 
 

@@ -16,10 +16,10 @@ import torch
 import segvit.data.dataset as dataset_module
 from segvit.cli_errors import say_once
 from segvit.config import TrainConfig
-from segvit.engine.checkpoint import checkpoints
-from segvit.engine.parallel import LAUNCHED
-from segvit.engine.train import train
 from segvit.errors import UserError
+from segvit.training.checkpoint import checkpoints
+from segvit.training.parallel import LAUNCHED
+from segvit.training.train import train
 from segvit.weights.load import load_model
 from tests.tiny import tiny_run
 from tests.two_processes import SCENES

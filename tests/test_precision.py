@@ -22,8 +22,6 @@ from segvit.config import DataConfig, EvalConfig, ModelConfig, Structure, TrainC
 from segvit.data.dataset import Samples, open_dataset
 from segvit.data.shapes import write_shapes
 from segvit.data.spec import load_spec
-from segvit.engine.settings import check_same_run
-from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.inference import precision as precision_module
 from segvit.inference.compiled import compile_model, is_compiled
@@ -33,6 +31,8 @@ from segvit.inference.protocol import image_labels
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
 from segvit.prediction.predict_files import predict_files
+from segvit.training.settings import check_same_run
+from segvit.training.train import train
 from tests.tiny import random_images, relative_difference, tell_apart, tiny_config
 
 SPEC = load_spec("shapes")

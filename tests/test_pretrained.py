@@ -16,10 +16,10 @@ from torch import Tensor, nn
 import segvit.data.dataset as dataset_module
 from segvit import cli
 from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, TrainConfig
-from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.models.backbone import create_backbone
 from segvit.models.segvit import SegViT, create_model
+from segvit.training.train import train
 from segvit.weights.load import load_model
 from segvit.weights.timm_weights import licence_of, starts_from
 from tests.tiny import TINY, VARIANTS, stir, timm_file, tiny_config

@@ -19,11 +19,11 @@ from segvit.data.order import EndlessBatches
 from segvit.data.rare import RareClasses
 from segvit.data.spec import IGNORE_INDEX, load_spec
 from segvit.data.transforms import TrainTransform, random_crop, resize_labels
-from segvit.engine.class_weights import resolve_class_weights
-from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.losses import class_losses, criterion, normalizers
 from segvit.models.output import SegOutput
+from segvit.training.class_weights import resolve_class_weights
+from segvit.training.train import train
 from tests.tiny import run_records, tiny_run
 
 SIDE = 40

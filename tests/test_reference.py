@@ -13,7 +13,6 @@ from torch import Tensor, nn
 import segvit.inference.tiles as tiles_module
 import segvit.losses as losses_module
 from segvit.config import LossConfig, ModelConfig, OptimConfig, Structure
-from segvit.engine.optim import create_optimizer, learning_rate_factor, parameter_groups, set_learning_rate
 from segvit.errors import UserError
 from segvit.evaluation.metrics import ConfusionMatrix
 from segvit.inference.sliding import look_in_windows, window_starts
@@ -26,6 +25,7 @@ from segvit.models.scores import label_map, scores
 from segvit.models.segvit import SegViT
 from segvit.models.tokens import resize_tokens
 from segvit.models.upsampling import QueryUpsampling
+from segvit.training.optim import create_optimizer, learning_rate_factor, parameter_groups, set_learning_rate
 from segvit.utils.resize import bilinear_matrix
 
 TOLERANCE = 1e-5

@@ -19,7 +19,6 @@ from PIL import Image
 import segvit.data.dataset as dataset_module
 from segvit.cli import app
 from segvit.config import DataConfig, TrainConfig
-from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.evaluation.evaluate import EvalResult, ImageScore
 from segvit.evaluation.metrics import ConfusionMatrix
@@ -27,6 +26,7 @@ from segvit.reports.charts import MAX_POINTS, confusion_chart, line_chart
 from segvit.reports.facts import extremes
 from segvit.reports.html import jpeg_uri, tag
 from segvit.reports.run_report import write_report
+from segvit.training.train import train
 from tests.browser import Visit, browser, visit  # noqa: F401
 from tests.tiny import tiny_run
 

@@ -11,12 +11,12 @@ from PIL import Image
 import segvit
 import segvit.data.dataset as dataset_module
 from segvit.config import DataConfig, Downsampling, EvalConfig, ModelConfig, OptimConfig, Structure, TrainConfig
-from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.losses import criterion
 from segvit.models.decoder import DecoderStage
 from segvit.models.segvit import SegViT
 from segvit.prediction.predict_files import predict_files
+from segvit.training.train import train
 from segvit.weights.load import load_model
 from tests.tiny import random_images, relative_difference, stir, tiny_config
 

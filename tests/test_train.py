@@ -14,16 +14,16 @@ import torch
 from safetensors.torch import load_file
 
 import segvit.data.dataset as dataset_module
-import segvit.engine.learner as learner_module
-import segvit.engine.train as train_module
+import segvit.training.learner as learner_module
+import segvit.training.train as train_module
 import segvit.utils.signals as signals_module
 from segvit.config import OptimConfig, TrainConfig
 from segvit.data.shapes import write_shapes
-from segvit.engine.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.losses import Losses
 from segvit.models.segvit import SegViT
+from segvit.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from segvit.training.train import train
 from segvit.utils.signals import Interrupted, Stop
 from segvit.weights.load import load_model
 from segvit.weights.model_file import read_header

@@ -17,12 +17,12 @@ from torch.distributed.tensor import DTensor
 
 import segvit.data.crops as crops_module
 import segvit.data.dataset as dataset_module
-import segvit.engine.learner as learner_module
+import segvit.training.learner as learner_module
 from segvit.config import TrainConfig
-from segvit.engine.train import train
 from segvit.errors import UserError
 from segvit.losses import Losses
 from segvit.models.segvit import SegViT
+from segvit.training.train import train
 
 SCENES = {"train": 12, "val": 5}
 """Five to validate on: the second process has fewer."""

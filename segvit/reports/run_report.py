@@ -17,8 +17,6 @@ import yaml
 
 from segvit.config import EvalConfig, PrecisionChoice, TrainConfig
 from segvit.data.dataset import Samples, open_dataset
-from segvit.engine.guards import written
-from segvit.engine.loggers import RunLog, picture_indices, read_records
 from segvit.errors import UserError
 from segvit.evaluation.evaluate import EvalResult, Progress, evaluate
 from segvit.evaluation.examples import Shot, take_shots
@@ -28,6 +26,8 @@ from segvit.reports.facts import Facts, describe_validation, environment, extrem
 from segvit.reports.html import Markup, asset, content_policy, fill, tag
 from segvit.reports.sections import curves, pairs, tiles, validation_section
 from segvit.reports.viewer import viewer_script, viewer_style
+from segvit.training.loader_guard import written
+from segvit.training.loggers import RunLog, picture_indices, read_records
 from segvit.weights.load import load_model
 
 FACTS, PAGE = "report.json", "report.html"

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segvit.config import TrainConfig
-from segvit.engine.train import NotFinite, Trainer
 from segvit.errors import UserError
+from segvit.training.train import NotFinite, Trainer
 from segvit.utils.distributed import started_processes
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from segvit.data.order import EndlessBatches
 from segvit.data.rare import RareClasses
 from segvit.data.transforms import TrainTransform
 from segvit.data.unreadable import UnreadableList
-from segvit.engine.guards import shield_from_sigterm, watched, written
-from segvit.engine.start import RunData
 from segvit.errors import UserError
+from segvit.training.loader_guard import shield_from_sigterm, watched, written
+from segvit.training.start import RunData
 from segvit.utils.distributed import gather
 
 Say = Callable[[str], None]

@@ -18,14 +18,14 @@ from segvit.data.census import Census, take_census
 from segvit.data.check import check_dataset
 from segvit.data.dataset import open_dataset
 from segvit.data.sample import Samples
-from segvit.engine.checkpoint import checkpoints, newest_checkpoint, sweep
-from segvit.engine.guards import written
-from segvit.engine.loggers import check_loggers
-from segvit.engine.parallel import create_accelerator
-from segvit.engine.same_data import check_same_data
-from segvit.engine.settings import check_same_run, check_settings
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
+from segvit.training.checkpoint import checkpoints, newest_checkpoint, sweep
+from segvit.training.dataset_check import check_same_data
+from segvit.training.loader_guard import written
+from segvit.training.loggers import check_loggers
+from segvit.training.parallel import create_accelerator
+from segvit.training.settings import check_same_run, check_settings
 from segvit.utils.distributed import gather
 from segvit.weights.finetune import load_start
 from segvit.weights.hub import cache_folder

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from segvit.config import TrainConfig
-from segvit.engine.class_weights import describe_class_weights
-from segvit.engine.learner import Learner
-from segvit.engine.start import Start
+from segvit.training.class_weights import describe_class_weights
+from segvit.training.learner import Learner
+from segvit.training.start import Start
 
 
 def headline(config: TrainConfig, start: Start, learner: Learner) -> str:

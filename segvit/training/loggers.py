@@ -21,11 +21,11 @@ from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracke
 
 from segvit.config import LoggerName, TrainConfig
 from segvit.data.spec import DatasetSpec
-from segvit.engine.guards import writing, written
-from segvit.engine.settings import flat
 from segvit.errors import UserError
 from segvit.evaluation.examples import Shot
 from segvit.pictures import contact_sheet, side_by_side, with_legend
+from segvit.training.loader_guard import writing, written
+from segvit.training.settings import flat
 
 PROJECT = "segvit"
 """Name under which W&B and MLflow gather runs."""

@@ -22,22 +22,22 @@ from torch import Tensor
 
 from segvit.config import TrainConfig
 from segvit.data.unreadable import UnreadableList
-from segvit.engine.batches import add_unreadable, training_batches
-from segvit.engine.checkpoint import save_checkpoint
-from segvit.engine.guards import LoaderDied, count_skipped
-from segvit.engine.headline import headline
-from segvit.engine.learner import create_learner
-from segvit.engine.loggers import RunLog
-from segvit.engine.not_finite import Batch, Guard, NotFinite
-from segvit.engine.optim import learning_rate_factor, set_learning_rate
-from segvit.engine.parallel import gradients_kept_back, whole, whole_optimizer
-from segvit.engine.progress import TrainProgress
-from segvit.engine.reductions import highest, mean_divisors, mean_losses
-from segvit.engine.replay import seed_dropout
-from segvit.engine.start import prepare
 from segvit.evaluation.evaluate import EvalResult, evaluate
 from segvit.losses import Losses, criterion, normalizers
 from segvit.reports.run_report import show_validation
+from segvit.training.batches import add_unreadable, training_batches
+from segvit.training.checkpoint import save_checkpoint
+from segvit.training.headline import headline
+from segvit.training.learner import create_learner
+from segvit.training.loader_guard import LoaderDied, count_skipped
+from segvit.training.loggers import RunLog
+from segvit.training.not_finite import Batch, Guard, NotFinite
+from segvit.training.optim import learning_rate_factor, set_learning_rate
+from segvit.training.parallel import gradients_kept_back, whole, whole_optimizer
+from segvit.training.progress import TrainProgress
+from segvit.training.reductions import highest, mean_divisors, mean_losses
+from segvit.training.replay import seed_dropout
+from segvit.training.start import prepare
 from segvit.utils.signals import Interrupted, Stop
 from segvit.weights.model_file import save_model
 

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from segvit.config import TrainConfig
 from segvit.data.order import mix
-from segvit.engine.guards import going_on, written
-from segvit.engine.optim import freeze
 from segvit.errors import UserError
 from segvit.inference.precision import HALVES
 from segvit.losses import Losses, Normalizers, criterion
 from segvit.models.segvit import SegViT
+from segvit.training.loader_guard import going_on, written
+from segvit.training.optim import freeze
 from segvit.utils.device import resolve_device
 
 NUM_NAMED = 3

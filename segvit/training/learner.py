@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from segvit.config import TrainConfig
-from segvit.engine.class_weights import resolve_class_weights
-from segvit.engine.ema import create_average
-from segvit.engine.optim import create_optimizer, freeze
-from segvit.engine.parallel import is_sharded, load_optimizer, shard, whole
-from segvit.engine.start import Start
 from segvit.inference.compiled import compile_model
 from segvit.inference.protocol import resolve_protocol
 from segvit.models.segvit import SegViT
+from segvit.training.class_weights import resolve_class_weights
+from segvit.training.ema import create_average
+from segvit.training.optim import create_optimizer, freeze
+from segvit.training.parallel import is_sharded, load_optimizer, shard, whole
+from segvit.training.start import Start
 from segvit.weights.finetune import with_classes
 from segvit.weights.timm_weights import RANDOM
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from segvit.engine.checkpoint import checkpoints
 from segvit.errors import UserError
+from segvit.training.checkpoint import checkpoints
 
 MAX_SKIPPED = 50
 """Steps in a row that fp16's scaler may leave out; it halves its scale at each, from 65,536 to nothing."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from segvit.data.manifest import Manifest, differences, digest, take_manifest
 from segvit.data.sample import Samples
-from segvit.engine.guards import written
 from segvit.errors import UserError
+from segvit.training.loader_guard import written
 
 MANIFEST = "dataset.json"
 NUM_SHOWN = 5

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from segvit.config import TrainConfig
 from segvit.data.sample import Samples
-from segvit.engine.learner import Learner
-from segvit.engine.parallel import whole
-from segvit.engine.reductions import anywhere
-from segvit.engine.replay import StepInput, examine, explain, listing
 from segvit.errors import UserError
 from segvit.losses import Normalizers
+from segvit.training.learner import Learner
+from segvit.training.parallel import whole
+from segvit.training.reductions import anywhere
+from segvit.training.replay import StepInput, examine, explain, listing
 
 
 class NotFinite(UserError):

@@ -1,0 +1,1 @@
+"""Train a model: the loop, what it learns from, and how a run survives."""
