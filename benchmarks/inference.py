@@ -19,9 +19,9 @@ from rounds import measure
 from torch import Tensor
 
 import segvit
-from segvit.benchmark import made_up_logits
 from segvit.config import ModelConfig, Structure
 from segvit.models.segvit import evaluating
+from segvit.profiling.benchmark import made_up_logits
 
 
 def labelling(model: segvit.SegViT, images: Tensor, present: int, precision: torch.dtype) -> Callable[[], Tensor]:

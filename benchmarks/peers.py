@@ -27,8 +27,8 @@ from rounds import measure
 from torch import Tensor, nn
 
 import segvit
-from segvit.benchmark import peak_memory
 from segvit.config import ModelConfig, Structure
+from segvit.profiling.benchmark import peak_memory
 
 CLASSES = 150
 BACKBONE = "vit_base_patch16_384"

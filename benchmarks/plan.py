@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 from training_step import present_labels
 
-from segvit.benchmark import peak_memory
 from segvit.config import ModelConfig, OptimConfig, Precision, Structure, TrainConfig
 from segvit.losses import criterion
 from segvit.models.segvit import SegViT
-from segvit.plan import HALVES, MEBIBYTE, PRESENT, plan
+from segvit.profiling.benchmark import peak_memory
+from segvit.profiling.plan import HALVES, MEBIBYTE, PRESENT, plan
 from segvit.training.ema import create_average
 from segvit.training.optim import create_optimizer
 

@@ -17,8 +17,8 @@ from rich.table import Table
 from rounds import measure
 
 import segvit
-from segvit.benchmark import peak_memory
 from segvit.config import ModelConfig, Structure
+from segvit.profiling.benchmark import peak_memory
 
 MODELS = {
     "base-512": ("vit_base_patch16_384", 512),

@@ -19,8 +19,8 @@ from rounds import measure
 from torch import Tensor
 
 import segvit
-from segvit.benchmark import peak_memory
 from segvit.config import ModelConfig, Structure
+from segvit.profiling.benchmark import peak_memory
 
 BARE = "bare backbone"
 STRUCTURES: tuple[Structure, ...] = ("plain", "shrunk", "naive_shrunk")

@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segvit.benchmark import bench
     from segvit.config import (
         AugmentConfig,
         DataConfig,
@@ -33,14 +32,15 @@ if TYPE_CHECKING:
     from segvit.models.scores import label_map, scores
     from segvit.models.segvit import SegViT, create_model
     from segvit.prediction.predict import Prediction, predict
-    from segvit.profiling import Profile, profile
+    from segvit.profiling.benchmark import bench
+    from segvit.profiling.multiply_adds import Profile, profile
     from segvit.training.train import Run, train
     from segvit.weights.convert import convert_checkpoint
     from segvit.weights.finetune import with_classes
     from segvit.weights.load import load_model
 
 _HOMES = {
-    "segvit.benchmark": ("bench",),
+    "segvit.profiling.benchmark": ("bench",),
     "segvit.config": (
         "AugmentConfig",
         "DataConfig",
@@ -66,7 +66,7 @@ _HOMES = {
     "segvit.weights.load": ("load_model",),
     "segvit.models.output": ("SegOutput",),
     "segvit.models.segvit": ("SegViT", "create_model"),
-    "segvit.profiling": ("Profile", "profile"),
+    "segvit.profiling.multiply_adds": ("Profile", "profile"),
 }
 
 __all__ = [

@@ -249,7 +249,7 @@ def info(
     """
     from rich import print as rich_print
 
-    from segvit.info import describe
+    from segvit.profiling.info import describe
 
     check_json(json)
     if plan:

@@ -75,11 +75,11 @@ def bench(
     import torch
     from rich import print as rich_print
 
-    from segvit.benchmark import bench as run_bench
     from segvit.inference.compiled import compile_model
-    from segvit.info import find_network
     from segvit.pictures import speeds
     from segvit.pictures.formats import check_figure_path
+    from segvit.profiling.benchmark import bench as run_bench
+    from segvit.profiling.info import find_network
     from segvit.utils.device import resolve_device
     from segvit.weights.load import load_model
 

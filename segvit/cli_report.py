@@ -11,7 +11,7 @@ from segvit.config import Device, TrainConfig
 from segvit.errors import UserError
 
 if TYPE_CHECKING:
-    from segvit.plan import Plan
+    from segvit.profiling.plan import Plan
 
 
 def register(app: App) -> None:
@@ -66,8 +66,8 @@ def plan_of(
     Raises:
         UserError: flags that say something else than the config, no such config, or a batch that cannot be dealt out.
     """
-    from segvit.info import ASSUMED_CLASSES, find_network
-    from segvit.plan import plan
+    from segvit.profiling.info import ASSUMED_CLASSES, find_network
+    from segvit.profiling.plan import plan
 
     others = {"a name": name, "--size": size, "--image-size": backbone.image_size}
     others |= {"--class-token": backbone.class_token, "--structure": backbone.structure}

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from segvit.config import ModelConfig
-from segvit.info import describe
 from segvit.models.backbone import Backbone, _create_vit, _weightless
 from segvit.models.segvit import SegViT
+from segvit.profiling.info import describe
 from tests.tiny import TINY, random_images, relative_difference, stir
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "any-backbone.md").read_text(encoding="utf-8")

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 import segvit
-from segvit import benchmark, cli
-from segvit.benchmark import made_up_logits
+from segvit import cli
 from segvit.config import ModelConfig
 from segvit.errors import UserError
 from segvit.pictures import speeds
-from segvit.timings import PARTS, Bench, Case, Timing
+from segvit.profiling.benchmark import made_up_logits
+from segvit.profiling.multiply_adds import benchmark
+from segvit.profiling.timings import PARTS, Bench, Case, Timing
 
 TINY = ModelConfig(backbone="vit_tiny_patch16_224", embed_dim=32, depth=3, num_heads=1, image_size=64)
 

@@ -560,7 +560,7 @@ def test_what_an_earlier_run_wrote_is_not_predicted_again(tmp_path: Path) -> Non
 
 def test_info_refuses_what_the_file_says_itself() -> None:
     from segvit.errors import UserError
-    from segvit.info import describe
+    from segvit.profiling.info import describe
 
     with pytest.raises(UserError, match=r"camvid/vit_tiny says itself what --num-classes would"):
         describe("camvid/vit_tiny", num_classes=3)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from segvit.benchmark import CLEAR_REFS
 from segvit.cli import app
 from segvit.config import ModelConfig, OptimConfig, TrainConfig
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
-from segvit.plan import CHECKPOINTED, Plan
-from segvit.plan import plan as work_out
-from segvit.profiling import profile
+from segvit.profiling.benchmark import CLEAR_REFS
+from segvit.profiling.multiply_adds import profile
+from segvit.profiling.plan import CHECKPOINTED, Plan
+from segvit.profiling.plan import plan as work_out
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "plan.py"
 CONFIG = TrainConfig(

@@ -16,7 +16,7 @@ import segvit
 from segvit.config import ModelConfig, Structure
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
-from segvit.profiling import Profile, profile
+from segvit.profiling.multiply_adds import Profile, profile
 
 BASE, LARGE = "vit_base_patch16_384", "vit_large_patch16_384"
 PAPER: dict[str, tuple[dict[str, Any], int, float, int | None]] = {

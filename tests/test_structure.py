@@ -55,7 +55,6 @@ MAY_IMPORT = {
 }
 # What has not found its place yet, and imports that still point back: both are to become empty.
 UNPLACED: set[str] = {
-    "benchmark",
     "cli_app",
     "cli_bench",
     "cli_config",
@@ -69,9 +68,6 @@ UNPLACED: set[str] = {
     "cli_report",
     "cli_tools",
     "engine",
-    "info",
-    "plan",
-    "timings",
 }
 BACKWARDS: set[str] = {
     "data.formats imports data.plain",

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 import segvit.weights.model_file as weights_module
 from segvit.config import ModelConfig
 from segvit.errors import UserError
-from segvit.info import describe
 from segvit.models.segvit import SegViT
+from segvit.profiling.info import describe
 from segvit.training.checkpoint import load_checkpoint
 from segvit.weights.load import load_model
 from segvit.weights.model_file import HEADER_KEY, load_strictly, read_header

@@ -28,7 +28,7 @@ def speeds(records: Sequence[Mapping[str, Any]], path: Path, *, title: str, plac
     or SVG).
 
     Args:
-        records: the cases of `segvit.timings.Bench.to_dict`.
+        records: the cases of `segvit.profiling.timings.Bench.to_dict`.
         title: what was timed.
         place: where.
     """

@@ -35,7 +35,7 @@ from segvit.inference.precision import check_precision, computing_in, resolve_pr
 from segvit.models.output import SegOutput
 from segvit.models.scores import label_map
 from segvit.models.segvit import SegViT, evaluating
-from segvit.timings import Bench, Case, Timing
+from segvit.profiling.timings import Bench, Case, Timing
 from segvit.utils.device import device_name
 from segvit.weights.load import load_model
 
@@ -278,7 +278,10 @@ def _peak_apart(file: Path, case: Case, *, image: str | Path | None, present: in
         "threads": torch.get_num_threads(),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "segvit.benchmark", json.dumps(request)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "segvit.profiling.benchmark", json.dumps(request)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         told = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]

@@ -14,7 +14,7 @@ from segvit.config_files import CONFIG_DIRS
 from segvit.data.resolve import resolve_spec
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
-from segvit.profiling import Profile, profile
+from segvit.profiling.multiply_adds import Profile, profile
 from segvit.weights.load import find_model, is_model_name
 from segvit.weights.model_file import averaged, read_header, settings_from_header
 

@@ -32,7 +32,7 @@ from segvit.losses import CHUNK_ELEMENTS, CHUNK_ELEMENTS_GPU, class_losses, mask
 from segvit.models.decoder import Attention, DecoderStage
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
-from segvit.profiling import fake_twin
+from segvit.profiling.multiply_adds import fake_twin
 from segvit.training.optim import freeze
 
 PRESENT = 10

@@ -1,0 +1,1 @@
+"""Measure and predict cost: multiply-adds, parameters, memory, time."""
