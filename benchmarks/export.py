@@ -18,8 +18,8 @@ from rich.console import Console
 import segvit
 from segvit.config import DataConfig
 from segvit.data.dataset import open_dataset
-from segvit.export.precision import ExportPrecision
-from segvit.export.scoring import Candidate, score, table
+from segvit.export.compare import Candidate, score, table
+from segvit.export.quantize import ExportPrecision
 
 app = App(help=__doc__, default_parameter=Parameter(consume_multiple=True))
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from segvit.errors import UserError
     from segvit.evaluation.evaluate import EvalResult, evaluate
     from segvit.evaluation.metrics import ConfusionMatrix, Metrics
-    from segvit.export.model import Exported, export_onnx, export_program
+    from segvit.export.export import Exported, export_onnx, export_program
     from segvit.inference.onnx_model import OnnxModel, load_onnx
     from segvit.losses import Losses, criterion
     from segvit.models.output import SegOutput
@@ -56,7 +56,7 @@ _HOMES = {
     "segvit.prediction.predict": ("Prediction", "predict"),
     "segvit.training.train": ("Run", "train"),
     "segvit.errors": ("UserError",),
-    "segvit.export.model": ("Exported", "export_onnx", "export_program"),
+    "segvit.export.export": ("Exported", "export_onnx", "export_program"),
     "segvit.inference.onnx_model": ("OnnxModel", "load_onnx"),
     "segvit.models.scores": ("label_map", "scores"),
     "segvit.losses": ("Losses", "criterion"),

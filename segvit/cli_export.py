@@ -11,7 +11,7 @@ from segvit.errors import UserError
 
 if TYPE_CHECKING:
     from segvit.data.dataset import Samples
-    from segvit.export.model import Exported
+    from segvit.export.export import Exported
     from segvit.models.segvit import SegViT
 
 
@@ -55,7 +55,7 @@ def export(
     """
     from segvit.data.dataset import open_dataset
     from segvit.evaluation.evaluate import check_classes
-    from segvit.export.model import export_onnx, export_program
+    from segvit.export.export import export_onnx, export_program
     from segvit.weights.load import load_model
     from segvit.weights.model_file import averaged
 
@@ -86,7 +86,7 @@ def _score(network: "SegViT", exported: "Exported", dataset: "Samples", *, title
     """Print mIoU, time and size of the file beside those of PyTorch."""
     from rich import print as rich_print
 
-    from segvit.export.scoring import Candidate, score, table
+    from segvit.export.compare import Candidate, score, table
     from segvit.inference.onnx_model import load_onnx
 
     weights = sum(value.nbytes for value in network.state_dict().values())

@@ -18,17 +18,17 @@ from PIL import Image
 from torch import Tensor
 
 import segvit
-import segvit.export.model as export_module
+import segvit.export.export as export_module
 from segvit import cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, Structure
 from segvit.data.dataset import open_dataset
 from segvit.data.shapes import render_scene, write_shapes
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
-from segvit.export.files import set_metadata
+from segvit.export.export import MOST_PHOTOS, export_onnx, export_program
 from segvit.export.graph import LabelGraph, NotExportable
-from segvit.export.model import MOST_PHOTOS, export_onnx, export_program
-from segvit.export.precision import calibration_windows, to_half, to_int8
+from segvit.export.onnx_file import set_metadata
+from segvit.export.quantize import calibration_windows, to_half, to_int8
 from segvit.inference.onnx_model import OnnxModel, load_onnx
 from segvit.inference.protocol import image_labels, image_scores
 from segvit.models.segvit import SegViT

@@ -18,9 +18,9 @@ from torch import Tensor
 from segvit.data.files import read_image
 from segvit.errors import UserError
 from segvit.export.agreement import Agreement, check_sizes, compare
-from segvit.export.files import OPSET, check_bytes, onnx, set_metadata, to_onnx
 from segvit.export.graph import OUTPUTS, LabelGraph, NotExportable, trace
-from segvit.export.precision import ExportPrecision, calibration_windows, to_half, to_int8
+from segvit.export.onnx_file import OPSET, check_bytes, onnx, set_metadata, to_onnx
+from segvit.export.quantize import ExportPrecision, calibration_windows, to_half, to_int8
 from segvit.inference.onnx_model import INPUT, open_session, runtime
 from segvit.models.downsampling import STRIDE
 from segvit.models.segvit import SegViT
@@ -80,7 +80,7 @@ def export_onnx(
     Args:
         model: on any device; it stays as it is.
         path: of the file, .onnx; an old one is replaced.
-        precision: of weights and sums; see segvit/export/precision.py.
+        precision: of weights and sums; see segvit/export/quantize.py.
         size: (H, W) in pixels to fix the graph to. Default: any size; where a backbone does not allow it, the training
             crop, and `Exported.note` says why.
         scores: give the scores (B, K, H, W) too.
