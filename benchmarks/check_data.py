@@ -23,7 +23,7 @@ CHECK = """
 import re, sys, time
 from pathlib import Path
 from segvit.config import DataConfig
-from segvit.data.survey import check_splits
+from segvit.data.check.report import check_splits
 root, classes = Path(sys.argv[1]), int(sys.argv[2])
 names = tuple(f"class_{k}" for k in range(classes))
 begun, spent = time.perf_counter(), time.process_time()

@@ -22,7 +22,7 @@ import segvit
 from segvit.config import DataConfig, ModelConfig
 from segvit.data.dataset import Samples, open_dataset
 from segvit.data.sample import Sample
-from segvit.data.shapes import write_shapes
+from segvit.data.shapes.scenes import write_shapes
 from segvit.data.spec import DatasetSpec
 from segvit.evaluation.metrics import ConfusionMatrix
 from segvit.inference.protocol import image_labels

@@ -25,7 +25,7 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
-from segvit.data.shapes import write_shapes
+from segvit.data.shapes.scenes import write_shapes
 from segvit.training.checkpoint import checkpoints
 
 KINDS = ("anywhere", "checkpoint", "validation")

@@ -20,7 +20,7 @@ import torch
 from PIL import Image, ImageFilter
 
 import segvit
-from segvit.data.shapes import render_scene
+from segvit.data.shapes.scenes import render_scene
 from segvit.models.downsampling import keep
 from segvit.models.segvit import SegViT, evaluating
 from segvit.pictures.figure_style import (

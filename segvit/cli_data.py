@@ -14,7 +14,7 @@ from segvit.config import DataConfig
 from segvit.errors import UserError
 
 if TYPE_CHECKING:
-    from segvit.data.survey import Survey
+    from segvit.data.check.report import Survey
 
 
 def check_data(
@@ -40,7 +40,7 @@ def check_data(
     """
     from rich import print as rich_print
 
-    from segvit.data.survey import check_splits
+    from segvit.data.check.report import check_splits
 
     if sheet is not None and sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"--sheet {sheet}: give a file that ends in .png or .jpg")
@@ -84,7 +84,7 @@ def prepare(name: str, *, root: Path, archive: tuple[Path, ...] = ()) -> None:
     archive
         Archives that lie elsewhere.
     """
-    from segvit.data.prepare import prepare_dataset
+    from segvit.data.prepare.datasets import prepare_dataset
 
     with bar("unpacking") as progress:
         prepared = prepare_dataset(name, root, archives=archive, progress=progress)

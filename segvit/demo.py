@@ -15,8 +15,8 @@ from PIL import Image
 from rich.console import Console
 
 from segvit.config import Device, TrainConfig
-from segvit.data.shapes import ShapesDataset, write_shapes
-from segvit.data.survey import check_splits
+from segvit.data.check.report import check_splits
+from segvit.data.shapes.scenes import ShapesDataset, write_shapes
 from segvit.errors import UserError
 from segvit.evaluation.evaluate import evaluate
 from segvit.models.segvit import SegViT

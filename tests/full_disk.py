@@ -23,8 +23,8 @@ import segvit.reports.run_report as run_report_module
 import segvit.training.start as start_module
 import segvit.training.train as train_module
 from segvit.config import DataConfig, TrainConfig
-from segvit.data.order import EndlessBatches
-from segvit.data.shapes import write_shapes
+from segvit.data.sampling.order import EndlessBatches
+from segvit.data.shapes.scenes import write_shapes
 from segvit.errors import UserError
 from segvit.training.checkpoint import checkpoints
 from segvit.training.loggers import read_records

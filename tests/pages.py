@@ -26,7 +26,7 @@ from PIL import Image
 
 import segvit
 from segvit import cli
-from segvit.data.shapes import render_scene
+from segvit.data.shapes.scenes import render_scene
 
 BLOCK = re.compile(
     r"^(?P<mark><!-- run(?P<slow> slow)? -->\n)?(?P<fence>```+)(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=fence)$",

@@ -23,8 +23,8 @@ from segvit.app.jobs import Job, Setup
 from segvit.app.limits import Limits
 from segvit.cli import main
 from segvit.config import ModelConfig
-from segvit.data.polygons import PolygonFile
-from segvit.data.shapes import render_scene
+from segvit.data.labels.coco import PolygonFile
+from segvit.data.shapes.scenes import render_scene
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT

@@ -12,10 +12,10 @@ from PIL import Image
 
 from segvit import cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, TrainConfig
-from segvit.data.check import check_dataset
+from segvit.data.check.check import check_dataset
 from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.files import read_image, read_labels
-from segvit.data.shapes import ShapesDataset
+from segvit.data.shapes.scenes import ShapesDataset
 from segvit.data.spec import DatasetSpec, load_spec
 from segvit.errors import UserError
 from segvit.evaluation.evaluate import evaluate

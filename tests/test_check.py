@@ -13,13 +13,13 @@ from PIL import Image, ImageOps
 
 from segvit import cli
 from segvit.config import DataConfig
-from segvit.data.advice import command, data_flags
-from segvit.data.check import check_dataset
+from segvit.data.check.check import check_dataset
+from segvit.data.check.fixes import command, data_flags
+from segvit.data.check.report import check_splits
+from segvit.data.check.scan import TURN
 from segvit.data.dataset import open_dataset
 from segvit.data.files import read_image
 from segvit.data.palette import default_palette
-from segvit.data.scan import TURN
-from segvit.data.survey import check_splits
 from segvit.errors import UserError
 from segvit.pictures.sample_sheet import choose
 

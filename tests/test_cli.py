@@ -16,7 +16,7 @@ from PIL import Image
 
 from segvit import cli, demo
 from segvit.config import ModelConfig, TrainConfig
-from segvit.data.shapes import write_shapes
+from segvit.data.shapes.scenes import write_shapes
 from segvit.data.spec import load_spec
 
 REPOSITORY = Path(__file__).resolve().parent.parent

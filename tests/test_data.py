@@ -17,18 +17,18 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
 from segvit.config import AugmentConfig, DataConfig
-from segvit.data.check import CheckReport, check_dataset
-from segvit.data.crops import TrainingSamples
+from segvit.data.check.check import CheckReport, check_dataset
 from segvit.data.dataset import (
     IGNORE_INDEX,
     SegmentationDataset,
     open_dataset,
 )
 from segvit.data.files import as_rgb, read_image, read_labels, read_size
-from segvit.data.order import EndlessBatches
+from segvit.data.folder_spec import folder_spec
 from segvit.data.palette import default_palette
-from segvit.data.resolve import folder_spec
-from segvit.data.shapes import ShapesDataset, write_shapes
+from segvit.data.sampling.crops import TrainingSamples
+from segvit.data.sampling.order import EndlessBatches
+from segvit.data.shapes.scenes import ShapesDataset, write_shapes
 from segvit.data.spec import UNKNOWN, DatasetSpec, load_spec
 from segvit.data.transforms import TrainTransform
 from segvit.errors import UserError

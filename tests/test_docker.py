@@ -27,7 +27,7 @@ from PIL import Image
 
 from segvit.cli import app
 from segvit.config import ModelConfig
-from segvit.data.shapes import render_scene
+from segvit.data.shapes.scenes import render_scene
 from segvit.data.spec import load_spec
 from segvit.models.segvit import SegViT
 

@@ -23,7 +23,7 @@ from segvit.cli_tools import check_paths
 from segvit.config import DataConfig, EvalConfig, ModelConfig
 from segvit.data.dataset import Samples, open_dataset
 from segvit.data.sample import Sample
-from segvit.data.shapes import write_shapes
+from segvit.data.shapes.scenes import write_shapes
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.evaluation import files as report

@@ -22,7 +22,7 @@ import segvit.export.export as export_module
 from segvit import cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, Structure
 from segvit.data.dataset import open_dataset
-from segvit.data.shapes import render_scene, write_shapes
+from segvit.data.shapes.scenes import render_scene, write_shapes
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.export.export import MOST_PHOTOS, export_onnx, export_program

@@ -19,11 +19,11 @@ from scipy.io import savemat
 from torch.utils.data import DataLoader
 
 from segvit.config import DataConfig
-from segvit.data.cache import LabelCache
-from segvit.data.check import check_dataset
+from segvit.data.check.check import check_dataset
 from segvit.data.dataset import SegmentationDataset, open_dataset
-from segvit.data.mat import read_mat
-from segvit.data.polygons import decode_rle, fill_polygon
+from segvit.data.labels.cache import LabelCache
+from segvit.data.labels.coco import decode_rle, fill_polygon
+from segvit.data.labels.mat import read_mat
 from segvit.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -524,7 +524,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from segvit.data.cache import LabelCache
+from segvit.data.labels.cache import LabelCache
 source, folder = Path(sys.argv[1]), Path(sys.argv[2])
 cache = LabelCache(folder)
 expected = np.arange(200 * 300, dtype=np.uint16).reshape(200, 300)

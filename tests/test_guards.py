@@ -28,7 +28,7 @@ import segvit.training.replay as replay_module
 import segvit.training.train as train_module
 from segvit.cli import main
 from segvit.config import DataConfig, LossConfig, Structure, TrainConfig
-from segvit.data.shapes import write_shapes
+from segvit.data.shapes.scenes import write_shapes
 from segvit.errors import UserError
 from segvit.losses import Losses
 from segvit.models.segvit import SegViT

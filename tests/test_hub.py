@@ -20,7 +20,7 @@ import segvit
 import segvit.weights.load as load_module
 from segvit import cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
-from segvit.data.shapes import write_shapes
+from segvit.data.shapes.scenes import write_shapes
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from segvit.training.train import train

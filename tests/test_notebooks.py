@@ -109,8 +109,8 @@ def test_what_is_wrong_is_seen() -> None:
     cell.outputs = [nbformat.v4.new_output("stream", text="x")]
     notebook.cells = [cell, nbformat.v4.new_markdown_cell(" ", metadata={"tags": ["x"]})]
     assert len(untidy(notebook)) == 6
-    code = "import segvit\nfrom segvit.data.shapes import render_scene, draw_scene\nsegvit.train\nsegvit.fit\n"
-    assert list(missing_names(ast.parse(code))) == ["segvit.data.shapes.draw_scene", "segvit.fit"]
+    code = "import segvit\nfrom segvit.data.shapes.scenes import render_scene, draw_scene\nsegvit.train\nsegvit.fit\n"
+    assert list(missing_names(ast.parse(code))) == ["segvit.data.shapes.scenes.draw_scene", "segvit.fit"]
 
 
 # --- running ---------------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from segvit.data.outlines import Region, coco, outlines
-from segvit.data.polygons import PolygonFile
+from segvit.app.polygons import Region, coco, outlines
+from segvit.data.labels.coco import PolygonFile
 from segvit.errors import UserError
 
 Labels = npt.NDArray[np.integer[Any]]

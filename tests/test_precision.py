@@ -20,7 +20,7 @@ import segvit
 from segvit import cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, Structure, TrainConfig
 from segvit.data.dataset import Samples, open_dataset
-from segvit.data.shapes import write_shapes
+from segvit.data.shapes.scenes import write_shapes
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.inference import precision as precision_module

@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from segvit import cli
-from segvit.data.archives import unpack
 from segvit.data.dataset import open_dataset
-from segvit.data.prepare import RECIPES, prepare_dataset
+from segvit.data.prepare.archives import unpack
+from segvit.data.prepare.datasets import RECIPES, prepare_dataset
 from segvit.errors import UserError
 
 Files = dict[str, bytes]

@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import segvit.data.census as census_module
 import segvit.data.dataset as dataset_module
+import segvit.data.sampling.class_counts as census_module
 from segvit.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
-from segvit.data.census import Census, take_census
-from segvit.data.crops import TrainingSamples, collate
 from segvit.data.dataset import open_dataset
-from segvit.data.order import EndlessBatches
-from segvit.data.rare import RareClasses
+from segvit.data.sampling.class_counts import Census, take_census
+from segvit.data.sampling.crops import TrainingSamples, collate
+from segvit.data.sampling.order import EndlessBatches
+from segvit.data.sampling.rare_classes import RareClasses
 from segvit.data.spec import IGNORE_INDEX, load_spec
 from segvit.data.transforms import TrainTransform, random_crop, resize_labels
 from segvit.errors import UserError

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from segvit.config import AugmentConfig, EvalConfig, LossConfig, OptimConfig, TrainConfig
-from segvit.data.resolve import resolve_spec
+from segvit.data.folder_spec import resolve_spec
 from segvit.models.segvit import SegViT
 
 ROOT = Path(__file__).resolve().parent.parent

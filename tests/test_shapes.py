@@ -11,9 +11,9 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from segvit.config import DataConfig
-from segvit.data import shapes
 from segvit.data.dataset import IGNORE_INDEX, open_dataset
-from segvit.data.shapes import ShapesDataset, render_scene, write_shapes
+from segvit.data.shapes.scenes import ShapesDataset, render_scene, write_shapes
+from segvit.data.shapes.scenes import scenes as shapes
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
 

@@ -15,7 +15,7 @@ from scipy.io import loadmat, savemat
 
 import segvit.data.spec
 from segvit.config import DataConfig, EvalConfig, ModelConfig
-from segvit.data.check import check_dataset
+from segvit.data.check.check import check_dataset
 from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.spec import IGNORE_INDEX, MAX_RAW, UNKNOWN, DatasetSpec, load_spec
 from segvit.errors import UserError

@@ -70,8 +70,6 @@ UNPLACED: set[str] = {
     "engine",
 }
 BACKWARDS: set[str] = {
-    "data.formats imports data.plain",
-    "data.spec imports data.plain",
     "inference.frames imports data.transforms",
     "inference.onnx_model imports weights.load",
     "inference.protocol imports data.transforms",

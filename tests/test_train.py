@@ -18,7 +18,7 @@ import segvit.training.learner as learner_module
 import segvit.training.train as train_module
 import segvit.utils.signals as signals_module
 from segvit.config import OptimConfig, TrainConfig
-from segvit.data.shapes import write_shapes
+from segvit.data.shapes.scenes import write_shapes
 from segvit.errors import UserError
 from segvit.losses import Losses
 from segvit.models.segvit import SegViT

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch.distributed.tensor import DTensor
 
-import segvit.data.crops as crops_module
 import segvit.data.dataset as dataset_module
+import segvit.data.sampling.crops as crops_module
 import segvit.training.learner as learner_module
 from segvit.config import TrainConfig
 from segvit.errors import UserError

@@ -17,8 +17,8 @@ from PIL import Image
 
 from segvit.app.jobs import About, Job, Labelled, Seen, Setup
 from segvit.app.limits import Limits, open_photo
+from segvit.app.polygons import coco
 from segvit.config import PrecisionChoice
-from segvit.data.outlines import coco
 from segvit.inference.network import Network
 from segvit.inference.onnx_model import load_network, place_for
 from segvit.inference.precision import resolve_precision

@@ -19,12 +19,12 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from segvit.config import DataConfig
-from segvit.data.advice import explain_sizes, explain_values
-from segvit.data.cache import LabelCache
+from segvit.data.check.fixes import explain_sizes, explain_values
 from segvit.data.files import Orphans, Pair, read_image
+from segvit.data.folder_spec import resolve_spec
 from segvit.data.formats import CocoLabels, MatLabels
-from segvit.data.labels import LabelReader
-from segvit.data.resolve import resolve_spec
+from segvit.data.labels.cache import LabelCache
+from segvit.data.labels.reader import LabelReader
 from segvit.data.sample import Sample, Samples
 from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec
 from segvit.errors import UserError
@@ -136,7 +136,7 @@ def open_incomplete(config: DataConfig, split: Literal["train", "val"], *, size:
     """
     spec = resolve_spec(config)
     if config.spec == PROCEDURAL and config.root is None:
-        from segvit.data.shapes import ShapesDataset
+        from segvit.data.shapes.scenes import ShapesDataset
 
         return ShapesDataset(length=SHAPES_LENGTH[split], size=size, seed=SHAPES_SEED[split]), Orphans()
     if config.spec is not None and config.root is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from segvit.data.palette import Color
-from segvit.data.plain import check_keys, read_color, read_text, suggest
+from segvit.data.yaml_values import check_keys, read_color, read_text, suggest
 from segvit.errors import UserError
 
 IGNORED = "ignore"

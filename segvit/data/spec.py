@@ -36,7 +36,7 @@ from segvit.data.formats import (
     read_format,
 )
 from segvit.data.palette import Color, default_palette
-from segvit.data.plain import check_keys, doubled, is_whole, parse_yaml, read_color, read_text, suggest
+from segvit.data.yaml_values import check_keys, doubled, is_whole, parse_yaml, read_color, read_text, suggest
 from segvit.errors import UserError
 
 IGNORE_INDEX = 255

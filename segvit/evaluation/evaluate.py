@@ -19,7 +19,7 @@ from torch import Tensor
 from segvit.config import EvalConfig, EvalMode, PrecisionChoice
 from segvit.data.dataset import Sample, Samples
 from segvit.data.files import Unreadable
-from segvit.data.unreadable import explain_too_many
+from segvit.data.sampling.unreadable import explain_too_many
 from segvit.errors import UserError
 from segvit.evaluation.boundary import BAND
 from segvit.evaluation.metrics import ConfusionMatrix, Metrics

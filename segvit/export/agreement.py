@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from segvit.data.files import read_image
-from segvit.data.shapes import render_scene
+from segvit.data.shapes.scenes import render_scene
 from segvit.data.transforms import resize
 from segvit.export.graph import LabelGraph
 from segvit.models.downsampling import STRIDE

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segvit.data.check import CheckReport
+from segvit.data.check.check import CheckReport
+from segvit.data.check.report import SplitName
 from segvit.data.dataset import Samples, SegmentationDataset
 from segvit.data.files import read_image
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec
-from segvit.data.survey import SplitName
 from segvit.errors import UserError
 from segvit.pictures import contact_sheet, overlay, with_legend
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from segvit.config import ModelConfig, Structure, TrainConfig
 from segvit.config_files import CONFIG_DIRS
-from segvit.data.resolve import resolve_spec
+from segvit.data.folder_spec import resolve_spec
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from segvit.profiling.multiply_adds import Profile, profile

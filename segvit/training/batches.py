@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from segvit.config import TrainConfig
-from segvit.data.crops import Replaced, TrainingSamples, collate
-from segvit.data.order import EndlessBatches
-from segvit.data.rare import RareClasses
+from segvit.data.sampling.crops import Replaced, TrainingSamples, collate
+from segvit.data.sampling.order import EndlessBatches
+from segvit.data.sampling.rare_classes import RareClasses
+from segvit.data.sampling.unreadable import UnreadableList
 from segvit.data.transforms import TrainTransform
-from segvit.data.unreadable import UnreadableList
 from segvit.errors import UserError
 from segvit.training.loader_guard import shield_from_sigterm, watched, written
 from segvit.training.start import RunData

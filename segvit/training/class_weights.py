@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segvit.data.census import Census
+from segvit.data.sampling.class_counts import Census
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 

@@ -1,6 +1,6 @@
 """Whether the dataset of a run that is resumed is still the one that it was started on.
 
-The digest of its manifest (data/manifest.py) is in every checkpoint; the manifest itself, to say what has changed, is
+The digest of its manifest (data/sampling/manifest.py) is in every checkpoint; the manifest itself, to say what has changed, is
 dataset.json in the run's folder.
 """
 
@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from segvit.data.manifest import Manifest, differences, digest, take_manifest
 from segvit.data.sample import Samples
+from segvit.data.sampling.manifest import Manifest, differences, digest, take_manifest
 from segvit.errors import UserError
 from segvit.training.loader_guard import written
 

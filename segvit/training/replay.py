@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from segvit.config import TrainConfig
-from segvit.data.order import mix
+from segvit.data.sampling.order import mix
 from segvit.errors import UserError
 from segvit.inference.precision import HALVES
 from segvit.losses import Losses, Normalizers, criterion

@@ -14,10 +14,10 @@ from typing import Any
 from accelerate import Accelerator
 
 from segvit.config import TrainConfig
-from segvit.data.census import Census, take_census
-from segvit.data.check import check_dataset
+from segvit.data.check.check import check_dataset
 from segvit.data.dataset import open_dataset
 from segvit.data.sample import Samples
+from segvit.data.sampling.class_counts import Census, take_census
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from segvit.training.checkpoint import checkpoints, newest_checkpoint, sweep

@@ -21,7 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from segvit.config import TrainConfig
-from segvit.data.unreadable import UnreadableList
+from segvit.data.sampling.unreadable import UnreadableList
 from segvit.evaluation.evaluate import EvalResult, evaluate
 from segvit.losses import Losses, criterion, normalizers
 from segvit.reports.run_report import show_validation

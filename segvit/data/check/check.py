@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from segvit.data.check.findings import Finding, ignored_share, judge
+from segvit.data.check.scan import Size, Tally, scan_all
 from segvit.data.dataset import Samples
-from segvit.data.findings import Finding, ignored_share, judge
-from segvit.data.scan import Size, Tally, scan_all
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Dataset, default_collate
 
-from segvit.data.order import mix
-from segvit.data.rare import RareClasses
 from segvit.data.sample import Samples
+from segvit.data.sampling.order import mix
+from segvit.data.sampling.rare_classes import RareClasses
+from segvit.data.sampling.unreadable import read_or_replace
 from segvit.data.transforms import TrainTransform
-from segvit.data.unreadable import read_or_replace
 from segvit.errors import UserError
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.data.files import stem
-from segvit.data.plain import is_whole
 from segvit.data.spec import MAX_RAW
+from segvit.data.yaml_values import is_whole
 from segvit.errors import UserError
 
 FARTHEST = 1e7

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy.typing as npt
 
-from segvit.data.cache import LabelCache
-from segvit.data.colors import ColorTable
 from segvit.data.files import LABEL_SUFFIXES, MAT_SUFFIX, Orphans, Pair, find_pairs, read_labels
 from segvit.data.formats import CocoLabels, ColorLabels, IndexLabels, MatLabels
-from segvit.data.mat import read_mat
-from segvit.data.polygons import PolygonFile
+from segvit.data.labels.cache import LabelCache
+from segvit.data.labels.coco import PolygonFile
+from segvit.data.labels.color import ColorTable
+from segvit.data.labels.mat import read_mat
 from segvit.data.spec import DatasetSpec, Split
 from segvit.errors import UserError
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from segvit.data.sample import Sample
-from segvit.data.shapes_render import Canvas, Floats, Shape, ellipse, grid, limb, noise, polygon, rectangle, union
+from segvit.data.shapes.painter import Canvas, Floats, Shape, ellipse, grid, limb, noise, polygon, rectangle, union
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from segvit.config import DataConfig
-from segvit.data.advice import command
-from segvit.data.archives import Unpacked, unpack
+from segvit.data.check.fixes import command
 from segvit.data.dataset import open_incomplete
 from segvit.data.files import first
-from segvit.data.plain import suggest
+from segvit.data.prepare.archives import Unpacked, unpack
+from segvit.data.yaml_values import suggest
 from segvit.errors import UserError
 
 Progress = Callable[[int, int], None]

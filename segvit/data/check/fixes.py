@@ -7,9 +7,9 @@ from pathlib import Path
 
 from segvit.config import DataConfig
 from segvit.data.files import Pair, first
-from segvit.data.plain import quoted
-from segvit.data.resolve import FOLDERS, resolve_spec
+from segvit.data.folder_spec import FOLDERS, resolve_spec
 from segvit.data.spec import DEFAULT_IGNORE, IGNORE_INDEX, DatasetSpec
+from segvit.data.yaml_values import quoted
 from segvit.errors import UserError
 
 EMPTY = "empty-"

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from segvit.data.check.scan import scan_all
 from segvit.data.dataset import Samples, SegmentationDataset
-from segvit.data.scan import scan_all
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-from segvit.data.advice import explain_sizes
+from segvit.data.check.fixes import explain_sizes
 from segvit.data.dataset import Samples, SegmentationDataset
 from segvit.data.files import Pair, as_rgb, read_size, reading
 from segvit.data.formats import IndexLabels

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from segvit.data.advice import explain_values, remap
+from segvit.data.check.fixes import explain_values, remap
+from segvit.data.check.scan import Tally
 from segvit.data.files import first
+from segvit.data.folder_spec import FOLDERS
 from segvit.data.palette import Color
-from segvit.data.plain import quoted
-from segvit.data.resolve import FOLDERS
-from segvit.data.scan import Tally
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
+from segvit.data.yaml_values import quoted
 
 SHOWN = 5
 """Findings of a kind that a report spells out; the others are counted."""

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from segvit.data.census import Census
-from segvit.data.order import mix
+from segvit.data.sampling.class_counts import Census
+from segvit.data.sampling.order import mix
 from segvit.errors import UserError
 
 NAMED = 8

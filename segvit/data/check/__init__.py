@@ -1,0 +1,1 @@
+"""Check a dataset before training, and say how to fix it."""

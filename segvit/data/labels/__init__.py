@@ -1,0 +1,1 @@
+"""Read label maps: index PNG, painted colours, .mat, COCO polygons."""

@@ -1,0 +1,1 @@
+"""Unpack downloaded datasets into the folders that segvit reads."""

@@ -1,0 +1,1 @@
+"""Choose what a step sees: order, crops, rare classes, unreadable images."""
