@@ -67,8 +67,8 @@ def serve(
     device
         Where to run.
     """
-    from segvit.app.jobs import Setup
     from segvit.app.limits import Limits
+    from segvit.app.messages import Setup
     from segvit.app.server import run_app
 
     limits = Limits(

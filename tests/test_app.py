@@ -16,14 +16,14 @@ from PIL import Image
 
 from benchmarks.app_robustness import ADDRESSES
 from benchmarks.hostile import picture, png_of
-from segvit.app.gate import Gate
-from segvit.app.jobs import About, Job, Labelled, Seen, Setup
-from segvit.app.labelling import short_names
+from segvit.app.file_store import FULL, Store
+from segvit.app.html import batch_table, heading, result_panels
+from segvit.app.label_photo import short_names
 from segvit.app.limits import Limits, open_photo
-from segvit.app.panels import batch_table, heading, result_panels
+from segvit.app.messages import About, Job, Labelled, Seen, Setup
+from segvit.app.request_filter import Gate
 from segvit.app.server import listen, run_app
 from segvit.app.service import Result, Service
-from segvit.app.store import FULL, Store
 from segvit.errors import UserError
 from segvit.utils import optional as need
 

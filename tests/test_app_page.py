@@ -18,9 +18,9 @@ from PIL import Image
 
 from benchmarks.app_robustness import ADDRESSES, ASKED, Server, ask, emptied, is_readable, send, serving, storm
 from benchmarks.hostile import hostile, picture
-from segvit.app.crew import Crew
-from segvit.app.jobs import Job, Setup
 from segvit.app.limits import Limits
+from segvit.app.messages import Job, Setup
+from segvit.app.worker_pool import Crew
 from segvit.cli import main
 from segvit.config import ModelConfig
 from segvit.data.labels.coco import PolygonFile
@@ -101,7 +101,7 @@ def test_where_no_process_can_be_started_the_next_one_tries_again(
             raise OSError("cannot allocate memory")
 
         with monkeypatch.context() as full:
-            full.setattr("segvit.app.crew._Worker", refuse)
+            full.setattr("segvit.app.worker_pool._Worker", refuse)
             with pytest.raises(UserError, match="given up"):
                 crew.ask(job)
         crew._limits = Limits()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from segvit.app.jobs import Setup
 from segvit.app.limits import SUFFIXES, Limits, open_photo
+from segvit.app.messages import Setup
 from segvit.config import TrainConfig
 from segvit.data.dataset import open_dataset
 from segvit.errors import UserError

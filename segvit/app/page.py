@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from segvit.app.html import ORIGIN, batch_table, empty, heading, limits_told, notice, programs, result_panels
 from segvit.app.limits import SUFFIXES
-from segvit.app.panels import ORIGIN, batch_table, empty, heading, limits_told, notice, programs, result_panels
 from segvit.app.service import Service
 from segvit.errors import UserError
 from segvit.utils.optional import gradio

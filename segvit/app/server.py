@@ -14,13 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from segvit.app.crew import Crew
-from segvit.app.gate import Gate
-from segvit.app.jobs import About, Setup
+from segvit.app.file_store import Store
 from segvit.app.limits import Limits
+from segvit.app.messages import About, Setup
 from segvit.app.page import look_of, make_page
+from segvit.app.request_filter import Gate
 from segvit.app.service import Service
-from segvit.app.store import Store
+from segvit.app.worker_pool import Crew
 from segvit.errors import UserError
 from segvit.utils.optional import gradio
 

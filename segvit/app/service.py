@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segvit.app.crew import Crew
-from segvit.app.jobs import About, Job, Labelled
+from segvit.app.file_store import FULL, Store
 from segvit.app.limits import Limits
-from segvit.app.store import FULL, Store
+from segvit.app.messages import About, Job, Labelled
+from segvit.app.worker_pool import Crew
 from segvit.errors import UserError
 
 ARCHIVE = "labels.zip"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from segvit.app.jobs import Failed, Job, Ready, Setup
 from segvit.app.limits import MEGA, Limits
+from segvit.app.messages import Failed, Job, Ready, Setup
 from segvit.errors import UserError
 
 
@@ -36,7 +36,7 @@ def serve(pipe: Connection, setup: Setup, limits: Limits, examples: Path | None)
         try:
             # Not before: the page's process reads this module too, and needs no torch.
             from segvit.app.examples import offer_examples
-            from segvit.app.labelling import label, load_models
+            from segvit.app.label_photo import label, load_models
             from segvit.models.segvit import evaluating
 
             _share_cores(limits.at_once)

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
+from segvit.app.file_store import FULL, Store
 from segvit.app.limits import MEGA, MEGABYTE, Limits
-from segvit.app.store import FULL, Store
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

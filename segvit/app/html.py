@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from segvit.app.gate import RESULTS
-from segvit.app.jobs import About, Labelled, Seen
 from segvit.app.limits import Limits
+from segvit.app.messages import About, Labelled, Seen
+from segvit.app.request_filter import RESULTS
 from segvit.app.service import Batch, Result, Row
 from segvit.data.palette import Color
 from segvit.reports.html import Markup, join, tag

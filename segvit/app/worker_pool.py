@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from segvit.app.jobs import Failed, Job, Labelled, Ready, Setup
 from segvit.app.limits import Limits
+from segvit.app.messages import Failed, Job, Labelled, Ready, Setup
 from segvit.app.worker import serve
 from segvit.errors import UserError
 
