@@ -30,7 +30,7 @@ from segvit.training.checkpoint import checkpoints
 
 KINDS = ("anywhere", "checkpoint", "validation")
 EVAL_EVERY = 5
-TRAIN = "import torch; torch.set_num_threads(1); from segvit.cli import main; main()"
+TRAIN = "import torch; torch.set_num_threads(1); from segvit.cli.main import main; main()"
 
 
 def tiny(folder: Path, options: argparse.Namespace) -> TrainConfig:

@@ -121,7 +121,7 @@ def anchors(page: Path) -> set[str]:
 
 def command_line_help() -> str:
     """The help of every verb as Markdown, from the second heading level on."""
-    from segvit.cli import app
+    from segvit.cli.main import app
 
     text = app.generate_docs()
     verbs = text[text.index("\n## Table of Contents\n") + 1 :]

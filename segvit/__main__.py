@@ -1,5 +1,5 @@
 """`python -m segvit`, which `torchrun -m segvit` starts in every process."""
 
-from segvit.cli import main
+from segvit.cli.main import main
 
 main()

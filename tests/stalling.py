@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import segvit.prediction.predict_files as module
-from segvit.cli import main
+from segvit.cli.main import main
 
 STALLS_AT = 70
 

@@ -21,7 +21,7 @@ from benchmarks.hostile import hostile, picture
 from segvit.app.limits import Limits
 from segvit.app.messages import Job, Setup
 from segvit.app.worker_pool import Crew
-from segvit.cli import main
+from segvit.cli.main import main
 from segvit.config import ModelConfig
 from segvit.data.labels.coco import PolygonFile
 from segvit.data.shapes.scenes import render_scene

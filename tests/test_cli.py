@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segvit import cli, demo
+from segvit import demo
+from segvit.cli.main import main as cli
 from segvit.config import ModelConfig, TrainConfig
 from segvit.data.shapes.scenes import write_shapes
 from segvit.data.spec import load_spec
@@ -75,7 +76,7 @@ def run_folder(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("runs") / "a run"
     words = ["train", "--data.spec", "shapes", "--data.root", scenes, *TINY, *TRAINING, "--output", output]
     result = subprocess.run(
-        [sys.executable, "-m", "segvit.cli", *map(str, words)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "segvit.cli.main", *map(str, words)], capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 0, result.stderr
     last = result.stdout.splitlines()[-2:]
@@ -569,7 +570,7 @@ def test_info_refuses_what_the_file_says_itself() -> None:
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    words = f"{sys.executable} -m segvit.cli info vit_tiny_patch16_224"
+    words = f"{sys.executable} -m segvit.cli.main info vit_tiny_patch16_224"
     script = f"{words} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1, 141) and done.stderr == ""  # 1 is rich's own

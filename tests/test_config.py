@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from segvit.cli import main
+from segvit.cli.main import main
 from segvit.config import (
     AugmentConfig,
     DataConfig,

@@ -25,7 +25,7 @@ import pytest
 import torch
 from PIL import Image
 
-from segvit.cli import app
+from segvit.cli.main import app
 from segvit.config import ModelConfig
 from segvit.data.shapes.scenes import render_scene
 from segvit.data.spec import load_spec

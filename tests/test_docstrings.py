@@ -190,7 +190,7 @@ def renamed(new):
         "m.py: Part.method: shape",
         "m.py: renamed: tells of old, which it does not take",
     }
-    assert not lacking('def verb():\n    """Help."""\n    raise UserError("no")\n', "segvit/cli_data.py")
+    assert not lacking('def verb():\n    """Help."""\n    raise UserError("no")\n', "segvit/cli/data.py")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from torch import nn
 
 import segvit.data.dataset as dataset_module
 import segvit.training.learner as learner_module
-from segvit.cli import app
+from segvit.cli.main import app
 from segvit.config import DataConfig, LossConfig, TrainConfig
 from segvit.errors import UserError
 from segvit.evaluation.evaluate import evaluate

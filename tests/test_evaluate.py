@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from segvit.cli_tools import check_paths
+from segvit.cli.flags import check_paths
 from segvit.config import DataConfig, EvalConfig, ModelConfig
 from segvit.data.dataset import Samples, open_dataset
 from segvit.data.sample import Sample
@@ -118,7 +118,16 @@ def test_two_processes_give_the_numbers_of_one(
 ) -> None:
     """Under torchrun the five images are shared out; one of the two processes prints and writes."""
     model.save(tmp_path / "model.safetensors")
-    words = ["-m", "segvit.cli", "evaluate", "model.safetensors", "--data.spec", "shapes", "--data.root", str(root)]
+    words = [
+        "-m",
+        "segvit.cli.main",
+        "evaluate",
+        "model.safetensors",
+        "--data.spec",
+        "shapes",
+        "--data.root",
+        str(root),
+    ]
     words += ["--data.workers", "1", "--device", "cpu", "--json", "s.json", "--csv", "s.csv"]
     words += ["--pictures", "seen"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -26,7 +26,7 @@ import segvit.training.loader_guard as guards_module
 import segvit.training.not_finite as not_finite_module
 import segvit.training.replay as replay_module
 import segvit.training.train as train_module
-from segvit.cli import main
+from segvit.cli.main import main
 from segvit.config import DataConfig, LossConfig, Structure, TrainConfig
 from segvit.data.shapes.scenes import write_shapes
 from segvit.errors import UserError

@@ -18,7 +18,7 @@ from PIL import Image
 
 import segvit
 import segvit.weights.load as load_module
-from segvit import cli
+from segvit.cli.main import main as cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 from segvit.data.shapes.scenes import write_shapes
 from segvit.errors import UserError
@@ -80,7 +80,7 @@ def fresh(hub: Hub, folder: Path, *arguments: Any) -> subprocess.CompletedProces
         "NO_PROXY": "127.0.0.1",
         "OMP_NUM_THREADS": "1",
     }
-    words = [sys.executable, "-m", "segvit.cli", *map(str, arguments)]
+    words = [sys.executable, "-m", "segvit.cli.main", *map(str, arguments)]
     return subprocess.run(words, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True)
 
 

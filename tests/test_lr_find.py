@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import segvit.data.dataset as dataset_module
-from segvit.cli import app
+from segvit.cli.main import app
 from segvit.config import OptimConfig, TrainConfig
 from segvit.errors import UserError
 from segvit.training.lr_find import centred_means, find_learning_rate, smooth, steepest

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import segvit.data.dataset as dataset_module
-from segvit.cli_errors import say_once
+from segvit.cli.errors import say_once
 from segvit.config import TrainConfig
 from segvit.errors import UserError
 from segvit.training.checkpoint import checkpoints
@@ -163,7 +163,7 @@ def test_an_error_is_never_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Said again by a later command in the same place, and where the first process left before it could."""
-    monkeypatch.setattr("segvit.cli_errors.PATIENCE", 0.1)
+    monkeypatch.setattr("segvit.cli.errors.PATIENCE", 0.1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
 
     def said(number: int, folder: Path = tmp_path) -> bool:

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from segvit import pictures
-from segvit.cli_look import folder_names
+from segvit.cli.look import folder_names
 from segvit.config import Structure
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
@@ -143,7 +143,7 @@ def test_heat_is_read_without_colour_vision() -> None:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    from segvit.cli import app
+    from segvit.cli.main import app
 
     def type_in(*words: object) -> str:
         app([str(word) for word in words])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from segvit.cli import app
+from segvit.cli.main import app
 from segvit.config import ModelConfig, OptimConfig, TrainConfig
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segvit import cli
+from segvit.cli.main import main as cli
 from segvit.data.dataset import open_dataset
 from segvit.data.prepare.archives import unpack
 from segvit.data.prepare.datasets import RECIPES, prepare_dataset
@@ -179,7 +179,7 @@ def test_killed_half_way_and_run_again(tmp_path: Path) -> None:
         files[f"ADEChallengeData2016/images/{split}/{number:04}.jpg"] = noise.bytes(150_000)
         files[f"ADEChallengeData2016/annotations/{split}/{number:04}.png"] = MASK
     write_zip(tmp_path / "ADEChallengeData2016.zip", files)
-    words = [sys.executable, "-m", "segvit.cli", "data", "prepare", "ade20k", "--root", str(tmp_path)]
+    words = [sys.executable, "-m", "segvit.cli.main", "data", "prepare", "ade20k", "--root", str(tmp_path)]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     unpacked = tmp_path / "ADEChallengeData2016" / "images" / "training"
     deadline = time.monotonic() + 60

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import segvit.data.dataset as dataset_module
-from segvit.cli import app
+from segvit.cli.main import app
 from segvit.config import DataConfig, TrainConfig
 from segvit.errors import UserError
 from segvit.evaluation.evaluate import EvalResult, ImageScore

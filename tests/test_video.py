@@ -24,7 +24,7 @@ from PIL import Image
 import segvit
 import segvit.prediction.video as module
 import segvit.video.writer as writer_module
-from segvit.cli import main
+from segvit.cli.main import main
 from segvit.config import EvalConfig
 from segvit.data.spec import load_spec
 from segvit.errors import UserError

@@ -5,7 +5,7 @@
 
 Under torchrun the processes share the images, and each gets the same result:
 
-    torchrun --nproc-per-node 8 -m segvit.cli evaluate MODEL --data.spec ... --data.root ...
+    torchrun --nproc-per-node 8 -m segvit.cli.main evaluate MODEL --data.spec ... --data.root ...
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App
 
-from segvit.cli_tools import Flat, ProtocolFlags
+from segvit.cli.flags import Flat, ProtocolFlags
 from segvit.config import DataConfig, Device, PrecisionChoice
 from segvit.errors import UserError
 from segvit.prediction.video_options import VideoOptions

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from segvit.cli_tools import check_paths
+from segvit.cli.flags import check_paths
 from segvit.config import Device
 from segvit.errors import UserError
 from segvit.pictures.formats import FigureFormat

@@ -13,19 +13,13 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, CycloptsPanel, MissingArgumentError, Parameter
 
-from segvit.cli_app import register as register_app
-from segvit.cli_bench import register as register_bench
-from segvit.cli_config import from_config_file
-from segvit.cli_data import register
-from segvit.cli_errors import parser_errors, say_once
-from segvit.cli_export import register as register_export
-from segvit.cli_look import register as register_look
-from segvit.cli_lr_find import register as register_lr_find
-from segvit.cli_models import register as register_models
-from segvit.cli_predict import register as register_predict
-from segvit.cli_report import plan_of
-from segvit.cli_report import register as register_report
-from segvit.cli_tools import (
+from segvit.cli.app import register as register_app
+from segvit.cli.bench import register as register_bench
+from segvit.cli.config_file import from_config_file
+from segvit.cli.data import register
+from segvit.cli.errors import parser_errors, say_once
+from segvit.cli.export import register as register_export
+from segvit.cli.flags import (
     TERMINAL,
     BackboneFlags,
     Flat,
@@ -37,6 +31,12 @@ from segvit.cli_tools import (
     to_json,
     write_json,
 )
+from segvit.cli.look import register as register_look
+from segvit.cli.lr_find import register as register_lr_find
+from segvit.cli.models import register as register_models
+from segvit.cli.predict import register as register_predict
+from segvit.cli.report import plan_of
+from segvit.cli.report import register as register_report
 from segvit.config import DataConfig, Device, PrecisionChoice, TrainConfig
 from segvit.errors import UserError
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import App
 
-from segvit.cli_tools import Flat, bar, check_paths
+from segvit.cli.flags import Flat, bar, check_paths
 from segvit.config import TrainConfig
 
 

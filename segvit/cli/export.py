@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from segvit.cli_tools import bar
+from segvit.cli.flags import bar
 from segvit.config import DataConfig
 from segvit.errors import UserError
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App
 
-from segvit.cli_tools import BackboneFlags, bar
+from segvit.cli.flags import BackboneFlags, bar
 from segvit.config import Device, TrainConfig
 from segvit.errors import UserError
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from segvit.cli_tools import TERMINAL, BackboneFlags, JsonFile, bar, check_json, check_paths, to_json, write_json
+from segvit.cli.flags import TERMINAL, BackboneFlags, JsonFile, bar, check_json, check_paths, to_json, write_json
 from segvit.config import Device, InferencePrecision
 from segvit.errors import UserError
 

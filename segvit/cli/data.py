@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from segvit.cli_tools import bar, check_paths, write_json
+from segvit.cli.flags import bar, check_paths, write_json
 from segvit.config import DataConfig
 from segvit.errors import UserError
 
