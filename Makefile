@@ -41,7 +41,7 @@ bench: $(RUNTIME)  ## the benchmarks that need no trained model, one after the o
 		echo "== benchmarks/$$name.py"; $(BIN)/python "benchmarks/$$name.py"; done
 
 docs: $(DOCS)  ## the documentation site (site/index.html), with warnings as errors and every link checked
-	$(BIN)/python docs/build_site.py
+	$(BIN)/python docs/tools/build_site.py
 
 clean:  ## remove caches and builds; runs/ and .venv stay
 	rm -rf build site .cache dist .whl .pytest_cache .ruff_cache .mypy_cache *.egg-info

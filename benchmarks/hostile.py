@@ -2,7 +2,7 @@
 
     for kind, name, content in hostile(500, seed=0): ...
 
-Used by benchmarks/app_robustness.py and by tests/test_app.py.
+Used by benchmarks/app_robustness.py and by tests/app/test_app.py.
 """
 
 import io

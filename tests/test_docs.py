@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import segvit
-from tests.pages import Block, Page, blocks, commands, make_world
+from tests.helpers.pages import Block, Page, blocks, commands, make_world
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -38,14 +38,14 @@ HOW_TO = (
 
 def load_script(name: str) -> ModuleType:
     """A script of docs/ as a module."""
-    sys.path.insert(0, str(DOCS))
+    sys.path.insert(0, str(DOCS / "tools"))
     try:
-        spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, DOCS / "tools" / f"{name}.py")
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     finally:
-        sys.path.remove(str(DOCS))
+        sys.path.remove(str(DOCS / "tools"))
     return module
 
 

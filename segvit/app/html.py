@@ -1,4 +1,4 @@
-"""What the page shows, as HTML: the heading, results, batches, notices. Every text is escaped (segvit/reports/html.py)."""
+"""Build the HTML of the page: heading, results, batches, notices. All text is escaped (segvit/reports/html.py)."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
 """A label map as polygons: the exact outlines of its regions, along the edges of pixels, with their holes.
 
     regions = outlines(labels)                                  # labels (H, W)
-    content = coco(labels, classes, file_name="photo.jpg")      # what segvit/data/labels/coco.py reads, and other tools do
+    content = coco(labels, classes, file_name="photo.jpg")      # data/labels/coco.py reads it, as other tools do
 
 A region is a piece of one class that hangs together by the sides of its pixels. Its rings, filled by the even-odd rule,
 give its pixels back exactly; no two regions overlap. A ring may touch itself at a corner, and crosses itself nowhere.

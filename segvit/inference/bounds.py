@@ -8,7 +8,7 @@ sigmoid is smooth, and how far it strays from a straight line between two points
 Rows and columns add up. Summed over the queries, weighted by their class probabilities, this bounds the score of every
 class everywhere: that of the many which cannot win from the tokens alone, that of the few which can from samples at
 every fourth pixel or so, and from every pixel where a query matters much. Where the best class leads by more than the
-bound the label is certain; the other pixels are worked out in full (segvit/inference/label_map.py). The answer is exact.
+bound the label is certain; the other pixels are worked out in full (inference/label_map.py). The answer is exact.
 
 Letters: K classes (and queries), h w tokens of this part, m samples along a line of it, y x pixels of it.
 """

@@ -2,9 +2,9 @@
 
     from segvit.pictures import curves, error_map, look, overlay, save_inside, side_by_side, with_legend
 
-`labels.py` paints label maps, `legend.py` and `table.py` put them together, `plots.py` and `timing.py` draw charts,
-`looking.py` runs a model and keeps what happens inside (`inside.py`); `stages.py` and `grids.py` draw that. Names are
-resolved on first use: label maps are painted without torch, and matplotlib is imported where it draws.
+`paint.py` paints label maps, `legend.py` and `table.py` put them together, `plots.py` and `timing.py` draw charts.
+`inside/` runs a model, keeps what happens inside and draws it. Names are resolved on first use: label maps are painted
+without torch, and matplotlib is imported where it draws.
 """
 
 from importlib import import_module
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from segvit.pictures.timing import speeds
 
 _HOMES = {
-    "files": ("save_inside",),
-    "grids": ("queries_figure", "tokens_figure"),
-    "inside": ("Gaze", "Inside", "Tokens"),
-    "labels": ("IGNORED", "colorize", "error_map", "overlay", "save_index_png", "shares"),
+    "inside.files": ("save_inside",),
+    "inside.grids": ("queries_figure", "tokens_figure"),
+    "inside.record": ("Gaze", "Inside", "Tokens"),
+    "paint": ("IGNORED", "colorize", "error_map", "overlay", "save_index_png", "shares"),
     "legend": ("with_legend",),
-    "looking": ("look",),
-    "paper": ("save",),
+    "inside.look": ("look",),
+    "figure_style": ("save",),
     "plots": ("confusion_matrix", "curves", "learning_rates"),
-    "stages": ("attention_figure", "cascade_figure", "heads_figure", "labels_figure"),
+    "inside.stages": ("attention_figure", "cascade_figure", "heads_figure", "labels_figure"),
     "table": ("contact_sheet", "side_by_side"),
     "timing": ("speeds",),
 }

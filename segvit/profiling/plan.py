@@ -228,7 +228,7 @@ def _trainable_twin(model: SegViT, config: TrainConfig) -> SegViT:
 def _fuse_attention(model: SegViT) -> None:
     """Let the head attend as on an accelerator, whose fused kernels keep nothing of the weights that they drop.
 
-    On a CPU a byte is kept for each (segvit/models/dropout_attention.py); without dropout it has a fused kernel as well.
+    On a CPU a byte is kept for each (models/dropout_attention.py); without dropout it has a fused kernel as well.
     """
     for part in model.modules():
         if isinstance(part, Attention):

@@ -59,7 +59,7 @@ def table(head: list[object], rows: list[list[object]], *, class_: str | None = 
 
 def asset(name: str) -> str:
     """The text of a file of segvit/reports/templates/."""
-    return (files("segvit") / "templates" / name).read_text(encoding="utf-8")
+    return (files("segvit.reports") / "templates" / name).read_text(encoding="utf-8")
 
 
 def fill(name: str, /, **values: object) -> Markup:

@@ -1,7 +1,7 @@
 """Whether the dataset of a run that is resumed is still the one that it was started on.
 
-The digest of its manifest (data/sampling/manifest.py) is in every checkpoint; the manifest itself, to say what has changed, is
-dataset.json in the run's folder.
+Every checkpoint holds the digest of the dataset's manifest (data/sampling/manifest.py). The manifest itself, which
+tells what has changed, is dataset.json in the run's folder.
 """
 
 import json

@@ -4,7 +4,7 @@
     with written(path, run=output) as aside: ...    # the same, and the file is there whole or not at all
     for batch in watched(loader, run=output): ...   # a UserError that says which signal ended which process
 
-The other guards: replay.py (numbers that are not finite), data/sampling/unreadable.py, data/sampling/manifest.py, checkpoint.py.
+The other guards: not_finite.py, checkpoint.py, and data/sampling/{unreadable,manifest}.py.
 """
 
 import multiprocessing

@@ -1,0 +1,138 @@
+"""Build the documentation site: pages and docstrings in, site/ out; warnings are errors.
+
+    make docs                              # or, where the extra `docs` is installed:
+    python docs/tools/build_site.py              # then open site/index.html; it needs no server and no network
+    python docs/tools/build_site.py --links      # the links of the pages alone, which needs no extra
+
+The pages are readable where they lie. For the site they are copied to build/docs, line by line, where links that leave
+docs/ are put right: README, CONTRIBUTING and CHANGELOG are pages too, other files of the repository become plain text.
+docs/cli.md gets the help of every verb.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote
+
+from check_site import problems_of
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+STAGED = ROOT / "build" / "docs"
+SITE = ROOT / "site"
+REPOSITORY_PAGES = {name: f"{name.lower()}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")}
+"""Pages at the repository's root, by their names there without suffix, and as the site names them."""
+HELP_GOES_HERE = "<!-- The site shows the help of every verb here. -->"
+
+CODE = re.compile(r"^(?P<fence>```|~~~).*?^(?P=fence)\s*$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
+HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*$", re.MULTILINE)
+
+
+def main() -> None:
+    """Build the site and check it, or check links alone; leave with 1 where something is wrong."""
+    problems = stage(STAGED if "--links" not in sys.argv[1:] else None)
+    if "--links" in sys.argv[1:] or problems:
+        _finish(problems, checked=f"{len(pages())} pages")
+    build()
+    _finish(problems_of(SITE), checked=f"site/index.html: {len(list(SITE.rglob('*.html')))} pages")
+
+
+def pages() -> dict[Path, Path]:
+    """Every page of the repository, and its place in the site."""
+    found = {page: page.relative_to(DOCS) for page in sorted(DOCS.rglob("*.md"))}
+    return found | {ROOT / f"{name}.md": Path(place) for name, place in REPOSITORY_PAGES.items()}
+
+
+def stage(folder: Path | None) -> list[str]:
+    """Fill a folder (None: nowhere) with what the site is made of, and tell links that lead nowhere."""
+    problems: list[str] = []
+    texts = {place: relinked(page, place, problems) for page, place in pages().items()}
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("*.py", "*.md", "__pycache__"))
+        texts[Path("cli.md")] = texts[Path("cli.md")].replace(HELP_GOES_HERE, command_line_help())
+        for place, text in texts.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / place).write_text(text, encoding="utf-8")
+    return problems
+
+
+def build() -> None:
+    """Run the builder over the staged pages; its warnings end the build."""
+    shutil.rmtree(SITE, ignore_errors=True)
+    # Without --clean, pages come from a cache, and what is wrong with them was said the first time only.
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean", "--config-file", "mkdocs.yml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+    if done.returncode or "Warning" in said:
+        print(said.partition("Traceback")[0] or said)
+        sys.exit("the site was not built; build/docs/X.md is docs/X.md, line by line")
+
+
+def relinked(page: Path, place: Path, problems: list[str]) -> str:
+    """The text of a page with its relative links as they hold at its place in the site; broken ones are noted."""
+    text = page.read_text(encoding="utf-8")
+
+    def relink(link: re.Match[str]) -> str:
+        where = f"{page.relative_to(ROOT)}: {link['target']}"
+        return _relink(link, page=page, place=place, where=where, problems=problems)
+
+    done, parts = 0, []
+    for code in CODE.finditer(text):
+        parts += [LINK.sub(relink, text[done : code.start()]), code.group()]
+        done = code.end()
+    return "".join(parts) + LINK.sub(relink, text[done:])
+
+
+def _relink(link: re.Match[str], *, page: Path, place: Path, where: str, problems: list[str]) -> str:
+    """A link of a page as it holds in the site: to the page there, or its text where the site has no such file."""
+    if re.match(r"[a-z][a-z0-9+.-]*:|//", link["target"]):
+        return link.group()
+    path, mark, anchor = unquote(link["target"]).partition("#")
+    file = (page.parent / path).resolve() if path else page
+    if not file.is_relative_to(ROOT) or not file.exists():
+        problems.append(f"{where}: no such file")
+        return link.group()
+    target = pages().get(file, file.relative_to(DOCS) if file.is_relative_to(DOCS) else None)
+    if target is None:
+        return link["text"]
+    generated = target.parts[0] == "api" or target == Path("cli.md")
+    if anchor and file.suffix == ".md" and not generated and anchor not in anchors(file):
+        problems.append(f"{where}: no such heading")
+    address = os.path.relpath(target, place.parent) if path else ""
+    return f"{link['picture']}[{link['text']}]({address}{mark}{anchor})"
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """The names that `#...` may point to, made from the headings as code hosts and mkdocs.yml make them."""
+    names: set[str] = set()
+    for heading in HEADING.findall(FENCED.sub("", page.read_text(encoding="utf-8"))):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        names.add(re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-"))
+    return names
+
+
+def command_line_help() -> str:
+    """The help of every verb as Markdown, from the second heading level on."""
+    from segvit.cli.main import app
+
+    text = app.generate_docs()
+    verbs = text[text.index("\n## Table of Contents\n") + 1 :]
+    return verbs[verbs.index("\n## ") + 1 :]
+
+
+def _finish(problems: list[str], *, checked: str) -> None:
+    """Say what is wrong, and leave."""
+    print("\n".join([*problems, f"{checked}, {len(problems)} broken links"]))
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main()

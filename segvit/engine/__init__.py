@@ -1,1 +1,0 @@
-"""What runs a model: training, evaluation, prediction, and the files that they leave."""

@@ -1,0 +1,400 @@
+"""The page of `segvit app`: what it takes, keeps and refuses, in a browser and for programs."""
+
+import asyncio
+import io
+import json
+import os
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.app_robustness import ADDRESSES
+from benchmarks.hostile import picture, png_of
+from segvit.app.file_store import FULL, Store
+from segvit.app.html import batch_table, heading, result_panels
+from segvit.app.label_photo import short_names
+from segvit.app.limits import Limits, open_photo
+from segvit.app.messages import About, Job, Labelled, Seen, Setup
+from segvit.app.request_filter import Gate
+from segvit.app.server import listen, run_app
+from segvit.app.service import Result, Service
+from segvit.errors import UserError
+from segvit.utils import optional as need
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = Limits(megabytes=2, megapixels=1, files=3)
+
+
+# --- what is taken ----------------------------------------------------------------------------------------------------
+
+
+def opened(content: bytes, folder: Path, name: str = "photo.png") -> Image.Image:
+    (path := folder / "upload").write_bytes(content)
+    return open_photo(path, name=name, limits=SMALL).image
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", r"photo.png is empty \(0 bytes\)"),
+        (b"hello", "photo.png is no photo that can be read: give JPEG, PNG"),
+        (b"<svg xmlns='x'/>", r"is a drawing \(SVG\)"),
+        (b"\0\0\0\x18ftypheic", "is HEIC"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "is no photo"),  # Pillow would run Ghostscript
+        (picture("PNG")[:900], "truncated"),
+        (png_of(20_000, 20_000), "has 400.0 megapixels, and 1 are the most"),
+        (png_of(1_001, 1_000), "has 1.0 megapixels"),
+        (picture("TIFF", "F"), "floating-point"),
+        (picture("JPEG") + bytes(2**21), r"has 2.0 MB, and 2 MB are the most"),
+    ],
+)
+def test_what_is_no_photo_is_told(content: bytes, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        opened(content, tmp_path)
+    assert str(tmp_path) not in str(caught.value)  # visitors need not know where it lies
+
+
+def test_photos_of_every_kind_are_read(tmp_path: Path) -> None:
+    for format, mode in (
+        ("JPEG", "CMYK"),
+        ("PNG", "I;16"),
+        ("PNG", "P"),
+        ("PNG", "RGBA"),
+        ("BMP", "RGB"),
+        ("GIF", "P"),
+    ):
+        image = opened(picture(format, mode), tmp_path)
+        assert (image.mode, image.size) == ("RGB", (64, 64)), (format, mode)
+    turned = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.new("RGB", (30, 20)).save(turned, format="JPEG", exif=exif)
+    assert opened(turned.getvalue(), tmp_path).size == (20, 30)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_animations_the_first_frame_is_taken_and_said(format: str, tmp_path: Path) -> None:
+    (path := tmp_path / "x").write_bytes(picture(format, frames=4))
+    photo = open_photo(path, name="moving", limits=SMALL)
+    assert photo.notes == ["Of the 4 frames of moving, this is the first."]
+    still = np.asarray(opened(picture(format), tmp_path)).astype(int)
+    assert np.abs(np.asarray(photo.image).astype(int) - still).mean() < 12  # GIF and WebP are lossy
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_header_is_enough_to_refuse_a_bomb(tmp_path: Path) -> None:
+    (path := tmp_path / "bomb.png").write_bytes(png_of(13_000, 13_000))
+    begin = time.perf_counter()
+    with pytest.raises(UserError, match=r"169\.0 megapixels"):
+        open_photo(path, name="bomb.png", limits=Limits())
+    assert time.perf_counter() - begin < 0.2  # decoding it takes a second
+
+
+def test_limits_that_let_nothing_pass() -> None:
+    for wrong in ({"megabytes": 0}, {"seconds": -1}, {"waiting": 0}, {"minutes": float("inf")}):
+        with pytest.raises(UserError, match="give a number above 0"):
+            Limits(**wrong)  # type: ignore[arg-type]
+
+
+def test_names_of_models() -> None:
+    given = ["runs/camvid/best.safetensors", "runs/shrunk/best.safetensors", "segvit-large-ade20k", "user/repo"]
+    assert short_names(given) == ["camvid", "shrunk", "segvit-large-ade20k", "user/repo"]
+    assert short_names(["a/street.onnx", "b/street.onnx"]) == ["street", "b/street"]
+    assert len(set(short_names(["a/x.onnx"] * 4))) == 4
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+def test_the_store_forgets() -> None:
+    with Store(Limits(minutes=0.002)) as store:
+        root = store.root
+        upload = store.uploads / "token" / "photo.png"
+        upload.parent.mkdir()
+        upload.write_bytes(bytes(1000))
+        (example := store.uploads / "example.png").write_bytes(b"x")
+        store.keep([example])
+        (result := store.open() / "labels.png").write_bytes(b"y")
+        assert store.room() == 2_000_000_000 - 1002
+        until = time.monotonic() + 5
+        while (upload.exists() or result.parent.exists()) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not upload.parent.exists() and not result.parent.exists()
+        assert example.exists()
+        store.keep([])
+    assert not root.exists()
+
+
+def test_the_store_finds_its_own_results_alone() -> None:
+    with Store(Limits()) as store:
+        folder = store.open()
+        (folder / "0").mkdir()
+        (folder / "0" / "x.png").write_bytes(b"x")
+        (store.results / "x.png").write_bytes(b"x")
+        assert store.find(folder.name, "0", "x.png") == folder / "0" / "x.png"
+        wrong = ((folder.name, "0"), (folder.name, "..", "x.png"), ("..", "x.png"), (folder.name, "0/x.png"))
+        wrong += ((folder.name, ""), (folder.name, "a\0"), ("A" * 22, "x.png"))
+        for words in wrong:
+            assert store.find(*words) is None, words
+        (upload := store.uploads / "x.png").write_bytes(b"x")
+        (store.uploads / "link.png").symlink_to("/etc/hostname")
+        assert store.use(str(upload)) and store.holds(str(store.uploads / "gone.png"))
+        assert not store.use(str(store.uploads / "gone.png"))
+        others = [folder / "0" / "x.png", store.uploads / "link.png", store.uploads / ".." / "results" / "x.png"]
+        for path in [*map(str, others), "/etc/passwd", "x.png", "http://x/y", f"{upload}\0", "file://" + str(upload)]:
+            assert not store.use(path) and not store.holds(path), path
+
+
+# --- what comes through -----------------------------------------------------------------------------------------------
+
+
+async def _through(gate: Gate, method: str, path: str, body: list[bytes], **headers: str) -> tuple[int, str]:
+    """Status and text of a request."""
+    scope = {"type": "http", "method": method, "path": path}
+    given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    pieces, got = list(body), []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": pieces.pop(0) if pieces else b"", "more_body": bool(pieces)}
+
+    async def send_back(message: Any) -> None:
+        got.append(message)
+
+    await gate({**scope, "headers": given}, receive, send_back)
+    return got[0]["status"], b"".join(message.get("body", b"") for message in got[1:]).decode()
+
+
+def test_the_gate() -> None:
+    reached: list[str] = []
+
+    async def inner(scope: Any, receive: Any, send_back: Any) -> None:
+        reached.append(scope["path"])
+        more, size = True, 0
+        while more:
+            message = await receive()
+            more, size = message["more_body"], size + len(message["body"])
+        await send_back({"type": "http.response.start", "status": 200, "headers": []})
+        await send_back({"type": "http.response.body", "body": str(size).encode()})
+
+    def through(*words: Any, **headers: str) -> tuple[int, str]:
+        return asyncio.run(_through(Gate(inner, store, SMALL), *words, **headers))
+
+    with Store(SMALL) as store:
+        assert through("GET", "/", [b""]) == (200, "0")
+        for path in (
+            *ADDRESSES[1:],
+            "/gradio_api/process_recording",
+            "/gradio_api/component_server",
+            "/login",
+            "/docs",
+        ):
+            if "file=/" not in path and "file=." not in path:  # those are Gradio's to refuse
+                assert through("GET", path, [b""])[0] == 404, path
+                assert through("POST", path, [b""])[0] == 404, path
+        assert through("DELETE", "/", [b""])[0] == 404
+        join = "/gradio_api/queue/join"
+        assert through("POST", join, [b'{"da', b'ta": []}']) == (200, "12")
+        assert through("POST", join, [b"{"])[0] == 400
+        assert through("POST", join, [b" " * 600_000] * 2)[0] == 413
+        assert through("POST", join, [b"[" * 100_000])[0] == 400
+        for path in ("http://127.0.0.1/x", "/etc/passwd", "../x", "", None, 7, "\0"):
+            status, text = through("POST", join, [json.dumps({"data": [[{"x": {"path": path}}]]}).encode()])
+            assert status == 400 and "must be sent here first" in text, path
+        here = {"data": [{"path": str(store.uploads / "x.png"), "url": "http://here/x"}]}
+        assert through("POST", join, [json.dumps(here).encode()])[0] == 200
+        upload = "/gradio_api/upload"
+        assert through("POST", upload, [bytes(2**20)] * 3)[0] == 200
+        reached.clear()
+        status, text = through("POST", upload, [b""], content_length=str(2**23))
+        assert (status, reached) == (413, []) and text.startswith("8.0 MB came, and a file may have up to 2 MB")
+        assert through("POST", upload, [bytes(2**20)] * 8)[0] == 413  # said nothing of its size
+
+
+def test_uploads_at_the_same_time_share_the_room() -> None:
+    limits = Limits(megabytes=20, gigabytes=0.01)
+
+    async def inner(scope: Any, receive: Any, send_back: Any) -> None:
+        (store.uploads / "another's").write_bytes(bytes(12_000_000))  # after there was room for this one
+        for _ in range(8):
+            await receive()
+        raise AssertionError("more came in than there is room for")
+
+    with Store(limits) as store:
+        sent = [bytes(2**20)] * 8
+        status, text = asyncio.run(_through(Gate(inner, store, limits), "POST", "/gradio_api/upload", sent))
+        assert status == 413 and text == FULL
+
+
+# --- the work, without models -----------------------------------------------------------------------------------------
+
+ABOUT = About(
+    name="<b>",
+    classes=("sky", "<i>"),
+    palette=((1, 2, 3), (4, 5, 6)),
+    backbone="vit",
+    structure="plain",
+    dataset="scenes",
+    miou=0.5,
+    images=7,
+    licence="<script>",
+    place="cpu, fp32",
+)
+
+
+class Pretender:
+    """A crew that writes files without looking."""
+
+    def __init__(self) -> None:
+        self.ready = type("Ready", (), {"models": [ABOUT]})
+
+    def ask(self, job: Job) -> Labelled:
+        if "bad" in job.name:
+            raise UserError(f"{job.name}: broken")
+        folder = job.folder / "0"
+        folder.mkdir()
+        files = [folder / (Path(job.name).stem + ending) for ending in (".png", "_overlay.png", ".json")]
+        for file in files:
+            file.write_text(job.name)
+        seen = Seen(
+            model="<b>",
+            milliseconds=12.4,
+            shares={"<i>": 0.75, "sky": 0.25},
+            labels=files[0],
+            overlay=files[1],
+            polygons=files[2],
+            viewer=None,
+            agreement=None,
+        )
+        return Labelled(name=job.name, width=4, height=3, notes=["<u>"], seen=[seen])
+
+
+@pytest.fixture
+def service() -> Iterator[tuple[Service, Store]]:
+    with Store(SMALL) as store:
+        yield Service(Pretender(), store, SMALL), store  # type: ignore[arg-type]
+
+
+def sent(store: Store, token: str, name: str) -> str:
+    path = store.uploads / token / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("x")
+    return str(path)
+
+
+def test_a_batch_goes_on_where_a_photo_fails(service: tuple[Service, Store]) -> None:
+    worker, store = service
+    photos = [sent(store, "a", "x.jpg"), sent(store, "b", "bad.jpg"), sent(store, "c", "x.png")]
+    *steps, last = worker.batch(photos, "<b>")
+    assert [len(step.rows) for step in steps] == [3] * 4  # one object, told again and again
+    assert last.archive is not None
+    with zipfile.ZipFile(last.archive) as archive:
+        names = archive.namelist()
+        assert names[:6] == ["x.png", "x_overlay.png", "x.json", "x-2.png", "x-2_overlay.png", "x-2.json"]
+        table = archive.read("shares.csv").decode().splitlines()
+    assert table[0] == "photo,width,height,milliseconds,sky,<i>,error"
+    assert table[1] == "x.jpg,4,3,12,0.250000,0.750000,"
+    assert table[2] == "bad.jpg,,,,,,bad.jpg: broken"
+    assert [path.name for path in store.results.iterdir()] == [last.archive.parent.name]  # the rest is in the archive
+    html = batch_table(last, ABOUT)
+    assert "2 of 3 photos labelled, 1 not" in html and "<i>" not in html.replace("<i style", "")
+
+
+def test_a_batch_keeps_photos_apart_and_those_that_wait(service: tuple[Service, Store]) -> None:
+    worker, store = service
+    photos = [sent(store, "a", "x.jpg"), sent(store, "b", "x_overlay.jpg"), sent(store, "c", "x.png")]
+    os.utime(photos[2], (0, 0))  # as if the others had taken long
+    steps = worker.batch(photos, "<b>")
+    next(steps)
+    next(steps)
+    assert Path(photos[2]).stat().st_mtime > 0
+    *_, last = steps
+    assert last.archive is not None
+    with zipfile.ZipFile(last.archive) as archive:
+        names = archive.namelist()
+        assert len(set(names)) == len(names) == 10
+        assert archive.read("x_overlay.png") == b"x.jpg" and archive.read("x_overlay-2.png") == b"x_overlay.jpg"
+
+
+def test_results_take_room_too(service: tuple[Service, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, store = service
+    photo = sent(store, "a", "x.jpg")
+    monkeypatch.setattr(store, "room", lambda: -1)
+    with pytest.raises(UserError, match=FULL):
+        worker.label(photo, ["<b>"])
+    assert not list(store.results.iterdir())
+
+
+def test_refusals_of_the_service(service: tuple[Service, Store]) -> None:
+    worker, store = service
+    photo = sent(store, "a", "x.jpg")
+    for name in ("/etc/passwd", str(store.root / "gone"), "a\0b"):
+        with pytest.raises(UserError, match="send it again"):
+            worker.label(name, ["<b>"])
+    with pytest.raises(UserError, match=r"model other: choose of <b>"):
+        worker.label(photo, ["other"])
+    with pytest.raises(UserError, match="model none"):
+        worker.label(photo, [])
+    with pytest.raises(UserError, match=r"model \['<b>'\]: choose of <b>"):
+        worker.label(photo, [["<b>"]])  # type: ignore[list-item]
+    with pytest.raises(UserError, match="4 photos: give 1 to 3"):
+        list(worker.batch([photo] * 4, "<b>"))
+    *_, last = worker.batch([sent(store, "a", "bad.png")], "<b>")
+    assert last.archive is None
+    with pytest.raises(UserError, match="broken"):
+        worker.label(sent(store, "a", "bad.png"), ["<b>"])
+    assert not list(store.results.iterdir())
+
+
+def test_what_others_wrote_is_escaped(service: tuple[Service, Store]) -> None:
+    worker, store = service
+    page = result_panels(worker.label(sent(store, "a", "<img src=x>.jpg"), ["<b>"])) + heading([ABOUT, ABOUT])
+    for word in ("<b>", "<i>", "<u>", "<script>", "<img src=x>"):
+        assert word not in page
+    assert "mIoU 50.0 % on 7 validation images" in page and "4 × 3 px in 12 ms" in page
+
+
+def test_results_are_named(service: tuple[Service, Store]) -> None:
+    worker, store = service
+    result = worker.label(sent(store, "a", "x.jpg"), ["<b>"])
+    assert isinstance(result, Result) and result.folder.parent == store.results
+
+
+def test_examples_of_one_name(tmp_path: Path) -> None:
+    from segvit.app.examples import offer_examples
+
+    for name in ("x.png", "x.bmp"):
+        Image.new("RGB", (8, 8), "red" if name == "x.png" else "blue").save(tmp_path / name)
+    (folder := tmp_path / "offered").mkdir()
+    offered, _ = offer_examples(Setup(models=("m",), examples=tmp_path), folder, Limits())
+    assert [path.name for path in offered] == ["x.jpg", "x.jpg"]
+    blue, red = (Image.open(path).convert("RGB").getpixel((0, 0)) for path in offered)
+    assert blue != red
+
+
+# --- start and end ----------------------------------------------------------------------------------------------------
+
+
+def test_a_port_that_is_taken() -> None:
+    with listen("127.0.0.1", 0) as place:
+        port = place.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 cannot be had"), listen("127.0.0.1", port):
+            pass
+    with pytest.raises(UserError, match=r"--host nowhere.invalid"), listen("nowhere.invalid", 0):
+        pass
+    with pytest.raises(UserError, match="--port 70000"), listen("127.0.0.1", 70_000):
+        pass
+
+
+def test_without_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError("No module named 'gradio'")
+
+    monkeypatch.setattr(need, "import_module", missing)
+    with pytest.raises(UserError, match=r"pip install 'segvit\[app\]'"):
+        run_app(Setup(models=("x",)), Limits(), host="127.0.0.1", port=0)

@@ -1,0 +1,399 @@
+"""The running page of `segvit app`, in a browser and for programs: one server for all of these tests."""
+
+import io
+import os
+import signal
+import socket
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.app_robustness import ADDRESSES, ASKED, Server, ask, emptied, is_readable, send, serving, storm
+from benchmarks.hostile import hostile, picture
+from segvit.app.limits import Limits
+from segvit.app.messages import Job, Setup
+from segvit.app.worker_pool import Crew
+from segvit.cli.main import main
+from segvit.config import ModelConfig
+from segvit.data.labels.coco import PolygonFile
+from segvit.data.shapes.scenes import render_scene
+from segvit.data.spec import load_spec
+from segvit.errors import UserError
+from segvit.models.segvit import SegViT
+from segvit.prediction.predict_files import predict_files
+from segvit.weights.load import load_model
+from tests.helpers import browser as browsers
+from tests.helpers.browser import Visit
+from tests.helpers.tiny import tell_apart
+
+browser, visit = browsers.browser, browsers.visit  # fixtures
+
+
+# --- the workers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Files of a plain and a shrunk model with random weights that tell eight classes apart."""
+    folder, spec = tmp_path_factory.mktemp("models"), load_spec("shapes")
+    files = []
+    for structure in ("plain", "shrunk"):
+        torch.manual_seed(0)
+        config = ModelConfig(
+            backbone="vit_tiny_patch16_224",
+            image_size=64,
+            embed_dim=64,
+            depth=4,
+            num_heads=2,
+            head_num_layers=2,
+            structure=structure,  # type: ignore[arg-type]
+        )
+        model = SegViT(config, num_classes=spec.num_classes, spec=spec)
+        tell_apart(model)
+        model.extra = {"metrics": {"miou": 0.625, "images": 40}, "licence": "CC-BY-NC-4.0"}
+        model.save(folder / f"{structure}.safetensors")
+        files.append(folder / f"{structure}.safetensors")
+    return files[0], files[1]
+
+
+def test_a_photo_that_takes_too_long_is_given_up(models: tuple[Path, Path], tmp_path: Path) -> None:
+    limits = Limits(seconds=0.001)
+    (photo := tmp_path / "photo.png").write_bytes(picture(side=512))
+    setup = Setup(models=(str(models[0]),), device="cpu")
+    with Crew(setup, limits, examples=tmp_path / "examples") as crew:
+        assert crew.ready.note.startswith("no examples")
+        (tmp_path / "out").mkdir()
+        job = Job(photo=photo, name="photo.png", models=("plain",), folder=tmp_path / "out")
+        with pytest.raises(UserError, match=r"photo.png: given up after 0.001 s"):
+            crew.ask(job)
+
+
+@pytest.mark.slow
+def test_a_worker_that_was_given_up_is_replaced(models: tuple[Path, Path], tmp_path: Path) -> None:
+    (photo := tmp_path / "photo.png").write_bytes(picture())
+    setup = Setup(models=(str(models[0]),), device="cpu")
+    with Crew(setup, Limits(seconds=0.001), examples=tmp_path / "examples") as crew:
+        job = Job(photo=photo, name="photo.png", models=("plain",), folder=tmp_path / "out")
+        with pytest.raises(UserError, match="given up"):
+            crew.ask(job)
+        crew._limits = Limits()
+        assert crew.ask(replace(job, folder=tmp_path / "again")).width == 64
+
+
+@pytest.mark.slow
+def test_where_no_process_can_be_started_the_next_one_tries_again(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photo := tmp_path / "photo.png").write_bytes(picture())
+    setup = Setup(models=(str(models[0]),), device="cpu")
+    with Crew(setup, Limits(seconds=0.001), examples=tmp_path / "examples") as crew:
+        job = Job(photo=photo, name="photo.png", models=("plain",), folder=tmp_path / "out")
+
+        def refuse(*_: object) -> None:
+            raise OSError("cannot allocate memory")
+
+        with monkeypatch.context() as full:
+            full.setattr("segvit.app.worker_pool._Worker", refuse)
+            with pytest.raises(UserError, match="given up"):
+                crew.ask(job)
+        crew._limits = Limits()
+        with pytest.raises(UserError, match="an error on our side"):
+            crew.ask(job)
+        assert crew.ask(replace(job, folder=tmp_path / "again")).width == 64
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_loaded_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"nothing")
+    setup = Setup(models=(str(tmp_path / "x.safetensors"),), device="cpu")
+    with pytest.raises(UserError, match=r"x\.safetensors"), Crew(setup, Limits(), examples=tmp_path / "e"):
+        pass
+
+
+# --- the running page -------------------------------------------------------------------------------------------------
+
+WATCHER = """
+import os, socket
+real = socket.socket.connect
+def connect(self, address):
+    if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        with open(os.environ["CONNECTED"], "a") as file:
+            file.write(f"{address}\\n")
+    return real(self, address)
+socket.socket.connect = connect
+"""
+"""Notes where a process connects to: a sitecustomize of every process of the page."""
+FLAGS = ["--port", "0", "--max-megabytes", "2", "--max-megapixels", "12", "--queue", "12", "--batch-files", "3"]
+
+
+@pytest.fixture(scope="module")
+def server(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A page of both models, with three photos to offer."""
+    pytest.importorskip("gradio")
+    base = tmp_path_factory.mktemp("app")
+    examples = base / "photos"
+    examples.mkdir()
+    for seed in range(3):
+        Image.fromarray(render_scene(seed, 96)[0]).save(examples / f"scene{seed}.png")
+    (base / "sitecustomize.py").write_text(WATCHER)
+    os.environ["CONNECTED"] = str(base / "connected.txt")
+    with serving(*models, flags=[*FLAGS, "--examples", str(examples)], python_path=[base]) as running:
+        yield running
+    del os.environ["CONNECTED"]
+    assert not (base / "connected.txt").exists(), (base / "connected.txt").read_text()
+    assert running.process.returncode == 0
+    assert not running.strays() if running.temporary.exists() else True
+    assert "Traceback" not in "".join(running.said), "".join(running.said)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A photo."""
+    path = tmp_path_factory.mktemp("scene") / "street scene.png"
+    Image.fromarray(render_scene(7, 200)[0][:150]).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def predicted(models: tuple[Path, Path], scene: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The index PNG that `segvit predict` writes for it."""
+    folder = tmp_path_factory.mktemp("predicted")
+    (path,) = predict_files(load_model(models[0]), [scene], folder, workers=0).written
+    assert len(np.unique(np.asarray(Image.open(path)))) > 3
+    return path.read_bytes()
+
+
+def start(seen: Visit, server: Server) -> None:
+    """Open the page."""
+    seen.page.goto(server.address)
+    seen.page.locator("#photo input[type=file]").wait_for(state="attached", timeout=30_000)
+
+
+def drop(seen: Visit, *files: Path) -> None:
+    """Choose a photo."""
+    seen.page.set_input_files("#photo input[type=file]", [str(file) for file in files])
+
+
+def viewer(seen: Visit, number: int = 0) -> Any:
+    """The viewer of one model, when it is ready."""
+    frame = seen.page.locator("#result iframe").nth(number)
+    frame.wait_for(timeout=30_000)
+    frame.scroll_into_view_if_needed()
+    inside = seen.page.frame_locator("#result iframe").nth(number)
+    inside.locator(".viewer[data-ready]").wait_for(timeout=30_000)
+    return inside
+
+
+def test_upload_isolate_and_download(
+    server: Server, visit: Callable[..., Visit], scene: Path, predicted: bytes, tmp_path: Path
+) -> None:
+    seen = visit()
+    start(seen, server)
+    assert "mIoU 62.5 % on 40 validation images" in seen.page.locator(".facts").first.inner_text()
+    assert "CC-BY-NC-4.0" in seen.page.locator(".licence").first.inner_text()
+    drop(seen, scene)
+    inside = viewer(seen)
+    viewer(seen, 1)
+    assert seen.page.locator("#result .panel h3").all_inner_texts() == ["plain", "shrunk"]
+    assert " ms" in seen.page.locator("#result footer").first.inner_text()
+    assert "% of the pixels as plain" in seen.page.locator("#result header").nth(1).inner_text()
+    row = inside.locator(".viewer-row").first
+    row.click()
+    assert row.get_attribute("aria-pressed") == "true"
+    with seen.page.expect_download() as waiting:
+        inside.locator(".viewer-index").click()
+    assert waiting.value.suggested_filename == "street-scene.png"
+    assert Path(waiting.value.path()).read_bytes() == predicted
+    with seen.page.expect_download() as waiting:
+        seen.page.locator("#result footer").first.get_by_text("Polygons").click()
+    assert waiting.value.suggested_filename == "street scene.json"
+    polygons = PolygonFile(Path(waiting.value.path()))
+    labels = np.asarray(Image.open(io.BytesIO(predicted)))
+    assert np.array_equal(polygons.paint("street scene", unlabeled=255, crowd=None), labels)
+    with seen.page.expect_download() as waiting:
+        seen.page.locator("#result footer").first.get_by_text("Overlay").click()
+    assert Image.open(waiting.value.path()).width >= 200
+    # Nothing from elsewhere, and nothing that the page's own policy had to stop.
+    assert all(address.startswith(server.address) for address in seen.requests)
+    assert not [text for text in seen.complaints if "Content Security Policy" in text or "Refused" in text]
+
+
+def test_models_can_be_left_out(server: Server, visit: Callable[..., Visit], scene: Path) -> None:
+    seen = visit()
+    start(seen, server)
+    drop(seen, scene)
+    viewer(seen, 1)
+    seen.page.locator("#models label").filter(has_text="plain").click()
+    seen.page.locator("#result .panels:not(.several)").wait_for()
+    assert seen.page.locator("#result iframe").count() == 1
+    seen.page.locator("#models label").filter(has_text="shrunk").click()
+    seen.page.locator("#result .notice").wait_for()
+    assert "choose of plain, shrunk" in seen.page.locator("#result .notice").inner_text()
+
+
+def test_an_example(server: Server, visit: Callable[..., Visit]) -> None:
+    seen = visit()
+    start(seen, server)
+    pictures = seen.page.locator("#examples img")
+    pictures.first.wait_for()
+    assert pictures.count() == 3
+    pictures.nth(1).click()
+    viewer(seen)
+
+
+def test_what_is_refused_is_told(server: Server, visit: Callable[..., Visit], scene: Path, tmp_path: Path) -> None:
+    seen = visit()
+    start(seen, server)
+    (tmp_path / "notes.txt").write_text("hello")
+    drop(seen, tmp_path / "notes.txt")
+    seen.page.get_by_text("Only image/* allowed").wait_for()
+    (tmp_path / "heavy.jpg").write_bytes(picture("JPEG") + bytes(3 * 2**20))
+    drop(seen, tmp_path / "heavy.jpg")
+    seen.page.get_by_text("maximum allowed size of 2.0").wait_for()
+    (tmp_path / "fake.png").write_text("hello")
+    drop(seen, tmp_path / "fake.png")
+    notice = seen.page.locator("#result .notice")
+    notice.wait_for()
+    assert "fake.png is no photo that can be read" in notice.inner_text()
+
+
+def test_two_users_at_once(server: Server, visit: Callable[..., Visit], scene: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.png"
+    Image.fromarray(render_scene(9, 120)[0]).save(other)
+    one, two = visit(), visit()
+    for seen in (one, two):
+        start(seen, server)
+    drop(one, scene)
+    drop(two, other)
+    assert "street scene" in viewer(one).locator(".viewer-title").inner_text()
+    assert "other" in viewer(two).locator(".viewer-title").inner_text()
+    assert "200 × 150 px" in one.page.locator("#result footer").first.inner_text()
+    assert "120 × 120 px" in two.page.locator("#result footer").first.inner_text()
+
+
+def test_many_photos(
+    server: Server, visit: Callable[..., Visit], scene: Path, predicted: bytes, tmp_path: Path
+) -> None:
+    seen = visit()
+    start(seen, server)
+    seen.page.get_by_role("tab", name="Many photos").click()
+    (tmp_path / "broken.png").write_bytes(scene.read_bytes()[:500])
+    seen.page.set_input_files("#photos input[type=file]", [str(scene), str(tmp_path / "broken.png")])
+    seen.page.locator("#photos").get_by_text("broken").first.wait_for()
+    seen.page.locator("#go").click()
+    with seen.page.expect_download() as waiting:
+        seen.page.locator("#table a.zip").click(timeout=30_000)
+    with zipfile.ZipFile(waiting.value.path()) as archive:
+        assert archive.read("street scene.png") == predicted
+        assert "broken.png" in archive.read("shares.csv").decode()
+    assert "1 of 2 photos labelled, 1 not" in seen.page.locator("#table .status").inner_text()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_screen(server: Server, visit: Callable[..., Visit], scene: Path, width: int) -> None:
+    seen = visit(width=width, height=844)
+    start(seen, server)
+    drop(seen, scene)
+    viewer(seen)
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+    for tab in ("Many photos", "API"):
+        seen.page.get_by_role("tab", name=tab).click()
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= width, tab
+
+
+def test_the_page_for_programs(server: Server, visit: Callable[..., Visit]) -> None:
+    seen = visit()
+    seen.page.goto(f"{server.address}/?view=api")
+    example = seen.page.locator(".programs pre").first
+    example.wait_for(timeout=30_000)
+    assert f'Client("{server.address}")' in example.inner_text()
+
+
+# --- for programs -----------------------------------------------------------------------------------------------------
+
+
+def test_programs_get_the_same(server: Server, scene: Path, predicted: bytes, tmp_path: Path) -> None:
+    client_of = pytest.importorskip("gradio_client")
+    client = client_of.Client(server.address, verbose=False, download_files=str(tmp_path), analytics_enabled=False)
+    labels, facts, polygons = client.predict(client_of.handle_file(str(scene)), "plain", api_name="/predict")
+    assert Path(labels).read_bytes() == predicted
+    assert (facts["model"], facts["width"], facts["height"], facts["notes"]) == ("plain", 200, 150, [])
+    assert sum(facts["shares"].values()) == pytest.approx(1) and facts["milliseconds"] > 0
+    assert np.array_equal(
+        PolygonFile(Path(polygons)).paint("street scene", unlabeled=255, crowd=None),
+        np.asarray(Image.open(io.BytesIO(predicted))),
+    )
+    told = client.predict(api_name="/models")
+    assert [about["name"] for about in told["models"]] == ["plain", "shrunk"]
+    assert told["models"][0]["classes"] == list(load_spec("shapes").classes)
+    assert told["limits"]["megapixels"] == 12
+    (tmp_path / "bad.png").write_bytes(b"x")
+    with pytest.raises(Exception, match=r"bad\.png is no photo"):
+        client.predict(client_of.handle_file(str(tmp_path / "bad.png")), "plain", api_name="/predict")
+
+
+def test_hostile_files_and_requests(server: Server) -> None:
+    import httpx
+
+    with httpx.Client(timeout=60) as client:
+        for kind, name, content in hostile(28, seed=1):
+            what, said = send(client, server, name, content)
+            assert what == "labelled" or is_readable(said, server), (kind, name, said)
+        for photo in ASKED[:-3]:
+            what, said = ask(client, server, photo)
+            assert what != "labelled" and is_readable(said, server), (photo, said)
+        for address in ADDRESSES:
+            assert client.get(server.address + address).status_code >= 400, address
+        assert client.get(server.address).status_code == 200
+    assert not server.strays()
+
+
+def test_many_at_once_are_answered_or_told_to_wait(server: Server) -> None:
+    counts = storm(server, 20)
+    assert counts.keys() <= {"answered", "told to wait"} and counts["answered"] >= 12, counts
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_signals_leave_nothing(name: str, models: tuple[Path, Path], request: pytest.FixtureRequest) -> None:
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup the server would rightly ignore SIGHUP
+    request.addfinalizer(lambda: signal.signal(number, before))
+    with serving(models[0], flags=["--port", "0"]) as server:
+        folder = server.folder
+        assert folder.exists()
+        server.process.send_signal(number)
+        assert server.process.wait(30) == 0
+        assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_the_folder_is_emptied_and_ctrl_c_ends_quietly(models: tuple[Path, Path]) -> None:
+    import httpx
+
+    with serving(models[0], flags=["--port", "0", "--keep-minutes", "0.02"]) as server:
+        folder = server.folder
+        with httpx.Client(timeout=60) as client:
+            assert send(client, server, "x.png", picture())[0] == "labelled"
+        assert server.kept()
+        assert emptied(server, 30)
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(30) == 0
+        assert not folder.exists()
+    assert "".join(server.said).endswith("stopped; photos and results are deleted\n")
+
+
+def test_a_taken_port_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr(sys, "argv", ["segvit", "app", "x.safetensors", "--port", str(taken.getsockname()[1])])
+        with pytest.raises(SystemExit) as caught:
+            main()
+    assert caught.value.code == 2
+    assert "cannot be had (Address already in use); give another --port" in capsys.readouterr().err

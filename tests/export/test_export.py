@@ -1,0 +1,571 @@
+"""Exported models: PyTorch's labels at any size and batch, in the same inference code, or an error and no file."""
+
+import json
+import re
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+import segvit
+import segvit.export.export as export_module
+from segvit.cli.main import main as cli
+from segvit.config import DataConfig, EvalConfig, ModelConfig, Structure
+from segvit.data.dataset import open_dataset
+from segvit.data.shapes.scenes import render_scene, write_shapes
+from segvit.data.spec import load_spec
+from segvit.errors import UserError
+from segvit.export.export import MOST_PHOTOS, export_onnx, export_program
+from segvit.export.graph import LabelGraph, NotExportable
+from segvit.export.onnx_file import set_metadata
+from segvit.export.quantize import calibration_windows, to_half, to_int8
+from segvit.inference.onnx_model import OnnxModel, load_onnx
+from segvit.inference.protocol import image_labels, image_scores
+from segvit.models.segvit import SegViT
+from segvit.models.tokens import _resize_by_matrices, resize_tokens
+from segvit.weights.load import load_model
+from segvit.weights.model_file import HEADER_KEY, read_header
+from tests.helpers.tiny import VARIANTS, random_images, stir, tell_apart, tiny_config
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ModelConfig(backbone="vit_tiny_patch16_224", image_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
+TINY = replace(TINY, head_num_layers=1, upsampling_num_layers=1)
+PROTOCOL = EvalConfig(window=32, stride=24, scales=(1.0, 0.75), flip=True, batch_size=3)
+SIZES = ((32, 32), (64, 40), (33, 51))
+
+# fmt: off
+TENSORRT = {
+    "Abs", "Add", "And", "ArgMax", "Cast", "Clip", "Concat", "Constant", "Conv", "Cos", "Div", "Equal", "Erf", "Exp",
+    "Expand", "Flatten", "Floor", "Gather", "GatherND", "Gemm", "Greater", "GreaterOrEqual", "Identity",
+    "LayerNormalization", "Less", "LessOrEqual", "Log", "MatMul", "Max", "Min", "Mul", "Neg", "Pad", "Pow", "Range",
+    "Reciprocal", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Shape", "Sigmoid", "Sin",
+    "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where",
+}
+# fmt: on
+"""Of the operators that the ONNX parser of TensorRT 10 takes for these types, those that could come up."""
+
+
+def tiny(structure: Structure = "plain", **changes: Any) -> SegViT:
+    """A model of the shapes' classes whose labels vary over an image."""
+    torch.manual_seed(3)
+    config = replace(TINY, structure=structure, depth=3 if structure == "shrunk" else 2, **changes)
+    model = SegViT(config, num_classes=8, spec=load_spec("shapes"), protocol=PROTOCOL).eval()
+    stir(model)
+    tell_apart(model)
+    model.extra = {"metrics": {"miou": 0.5}}
+    return model
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, SegViT]:
+    return {"plain": tiny("plain"), "shrunk": tiny("shrunk")}
+
+
+@pytest.fixture(scope="module")
+def files(models: dict[str, SegViT], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The two models as ONNX files, plain with scores."""
+    folder = tmp_path_factory.mktemp("onnx")
+    for name, model in models.items():
+        export_onnx(model, folder / f"{name}.onnx", scores=name == "plain")
+    assert sorted(path.name for path in folder.iterdir()) == ["plain.onnx", "shrunk.onnx"]  # nothing else is left
+    return {name: folder / f"{name}.onnx" for name in models}
+
+
+def run(path: Path, images: Tensor, *names: str) -> list[np.ndarray]:
+    """Outputs of a file in bare ONNX Runtime."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found: list[np.ndarray] = session.run(list(names), {"images": images.numpy()})
+    return found
+
+
+def differing(ours: Any, reference: Tensor) -> float:
+    """Share of the labels that differ; they vary over the images."""
+    assert len(reference.unique()) > 2
+    assert ours.shape == tuple(reference.shape)
+    return float((torch.as_tensor(ours) != reference).double().mean())
+
+
+@pytest.mark.parametrize("structure", ["plain", "shrunk"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_labels_at_any_size(
+    models: dict[str, SegViT], files: dict[str, Path], structure: Structure, batch: int
+) -> None:
+    for size in SIZES:
+        images = random_images(batch, size)
+        labels, class_logits, mask_logits = run(files[structure], images, "labels", "class_logits", "mask_logits")
+        assert differing(labels, models[structure].predict(images)) <= 0.001
+        with torch.no_grad():
+            output = models[structure](images, deep=False)
+        torch.testing.assert_close(torch.from_numpy(class_logits), output.class_logits[-1], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(torch.from_numpy(mask_logits), output.mask_logits[-1], rtol=1e-4, atol=1e-4)
+
+
+def test_scores_where_asked_for(models: dict[str, SegViT], files: dict[str, Path]) -> None:
+    images = random_images(2, (33, 51))
+    (found,) = run(files["plain"], images, "scores")
+    torch.testing.assert_close(torch.from_numpy(found), models["plain"].scores(images), rtol=1e-4, atol=1e-5)
+    assert "scores" not in [output.name for output in onnx.load(files["shrunk"]).graph.output]
+
+
+def test_graph_is_complete_and_portable(files: dict[str, Path]) -> None:
+    for path in files.values():
+        graph = onnx.load(path)
+        onnx.checker.check_model(graph, full_check=True)
+        assert [(item.domain, item.version) for item in graph.opset_import] == [("", 18)]
+        used = Counter(node.op_type for node in graph.graph.node)
+        assert not used.keys() - TENSORRT
+        assert all(
+            attribute.s in (b"linear", b"nearest")
+            for node in graph.graph.node
+            if node.op_type == "Resize"
+            for attribute in node.attribute
+            if attribute.name == "mode"
+        )
+        (images,) = graph.graph.input
+        assert images.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+        sizes = [size.dim_param or size.dim_value for size in images.type.tensor_type.shape.dim]
+        assert (images.name, sizes) == ("images", ["batch", 3, "height", "width"])
+        content = path.read_bytes()
+        assert b"site-packages" not in content
+        assert str(ROOT).encode() not in content
+
+
+def test_header_travels_along(models: dict[str, SegViT], files: dict[str, Path]) -> None:
+    session = onnxruntime.InferenceSession(str(files["shrunk"]), providers=["CPUExecutionProvider"])
+    header = json.loads(session.get_modelmeta().custom_metadata_map[HEADER_KEY])
+    assert [item["name"] for item in header["spec"]["classes"]][:2] == ["sky", "water"]
+    assert header["spec"]["classes"][0]["color"] == list(load_spec("shapes").palette[0])
+    assert header["model"]["image_size"] == 32
+    assert header["protocol"]["stride"] == 24
+    assert header["metrics"] == {"miou": 0.5}
+    assert header["export"]["mean"] == pytest.approx(models["shrunk"].mean.tolist())
+    assert header["export"]["std"] == pytest.approx(models["shrunk"].std.tolist())
+    assert header["export"]["size"] is None
+
+
+@pytest.mark.parametrize("config", [PROTOCOL, replace(PROTOCOL, mode="whole"), EvalConfig(window=24, stride=20)])
+def test_same_inference_code(models: dict[str, SegViT], files: dict[str, Path], config: EvalConfig) -> None:
+    image = random_images(1, (70, 45))[0]
+    for name, model in models.items():
+        runtime = load_onnx(files[name])
+        assert differing(image_labels(runtime, image, config), image_labels(model, image, config)) <= 0.001
+        torch.testing.assert_close(
+            image_scores(runtime, image, config), image_scores(model, image, config), rtol=1e-4, atol=1e-4
+        )
+        assert runtime.protocol == model.protocol
+        assert runtime.spec == model.spec
+
+
+def test_small_image_is_padded_with_the_exact_mean(models: dict[str, SegViT], files: dict[str, Path]) -> None:
+    image = random_images(1, (20, 50))[0]
+    config = EvalConfig(window=32, stride=24)
+    for name, model in models.items():
+        runtime = load_onnx(files[name])
+        assert float((model.mean * 255 % 1).abs().max()) > 0.1  # not a colour of uint8
+        torch.testing.assert_close(
+            image_scores(runtime, image, config), image_scores(model, image, config), rtol=1e-4, atol=1e-5
+        )
+        with pytest.raises(UserError, match=r"images are torch\.float32: an exported model takes torch\.uint8"):
+            runtime(image[None].float())
+
+
+def test_predict_and_evaluate_from_the_command_line(
+    models: dict[str, SegViT],
+    files: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_shapes(tmp_path / "data", train=1, val=3, size=48)
+    scores = {}
+    models["plain"].save(tmp_path / "plain.safetensors")
+    for model in (tmp_path / "plain.safetensors", files["plain"]):
+        arguments = ["--data.spec", "shapes", "--data.root", str(tmp_path / "data"), "--data.workers", "0"]
+        call(["evaluate", str(model), *arguments, "--json", str(tmp_path / "scores.json"), "--device", "cpu"])
+        scores[model.suffix] = json.loads((tmp_path / "scores.json").read_text())["miou"]
+    assert scores[".onnx"] == pytest.approx(scores[".safetensors"], abs=1e-3)
+    assert scores[".onnx"] > 0
+
+    photo = tmp_path / "data" / "images" / "val"
+    call(["predict", str(files["plain"]), str(photo), "--output", str(tmp_path / "seen")])
+    capsys.readouterr()
+    (first, *_) = sorted(photo.iterdir())
+    seen = np.asarray(Image.open(tmp_path / "seen" / f"{first.stem}.png"))
+    expected = segvit.predict(models["plain"], first).labels
+    assert (seen != expected).mean() <= 0.005  # four pixels tie to the last bit
+
+
+def test_page_shows_how_to_run_it(
+    models: dict[str, SegViT], files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "export.md").read_text()
+    (code,) = re.findall(r"<!-- Run by .*? -->\n```python\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "model.onnx").write_bytes(files["plain"].read_bytes())
+    Image.fromarray(render_scene(1)[0]).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    seen: dict[str, Any] = {}
+    exec(code, seen)
+    assert seen["names"] == list(load_spec("shapes").classes)
+    photo = torch.from_numpy(np.asarray(Image.open("photo.jpg")).copy()).permute(2, 0, 1)[None]
+    assert differing(seen["labels"], models["plain"].predict(photo)) <= 0.001
+
+
+def test_bicubic_by_matrices() -> None:
+    for old, new in [((7, 9), (7, 9)), ((7, 9), (13, 4)), ((1, 5), (4, 1)), ((14, 14), (2, 40))]:
+        tokens = torch.randn(1, old[0] * old[1], 6, generator=torch.Generator().manual_seed(0))
+        maps = tokens.transpose(1, 2).unflatten(2, old)
+        expected = F.interpolate(maps, size=new, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
+        for resized in (_resize_by_matrices(tokens, old, new), resize_tokens(tokens, old, new)):
+            torch.testing.assert_close(resized, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("structure", ["plain", "shrunk"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_runs_while_exporting_is_the_same(
+    variant: str, structure: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = SegViT(tiny_config(variant, structure), num_classes=5).eval()
+    stir(model)
+    images = random_images(1, (50, 113))
+    with torch.no_grad():
+        expected = model(images, deep=False)
+        monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+        found = model(images, deep=False)
+    torch.testing.assert_close(found.mask_logits, expected.mask_logits, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.class_logits, expected.class_logits, rtol=1e-4, atol=1e-5)
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, path: Path, *, any_size: bool = True) -> None:
+    """Skip the slow part of an export: whatever the model is, the graph of `path` comes out."""
+
+    def trace(_: LabelGraph, size: tuple[int, int] | None, *, with_valid: bool) -> None:
+        if size is None and not any_size:
+            raise NotExportable("its grid is not to be traced")
+
+    monkeypatch.setattr(export_module, "trace", trace)
+    monkeypatch.setattr(export_module, "to_onnx", lambda *_: onnx.load(path))
+
+
+def test_refuses_other_labels(
+    models: dict[str, SegViT], files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, files["plain"])
+    other = tiny("plain")
+    with torch.no_grad():
+        other.head.class_tokens.mul_(1.5)
+    target = tmp_path / "model.onnx"
+    target.write_bytes(b"the file of last week")
+    with pytest.raises(UserError, match=r"cannot be exported.*% of the pixels differ; 0\.1 % is the limit"):
+        export_onnx(other, target)
+    assert target.read_bytes() == b"the file of last week"
+    assert list(tmp_path.iterdir()) == [target]
+    exported = export_onnx(models["plain"], target)
+    assert exported.agreement.differing <= 0.001
+    assert len(exported.agreement.sizes) == 3
+    assert any(side % 2 for size in exported.agreement.sizes for side in size)
+
+
+def test_own_images_are_compared_too(
+    models: dict[str, SegViT], files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, files["plain"])
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(render_scene(5)[0]).save(photos / "a.png")
+    without = export_onnx(models["plain"], tmp_path / "a.onnx").agreement.images
+    assert export_onnx(models["plain"], tmp_path / "a.onnx", images=[photos]).agreement.images == without + 3
+    with pytest.raises(UserError, match="no such file or folder"):
+        export_onnx(models["plain"], tmp_path / "a.onnx", images=[tmp_path / "nowhere"])
+
+
+def test_own_images_of_any_name_and_number(
+    models: dict[str, SegViT], files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, files["plain"])
+    folders = [tmp_path / "day", tmp_path / "night"]
+    for folder in folders:
+        folder.mkdir()
+        for number in range(MOST_PHOTOS):
+            Image.new("RGB", (32, 32), (number, 20, 30)).save(folder / f"{number:03}.png")  # the same names in both
+    without = export_onnx(models["plain"], tmp_path / "a.onnx", size=(32, 32)).agreement.images
+    exported = export_onnx(models["plain"], tmp_path / "a.onnx", size=(32, 32), images=folders)
+    assert exported.agreement.images == without + MOST_PHOTOS
+
+
+def no_work(*_: Any, **__: Any) -> None:
+    """In the place of the slow part, which should not be reached."""
+    raise AssertionError("the slow part has begun")
+
+
+def test_what_cannot_be_written_or_read_is_told_before_the_work(
+    models: dict[str, SegViT], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_module, "trace", no_work)
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"\xff\xd8\xff no photo")
+    with pytest.raises(UserError, match=r"folder\.onnx: a folder; give a file, such as .*folder\.onnx/model\.onnx"):
+        export_onnx(models["plain"], tmp_path / "folder.onnx")
+    for export, name in ((export_onnx, "a.onnx"), (export_program, "a.pt2")):
+        with pytest.raises(UserError, match=r"bad\.jpg"):
+            export(models["plain"], tmp_path / "new" / name, images=[bad])
+        with pytest.raises(UserError, match=rf"{name}: cannot be written .*give another file"):
+            export(models["plain"], tmp_path / "file" / name)
+
+    def full(**_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(export_module, "TemporaryDirectory", full)  # root may write everywhere
+    with pytest.raises(UserError, match=r"a\.onnx: cannot be written .*Permission denied"):
+        export_onnx(models["plain"], tmp_path / "a.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jpg", "file", "folder.onnx"]
+
+
+def test_fixed_where_any_size_is_not_to_be_had(
+    models: dict[str, SegViT], files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, files["plain"], any_size=False)
+    exported = export_onnx(models["plain"], tmp_path / "fixed.onnx")
+    assert exported.size == (32, 32)
+    assert exported.note == "its grid is not to be traced"
+    assert "32 x 32 pixels only" in exported.lines()[0]
+    assert "its grid is not to be traced" in exported.lines()[-1]
+    runtime = load_onnx(exported.path)
+    assert runtime.size == (32, 32)
+    image = random_images(1, (70, 45))[0]
+    assert differing(image_labels(runtime, image), image_labels(models["plain"], image)) <= 0.001  # windows of 32
+    with pytest.raises(UserError, match=r"fixed to images of 32 x 32 pixels and got 70 x 45.*--window 32"):
+        image_labels(runtime, image, EvalConfig(mode="whole"))
+    wide = load_onnx(export_onnx(models["plain"], tmp_path / "wide.onnx", size=(32, 48)).path)
+    with pytest.raises(UserError, match=r"32 x 48 pixels and got 32 x 32: give whole images of that size \(--mode who"):
+        image_labels(wide, image)  # no window is as wide as that
+    assert image_labels(wide, image[:, :32].repeat(1, 1, 2)[..., :48], EvalConfig(mode="whole")).shape == (32, 48)
+
+
+def test_image_too_small_to_be_shrunk(models: dict[str, SegViT], files: dict[str, Path]) -> None:
+    for side, fits in ((8, False), (9, True)):
+        image = random_images(1, (side, 40))
+        for model in (models["shrunk"], load_onnx(files["shrunk"])):
+            if fits:
+                assert model(image, deep=False).image_size == (side, 40)
+            else:
+                with pytest.raises(UserError, match="cannot be shrunk: give at least"):
+                    model(image, deep=False)
+        assert load_onnx(files["plain"])(image).image_size == (side, 40)
+
+
+def test_half_precision(models: dict[str, SegViT], files: dict[str, Path], tmp_path: Path) -> None:
+    half = to_half(onnx.load(files["plain"]))
+    onnx.save(half, tmp_path / "half.onnx")
+    kinds = Counter(weight.data_type for weight in half.graph.initializer if len(weight.dims) > 1)
+    assert kinds[onnx.TensorProto.FLOAT16] > kinds[onnx.TensorProto.FLOAT]
+    assert (tmp_path / "half.onnx").stat().st_size < 0.8 * files["plain"].stat().st_size
+    images = random_images(2, (33, 51))
+    (labels,) = run(tmp_path / "half.onnx", images, "labels")
+    assert differing(labels, models["plain"].predict(images)) <= 0.05
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_int8(
+    models: dict[str, SegViT],
+    files: dict[str, Path],
+    tmp_path: Path,
+    calibrated: bool,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    model = models["plain"]
+    for seed in range(3):
+        Image.fromarray(render_scene(seed, 48)[0]).save(tmp_path / f"{seed}.png")
+    photos = sorted(tmp_path.glob("*.png"))
+    windows = calibration_windows(model, photos, None) if calibrated else []
+    windows = windows and [*windows, windows[0][:, :20], windows[1][:, :, :9]]  # a whole image is of any size
+    to_int8(files["plain"], tmp_path / "int8.onnx", windows)
+    assert not capfd.readouterr().out
+    used = Counter(node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node)
+    assert used["QuantizeLinear" if calibrated else "DynamicQuantizeLinear"] > 0
+    scene = torch.from_numpy(render_scene(9)[0]).permute(2, 0, 1)[None].contiguous()
+    (labels,) = run(tmp_path / "int8.onnx", scene, "labels")
+    assert differing(labels, model.predict(scene)) <= 0.4  # by chance: 7 of 8
+
+
+def test_calibration_sees_what_the_protocol_shows(tmp_path: Path) -> None:
+    model = tiny(image_size=16)
+    model.protocol = EvalConfig(resize_short=24, window=16)
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (60, 48), (10, 20, 30)).save(path)
+    (window,) = calibration_windows(model, [path], None)
+    assert window.shape == (3, 16, 16)
+    assert calibration_windows(model, [path], (40, 24))[0].shape == (3, 40, 24)
+    model.protocol = EvalConfig(window=70)
+    (window,) = calibration_windows(model, [path], None)
+    assert window.shape == (3, 70, 70)
+    assert window[:, :48, :60].flatten(1).unique(dim=1).flatten().tolist() == [10, 20, 30]
+    assert window[:, 48, 60].tolist() == (model.mean * 255).round().int().tolist()  # padded as in windows
+    model.protocol = EvalConfig(mode="whole")
+    assert calibration_windows(model, [path], None)[0].shape == (3, 48, 60)
+
+
+def test_torch_program(models: dict[str, SegViT], tmp_path: Path) -> None:
+    exported = export_program(models["plain"], tmp_path / "model.pt2")
+    assert exported.size is None
+    extra = {HEADER_KEY: ""}
+    module = torch.export.load(exported.path, extra_files=extra).module()
+    for batch, size in ((1, (32, 32)), (3, (64, 40)), (1, (33, 51))):
+        images = random_images(batch, size)
+        assert differing(module(images)[0], models["plain"].predict(images)) <= 0.001
+    assert json.loads(extra[HEADER_KEY])["export"]["cell"] == 8
+
+
+def test_model_is_left_alone(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, files["plain"])
+    model = tiny().train()
+    export_onnx(model, tmp_path / "model.onnx")
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_files_that_are_no_models(tmp_path: Path, files: dict[str, Path]) -> None:
+    bad = tmp_path / "bad.onnx"
+    with pytest.raises(UserError, match=r"no model file .*bad\.onnx: give an \.onnx file"):
+        OnnxModel(bad)
+    whole = files["plain"].read_bytes()
+    for content, told in (
+        (b"", r"an empty file \(0 bytes\).*fetch it again"),
+        (b"<html>not found</html>", "a web page instead of weights"),
+        (whole[:5000], "not a whole ONNX file .*cut short"),
+        (whole[:-1], "not a whole ONNX file .*cut short"),
+    ):
+        bad.write_bytes(content)
+        with pytest.raises(UserError, match=rf"bad\.onnx: {told}"):
+            OnnxModel(bad)
+    foreign = onnx.load(files["plain"])
+    header = json.loads(foreign.metadata_props[0].value)
+    del header["export"]["cell"]
+    set_metadata(foreign, HEADER_KEY, json.dumps(header))
+    onnx.save(foreign, bad)
+    with pytest.raises(UserError, match=r"bad\.onnx: .*another version of segvit \(no cell.*export the model again"):
+        OnnxModel(bad)
+    foreign.graph.node[0].domain = "somebody.elses"  # which onnxruntime does not run
+    onnx.save(foreign, bad)
+    with pytest.raises(UserError, match=r"another version of segvit"):
+        OnnxModel(bad)
+    del foreign.metadata_props[:]
+    onnx.save(foreign, bad)
+    with pytest.raises(UserError, match=r"bad\.onnx: an ONNX file, but not written by segvit"):
+        OnnxModel(bad)
+    with pytest.raises(UserError, match=r"no model file .*: a folder; give an \.onnx file"):
+        OnnxModel(tmp_path)
+    for read in (read_header, load_model):
+        with pytest.raises(UserError, match=r"plain\.onnx: an exported model.*give the \.safetensors file"):
+            read(files["plain"])
+    with pytest.raises(UserError, match=r"does not run on 'mps'; type --device cpu"):
+        OnnxModel(files["plain"], device="mps")
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_missing_package_says_what_to_install(
+    models: dict[str, SegViT], files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    told = re.escape("pip install 'segvit[export]'")
+    with pytest.raises(UserError, match=f"{package}.*{told}"):
+        export_onnx(models["plain"], tmp_path / "model.onnx")
+    if package != "onnxscript":
+        with pytest.raises(UserError, match=f"{package}.*{told}"):
+            load_onnx(files["plain"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["model.bin"], "ends in .onnx, or in .pt2"),
+        (["model.pt2", "--precision", "int8"], "a .pt2 file is float32"),
+        (["model.pt2", "--data.spec", "shapes"], "only an .onnx file can be scored"),
+        (["model.onnx", "--size", "8", "8"], "at least 16 x 16 pixels"),
+        (["model.onnx", "--images", "nowhere"], "no such file or folder: nowhere"),
+    ],
+)
+def test_wrong_arguments(
+    models: dict[str, SegViT],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    models["plain"].save("plain.safetensors")
+    with pytest.raises(SystemExit) as leave:
+        call(["export", "plain.safetensors", *arguments])
+    assert leave.value.code == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["plain.safetensors"]
+
+
+def call(arguments: list[str]) -> None:
+    """`segvit` with these arguments."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["segvit", *arguments])
+        cli.main()
+
+
+@pytest.mark.slow
+def test_command_line_exports_and_scores(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_shapes(tmp_path / "data", train=4, val=4, size=48)
+    torch.manual_seed(3)
+    model = SegViT(replace(TINY, structure="shrunk", depth=3), num_classes=8, spec=load_spec("shapes")).eval()
+    tell_apart(model)  # not stirred: large weights do not bear half precision
+    model.save(tmp_path / "model.safetensors")
+    data = ["--data.spec", "shapes", "--data.root", str(tmp_path / "data"), "--data.workers", "0"]
+    photos = ["--images", str(tmp_path / "data" / "images" / "train")]
+    for precision in ("fp16", "int8"):
+        target = tmp_path / f"{precision}.onnx"
+        call(["export", str(tmp_path / "model.safetensors"), str(target), "--precision", precision, *data, *photos])
+        seen = capfd.readouterr()
+        assert not seen.err
+        assert "any batch, any height and width" in seen.out
+        assert f"ONNX {precision}" in seen.out
+        assert ("calibrated on 4 images" in seen.out) == (precision == "int8")
+        assert load_onnx(target).export["precision"] == precision
+    call(["export", str(tmp_path / "model.safetensors"), str(tmp_path / "fixed.onnx"), "--size", "40", "56"])
+    assert load_onnx(tmp_path / "fixed.onnx").size == (40, 56)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("structure", ["plain", "shrunk", "naive_shrunk"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_family_takes_any_size(variant: str, structure: Structure, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = SegViT(replace(tiny_config(variant, structure), head_num_layers=1), num_classes=5).eval()
+    stir(model)
+    tell_apart(model)
+    exported = export_onnx(model, tmp_path / "model.onnx")
+    assert exported.size is None, exported.note
+    assert not Counter(node.op_type for node in onnx.load(exported.path).graph.node).keys() - TENSORRT
+    program = export_program(model, tmp_path / "model.pt2")
+    assert program.size is None, program.note
+
+
+@pytest.mark.slow
+def test_dataset_scores_equal(shared_data: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(DataConfig(spec="camvid", root=shared_data / "camvid"), "val")
+    spec = load_spec("camvid")
+    torch.manual_seed(1)
+    model = SegViT(replace(TINY, image_size=64), num_classes=spec.num_classes, spec=spec).eval()
+    model.protocol = EvalConfig(resize_short=64)
+    stir(model)
+    tell_apart(model)
+    exported = export_onnx(model, tmp_path / "model.onnx")
+    ours, theirs = segvit.evaluate(model, dataset), segvit.evaluate(load_onnx(exported.path), dataset)
+    assert theirs.miou == pytest.approx(ours.miou, abs=1e-3)

@@ -1,0 +1,29 @@
+"""Models whose classes win somewhere, and photos, for the tests of what is seen inside a model."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from segvit.config import EvalConfig, Structure
+from segvit.models.segvit import SegViT
+from tests.helpers.tiny import random_images, stir, tell_apart, tiny_config
+
+REGISTERS = "dinov2, registers"
+WHOLE, SLIDE = EvalConfig(mode="whole"), EvalConfig(mode="slide")
+
+
+def make(variant: str, structure: Structure, *, classes: int = 5, protocol: EvalConfig = WHOLE) -> SegViT:
+    torch.manual_seed(0)
+    model = SegViT(tiny_config(variant, structure), num_classes=classes, protocol=protocol).eval()
+    stir(model)
+    tell_apart(model)
+    return model
+
+
+def photo_of(height: int, width: int) -> npt.NDArray[np.uint8]:
+    return random_images(1, (height, width))[0].permute(1, 2, 0).numpy()
+
+
+def as_batch(photo: npt.NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(photo.transpose(2, 0, 1).copy())[None]
