@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from segvit.cli.main import main as cli
+from segvit.cli import main as cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, TrainConfig
 from segvit.data.check.check import check_dataset
 from segvit.data.dataset import SegmentationDataset, open_dataset

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from segvit import demo
-from segvit.cli.main import main as cli
+from segvit.cli import main as cli
 from segvit.config import ModelConfig, TrainConfig
 from segvit.data.shapes.scenes import write_shapes
 from segvit.data.spec import load_spec

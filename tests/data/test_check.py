@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from segvit.cli.main import main as cli
+from segvit.cli import main as cli
 from segvit.config import DataConfig
 from segvit.data.check.check import check_dataset
 from segvit.data.check.fixes import command, data_flags

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segvit.cli.main import main as cli
+from segvit.cli import main as cli
 from segvit.data.dataset import open_dataset
 from segvit.data.prepare.archives import unpack
 from segvit.data.prepare.datasets import RECIPES, prepare_dataset

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import segvit
 import segvit.export.export as export_module
-from segvit.cli.main import main as cli
+from segvit.cli import main as cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, Structure
 from segvit.data.dataset import open_dataset
 from segvit.data.shapes.scenes import render_scene, write_shapes

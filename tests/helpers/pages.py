@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 import segvit
-from segvit.cli.main import main as cli
+from segvit.cli import main as cli
 from segvit.data.shapes.scenes import render_scene
 
 BLOCK = re.compile(

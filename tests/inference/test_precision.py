@@ -17,7 +17,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import segvit
-from segvit.cli.main import main as cli
+from segvit.cli import main as cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, Structure, TrainConfig
 from segvit.data.dataset import Samples, open_dataset
 from segvit.data.shapes.scenes import write_shapes

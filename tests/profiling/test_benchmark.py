@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import segvit
-from segvit.cli.main import main as cli
+from segvit.cli import main as cli
 from segvit.config import ModelConfig
 from segvit.errors import UserError
 from segvit.pictures import speeds

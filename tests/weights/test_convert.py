@@ -24,7 +24,7 @@ from torch import Tensor
 import segvit
 import segvit.weights.convert as convert_module
 import segvit.weights.model_file as weights_module
-from segvit.cli.main import main as cli
+from segvit.cli import main as cli
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from segvit.weights.convert import convert_checkpoint, read_settings

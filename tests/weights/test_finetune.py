@@ -12,7 +12,7 @@ import torch
 import segvit
 import segvit.data.dataset as dataset_module
 import segvit.models.backbone as backbone_module
-from segvit.cli.main import main as cli
+from segvit.cli import main as cli
 from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, OptimConfig, Structure, TrainConfig
 from segvit.data.palette import default_palette
 from segvit.data.spec import DatasetSpec

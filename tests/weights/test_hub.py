@@ -18,7 +18,7 @@ from PIL import Image
 
 import segvit
 import segvit.weights.load as load_module
-from segvit.cli.main import main as cli
+from segvit.cli import main as cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 from segvit.data.shapes.scenes import write_shapes
 from segvit.errors import UserError

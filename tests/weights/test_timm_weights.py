@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import segvit.data.dataset as dataset_module
-from segvit.cli.main import main as cli
+from segvit.cli import main as cli
 from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, TrainConfig
 from segvit.errors import UserError
 from segvit.models.backbone import create_backbone
