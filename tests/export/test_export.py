@@ -392,11 +392,27 @@ def test_int8(
     windows = windows and [*windows, windows[0][:, :20], windows[1][:, :, :9]]  # a whole image is of any size
     to_int8(files["plain"], tmp_path / "int8.onnx", windows)
     assert not capfd.readouterr().out
-    used = Counter(node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node)
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    used = Counter(node.op_type for node in graph.node)
     assert used["QuantizeLinear" if calibrated else "DynamicQuantizeLinear"] > 0
-    scene = torch.from_numpy(render_scene(9)[0]).permute(2, 0, 1)[None].contiguous()
-    (labels,) = run(tmp_path / "int8.onnx", scene, "labels")
-    assert differing(labels, model.predict(scene)) <= 0.4  # by chance: 7 of 8
+    # Not the labels: how an int8 product saturates depends on the processor, and labels of a random model follow it.
+    assert rounding_errors(graph, onnx.load(files["plain"]).graph) == pytest.approx(0.5, abs=0.02)
+    (labels,) = run(tmp_path / "int8.onnx", random_images(2, (33, 51)), "labels")
+    assert labels.shape == (2, 33, 51)
+    assert 0 <= labels.min() <= labels.max() < model.num_classes
+
+
+def rounding_errors(quantized: onnx.GraphProto, graph: onnx.GraphProto) -> float:
+    """The largest error of an int8 weight, in steps of its scale: half a step where each is rounded to the nearest."""
+    values = {weight.name: onnx.numpy_helper.to_array(weight) for weight in quantized.initializer}
+    errors = []
+    for weight in graph.initializer:
+        if (steps := values.get(f"{weight.name}_quantized")) is not None and weight.name not in values:
+            scale, zero = (values[f"{weight.name}_{part}"] for part in ("scale", "zero_point"))
+            exact = onnx.numpy_helper.to_array(weight).astype(np.float64)
+            errors.append(np.abs(exact / scale - (steps.astype(np.float64) - zero)).max())
+    assert len(errors) > 10
+    return float(max(errors))
 
 
 def test_calibration_sees_what_the_protocol_shows(tmp_path: Path) -> None:
