@@ -1,6 +1,5 @@
 """Files of settings: YAML over a base, shipped recipes by name, who says what, and what a typo may have meant."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import cyclopts
 import yaml
 
 from segvit.errors import UserError
+from segvit.utils.text import did_you_mean, nearest
 
 T = TypeVar("T")
 
@@ -187,8 +187,7 @@ def _nearest(name: str, schema: Any) -> str:
     sections = [key for key in settings if key not in known]
     known += [f"{section}.{key}" for section in sections for key in settings[section]]
     near = [key for key in known if key.rpartition(".")[2] == name]
-    near = near or difflib.get_close_matches(name, known + sections, n=1)
-    return f"; did you mean `{'` or `'.join(near)}`?" if near else ""
+    return did_you_mean(near or nearest(name, known + sections))
 
 
 def find_config(path: str | Path) -> Path:

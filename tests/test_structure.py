@@ -63,8 +63,6 @@ BACKWARDS: set[str] = {
     "pictures.inside.look imports prediction.predict",
     "reports.run_report imports training.loader_guard",
     "reports.run_report imports training.loggers",
-    "utils.device imports config",
-    "utils.distributed imports config",
     "weights.hub imports models.segvit",
     "weights.hub imports weights.card",
     "weights.model_file imports models.segvit",

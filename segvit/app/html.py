@@ -8,6 +8,7 @@ from segvit.app.request_filter import RESULTS
 from segvit.app.service import Batch, Result, Row
 from segvit.data.palette import Color
 from segvit.reports.html import Markup, join, tag
+from segvit.utils.text import percentage
 
 LARGEST = 4
 """Classes of a photo that a row of a batch names."""
@@ -26,7 +27,7 @@ def _facts(about: About, *, named: bool) -> Markup:
     facts = [classes]
     if about.miou is not None:
         on = f" on {about.images} validation images" if about.images else ""
-        facts.append(f"mIoU {100 * about.miou:.1f} %{on}")
+        facts.append(f"mIoU {percentage(about.miou)}{on}")
     facts += [f"{about.backbone}, {about.structure}", about.place]
     line = [tag("strong", about.name) if named else None, *(tag("span", fact) for fact in facts)]
     licence = tag("p", f"Licence of the weights: {about.licence}", class_="licence") if about.licence else None
@@ -68,7 +69,7 @@ def _panel(seen: Seen, labelled: Labelled, result: Result, *, named: bool) -> Ma
     head = None
     if named:
         same = seen.agreement
-        words = None if same is None else f"{100 * same:.1f} % of the pixels as {labelled.seen[0].model}"
+        words = None if same is None else f"{percentage(same)} of the pixels as {labelled.seen[0].model}"
         head = tag("header", tag("h3", seen.model), tag("span", words) if words else None)
     place = f"{RESULTS.lstrip('/')}{result.folder.name}/"
     frame = None
@@ -117,10 +118,10 @@ def _row(row: Row, colors: dict[str, Color]) -> Markup:
         )
     shares = row.labelled.seen[0].shares
     strip = [
-        tag("i", style=f"flex:{share:.4f};background:rgb{colors[name]}", title=f"{name} {100 * share:.1f} %")
+        tag("i", style=f"flex:{share:.4f};background:rgb{colors[name]}", title=f"{name} {percentage(share)}")
         for name, share in shares.items()
     ]
-    names = [f"{name} {100 * share:.1f} %" for name, share in list(shares.items())[:LARGEST]]
+    names = [f"{name} {percentage(share)}" for name, share in list(shares.items())[:LARGEST]]
     rest = f" and {len(shares) - LARGEST} more" if len(shares) > LARGEST else ""
     return tag(
         "li",

@@ -3,17 +3,19 @@
 All work is done by service.py; here are the parts of the page, what is joined to what, and what it looks like.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from segvit.app.html import ORIGIN, batch_table, empty, heading, limits_told, notice, programs, result_panels
 from segvit.app.limits import SUFFIXES
 from segvit.app.service import Service
 from segvit.errors import UserError
-from segvit.utils.optional import gradio
+from segvit.utils.optional import need
 
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
@@ -33,6 +35,17 @@ if (new URLSearchParams(location.search).get("view") === "api") {
 """Opens the page for programs at /?view=api, the address that users of Gradio know."""
 LABEL, BATCH = "label", "batch"
 """Queues: single photos, and batches, which take turns with them photo by photo."""
+
+
+def gradio() -> ModuleType:
+    """Return Gradio, imported when it is used, with its reports to its makers turned off.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # Gradio reads it when it is imported
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    return need("gradio", "web pages", extra="app")
 
 
 def make_page(service: Service, examples: Sequence[Path]) -> Any:

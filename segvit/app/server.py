@@ -17,12 +17,12 @@ from typing import Any
 from segvit.app.file_store import Store
 from segvit.app.limits import Limits
 from segvit.app.messages import About, Setup
-from segvit.app.page import look_of, make_page
+from segvit.app.page import gradio, look_of, make_page
 from segvit.app.request_filter import Gate
 from segvit.app.service import Service
 from segvit.app.worker_pool import Crew
 from segvit.errors import UserError
-from segvit.utils.optional import gradio
+from segvit.utils.text import percentage
 
 GRACE = 3
 """Seconds that open connections are given at the end."""
@@ -157,7 +157,7 @@ def _signals_unwind() -> Iterator[None]:
 
 def _told(about: About) -> str:
     """A model in one line."""
-    score = "" if about.miou is None else f", mIoU {100 * about.miou:.1f} %"
+    score = "" if about.miou is None else f", mIoU {percentage(about.miou)}"
     data = f" of {about.dataset}" if about.dataset else ""
     return f"{about.name}: {about.structure} {about.backbone}, {len(about.classes)} classes{data}{score}; {about.place}"
 

@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from segvit.cli.flags import bar, check_paths, write_json
 from segvit.config import DataConfig
 from segvit.errors import UserError
+from segvit.utils.files import writing
 
 if TYPE_CHECKING:
     from segvit.data.check.report import Survey
@@ -102,9 +103,7 @@ def _write_sheet(survey: "Survey", path: Path) -> None:
     except UserError as error:
         print(f"warning: {error}")
         return
-    try:
+    with writing(f"--sheet {path}", "give another file"):
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)
-    except OSError as error:
-        raise UserError(f"--sheet {path}: cannot be written ({error}); give another file") from error
     print(f"samples with their labels: {path}")

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from segvit.config import MULTI_SCALE, EvalConfig, EvalMode, Structure
 from segvit.errors import UserError
+from segvit.utils.files import writing
 
 Flat = Parameter(name="*")
 """The settings' own names become the flags: --data.root, --optim.lr."""
@@ -103,11 +104,9 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    try:
+    with writing(path, "give another file"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(to_json(content) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error}); give another file") from error
 
 
 def to_json(content: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from segvit.cli.flags import Flat, ProtocolFlags
 from segvit.config import DataConfig, Device, PrecisionChoice
 from segvit.errors import UserError
 from segvit.prediction.video_options import VideoOptions
+from segvit.utils.text import counted
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -143,8 +144,7 @@ def _tell(done: "Done", output: Path) -> None:
         tried = len(done.written) + len(done.failures)
         complaints.append(f"{len(done.failures)} of {tried} images could not be read:" + _reasons(done.failures))
     if (count := len(done.video_failures)) > 0:
-        told = "1 video" if count == 1 else f"{count} videos"
-        complaints.append(f"{told} could not be read to the end:" + _reasons(done.video_failures))
+        complaints.append(f"{counted(count, 'video')} could not be read to the end:" + _reasons(done.video_failures))
     if complaints:
         raise UserError("\n".join(complaints))
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from segvit.data.palette import Color
-from segvit.data.yaml_values import check_keys, read_color, read_text, suggest
+from segvit.data.yaml_values import check_keys, read_color, read_text
 from segvit.errors import UserError
+from segvit.utils.text import suggest
 
 IGNORED = "ignore"
 """What stands in the place of a class name for pixels that count for nothing."""

@@ -36,8 +36,9 @@ from segvit.data.formats import (
     read_format,
 )
 from segvit.data.palette import Color, default_palette
-from segvit.data.yaml_values import check_keys, doubled, is_whole, parse_yaml, read_color, read_text, suggest
+from segvit.data.yaml_values import check_keys, doubled, is_whole, parse_yaml, read_color, read_text
 from segvit.errors import UserError
+from segvit.utils.text import suggest
 
 IGNORE_INDEX = 255
 """Value of a pixel without a class in every label map in memory; hence at most 255 classes."""

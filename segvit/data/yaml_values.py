@@ -1,7 +1,6 @@
 """The plain content of a YAML file: what may stand in it, and what is said of what may not."""
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources.abc import Traversable
 from typing import Any
 
@@ -9,6 +8,7 @@ import yaml
 
 from segvit.data.palette import Color
 from segvit.errors import UserError
+from segvit.utils.text import suggest
 
 
 def parse_yaml(file: Traversable, source: str) -> Mapping[str, Any]:
@@ -77,9 +77,3 @@ def is_whole(value: Any) -> bool:
 def doubled(items: Sequence[Any]) -> list[Any]:
     """Those of `items` that came before."""
     return [item for position, item in enumerate(items) if item in items[:position]]
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """A hint at the known word that `word` may mean, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -29,6 +29,7 @@ from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import image_labels, resolve_protocol
 from segvit.models.segvit import evaluating
 from segvit.utils.distributed import gather, rank, world_size
+from segvit.utils.text import percentage
 from segvit.utils.threads import in_order, threads
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class EvalResult:
         left_out = f" ({len(self.unreadable)} that cannot be read left out)" if self.unreadable else ""
         return (
             f"{self.images} images{left_out}, {settings}; one confusion matrix over the set, ignored pixels left out; "
-            f"boundary IoU in a band of {100 * BAND:g} % of the diagonal"
+            f"boundary IoU in a band of {percentage(BAND, 'g')} of the diagonal"
         )
 
     def rows(self) -> list[tuple[str, tuple[float | None, ...]]]:

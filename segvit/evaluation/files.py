@@ -8,8 +8,7 @@ empty cell.
 """
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +16,14 @@ from PIL import Image
 
 from segvit.config import EvalConfig, PrecisionChoice
 from segvit.data.dataset import Samples
-from segvit.errors import UserError
 from segvit.evaluation.boundary import BAND
 from segvit.evaluation.evaluate import EvalResult, ImageScore
 from segvit.evaluation.examples import COLUMNS, take_shots
 from segvit.inference.network import Network
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.pictures import confusion_matrix, contact_sheet, with_legend
+from segvit.utils.files import writing
+from segvit.utils.text import percentage
 
 NUM_WORST = 12
 """Images on the sheet of the worst."""
@@ -45,7 +45,7 @@ def write_csv(result: EvalResult, path: Path, *, about: Mapping[str, str]) -> No
     means = ("mean", (*result.mean_row(), None))
     overall = ("all pixels", (None, result.metrics.overall_accuracy, None, None, None))
     rows = [(name, *values, *setting.values()) for name, values in [*result.rows(), means, overall]]
-    with _writing(path):
+    with writing(path, "give another file"):
         _write_table(path, head, rows)
 
 
@@ -69,22 +69,13 @@ def write_pictures(
     Raises:
         UserError: the disk does not take them.
     """
-    with _writing(folder):
+    with writing(folder, "give another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         _write_scores(result, folder)
         if worst := result.worst()[:NUM_WORST]:
             with computing_in(resolve_precision(model, precision), model.mean.device):
                 sheet = worst_sheet(worst, model=model, dataset=dataset, config=config)
             sheet.save(folder / "worst.png")
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Tell what the disk says as a UserError."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error}); give another place") from error
 
 
 def _write_scores(result: EvalResult, folder: Path) -> None:
@@ -114,7 +105,7 @@ def worst_sheet(scores: Sequence[ImageScore], *, model: Network, dataset: Sample
 def _caption(place: int, score: ImageScore) -> str:
     """What stands above an image that has a score."""
     assert score.miou is not None and score.accuracy is not None
-    return f"{place}. {score.name}: mIoU {100 * score.miou:.1f} %, {100 * score.accuracy:.1f} % of the pixels right"
+    return f"{place}. {score.name}: mIoU {percentage(score.miou)}, {percentage(score.accuracy)} of the pixels right"
 
 
 def _write_table(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

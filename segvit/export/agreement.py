@@ -16,6 +16,7 @@ from segvit.data.shapes.scenes import render_scene
 from segvit.data.transforms import resize
 from segvit.export.graph import LabelGraph
 from segvit.models.downsampling import STRIDE
+from segvit.utils.text import percentage
 
 NUM_SCENES = 2
 """Made-up scenes at each size."""
@@ -35,8 +36,8 @@ class Agreement:
     def __str__(self) -> str:
         sizes = ", ".join(f"{height} x {width}" for height, width in self.sizes)
         return (
-            f"labels compared with PyTorch's on {self.images} images at {sizes}: at most {100 * self.differing:.3f} % "
-            "of the pixels differ"
+            f"labels compared with PyTorch's on {self.images} images at {sizes}: at most "
+            f"{percentage(self.differing, '.3f')} of the pixels differ"
         )
 
 

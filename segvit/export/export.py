@@ -25,6 +25,8 @@ from segvit.inference.onnx_model import INPUT, open_session, runtime
 from segvit.models.downsampling import STRIDE
 from segvit.models.segvit import SegViT
 from segvit.prediction.predict_files import find_images
+from segvit.utils.files import flush_file, writing
+from segvit.utils.text import percentage
 from segvit.weights.model_file import HEADER_KEY, header_text
 
 MOST_DIFFERING: dict[ExportPrecision, float | None] = {"float32": 0.001, "fp16": 0.01, "int8": None}
@@ -204,6 +206,7 @@ def _write_onnx(
     finished = onnx().load(file)
     set_metadata(finished, HEADER_KEY, _header(graph, exported))
     onnx().save(finished, file)
+    flush_file(file)
     file.replace(path)
     return exported
 
@@ -221,6 +224,7 @@ def _write_program(
     agreement = _compared(graph, lambda images: module(images)[0], "float32", size, photos)
     exported = Exported(path=path, precision="float32", size=size, agreement=agreement)
     torch.export.save(program, file, extra_files={HEADER_KEY: _header(graph, exported)})
+    flush_file(file)
     file.replace(path)
     return exported
 
@@ -232,12 +236,10 @@ def _folder_beside(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk does not take them.
     """
-    try:
+    with writing(path, "give another file"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             yield Path(folder)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error}); give another file") from error
 
 
 def _agreement(
@@ -277,7 +279,7 @@ def _compared(
     agreement = compare(graph, ran, sizes=check_sizes(graph, size), images=photos)
     limit = MOST_DIFFERING[precision]
     if limit is not None and agreement.differing > limit:
-        found = f"{agreement}; {100 * limit:g} % is the limit"
+        found = f"{agreement}; {percentage(limit, 'g')} is the limit"
         if precision == "float32":
             raise NotExportable(found)
         raise UserError(f"the model does not bear {precision}: {found}. Export it in float32")

@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 
 from segvit.errors import UserError
 from segvit.export.graph import LabelGraph, NotExportable, quiet
-from segvit.inference.onnx_model import INPUT, VALID, need
+from segvit.inference.onnx_model import INPUT, VALID, export_package
 
 OPSET = 18
 """Version of ONNX's operators: the first with all that is needed, known to ONNX Runtime and TensorRT for years."""
@@ -22,8 +22,8 @@ AXES = ("batch", None, "height", "width")
 
 def onnx() -> ModuleType:
     """The onnx package, with what PyTorch's exporter needs beside it; see `need`."""
-    need("onnxscript")
-    return need("onnx")
+    export_package("onnxscript")
+    return export_package("onnx")
 
 
 def check_bytes(graph: LabelGraph) -> None:

@@ -6,7 +6,6 @@
 Letters: B batch, K classes, H W image, h w token grid.
 """
 
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +20,7 @@ from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.inference.network import Network
 from segvit.models.output import SegOutput
+from segvit.utils.optional import need
 from segvit.weights.file_kind import no_weights
 from segvit.weights.load import load_model
 from segvit.weights.model_file import KEYS, parse_header, settings_from_header
@@ -165,7 +165,7 @@ def _read(path: Path) -> Any:
         raise UserError(f"no model file {path}: give an .onnx file written by `segvit export`")
     if reason := no_weights(path):
         raise UserError(f"{path}: {reason}")
-    onnx = need("onnx")
+    onnx = export_package("onnx")
     try:
         return onnx.load(path, load_external_data=False)  # ours have none
     except Exception as error:  # protobuf's own kinds
@@ -180,7 +180,7 @@ def _with_valid(graph: Any) -> bytes:
     In the file it is none: others should see one input, and their runtimes one constant more to work with.
     """
     if any(weight.name == VALID for weight in graph.graph.initializer):
-        onnx = need("onnx")
+        onnx = export_package("onnx")
         graph.graph.input.append(onnx.helper.make_tensor_value_info(VALID, onnx.TensorProto.INT64, [2]))
     content: bytes = graph.SerializeToString()
     return content
@@ -221,17 +221,10 @@ def _provider(device_type: str) -> str:
 
 
 def runtime() -> ModuleType:
-    """ONNX Runtime; see `need`."""
-    return need("onnxruntime")
+    """ONNX Runtime, imported when it is used; see `need`."""
+    return export_package("onnxruntime")
 
 
-def need(name: str) -> ModuleType:
-    """A package of the extra `export`, imported when it is used.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise UserError(f".onnx files need {name} ({error}); type `pip install 'segvit[export]'`") from error
+def export_package(name: str) -> ModuleType:
+    """A package of the extra `export`, imported when it is used; see `need`."""
+    return need(name, ".onnx files", extra="export")

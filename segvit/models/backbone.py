@@ -7,7 +7,6 @@ relative bias (Beit).
 Letters: B batch, D width, H W image, p patch, h w token grid, N = h * w, P prefix tokens (class, registers).
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from segvit.models.downsampling import STRIDE, QueryDownsampling, keep, shrunk_g
 from segvit.models.positions import relative_bias, rotary_angles, take_relative_bias
 from segvit.models.structure import resolve_blocks
 from segvit.models.tokens import resize_tokens
+from segvit.utils.text import suggest
 from segvit.weights.timm_weights import fit_positions, fit_relative_bias, pretrained_vit, reason
 
 PREFIX_TOKENS = ("cls_token", "dist_token", "reg_token")
@@ -265,9 +265,8 @@ def _check_name(name: str) -> None:
     """Refuse a name that timm does not know, and say the nearest ones."""
     if timm.is_model(name.split(".")[0].removeprefix("hf_hub:timm/")):
         return
-    near = difflib.get_close_matches(name, timm.list_models("*vit*") + timm.list_models("*beit*"), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models('vit_*') lists them"
-    raise UserError(f"unknown backbone {name!r}: timm has no such model; {hint}")
+    hint = suggest(name, timm.list_models("*vit*") + timm.list_models("*beit*"), most=3)
+    raise UserError(f"unknown backbone {name!r}{hint}: timm has no such model; timm.list_models('vit_*') lists them")
 
 
 def _check_plain(vit: Any, name: str) -> None:

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segvit.errors import UserError
 from segvit.pictures.formats import check_figure_path
 from segvit.pictures.paint import Pixels
+from segvit.utils.files import writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,11 +65,9 @@ def save(figure: "Figure", path: Path, *, tight: bool = False) -> None:
     kind = path.suffix.lower().removeprefix(".")
     metadata: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}[kind]
     cut: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.1} if tight else {}
-    with rc_context({"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "segvit"}):
-        try:
-            figure.savefig(path, format=kind, metadata=metadata, **cut)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error}); give another place") from error
+    style: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "segvit"}
+    with rc_context(style), writing(path, "give another file"):
+        figure.savefig(path, format=kind, metadata=metadata, **cut)
 
 
 def panels(

@@ -28,6 +28,7 @@ from segvit.pictures.text import (
     font_for,
     text_size_for,
 )
+from segvit.utils.text import percentage
 
 
 def with_legend(
@@ -73,7 +74,7 @@ def _legend(entries: Sequence[tuple[str, float, Color | None]], width: int, *, s
     """A strip of chips, names and shares in as many columns as `width` pixels hold; no colour means ignored."""
     font = font_for(size, "".join(name for name, _, _ in entries))
     chip, gap = round(size * 1.1), round(size * 0.5)
-    told = [("< 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %") if numbers else "" for _, share, _ in entries]
+    told = [("< 0.1 %" if share < 0.0005 else percentage(share)) if numbers else "" for _, share, _ in entries]
     limit = max(width, 14 * size) - chip - 4 * gap - font.getlength("100.0 %")
     names = [fit(name, font, limit) for name, _, _ in entries]
     lengths = [font.getlength(name) for name in names]

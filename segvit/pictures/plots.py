@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from segvit.errors import UserError
 from segvit.pictures.figure_style import BLUE, GREEN, INK, RULE, VERMILLION, save, short
+from segvit.utils.text import percentage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,7 +111,7 @@ def confusion_matrix(counts: npt.NDArray[np.integer[Any]], names: Sequence[str],
         beside = 1 + (0.25 + 0.6 * font / 72 * max(map(len, labels))) / side  # beyond the names there
         bar = figure.add_axes((beside, 1 - 2.5 / side, 0.18 / side, 2.5 / side))
         ticks = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)
-        scale = figure.colorbar(picture, cax=bar, ticks=ticks, format=lambda share, _: f"{100 * share:g} %")
+        scale = figure.colorbar(picture, cax=bar, ticks=ticks, format=lambda share, _: percentage(share, "g"))
         scale.ax.tick_params(labelsize=8)
     save(figure, path, tight=True)
 

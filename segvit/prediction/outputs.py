@@ -10,14 +10,11 @@ have other files (segvit/prediction/video_outputs.py).
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -32,6 +29,7 @@ from segvit.inference.network import Network
 from segvit.inference.onnx_model import OnnxModel
 from segvit.pictures.paint import save_index_png
 from segvit.prediction.predict import Prediction
+from segvit.utils.files import remove, whole_file, writing
 
 RECORD = "predict.yaml"
 """What the files in a folder were made with; no output ends so."""
@@ -168,7 +166,7 @@ def claim(output: Path, settings: dict[str, Any], files: Iterable[Path], *, over
     with explaining(record):
         output.mkdir(parents=True, exist_ok=True)
         for path in list(output.rglob("*" + ASIDE)):
-            _remove(path)
+            remove(path)
         with aside(record) as place:
             text = "# What the label maps in this folder were made with: segvit predict goes on with the same only.\n"
             place.write_text(text + yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
@@ -222,49 +220,14 @@ def _word(value: object) -> str:
 # --- the disk --------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def aside(path: Path) -> Iterator[Path]:
-    """A path to write a file or a folder to, which becomes `path` at the end of the block: whole or not at all.
+def aside(path: Path) -> AbstractContextManager[Path]:
+    """A path to write a file or a folder to, which becomes `path` at the end of the block: see `whole_file`.
 
-    A file is on the disk before it takes its name, or a power cut could leave an empty one that counts as done; who
-    fills a folder must see to that (`flush`). Until then its name is like no other's, for a process that should have
-    been killed may be at the same file still.
+    Its name is unique: a process that should have been killed may still be writing the same file.
     """
-    partial = path.with_name(f".{uuid4().hex}{ASIDE}")
-    try:
-        yield partial
-        if partial.is_file():
-            flush(partial)
-        partial.replace(path)
-    finally:
-        _remove(partial)
+    return whole_file(path, ending=ASIDE)
 
 
-def flush(path: Path) -> None:
-    """Put a file that is written on the disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _remove(path: Path) -> None:
-    """A file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def explaining(path: Path) -> Iterator[None]:
-    """Turn what the system raises where something cannot be written into a UserError.
-
-    Raises:
-        UserError: in place of an OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error}); mend that (make room, or give another --output), and type the "
-            "command again: it goes on where it was"
-        ) from error
+def explaining(path: Path) -> AbstractContextManager[None]:
+    """Turn the system's error for what cannot be written into a UserError."""
+    return writing(path, "make room or give another --output, then run the same command again to resume")

@@ -11,7 +11,6 @@ there belongs to the JSON beside it, and a video that lacks a file is not done.
 import csv
 import json
 import math
-import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -27,9 +26,10 @@ from segvit.data.palette import Color
 from segvit.pictures.legend import with_legend
 from segvit.pictures.paint import shares
 from segvit.pictures.text import PAPER, READABLE_SIDE
-from segvit.prediction.outputs import aside, explaining, flush, named, read_facts, save_labels
+from segvit.prediction.outputs import aside, explaining, named, read_facts, save_labels
 from segvit.prediction.predict import Prediction
 from segvit.prediction.video_options import VideoOptions
+from segvit.utils.files import flush_file, remove
 from segvit.video.reader import Frame, Pixels
 from segvit.video.writer import VideoWriter
 
@@ -179,7 +179,7 @@ class VideoOutputs:
             with explaining(self.target):
                 path = self._folder / f"{frame.number:06}.png"
                 save_labels(result, self.raw_ids, path)
-                flush(path)
+                flush_file(path)
         return Painted(frame, overlay, grey, fractions)
 
     def write(self, painted: Painted) -> None:
@@ -217,10 +217,8 @@ class VideoOutputs:
                 movie.close(end=end)
             self._lines.flush()
             self._facts.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            for ending in (OVERLAY, CONFIDENCE, SHARES):
-                named(self.target, ending).unlink(missing_ok=True)
-            if named(self.target, FRAMES).exists():
-                shutil.rmtree(named(self.target, FRAMES))
+            for ending in (OVERLAY, CONFIDENCE, SHARES, FRAMES):
+                remove(named(self.target, ending))
 
 
 class Legend:

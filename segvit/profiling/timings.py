@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from segvit.config import InferencePrecision
+from segvit.utils.text import counted, percentage
 
 PARTS = ("backbone", "head", "label map")
 """Of a pass, in order. Normalising and padding count as backbone, the up-sampling of a shrunk structure as head."""
@@ -119,10 +120,10 @@ class Bench:
                 str(case.batch),
                 case.precision,
                 _digits(1000 * timing.latency),
-                f"{100 * (high - low) / 2 / timing.latency:.1f} %",
+                percentage((high - low) / 2 / timing.latency),
                 _digits(timing.throughput),
                 "" if timing.peak is None else _digits(timing.peak / MEBIBYTE),
-                *(f"{100 * share:.1f} %" for share in timing.shares.values()),
+                *(percentage(share) for share in timing.shares.values()),
             )
         return table
 
@@ -137,7 +138,7 @@ class Bench:
         """The machine in a line."""
         machine = self.machine
         count = machine["threads"]
-        threads = "" if count is None else f", {count} thread{'s' if count > 1 else ''}"
+        threads = "" if count is None else f", {counted(count, 'thread')}"
         return f"{machine['name']}{threads}, torch {machine['torch']}"
 
     def _remarks(self) -> list[str]:

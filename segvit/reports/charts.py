@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.reports.html import Markup, join, tag
+from segvit.utils.text import percentage
 
 Points = Sequence[tuple[float, float]]
 """(step, value), steps ascending."""
@@ -121,7 +122,7 @@ def _cell(share: float, row: int, column: int, names: Sequence[str], room: int, 
     """A cell of the matrix. Colours follow the square root of the share, so that a few per cent are seen."""
     kind = "hit" if row == column else "miss"
     x, y = room + cell * column, room + cell * row
-    told = tag("title", f"{names[row]} seen as {names[column]}: {100 * share:.1f} %")
+    told = tag("title", f"{names[row]} seen as {names[column]}: {percentage(share)}")
     opacity = round(math.sqrt(share), 3)
     parts = [tag("rect", told, x=x, y=y, width=cell, height=cell, fill_opacity=opacity, class_=kind)]
     if len(names) <= MAX_NUMBERED:
@@ -159,7 +160,7 @@ def _ticks(high: float, count: int = 5) -> list[float]:
 
 def _number(value: float, percent: bool, *, digits: int = 3) -> str:
     """A value as on an axis."""
-    return f"{100 * value:.{digits}g} %" if percent else f"{value:.{digits}g}"
+    return percentage(value, f".{digits}g") if percent else f"{value:.{digits}g}"
 
 
 def _x(step: float, last_step: int) -> float:

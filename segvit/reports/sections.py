@@ -17,6 +17,7 @@ from segvit.reports.charts import Points, confusion_chart, line_chart
 from segvit.reports.facts import Validation
 from segvit.reports.html import Markup, join, table, tag
 from segvit.reports.viewer import fragment
+from segvit.utils.text import percentage
 
 NUM_CONFUSIONS = 10
 """Pairs of classes that are told to be taken for each other."""
@@ -32,8 +33,8 @@ def tiles(config: TrainConfig, records: Sequence[Mapping[str, Any]]) -> Markup:
     tiles = [("steps", f"{done:,} of {config.steps:,}", "done" if done >= config.steps else "so far")]
     if scored:
         best = max(scored, key=lambda record: record["miou"])
-        tiles.insert(0, ("best mIoU", f"{100 * best['miou']:.2f} %", f"step {best['step']:,}"))
-        tiles.insert(1, ("last mIoU", f"{100 * scored[-1]['miou']:.2f} %", f"step {scored[-1]['step']:,}"))
+        tiles.insert(0, ("best mIoU", percentage(best["miou"], ".2f"), f"step {best['step']:,}"))
+        tiles.insert(1, ("last mIoU", percentage(scored[-1]["miou"], ".2f"), f"step {scored[-1]['step']:,}"))
     if trained:
         last = [record["loss"] for record in trained[-100:]]
         tiles.append(("loss", f"{np.mean(last):.3f}", f"mean of the last {len(last)} steps"))

@@ -4,7 +4,6 @@ A checkpoint is written aside, flushed to the disk and renamed: a crash at any b
 few are kept; resuming takes the newest that can be read, and says what was wrong with a newer one.
 """
 
-import os
 import re
 import zipfile
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from segvit.errors import UserError
+from segvit.utils.files import PARTIAL, cannot_write, flush_folder, whole_file
 
 KEYS = {"config", "step", "best", "model", "optimizer", "scaler"}
 """What a checkpoint holds."""
@@ -38,36 +38,19 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
         UserError: the disk does not take it; what was there before is untouched.
     """
     path = checkpoint_path(folder, state["step"])
-    aside = path.with_name(path.name + ".partial")
     try:
-        with aside.open("wb") as file:
+        with whole_file(path) as aside, aside.open("wb") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        _flush_folder(folder)
+        flush_folder(folder)
     except (OSError, RuntimeError) as error:  # the latter by torch's writer, for a full disk
-        aside.unlink(missing_ok=True)
         before = checkpoints(folder)
-        left = f"{before[0]} is whole" if before else "none had been written before"
-        raise UserError(
-            f"{path}: the checkpoint cannot be written ({error}); {left}. Make room, then type --resume"
-        ) from error
+        left = f"{before[0]} is whole" if before else "no checkpoint had been written before"
+        raise cannot_write(path, error, f"{left}. Make room, then type --resume") from error
     found = checkpoints(folder)
     ahead = found[: found.index(path)]  # of a later step that could not be read when the run was resumed
     for old in ahead + found[found.index(path) + keep :]:
         old.unlink(missing_ok=True)
     return path
-
-
-def _flush_folder(folder: Path) -> None:
-    """Put a renaming on the disk, where the system can (POSIX)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def newest_checkpoint(folder: Path, *, say: Callable[[str], None]) -> dict[str, Any]:
@@ -119,5 +102,5 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def sweep(folder: Path) -> None:
     """Remove what a run that was killed left half written."""
-    for path in folder.glob("*.partial"):
+    for path in folder.glob("*" + PARTIAL):
         path.unlink(missing_ok=True)

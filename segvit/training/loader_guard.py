@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from segvit.errors import UserError
 from segvit.training.checkpoint import checkpoints
+from segvit.utils.files import cannot_write, whole_file
 
 MAX_SKIPPED = 50
 """Steps in a row that fp16's scaler may leave out; it halves its scale at each, from 65,536 to nothing."""
@@ -49,24 +50,18 @@ def writing(path: Path, *, run: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"{path}: cannot be written ({reason}). Make room, then {going_on(run)}") from error
+        raise cannot_write(path, error, f"make room, then {going_on(run)}") from error
 
 
 @contextmanager
 def written(path: Path, *, run: Path) -> Iterator[Path]:
-    """A path aside to write to, which becomes `path` at the end; after an error what was there before is untouched.
+    """A path aside to write to, which becomes `path` at the end: see `whole_file`.
 
     Raises:
         UserError: the disk does not take it.
     """
-    aside = path.with_name(path.name + ".partial")
-    with writing(path, run=run):
-        try:
-            yield aside
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+    with writing(path, run=run), whole_file(path) as aside:
+        yield aside
 
 
 class LoaderDied(UserError):

@@ -17,7 +17,6 @@ import torch
 import torch.distributed
 from accelerate import PartialState
 
-from segvit.config import Device
 from segvit.errors import UserError
 from segvit.utils.device import resolve_device
 
@@ -28,7 +27,7 @@ PATIENCE = timedelta(days=7)
 
 
 @contextmanager
-def joined(device: Device) -> Iterator[torch.device]:
+def joined(device: str) -> Iterator[torch.device]:
     """The device of this process, which is in one group with those that torchrun started beside it.
 
     Raises:

@@ -1,21 +1,24 @@
-"""Gradio, imported when it is used."""
+"""Optional packages, imported when they are used."""
 
-import os
 from importlib import import_module
 from types import ModuleType
 
 from segvit.errors import UserError
 
 
-def gradio() -> ModuleType:
-    """Gradio, which reports to nobody.
+def need(name: str, purpose: str, *, extra: str) -> ModuleType:
+    """Import an optional package or one of its modules.
+
+    Args:
+        name: what to import, such as `scipy.io`.
+        purpose: what needs it, in the plural, such as "MATLAB files".
+        extra: the extra of segvit that installs it.
 
     Raises:
         UserError: it is not installed.
     """
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it is asked for when Gradio is imported
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        return import_module("gradio")
+        return import_module(name)
     except ImportError as error:
-        raise UserError(f"the page needs Gradio ({error}); type `pip install 'segvit[app]'`") from error
+        package = name.partition(".")[0]
+        raise UserError(f"{purpose} need {package} ({error}); type `pip install 'segvit[{extra}]'`") from error

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from segvit.data.files import Unreadable
 from segvit.errors import UserError
+from segvit.utils.optional import need
 from segvit.video.address import Address, parse_address
 
 if TYPE_CHECKING:
@@ -82,10 +83,8 @@ def open_video(source: str | Path, *, resize: int | None = None) -> Iterator["Vi
     Raises:
         UserError: PyAV is missing, or nothing is there, or it holds no picture that can be decoded.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise UserError(f"{source}: videos need PyAV ({error}); type `pip install 'segvit[video]'`") from error
+    need("av", f"{source}: videos", extra="video")
+    import av
 
     address = parse_address(source)
     name = address.name if address else str(source)

@@ -6,7 +6,6 @@ The zoo are the seven checkpoints that the paper's authors have released. They a
 first use, and kept in segvit's cache folder.
 """
 
-import difflib
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +16,8 @@ from segvit.config import EvalConfig, ModelConfig
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
+from segvit.utils.files import writing
+from segvit.utils.text import suggest
 from segvit.weights.authors import LICENCE, RELEASED
 from segvit.weights.convert import convert_checkpoint
 from segvit.weights.hub import MODEL_FILE, REPOSITORY, NotOnHub, cache_folder, fetch
@@ -84,11 +85,9 @@ def find_model(name: str | Path) -> Path:
                 f"no model file {path} here, and none to be had of that name: {error}.\n"
                 f"Offline: fetch {MODEL_FILE} of {match['repo']} elsewhere and give the file"
             ) from error
-    near = difflib.get_close_matches(text, RELEASED, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"{', '.join(RELEASED)}"
     raise UserError(
-        f"no model file {path}: give a .safetensors file written by segvit, a repository of the Hugging Face Hub "
-        f"(user/repo), or a name of the zoo ({hint})"
+        f"no model file {path}{suggest(text, RELEASED)}: give a .safetensors file written by segvit, a repository of "
+        f"the Hugging Face Hub (user/repo), or a name of the zoo ({', '.join(RELEASED)})"
     )
 
 
@@ -117,12 +116,10 @@ def _zoo_model(name: str) -> Path:
                 f"  segvit convert {file} {name}.safetensors\n"
                 "and give that file"
             ) from error
-    try:
+    with writing(folder, "name another folder for the weights in SEGVIT_CACHE"):
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder) as aside:  # others may be doing the same
             made = Path(aside) / converted.name
             convert_checkpoint(checkpoint, made, extra={"zoo": name})
             made.replace(converted)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error}); name another folder in SEGVIT_CACHE") from error
     return converted

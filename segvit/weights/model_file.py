@@ -7,7 +7,6 @@ Nothing is ever unpickled.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from segvit.config import EvalConfig, ModelConfig
 from segvit.errors import UserError
+from segvit.utils.files import cannot_write, whole_file
 from segvit.weights.file_kind import PICKLE, ZIP, first_bytes, no_weights
 
 if TYPE_CHECKING:
@@ -52,19 +52,13 @@ def save_model(model: "SegViT", path: str | Path, *, extra: Mapping[str, Any] | 
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(path.name + ".partial")
-        try:
+        with whole_file(path) as aside:
             aside.touch()
             mode = aside.stat().st_mode
             save_file(state, aside, metadata={HEADER_KEY: header})
-            with aside.open("rb+") as file:
-                os.fsync(file.fileno())
             aside.chmod(mode)  # safetensors makes files that their owner alone may read
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:  # the latter for a full disk or a folder that takes no files
-        raise UserError(f"{path}: cannot be written ({error}); give another file") from error
+        raise cannot_write(path, error, "give another file") from error
 
 
 def header_text(model: "SegViT", extra: Mapping[str, Any]) -> str:

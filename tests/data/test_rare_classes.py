@@ -83,7 +83,7 @@ def test_it_is_kept_until_a_file_changes(data: DataConfig, tmp_path: Path, monke
 
 def test_a_cache_that_cannot_be_written_is_told(data: DataConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"counts of the classes cannot be kept here.*SEGVIT_CACHE"):
+    with pytest.raises(UserError, match=r"cannot be written.*class counts in SEGVIT_CACHE"):
         take_census(open_dataset(data, "train"), folder=tmp_path / "file" / "census")
 
 

@@ -361,7 +361,7 @@ def test_a_full_disk_is_told(result: EvalResult) -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("no /dev/full on this system")
-    with pytest.raises(UserError, match=r"/dev/full: cannot be written .*; give another place"):
+    with pytest.raises(UserError, match=r"/dev/full: cannot be written .*; give another file"):
         report.write_csv(result, full, about={})
 
 

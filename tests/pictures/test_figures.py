@@ -93,7 +93,7 @@ def test_files_are_named_for_what_they_show(tmp_path: Path) -> None:
         with Image.open(file) as picture:
             assert round(picture.info["dpi"][0]) == 300 and 300 < picture.width <= 2100
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be written"):
         pictures.save_inside(inside, tmp_path / "file" / "x")
     with pytest.raises(UserError, match=r"tokens\.jpg: give a file that ends in \.png, \.pdf or \.svg"):
         pictures.save(Figure(), tmp_path / "tokens.jpg")

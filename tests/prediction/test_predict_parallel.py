@@ -296,7 +296,7 @@ def test_a_disk_that_takes_no_more_is_told(
         save(labels, palette, path)
 
     monkeypatch.setattr(outputs_module, "save_index_png", full)
-    with pytest.raises(UserError, match=r"cannot be written .*No space left.*type the command again"):
+    with pytest.raises(UserError, match=r"cannot be written .*No space left.*run the same command again"):
         predict_files(model, [photos], seen)
     assert not list(seen.rglob("*" + ASIDE))
     assert len(again(model, photos, seen)) <= 4 and len(complete(seen)) == 6

@@ -156,7 +156,7 @@ def test_what_one_process_refuses_is_said_by_it(wrong: int, tmp_path: Path) -> N
     done = commands_in_two_processes(f"train --config {tmp_path}/$RANK.yaml")
     assert done.returncode != 0
     (error,) = re.findall("error: (.*)", done.stderr)
-    assert error.endswith(f"{wrong}.yaml: unknown setting `stepps`; did you mean `steps`?"), done.stderr
+    assert error.endswith(f"{wrong}.yaml: unknown setting `stepps` (did you mean 'steps'?)"), done.stderr
 
 
 def test_an_error_is_never_lost(

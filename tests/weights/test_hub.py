@@ -183,7 +183,7 @@ def test_a_model_that_was_fetched_loads_offline(hub: Hub) -> None:
         ("none.safetensors", r"no model file none.safetensors: give .*user/repo.*segvit-base-ade20k"),
         ("folder/none.safetensors", "no model file folder/none.safetensors"),
         ("some/where/none", "no model file some/where/none"),
-        ("segvit-large-ade", r"no model file segvit-large-ade.*did you mean segvit-large-ade20k\?"),
+        ("segvit-large-ade", r"no model file segvit-large-ade.*did you mean 'segvit-large-ade20k'\?"),
         ("run", r"no model file run: it is a folder; give the file, such as run/best.safetensors"),
     ],
 )

@@ -12,6 +12,7 @@ from segvit.data.folder_spec import FOLDERS
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.data.yaml_values import quoted
+from segvit.utils.text import percentage
 
 SHOWN = 5
 """Findings of a kind that a report spells out; the others are counted."""
@@ -113,7 +114,7 @@ def _label_maps(tally: Tally) -> Iterator[Finding]:
         yield Finding(kind="uniform", level="warning", text=text, count=len(tally.uniform))
     share = ignored_share(tally)
     if share > MOSTLY_IGNORED:
-        text = f"{share:.0%} of the pixels are ignored (values {first(tally.spec.ignore, 10)})"
+        text = f"{percentage(share, '.0f')} of the pixels are ignored (values {first(tally.spec.ignore, 10)})"
         yield Finding(kind="mostly-ignored", level="warning", text=text)
     if tally.turned.count:
         text = (

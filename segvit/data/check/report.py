@@ -20,6 +20,7 @@ from segvit.data.dataset import Samples, open_incomplete
 from segvit.data.files import Orphans, first
 from segvit.data.palette import Color
 from segvit.errors import UserError
+from segvit.utils.text import percentage
 
 SplitName = Literal["train", "val"]
 MANY = 40
@@ -251,7 +252,7 @@ class _Stats:
         """Share of pixels, a bar, and images."""
         share = sum(self.pixels.get(value, 0) for value in row.values) / self.total
         bar = "█" * min(BAR, round(BAR * share / self.highest)) or "▏" * (share > 0)
-        return f"{share:.2%}", bar, str(self.images(row))
+        return percentage(share, ".2f"), bar, str(self.images(row))
 
 
 def _rows(reports: Sequence[CheckReport]) -> list[_Row]:

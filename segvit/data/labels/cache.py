@@ -4,11 +4,9 @@ An entry bears the size and the time of the file it was made from, and a checksu
 damaged is made anew. Any number of processes may read and write the same folder.
 """
 
-import contextlib
 import hashlib
 import os
 import struct
-import uuid
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +18,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from segvit.data.files import reading
-from segvit.errors import UserError
+from segvit.utils.files import PARTIAL, cannot_write, whole_file, writing
 
 STAMP = "segvit"
 """Key of the text in an entry that says what it was made from."""
+REMEDY = "name another folder with `--data.cache FOLDER`, or leave it out and decode the label maps each time"
 
 
 class LabelCache:
@@ -36,12 +35,10 @@ class LabelCache:
             UserError: it cannot be made or written to.
         """
         self.folder = folder
-        try:
+        with writing(folder, REMEDY):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _cannot_write(folder, error) from error
         if not os.access(folder, os.W_OK):
-            raise _cannot_write(folder, "no permission")
+            raise cannot_write(folder, "no permission", REMEDY)
 
     def get(
         self, source: Path, decode: Callable[[], npt.NDArray[Any]], *, item: str = "", settings: str = ""
@@ -85,24 +82,12 @@ def _store(labels: npt.NDArray[Any], entry: Path, made_from: str) -> None:
     """Write an entry aside and move it into its place."""
     about = PngInfo()
     about.add_text(STAMP, _stamp(labels, made_from))
-    aside = entry.with_name(f"{entry.stem}.{uuid.uuid4().hex}.partial")
-    try:
+    with writing(entry, REMEDY):
         entry.parent.mkdir(exist_ok=True)
-        Image.fromarray(labels).save(aside, "PNG", pnginfo=about)
-        aside.replace(entry)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise _cannot_write(entry, error) from error
+        with whole_file(entry, flush=False, ending=PARTIAL) as aside:  # the stamp tells a damaged entry
+            Image.fromarray(labels).save(aside, "PNG", pnginfo=about)
 
 
 def _stamp(labels: npt.NDArray[Any], made_from: str) -> str:
     """What an entry says of itself."""
     return f"{made_from} {zlib.crc32(np.ascontiguousarray(labels).tobytes())}"
-
-
-def _cannot_write(path: Path, why: object) -> UserError:
-    return UserError(
-        f"{path}: decoded label maps cannot be kept here ({why}); name another folder with `--data.cache FOLDER`, or "
-        "leave it out and decode them each time"
-    )

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from segvit.data.files import Unreadable, first
 from segvit.data.spec import MAX_RAW
 from segvit.errors import UserError
+from segvit.utils.optional import need
 
 DAMAGED = (
     OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError,
@@ -30,11 +31,9 @@ def read_mat(path: Path, key: str) -> npt.NDArray[Any]:
         UserError: scipy is missing, no such file, damaged, MATLAB 7.3, no such variable (those there are listed), or
             no matrix of whole numbers in 0..65535.
     """
-    try:
-        from scipy.io import loadmat, whosmat
-        from scipy.io.matlab import MatReadError
-    except ImportError as error:
-        raise UserError(f"{path}: MATLAB files need scipy ({error}); type `pip install 'segvit[mat]'`") from error
+    need("scipy.io", f"{path}: MATLAB files", extra="mat")
+    from scipy.io import loadmat, whosmat
+    from scipy.io.matlab import MatReadError
 
     outer, *inner = key.split(".")
     try:

@@ -17,11 +17,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from segvit.errors import UserError
+from segvit.utils.files import whole_file
 
 Progress = Callable[[int, int], None]
 """Called with the number of files done and in all."""
-PARTIAL = ".partial"
-"""Ending of a file that is being written."""
 
 
 class Member(NamedTuple):
@@ -124,14 +123,13 @@ def _is_there(path: Path, size: int) -> bool:
 def _write(member: Member, path: Path) -> None:
     """Write a file aside and rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + PARTIAL)
     source = member.open()
     assert source is not None  # None is for what is no file
-    with source, aside.open("wb") as target:
-        shutil.copyfileobj(source, target, 1 << 20)
-    if aside.stat().st_size != member.size:
-        raise EOFError(f"{member.path} is cut short")
-    aside.replace(path)
+    with source, whole_file(path, flush=False) as aside:  # of tens of thousands; one of another size is written again
+        with aside.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        if aside.stat().st_size != member.size:
+            raise EOFError(f"{member.path} is cut short")
 
 
 def _check_space(folder: Path, needed: int, archive: Path) -> None:

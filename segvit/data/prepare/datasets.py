@@ -17,8 +17,8 @@ from segvit.data.check.fixes import command
 from segvit.data.dataset import open_incomplete
 from segvit.data.files import first
 from segvit.data.prepare.archives import Unpacked, unpack
-from segvit.data.yaml_values import suggest
 from segvit.errors import UserError
+from segvit.utils.text import suggest
 
 Progress = Callable[[int, int], None]
 """Called with the number of files done and in all of the archive at hand."""

@@ -8,10 +8,8 @@ names, sizes and times of change: another run on the same files does not read th
 Letters: N samples, K classes.
 """
 
-import contextlib
 import hashlib
 import json
-import uuid
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +21,7 @@ from segvit.data.check.scan import scan_all
 from segvit.data.dataset import Samples, SegmentationDataset
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
+from segvit.utils.files import PARTIAL, whole_file, writing
 
 
 class Census(NamedTuple):
@@ -94,17 +93,8 @@ def _load(path: Path, shape: tuple[int, int]) -> Census | None:
 
 def _store(census: Census, path: Path) -> None:
     """Write a file aside and move it into its place: other processes may be doing the same."""
-    aside = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.partial")
     content: dict[str, Any] = {"pixels": census.pixels, "shown": np.packbits(census.shown, axis=1)}
-    try:
+    with writing(path, "name another folder for the class counts in SEGVIT_CACHE"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
+        with whole_file(path, ending=PARTIAL) as aside, aside.open("wb") as file:
             np.savez(file, **content)
-        aside.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"{path}: the counts of the classes cannot be kept here ({error}); name another folder in SEGVIT_CACHE"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink()

@@ -16,6 +16,7 @@ import torch
 from segvit.data.sampling.class_counts import Census
 from segvit.data.sampling.order import mix
 from segvit.errors import UserError
+from segvit.utils.text import percentage
 
 NAMED = 8
 """Classes whose odds are told."""
@@ -47,9 +48,9 @@ class RareClasses:
     def describe(self, classes: Sequence[str]) -> str:
         """The odds in a line, the likeliest classes first."""
         order = self.odds.argsort(descending=True, stable=True)[:NAMED].tolist()
-        told = ", ".join(f"{classes[k]} {100 * self.odds[k]:.2g} %" for k in order if self.odds[k] > 0)
+        told = ", ".join(f"{classes[k]} {percentage(float(self.odds[k]), '.2g')}" for k in order if self.odds[k] > 0)
         more = ", ..." * (len(classes) > NAMED)
-        return f"{100 * self.probability:g} % of the crops show a class drawn by its rarity: {told}{more}"
+        return f"{percentage(self.probability, 'g')} of the crops show a class drawn by its rarity: {told}{more}"
 
     def choose(self, draw: int) -> tuple[int, int] | None:
         """Sample and class that draw number `draw` of the run must show; None where it is like any other."""

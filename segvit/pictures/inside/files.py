@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segvit.errors import UserError
 from segvit.pictures.figure_style import save
 from segvit.pictures.formats import FigureFormat
 from segvit.pictures.inside.grids import queries_figure, tokens_figure
 from segvit.pictures.inside.record import Inside
 from segvit.pictures.inside.stages import attention_figure, cascade_figure, heads_figure, labels_figure
+from segvit.utils.files import writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,10 +37,8 @@ def save_inside(inside: Inside, folder: Path, *, format: FigureFormat = "png") -
     Raises:
         UserError: a format that is none of these, or a folder that cannot be written to.
     """
-    try:
+    with writing(folder, "give another folder"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error}); give another folder") from error
     written = []
     for name, figure in _figures(inside):
         written.append(folder / f"{name}.{format}")

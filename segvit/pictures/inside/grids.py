@@ -25,6 +25,7 @@ from segvit.pictures.figure_style import (
 )
 from segvit.pictures.inside.canvas import Canvas
 from segvit.pictures.inside.record import Gaze, Inside, Tokens
+from segvit.utils.text import percentage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -150,7 +151,7 @@ def _draw_gaze(axes: "Axes", canvas: Canvas, gaze: Gaze, index: int, extent: tup
     axes.imshow(heat_over(canvas.photo, canvas.cells(weights / most, gaze.cell)), extent=extent)
     axes.text(
         *(0.03, 0.04),
-        f"{100 * most:.2g} %",
+        percentage(most, ".2g"),
         transform=axes.transAxes,
         fontsize=SMALL - 1,
         color="white",

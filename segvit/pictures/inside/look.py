@@ -11,7 +11,6 @@ Letters: S supervised outputs, K classes, C classes looked at, H W photo, H' W' 
 h w grid of the masks, n m grid of the patches, N tokens that are looked at, A attention heads.
 """
 
-import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -34,6 +33,7 @@ from segvit.models.segvit import SegViT, evaluating
 from segvit.pictures.inside.record import Gaze, Inside, Tokens
 from segvit.pictures.paint import Pixels, shares
 from segvit.prediction.predict import Source, to_rgb
+from segvit.utils.text import suggest
 
 SHOWN_CLASSES = 3
 """Classes that are looked at unless others are named: those that cover most of the photo."""
@@ -120,11 +120,10 @@ def find_classes(wanted: Sequence[str | int], names: Sequence[str]) -> tuple[int
         elif text.isdecimal() and int(text) < len(names):
             found.append(int(text))
         else:
-            near = difflib.get_close_matches(text, names, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"its classes: {', '.join(names[:12])}"
-            more = ", ..." if not near and len(names) > 12 else ""
+            shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
             raise UserError(
-                f"no class {text!r} in the model; give a name, or a number 0..{len(names) - 1}; {hint}{more}"
+                f"no class {text!r} in the model{suggest(text, names, cutoff=0.5)}; give a name, or a number "
+                f"0..{len(names) - 1}; its classes: {shown}"
             )
     return tuple(dict.fromkeys(found))
 

@@ -33,6 +33,7 @@ from segvit.pictures.figure_style import (
 from segvit.pictures.inside.canvas import Canvas
 from segvit.pictures.inside.record import Inside
 from segvit.pictures.paint import overlay
+from segvit.utils.text import percentage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,7 +120,7 @@ def heads_figure(inside: Inside, class_number: int) -> "Figure":
             panel.imshow(heat_over(canvas.photo, canvas.cells(weights[output, head] / most)))
             panel.text(
                 *(0.03, 0.04),
-                f"{100 * most:.2g} %",
+                percentage(most, ".2g"),
                 transform=panel.transAxes,
                 fontsize=SMALL - 1,
                 color="white",
@@ -208,7 +209,7 @@ def _show_class(axes: "Axes", canvas: Canvas, inside: Inside, class_number: int)
     """The photo with the pixels of one class in its colour, and their share below."""
     labels = canvas.labels(inside.labels[-1])
     axes.imshow(overlay(canvas.photo, np.where(labels == class_number, labels, -1), inside.palette))
-    axes.set_xlabel(f"labelled so: {100 * inside.shares()[class_number]:.1f} %", fontsize=SMALL, color=GREY, labelpad=3)
+    axes.set_xlabel(f"labelled so: {percentage(inside.shares()[class_number])}", fontsize=SMALL, color=GREY, labelpad=3)
 
 
 def _legend_beside(axes: "Axes", inside: Inside) -> None:
@@ -240,7 +241,7 @@ def _chips(axes: "Axes", inside: Inside, classes: Sequence[int], *, columns: int
         axes.add_patch(Rectangle((x, y - 0.05), 0.1, 0.1, facecolor=color, edgecolor=RULE, linewidth=0.4))
         told = short(inside.names[k], letters)
         if letters >= LETTERS_BESIDE_SHARE:
-            told += f"  {100 * fractions[k]:.1f} %"
+            told += f"  {percentage(fractions[k])}"
         axes.text(x + 0.15, y, told, fontsize=SMALL, color=INK, va="center", parse_math=False)
     if rest := len(classes) - len(shown):
         y = (len(shown) // columns + 0.5) * LEGEND_LINE

@@ -1,0 +1,94 @@
+"""Write files that are there whole or not at all, and report the ones that cannot be written.
+
+with writing(path, "give another file"):        # an OSError becomes a UserError that names the file
+    with whole_file(path) as aside:             # flushed to the disk, then renamed to `path`
+        aside.write_text(text, encoding="utf-8")
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from segvit.errors import UserError
+
+PARTIAL = ".partial"
+"""Ending of the names of unfinished files."""
+
+
+@contextmanager
+def whole_file(path: Path, *, flush: bool = True, ending: str | None = None) -> Iterator[Path]:
+    """Yield a path beside `path` to write a file or a folder to, and rename it to `path` at the end of the block.
+
+    After an error the unfinished file is removed, and what `path` held before is untouched.
+
+    Args:
+        path: final place.
+        flush: put the file on the disk before it gets its name. Otherwise a power cut can leave an empty file. Files
+            inside a folder are not flushed: call `flush_file` on each.
+        ending: give the unfinished file a unique, hidden name with this ending, for files that several processes may
+            write at once. Default: the name of `path` plus `.partial`, so that a killed process leaves at most one.
+    """
+    name = path.name + PARTIAL if ending is None else f".{uuid.uuid4().hex}{ending}"
+    aside = path.with_name(name)
+    try:
+        yield aside
+        if flush and aside.is_file():
+            flush_file(aside)
+        aside.replace(path)
+    finally:
+        with suppress(OSError):  # the error that led here says more
+            remove(aside)
+
+
+def flush_file(path: Path) -> None:
+    """Put a written file on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def flush_folder(path: Path) -> None:
+    """Put the names in a folder on the disk, where the system can (POSIX)."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def cannot_write(path: str | Path, reason: object, remedy: str) -> UserError:
+    """Return the error for a file or folder that cannot be written.
+
+    Args:
+        path: file or folder, or the flag and the file.
+        reason: the system's error, or a few words.
+        remedy: what the user can do, in the imperative.
+    """
+    if isinstance(reason, OSError) and reason.strerror:
+        parent = str(reason.filename)
+        reason = f"{reason.strerror}: {parent}" if parent in map(str, Path(path).parents) else reason.strerror
+    return UserError(f"{path}: cannot be written ({reason}); {remedy}")
+
+
+@contextmanager
+def writing(path: str | Path, remedy: str) -> Iterator[None]:
+    """Turn an OSError inside the block into the UserError of `cannot_write`.
+
+    Raises:
+        UserError: something inside the block could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error, remedy) from error

@@ -1,0 +1,36 @@
+"""Pieces of text that many messages share: spelling hints, percentages, counts of things."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+def nearest(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Return up to `most` known words that `word` may be a misspelling of, nearest first.
+
+    Args:
+        word: what was typed.
+        known: the words that are allowed.
+        most: number of words to return at most.
+        cutoff: least similarity, in 0..1.
+    """
+    return difflib.get_close_matches(word, list(known), n=most, cutoff=cutoff)
+
+
+def did_you_mean(words: Sequence[str]) -> str:
+    """Return " (did you mean 'a' or 'b'?)", or nothing if there are no words."""
+    return f" (did you mean {' or '.join(map(repr, words))}?)" if words else ""
+
+
+def suggest(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> str:
+    """Return a hint at the known words that `word` may be a misspelling of, or nothing: see `nearest`."""
+    return did_you_mean(nearest(word, known, most=most, cutoff=cutoff))
+
+
+def percentage(share: float, digits: str = ".1f") -> str:
+    """Return a share in 0..1 as a percentage, such as "41.7 %". `digits` is the format of the number."""
+    return f"{100 * share:{digits}} %"
+
+
+def counted(count: int, thing: str) -> str:
+    """Return a count and its noun, such as "1 video" or "2 videos"."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
