@@ -42,7 +42,7 @@ def main(
         with TemporaryDirectory() as folder:
             candidates = [Candidate(name="PyTorch", network=model, num_bytes=path.stat().st_size)]
             wanted: list[tuple[str, ExportPrecision, tuple[Path, ...]]] = [
-                ("float32", "float32", ()),
+                ("fp32", "fp32", ()),
                 ("fp16", "fp16", ()),
                 ("int8, dynamic", "int8", ()),
             ]

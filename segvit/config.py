@@ -15,9 +15,8 @@ import yaml
 
 from segvit.config_files import by_source, over_network, parse_settings, plain, read_yaml, take_paths
 
-Precision = Literal["no", "bf16", "fp16"]
+PrecisionName = Literal["fp32", "bf16", "fp16"]
 Parallel = Literal["data", "fsdp"]
-InferencePrecision = Literal["fp32", "bf16", "fp16"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Structure = Literal["plain", "shrunk", "naive_shrunk"]
@@ -265,8 +264,8 @@ class TrainConfig:
     optimizer's state too)."""
     seed: int = 0
     """Seed of the initial weights, the order of images, their augmentation and dropout."""
-    precision: Precision = "no"
-    """Mixed precision: no (float32), bf16 or fp16."""
+    precision: PrecisionName = "fp32"
+    """Precision of the forward pass: fp32, or mixed precision in bf16 or fp16."""
     compile: bool = False
     """Compile the network (torch.compile): the first step and the first validation wait a minute or more for it.
     docs/performance.md says where it pays."""

@@ -20,6 +20,7 @@ from segvit.config import (
 )
 from segvit.config_files import CONFIG_DIRS
 from segvit.errors import UserError
+from segvit.training.settings import check_settings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SHIPPED = sorted(CONFIGS.rglob("*.yaml"))
@@ -225,3 +226,15 @@ def test_every_shipped_recipe_parses_and_repeats_no_default(path: Path) -> None:
 def test_recipes_are_shipped() -> None:
     assert CONFIGS in CONFIG_DIRS
     assert {"shapes", "camvid"} <= {path.parent.name for path in SHIPPED}
+
+
+@pytest.mark.parametrize("spelling", ["no", "'no'", "float32", "half"])
+def test_only_one_spelling_of_a_precision_is_taken(tmp_path: Path, spelling: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(f"precision: {spelling}\n")
+    with pytest.raises(UserError, match=r'Choose from: "fp32", "bf16", "fp16"'):
+        TrainConfig.load(file)
+    with pytest.raises(UserError, match=r'Choose from: "fp32", "bf16", "fp16"'):
+        TrainConfig.load("shapes/demo", ["--precision", spelling])
+    with pytest.raises(UserError, match=r"precision .*: give fp32, bf16, fp16"):
+        check_settings(replace(TrainConfig(), precision=spelling))  # type: ignore[arg-type]

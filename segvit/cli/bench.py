@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from segvit.cli.flags import TERMINAL, BackboneFlags, JsonFile, bar, check_json, check_paths, to_json, write_json
-from segvit.config import Device, InferencePrecision
+from segvit.config import Device, PrecisionName
 from segvit.errors import UserError
 
 PRESENT = 12
@@ -27,7 +27,7 @@ def bench(
     *,
     size: Annotated[tuple[str, ...], Several] = (),
     batch: Annotated[tuple[int, ...], Several] = (1,),
-    precision: Annotated[tuple[InferencePrecision, ...], Several] = ("fp32",),
+    precision: Annotated[tuple[PrecisionName, ...], Several] = ("fp32",),
     compile: bool = False,
     repeats: int = 10,
     threads: int | None = None,

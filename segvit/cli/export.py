@@ -24,7 +24,7 @@ def export(
     model: Path,
     output: Path,
     *,
-    precision: Literal["float32", "fp16", "int8"] = "float32",
+    precision: Literal["fp32", "fp16", "int8"] = "fp32",
     size: Annotated[tuple[int, int] | None, Parameter(negative=())] = None,
     scores: bool = False,
     images: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
@@ -62,8 +62,8 @@ def export(
     suffix = output.suffix.lower()
     if suffix not in (".onnx", ".pt2"):
         raise UserError(f"{output}: give a file that ends in .onnx, or in .pt2 for torch.export")
-    if suffix == ".pt2" and precision != "float32":
-        raise UserError(f"--precision {precision}: a .pt2 file is float32; give an .onnx file, or leave it out")
+    if suffix == ".pt2" and precision != "fp32":
+        raise UserError(f"--precision {precision}: a .pt2 file is fp32; give an .onnx file, or leave it out")
     with_data = any((data.spec, data.images))
     if suffix == ".pt2" and with_data:
         raise UserError("--data.*: only an .onnx file can be scored here; leave it out")

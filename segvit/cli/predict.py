@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from segvit.prediction.predict_files import Done, Failure
-    from segvit.prediction.video import Progress
+    from segvit.utils.progress import FrameProgress
 
 
 def register(app: App) -> None:
@@ -187,7 +187,7 @@ class Bars:
         self._display.update(self._images, completed=done, total=total)
 
     @contextmanager
-    def frames(self, name: str) -> "Iterator[Progress]":
+    def frames(self, name: str) -> "Iterator[FrameProgress]":
         """Show a video inside the block: frames done, and in all; None: nobody knows."""
         task = self._display.add_task(name, total=None, speed="")
         since = time.monotonic()

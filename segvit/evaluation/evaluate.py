@@ -8,7 +8,7 @@ Under torchrun the processes share the images, and each gets the same result:
     torchrun --nproc-per-node 8 -m segvit.cli.main evaluate MODEL --data.spec ... --data.root ...
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -29,14 +29,12 @@ from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import image_labels, resolve_protocol
 from segvit.models.segvit import evaluating
 from segvit.utils.distributed import gather, rank, world_size
+from segvit.utils.progress import Progress
 from segvit.utils.text import percentage
 from segvit.utils.threads import in_order, threads
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-Progress = Callable[[int, int], None]
-"""Called with the number of images done and in all."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from segvit.data.dataset import Samples
 from segvit.evaluation.evaluate import evaluate
 from segvit.inference.network import Network
 from segvit.inference.protocol import image_labels
+from segvit.utils.progress import Progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +46,7 @@ def score(
     dataset: Samples,
     *,
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Score]:
     """Score candidates on every sample of a dataset, under each one's own protocol, and time them.
 

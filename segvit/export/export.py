@@ -29,7 +29,7 @@ from segvit.utils.files import flush_file, writing
 from segvit.utils.text import percentage
 from segvit.weights.model_file import HEADER_KEY, header_text
 
-MOST_DIFFERING: dict[ExportPrecision, float | None] = {"float32": 0.001, "fp16": 0.01, "int8": None}
+MOST_DIFFERING: dict[ExportPrecision, float | None] = {"fp32": 0.001, "fp16": 0.01, "int8": None}
 """Share of the pixels of an image that may get another label than PyTorch's. None: whatever it is, it is told."""
 MOST_PHOTOS = 32
 """Of a user's own images that are looked at; of more they are taken at even distances."""
@@ -69,7 +69,7 @@ def export_onnx(
     model: SegViT,
     path: str | Path,
     *,
-    precision: ExportPrecision = "float32",
+    precision: ExportPrecision = "fp32",
     size: tuple[int, int] | None = None,
     scores: bool = False,
     images: Sequence[str | Path] = (),
@@ -192,15 +192,15 @@ def _write_onnx(
     """Translate, check in float32, change the precision, check again, and move the file from `folder` to its place."""
     translated = to_onnx(trace(graph, size, with_valid=True), graph)
     windows = calibration_windows(graph.model, photos, size) if precision == "int8" else []
-    file = folder / "float32.onnx"
+    file = folder / "fp32.onnx"
     onnx().save(translated, file)
-    agreement = _agreement(graph, file, "float32", size, photos)
+    agreement = _agreement(graph, file, "fp32", size, photos)
     if precision == "fp16":
         onnx().save(to_half(translated), file)
     elif precision == "int8":
         to_int8(file, folder / "int8.onnx", windows)
         file = folder / "int8.onnx"
-    if precision != "float32":
+    if precision != "fp32":
         agreement = _agreement(graph, file, precision, size, photos)
     exported = Exported(path=path, precision=precision, size=size, agreement=agreement, calibrated_on=len(windows))
     finished = onnx().load(file)
@@ -221,8 +221,8 @@ def _write_program(
     program._guards_code = []
     torch.export.save(program, file)
     module = torch.export.load(file).module()
-    agreement = _compared(graph, lambda images: module(images)[0], "float32", size, photos)
-    exported = Exported(path=path, precision="float32", size=size, agreement=agreement)
+    agreement = _compared(graph, lambda images: module(images)[0], "fp32", size, photos)
+    exported = Exported(path=path, precision="fp32", size=size, agreement=agreement)
     torch.export.save(program, file, extra_files={HEADER_KEY: _header(graph, exported)})
     flush_file(file)
     file.replace(path)
@@ -280,9 +280,9 @@ def _compared(
     limit = MOST_DIFFERING[precision]
     if limit is not None and agreement.differing > limit:
         found = f"{agreement}; {percentage(limit, 'g')} is the limit"
-        if precision == "float32":
+        if precision == "fp32":
             raise NotExportable(found)
-        raise UserError(f"the model does not bear {precision}: {found}. Export it in float32")
+        raise UserError(f"the model does not bear {precision}: {found}. Export it in fp32")
     return agreement
 
 

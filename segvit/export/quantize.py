@@ -22,7 +22,7 @@ from segvit.inference.onnx_model import INPUT, runtime
 from segvit.inference.protocol import protocol_size, resolve_protocol
 from segvit.models.segvit import SegViT
 
-ExportPrecision = Literal["float32", "fp16", "int8"]
+ExportPrecision = Literal["fp32", "fp16", "int8"]
 
 KEPT_FLOAT32 = ("LayerNormalization", "Softmax", "Sigmoid", "Erf", "Div", "Sub", "ArgMax")
 """Operators that half precision leaves alone, besides those that onnxruntime's own list names."""

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import torch
 
-from segvit.config import InferencePrecision, PrecisionChoice
+from segvit.config import PrecisionChoice, PrecisionName
 from segvit.errors import UserError
 from segvit.inference.network import Network
 from segvit.inference.onnx_model import OnnxModel
 
-HALVES: dict[InferencePrecision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+HALVES: dict[PrecisionName, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """What autocast computes products in; norms, softmax, masks and scores stay in float32."""
 TENSOR_CORES = (7, 0)
 """Compute capability from which an NVIDIA GPU multiplies fp16 faster than fp32."""
@@ -51,7 +51,7 @@ def resolve_precision(model: Network, wanted: PrecisionChoice | None = None) -> 
         UserError: the device does not compute in it, or the exported model computes in another.
     """
     if isinstance(model, OnnxModel):
-        own = str(model.export["precision"]).replace("float32", "fp32")
+        own = str(model.export["precision"])
         if wanted not in (None, "auto", own):
             raise UserError(
                 f"precision {wanted}: {model.path} computes in {own}, as it was exported; leave --precision out, or "
@@ -68,7 +68,7 @@ def resolve_precision(model: Network, wanted: PrecisionChoice | None = None) -> 
     return Precision(name=name, autocast=HALVES.get(name), note="emulated by this cpu, and slow" if emulated else None)
 
 
-def check_precision(precision: InferencePrecision, device: torch.device) -> None:
+def check_precision(precision: PrecisionName, device: torch.device) -> None:
     """Refuse a precision that a device does not compute in.
 
     Raises:
@@ -87,7 +87,7 @@ def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _fastest(device: torch.device) -> tuple[InferencePrecision, str]:
+def _fastest(device: torch.device) -> tuple[PrecisionName, str]:
     """The precision that a device is fast at, and what says so."""
     if device.type == "cpu":
         if (unit := _bf16_products()) is not None:

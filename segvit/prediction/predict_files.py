@@ -27,10 +27,11 @@ from segvit.models.segvit import evaluating
 from segvit.prediction.inputs import Input, check_outputs, find_images, find_inputs
 from segvit.prediction.outputs import LABELS, claim, fingerprint, is_done, model_digest, named, write_outputs
 from segvit.prediction.predict import Prediction, predict
-from segvit.prediction.video import Progress, VideoDone, predict_video
+from segvit.prediction.video import VideoDone, predict_video
 from segvit.prediction.video_options import VideoOptions
 from segvit.prediction.video_outputs import OVERLAY, facts_if_done
 from segvit.utils.distributed import decided_by_first, gather, rank, world_size
+from segvit.utils.progress import FrameProgress, Progress
 from segvit.utils.threads import in_order, threads
 from segvit.video.address import Address, parse_address
 
@@ -98,8 +99,8 @@ def predict_files(
     video: VideoOptions | None = None,
     overwrite: bool = False,
     workers: int = DataConfig.workers,
-    progress: Callable[[int, int], None] | None = None,
-    watch: Callable[[str], AbstractContextManager[Progress]] | None = None,
+    progress: Progress | None = None,
+    watch: Callable[[str], AbstractContextManager[FrameProgress]] | None = None,
 ) -> Done:
     """Label maps, overlays and shares of files and folders, written below `output`.
 
@@ -149,7 +150,7 @@ def predict_files(
         made: Any = {"source": Path(job.source), "fingerprint": job.fingerprint}
         return write_outputs(result, job.target, **made, opacity=opacity, raw_ids=ids)
 
-    def label_video(job: _Job, progress: Progress | None) -> VideoDone:
+    def label_video(job: _Job, progress: FrameProgress | None) -> VideoDone:
         return predict_video(
             model, job.source, job.target, options=video, fingerprint=job.fingerprint, opacity=opacity, raw_ids=ids,
             workers=workers, progress=progress, **look,
@@ -254,8 +255,8 @@ def _flags(chosen: dict[str, Any]) -> str:
 
 def _attempt_video(
     job: _Job,
-    label: Callable[[_Job, Progress | None], VideoDone],
-    watch: Callable[[str], AbstractContextManager[Progress]] | None,
+    label: Callable[[_Job, FrameProgress | None], VideoDone],
+    watch: Callable[[str], AbstractContextManager[FrameProgress]] | None,
 ) -> tuple[VideoDone | None, Failure | None]:
     """What a video gave, and what was wrong with it; another kind of error is told which one it befell."""
     address = parse_address(job.source)

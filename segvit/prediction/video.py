@@ -11,7 +11,7 @@ Letters: B frames, H W size of a frame.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +31,10 @@ from segvit.prediction.outputs import named
 from segvit.prediction.predict import Prediction, predict
 from segvit.prediction.video_options import VideoOptions
 from segvit.prediction.video_outputs import OVERLAY, VideoOutputs
+from segvit.utils.progress import FrameProgress
 from segvit.utils.signals import Stop
 from segvit.utils.threads import in_order, threads
 from segvit.video.reader import Frame, Pixels, Video, open_video
-
-Progress = Callable[[int, int | None], None]
-"""Takes the number of frames done, and in all, where that is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +68,7 @@ def predict_video(
     raw_ids: Sequence[int] | None = None,
     fingerprint: str = "",
     workers: int = DataConfig.workers,
-    progress: Progress | None = None,
+    progress: FrameProgress | None = None,
 ) -> VideoDone:
     """Label the frames of a video, and write what segvit/prediction/video_outputs.py lists.
 

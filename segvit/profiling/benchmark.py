@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from segvit.config import InferencePrecision
+from segvit.config import PrecisionName
 from segvit.data.files import read_image
 from segvit.data.transforms import resize
 from segvit.errors import UserError
@@ -37,6 +37,7 @@ from segvit.models.scores import label_map
 from segvit.models.segvit import SegViT, evaluating
 from segvit.profiling.timings import Bench, Case, Timing
 from segvit.utils.device import device_name
+from segvit.utils.progress import Progress
 from segvit.weights.load import load_model
 
 WARM_UP = 2
@@ -50,12 +51,12 @@ def bench(
     *,
     sizes: Sequence[tuple[int, int]] | None = None,
     batches: Sequence[int] = (1,),
-    precisions: Sequence[InferencePrecision] = ("fp32",),
+    precisions: Sequence[PrecisionName] = ("fp32",),
     repeats: int = 10,
     image: str | Path | None = None,
     present: int | None = None,
     memory: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Bench:
     """Time a model on the device where it is, over every combination of sizes, batches and precisions.
 
@@ -111,7 +112,7 @@ def bench(
 def _cases(
     sizes: Sequence[tuple[int, int]],
     batches: Sequence[int],
-    precisions: Sequence[InferencePrecision],
+    precisions: Sequence[PrecisionName],
     device: torch.device,
 ) -> list[Case]:
     """Every combination once, in the order given."""

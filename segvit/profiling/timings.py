@@ -7,7 +7,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from segvit.config import InferencePrecision
+from segvit.config import PrecisionName
 from segvit.utils.text import counted, percentage
 
 PARTS = ("backbone", "head", "label map")
@@ -24,7 +24,7 @@ class Case:
     size: tuple[int, int]
     """(H, W) of the images in pixels."""
     batch: int
-    precision: InferencePrecision
+    precision: PrecisionName
 
     def __str__(self) -> str:
         return f"{self.size[0]} x {self.size[1]}, batch {self.batch}, {self.precision}"

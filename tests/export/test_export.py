@@ -506,7 +506,7 @@ def test_missing_package_says_what_to_install(
     ("arguments", "told"),
     [
         (["model.bin"], "ends in .onnx, or in .pt2"),
-        (["model.pt2", "--precision", "int8"], "a .pt2 file is float32"),
+        (["model.pt2", "--precision", "int8"], "a .pt2 file is fp32"),
         (["model.pt2", "--data.spec", "shapes"], "only an .onnx file can be scored"),
         (["model.onnx", "--size", "8", "8"], "at least 16 x 16 pixels"),
         (["model.onnx", "--images", "nowhere"], "no such file or folder: nowhere"),

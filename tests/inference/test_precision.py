@@ -155,7 +155,7 @@ def test_an_exported_model_computes_as_it_was_exported() -> None:
         UserError, match=r"fp32: small.onnx computes in int8, as it was exported; leave --precision out"
     ):
         resolve_precision(exported, "fp32")
-    exported.export = {"precision": "float32"}
+    exported.export = {"precision": "fp32"}
     assert resolve_precision(exported, "fp32").name == "fp32"
     with pytest.raises(UserError, match=r"small.onnx is compiled already"):
         compile_model(exported)
@@ -307,7 +307,7 @@ def test_two_graphs_serve_a_folder_of_any_sizes(model: SegViT, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("clean_compiler")
-@pytest.mark.parametrize("precision", [pytest.param("no", marks=pytest.mark.slow), "bf16"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
 def test_training_compiled(precision: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counter, inner = CompileCounter(), SegViT.compile
     monkeypatch.setattr(SegViT, "compile", lambda self, **how: inner(self, backend=counter, fullgraph=True, **how))
@@ -330,7 +330,7 @@ def test_training_compiled(precision: Any, root: Path, tmp_path: Path, monkeypat
     for compiled, run in runs.items():
         lines = (run.path.parent / "metrics.jsonl").read_text().splitlines()
         losses[compiled] = [record["loss"] for record in map(json.loads, lines) if "loss" in record]
-        assert run.result.protocol["precision"] == {"no": "fp32", "bf16": "bf16"}[precision]
+        assert run.result.protocol["precision"] == precision
         assert run.result.protocol.get("compiled") == (True if compiled else None)
     assert losses[True] == pytest.approx(losses[False], rel=1e-2 if precision == "bf16" else 1e-5)
     assert load_file(runs[True].path).keys() == load_file(runs[False].path).keys()

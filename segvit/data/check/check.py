@@ -7,7 +7,6 @@ Label files are read in full, of images only the header (`decode` reads them too
 """
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -16,9 +15,7 @@ from segvit.data.check.scan import Size, Tally, scan_all
 from segvit.data.dataset import Samples
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
-
-Progress = Callable[[int, int], None]
-"""Called with the number of samples done and in all."""
+from segvit.utils.progress import Progress
 
 
 class ClassRow(NamedTuple):

@@ -13,13 +13,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from segvit.config import DataConfig
-from segvit.data.check.check import CheckReport, Progress, check_dataset
+from segvit.data.check.check import CheckReport, check_dataset
 from segvit.data.check.findings import SHOWN, Finding
 from segvit.data.check.fixes import command, mend_values
 from segvit.data.dataset import Samples, open_incomplete
 from segvit.data.files import Orphans, first
 from segvit.data.palette import Color
 from segvit.errors import UserError
+from segvit.utils.progress import Progress
 from segvit.utils.text import percentage
 
 SplitName = Literal["train", "val"]

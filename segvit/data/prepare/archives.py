@@ -18,9 +18,7 @@ from typing import IO, NamedTuple
 
 from segvit.errors import UserError
 from segvit.utils.files import whole_file
-
-Progress = Callable[[int, int], None]
-"""Called with the number of files done and in all."""
+from segvit.utils.progress import Progress
 
 
 class Member(NamedTuple):

@@ -7,7 +7,7 @@ Archives are fetched by hand from the dataset's home page, whose terms apply; th
 """
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,10 +18,8 @@ from segvit.data.dataset import open_incomplete
 from segvit.data.files import first
 from segvit.data.prepare.archives import Unpacked, unpack
 from segvit.errors import UserError
+from segvit.utils.progress import Progress
 from segvit.utils.text import suggest
-
-Progress = Callable[[int, int], None]
-"""Called with the number of files done and in all of the archive at hand."""
 
 
 class Archive(NamedTuple):
