@@ -190,7 +190,7 @@ def batch() -> tuple[SegOutput, Tensor]:
 def test_weights_of_one_change_nothing_to_the_bit() -> None:
     output, labels = batch()
     plain, weighted = criterion(output, labels), criterion(output, labels, class_weights=torch.ones(5))
-    assert torch.equal(plain.total, weighted.total) and torch.equal(plain.classes, weighted.classes)
+    assert torch.equal(plain.total, weighted.total) and torch.equal(plain["class"], weighted["class"])
     divisors = normalizers(labels, 5), normalizers(labels, 5, class_weights=torch.ones(5))
     assert torch.equal(divisors[0].class_weight, divisors[1].class_weight)
 
@@ -208,10 +208,10 @@ def test_weighted_the_class_term_is_the_weighted_mean_and_the_masks_stay() -> No
                 log_softmax = output.class_logits[s, image, k].log_softmax(dim=0)
                 total -= weight * float(log_softmax[k if present else 5])
                 weight_sum += weight
-        assert float(losses.classes[s]) == pytest.approx(total / weight_sum, rel=1e-5)
+        assert float(losses["class"][s]) == pytest.approx(total / weight_sum, rel=1e-5)
     plain = criterion(output, labels)
-    assert torch.equal(plain.focal, losses.focal) and torch.equal(plain.dice, losses.dice)
-    assert not torch.equal(plain.classes, losses.classes)
+    assert torch.equal(plain["focal"], losses["focal"]) and torch.equal(plain["dice"], losses["dice"])
+    assert not torch.equal(plain["class"], losses["class"])
     present = torch.ones(2, 5, dtype=torch.bool)
     torch.testing.assert_close(  # torch's own cross entropy, where every query has its class
         class_losses(output.class_logits, present, 2 * weights.sum(), 0.1, class_weights=weights)[0],

@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import segvit.fused_losses as losses_module
 import segvit.inference.tiles as tiles_module
-import segvit.losses as losses_module
 from segvit.config import LossConfig, ModelConfig, OptimConfig, Structure
 from segvit.errors import UserError
 from segvit.evaluation.metrics import ConfusionMatrix
+from segvit.fused_losses import _focal_and_dice, _softplus, _Target, fused_mask_losses
 from segvit.inference.sliding import look_in_windows, window_starts
 from segvit.inference.tiles import Composition
-from segvit.losses import IGNORE_INDEX, Normalizers, _focal_and_dice, _softplus, _Target, criterion, normalizers
+from segvit.losses import IGNORE_INDEX, Normalizers, criterion, normalizers, plain_mask_losses
 from segvit.models.atm import ATMHead
 from segvit.models.decoder import Attention, DecoderLayer, DecoderStage, similarity
 from segvit.models.output import SegOutput
@@ -247,7 +248,7 @@ def pixel(mask: Sequence[Sequence[float]], y: int, x: int, size: tuple[int, int]
 def slow_criterion(output: SegOutput, labels: Tensor, config: LossConfig) -> dict[str, list[float]]:
     """The three terms of every supervised output, pixel by pixel, in Python's doubles."""
     num_outputs, batch, num_classes = output.class_logits.shape[:3]
-    terms: dict[str, list[float]] = {"classes": [], "focal": [], "dice": []}
+    terms: dict[str, list[float]] = {"class": [], "focal": [], "dice": []}
     rows = labels.tolist()
     present = [{value for row in image for value in row if value != 255} for image in rows]
     num_masks = max(sum(len(classes) for classes in present), 1)
@@ -277,7 +278,7 @@ def slow_criterion(output: SegOutput, labels: Tensor, config: LossConfig) -> dic
                         product_sum, p_sum, t_sum = product_sum + p * t, p_sum + p, t_sum + t
                 focal += sum(pixel_focal) / len(pixel_focal)
                 dice += 1 - (2 * product_sum + 1) / (p_sum + t_sum + 1)
-        terms["classes"].append(config.class_coefficient * entropy / weights)
+        terms["class"].append(config.class_coefficient * entropy / weights)
         terms["focal"].append(config.focal_coefficient * focal / num_masks)
         terms["dice"].append(config.dice_coefficient * dice / num_masks)
     return terms
@@ -324,11 +325,11 @@ def test_losses_pixel_by_pixel(labels: Tensor, config: LossConfig, padded: tuple
     output = random_output(1, padded=padded)
     ours, reference = criterion(output, labels, config=config), slow_criterion(output, labels, config)
     for name, values in reference.items():
-        assert getattr(ours, name).tolist() == pytest.approx(values, rel=TOLERANCE, abs=1e-7), name
+        assert ours[name].tolist() == pytest.approx(values, rel=TOLERANCE, abs=1e-7), name
     assert float(ours.total) == pytest.approx(sum(sum(values) for values in reference.values()), rel=TOLERANCE)
     assert ours.named() == {
-        f"{short}_{s + 1}": pytest.approx(reference[name][s], rel=TOLERANCE, abs=1e-7)
-        for short, name in (("class", "classes"), ("focal", "focal"), ("dice", "dice"))
+        f"{name}_{s + 1}": pytest.approx(values[s], rel=TOLERANCE, abs=1e-7)
+        for name, values in reference.items()
         for s in range(2)
     }
 
@@ -419,6 +420,29 @@ def test_the_short_softplus_is_softplus() -> None:
     assert ((_softplus(x, wrong, 1 - wrong).double() - exact).abs() <= 2e-7 * exact.clamp(min=1)).all()
 
 
+@each_labels
+@each_config
+@pytest.mark.parametrize("padded", [(7, 9), (8, 12)], ids=["not padded", "padded"])
+def test_the_plain_mask_losses_are_the_fused_ones(labels: Tensor, config: LossConfig, padded: tuple[int, int]) -> None:
+    output = random_output(9, padded=padded)
+    found = []
+    for mask_losses in (fused_mask_losses, plain_mask_losses):
+        leaves = [tensor.clone().requires_grad_() for tensor in output[:2]]
+        losses = criterion(SegOutput(*leaves, *output[2:]), labels, config=config, mask_losses=mask_losses)
+        gradients = torch.autograd.grad(losses.total, leaves, materialize_grads=True)
+        found.append([*losses.values(), *gradients])
+    for fused, plain in zip(*found, strict=True):
+        assert_close(fused, plain)
+
+
+def test_a_term_of_ones_own_joins_the_total_and_the_log() -> None:
+    losses = criterion(random_output(10), next(label_cases()).values[0])
+    before, names = losses.total, list(losses.named())
+    losses["edges"], losses["depth"] = torch.tensor(0.5), torch.tensor([1.0, 2.0])
+    assert float(losses.total) == pytest.approx(float(before) + 3.5)
+    assert list(losses.named()) == [*names, "edges", "depth_1", "depth_2"]
+
+
 @pytest.mark.parametrize("budget", [1, 7 * 9 * 3], ids=["a mask at a time", "three"])
 def test_chunks_change_nothing(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = [case.values[0] for case in label_cases()][1]
@@ -448,8 +472,8 @@ def test_averaged_divisors_make_ranks_one_batch() -> None:
         )
         for b in range(2)
     ]
-    for name in ("classes", "focal", "dice"):
-        assert_close((getattr(ranks[0], name) + getattr(ranks[1], name)) / 2, getattr(whole, name))
+    for name in ("class", "focal", "dice"):
+        assert_close((ranks[0][name] + ranks[1][name]) / 2, whole[name])
 
 
 def test_labels_that_do_not_fit_are_told() -> None:
