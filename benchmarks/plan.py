@@ -18,21 +18,22 @@ from rich.console import Console
 from rich.table import Table
 from training_step import present_labels
 
-from segvit.config import ModelConfig, OptimConfig, Precision, Structure, TrainConfig
+from segvit.config import ModelConfig, OptimConfig, PrecisionName, Structure, TrainConfig
+from segvit.inference.precision import HALVES
 from segvit.losses import criterion
 from segvit.models.segvit import SegViT
 from segvit.profiling.benchmark import peak_memory
-from segvit.profiling.plan import HALVES, MEBIBYTE, PRESENT, plan
+from segvit.profiling.plan import MEBIBYTE, PRESENT, plan
 from segvit.training.ema import create_average
 from segvit.training.optim import create_optimizer
 
-CASES: dict[str, tuple[Structure, bool, Precision, int, bool]] = {
-    "plain": ("plain", False, "no", 1, False),
-    "plain, checkpointed": ("plain", True, "no", 1, False),
+CASES: dict[str, tuple[Structure, bool, PrecisionName, int, bool]] = {
+    "plain": ("plain", False, "fp32", 1, False),
+    "plain, checkpointed": ("plain", True, "fp32", 1, False),
     "plain, bf16": ("plain", False, "bf16", 1, False),
-    "two parts, averaged": ("plain", False, "no", 2, True),
-    "shrunk": ("shrunk", False, "no", 1, False),
-    "shrunk, checkpointed": ("shrunk", True, "no", 1, False),
+    "two parts, averaged": ("plain", False, "fp32", 2, True),
+    "shrunk": ("shrunk", False, "fp32", 1, False),
+    "shrunk, checkpointed": ("shrunk", True, "fp32", 1, False),
 }
 """Structure, grad_checkpointing, precision, accumulate, whether weights are averaged."""
 

@@ -23,6 +23,7 @@ from segvit.models.segvit import SegViT
 from segvit.pictures import colorize, contact_sheet, curves, error_map, overlay, shares, with_legend
 from segvit.prediction.predict import predict
 from segvit.prediction.predict_files import predict_files
+from segvit.reports.records import read_records
 from segvit.training.train import train
 from segvit.utils.device import resolve_device
 from segvit.weights.load import load_model
@@ -87,8 +88,7 @@ def run_demo(*, output: Path, steps: int | None = None, device: Device = "auto")
 
     with _chapter(console, 5, f"Painting {SHOWN} of them (segvit predict)"):
         paint(model, test, output)
-        records = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
-        curves(records, output / "curves.png")
+        curves(list(read_records(run_folder)), output / "curves.png")
 
     console.print(FAREWELL.format(output=output, model=run.path))
     console.print(f"mIoU {result.miou:.3f}")

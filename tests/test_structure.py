@@ -22,7 +22,7 @@ FILES = {"weights.file_kind", "weights.model_file", "weights.timm_weights", "wei
 LABEL_MAP = {"inference.label_map", "inference.tiles", "inference.bounds"}
 CONFIG = SPEC | {"config_files", "config"}
 MODEL = CONFIG | FILES | LABEL_MAP | {"models"}
-NETWORK = MODEL | {"losses", "inference", "weights", "data"}
+NETWORK = MODEL | {"losses", "fused_losses", "inference", "weights", "data"}
 PICTURES = NETWORK | {"pictures", "pictures.inside"}
 RUNS = PICTURES | {"evaluation", "prediction", "video", "reports", "training", "profiling", "export"}
 MAY_IMPORT = {
@@ -35,7 +35,8 @@ MAY_IMPORT = {
     **dict.fromkeys(FILES, CONFIG | FILES),
     **dict.fromkeys(LABEL_MAP, CONFIG | LABEL_MAP | {"models"}),
     "models": MODEL,
-    "losses": CONFIG | {"models"},
+    "fused_losses": CONFIG,
+    "losses": CONFIG | {"models", "fused_losses"},
     "inference": MODEL,
     "weights": MODEL | {"inference"},
     "pictures": SPEC | {"data", "pictures.inside"},
@@ -61,8 +62,6 @@ BACKWARDS: set[str] = {
     "inference.protocol imports data.transforms",
     "models.segvit imports inference.network",
     "pictures.inside.look imports prediction.predict",
-    "reports.run_report imports training.loader_guard",
-    "reports.run_report imports training.loggers",
     "weights.hub imports models.segvit",
     "weights.hub imports weights.card",
     "weights.model_file imports models.segvit",

@@ -11,8 +11,8 @@ Letters: B batch of a device, K classes, M present (image, class) pairs, S super
 
 import weakref
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,19 +26,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
-from segvit.config import LossConfig, TrainConfig
+from segvit.config import TrainConfig
 from segvit.errors import UserError
-from segvit.losses import CHUNK_ELEMENTS, CHUNK_ELEMENTS_GPU, class_losses, mask_losses
+from segvit.fused_losses import CHUNK_ELEMENTS, CHUNK_ELEMENTS_GPU, fused_mask_losses
+from segvit.inference.precision import HALVES
+from segvit.losses import Losses, Normalizers, losses_of
 from segvit.models.decoder import Attention, DecoderStage
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
 from segvit.profiling.multiply_adds import fake_twin
 from segvit.training.optim import freeze
+from segvit.training.step import StepInput, run_step
 
 PRESENT = 10
 """Classes that are assumed to be in each image: about those of a crop of ADE20K."""
 MEBIBYTE = 2**20
-HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CHECKPOINTED = " + grad_checkpointing"
 GATHERED_BLOCKS = 2
 """Blocks of a sharded model that are whole at a time: the one that works, and the next."""
@@ -240,13 +242,22 @@ def _step(model: SegViT, config: TrainConfig, images: int, *, chunk_elements: in
     halves = HALVES.get(config.precision)
     standing = [*model.parameters(), *model.buffers()]
     standing += [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    with _Births(standing) as births:
-        with torch.autocast("cpu", halves) if halves else nullcontext():
-            output = model(_images(config, images))
-        loss = _loss(output, config.loss, chunk_elements=chunk_elements)
-        del output
+    held = 0
+
+    def note(_: Losses) -> None:
+        nonlocal held
         held = births.living
-        loss.backward()
+
+    with _Births(standing) as births:
+        run_step(
+            model,
+            _inputs(config, images),
+            replace(config, accumulate=1),  # `images` are those of a part
+            criterion=partial(_criterion, chunk_elements=chunk_elements),
+            backward=Tensor.backward,
+            check=note,
+            autocast=lambda: torch.autocast("cpu", dtype=halves, enabled=halves is not None),
+        )
     return held, births.peak
 
 
@@ -254,28 +265,27 @@ def _drop_gradient(parameter: Tensor) -> None:
     parameter.grad = None
 
 
-def _images(config: TrainConfig, count: int) -> Tensor:
-    """Training crops (B, 3, H, W) uint8."""
-    return torch.empty((count, 3, config.model.image_size, config.model.image_size), dtype=torch.uint8)
+def _inputs(config: TrainConfig, count: int) -> StepInput:
+    """A step of `count` training crops."""
+    size = (config.model.image_size, config.model.image_size)
+    return StepInput(
+        step=0,
+        number=0,
+        images=torch.empty((count, 3, *size), dtype=torch.uint8),
+        labels=torch.empty((count, *size), dtype=torch.int64),
+        indices=torch.empty(count, dtype=torch.int64),
+        divisors=Normalizers(num_masks=torch.empty(()), class_weight=torch.empty(())),
+        class_weights=None,
+    )
 
 
-def _loss(output: SegOutput, config: LossConfig, *, chunk_elements: int) -> Tensor:
+def _criterion(output: SegOutput, labels: Tensor, *, chunk_elements: int, **settings: Any) -> Losses:
     """The criterion, with PRESENT classes in each image: fake labels could not say which."""
     _, batch, num_classes, _ = output.class_logits.shape
-    labels = torch.empty((batch, *output.image_size), dtype=torch.int64)
     present = torch.empty((batch, num_classes), dtype=torch.bool)
-    classes = class_losses(output.class_logits, present, torch.empty(()), config.no_object_weight)
     pairs = torch.empty((batch * min(PRESENT, num_classes), 2), dtype=torch.int64)  # (M, 2)
-    masks = output.mask_logits[:, pairs[:, 0], pairs[:, 1]].float()  # (S, M, h, w)
-    focal, dice = mask_losses(
-        masks,
-        labels,
-        pairs,
-        output.padded_size,
-        ignore_as_negative=config.ignore_as_negative,
-        chunk_elements=chunk_elements,
-    )
-    return classes.sum() + focal.sum() + dice.sum()
+    mask_losses = partial(fused_mask_losses, chunk_elements=chunk_elements)
+    return losses_of(output, labels, present, pairs, mask_losses=mask_losses, **settings)
 
 
 def _multiply_adds(model: SegViT, config: TrainConfig) -> int:
@@ -284,7 +294,13 @@ def _multiply_adds(model: SegViT, config: TrainConfig) -> int:
         twin = _trainable_twin(model, config)
         _fuse_attention(twin)
         with FlopCounterMode(display=False) as counter:
-            _loss(twin(_images(config, 1)), config.loss, chunk_elements=CHUNK_ELEMENTS).backward()
+            run_step(
+                twin,
+                _inputs(config, 1),
+                replace(config, accumulate=1),
+                criterion=partial(_criterion, chunk_elements=CHUNK_ELEMENTS),
+                backward=Tensor.backward,
+            )
     return int(counter.get_total_flops()) // 2
 
 

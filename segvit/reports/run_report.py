@@ -18,43 +18,21 @@ import yaml
 from segvit.config import EvalConfig, PrecisionChoice, TrainConfig
 from segvit.data.dataset import Samples, open_dataset
 from segvit.errors import UserError
-from segvit.evaluation.evaluate import EvalResult, Progress, evaluate
+from segvit.evaluation.evaluate import EvalResult, evaluate
 from segvit.evaluation.examples import Shot, take_shots
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.models.segvit import SegViT, evaluating
 from segvit.reports.facts import Facts, describe_validation, environment, extremes, load_facts, origin
 from segvit.reports.html import Markup, asset, content_policy, fill, tag
+from segvit.reports.records import read_records
 from segvit.reports.sections import curves, pairs, tiles, validation_section
 from segvit.reports.viewer import viewer_script, viewer_style
-from segvit.training.loader_guard import written
-from segvit.training.loggers import RunLog, picture_indices, read_records
+from segvit.utils.files import whole_file, writing
+from segvit.utils.progress import Progress
 from segvit.weights.load import load_model
 
 FACTS, PAGE = "report.json", "report.html"
-
-
-def show_validation(
-    log: RunLog, step: int, result: EvalResult, *, model: SegViT, dataset: Samples, num_train: int, processes: int
-) -> None:
-    """Draw some images of a validation, hand them to the loggers, and write the report of the run anew.
-
-    Args:
-        log: of the run.
-        step: steps done.
-        result: of the validation.
-        model: what was scored.
-        dataset: what it was scored on.
-        num_train: training images.
-        processes: that train.
-    """
-    drawn = [result.per_image[place].index for place in picture_indices(len(result.per_image))]
-    shots = _take(result, drawn, model=model, dataset=dataset, config=log.config.eval)
-    log.pictures(step, [shots[index] for index in drawn], dataset.spec)
-    about = origin(model, f"{dataset.spec.name}: {num_train:,} training and {len(dataset):,} validation images")
-    where = environment(model.mean.device, processes=processes)
-    name = f"The {'averaged ' if log.config.ema_decay else ''}weights after step {step:,}"
-    validation = describe_validation(name, result, palette=dataset.spec.palette, shots=shots)
-    write_report(log.output, Facts(about=about, environment=where, validation=validation))
+REMEDY = "make room, then run `segvit report` again"
 
 
 def score_best(folder: Path, config: TrainConfig, *, device: torch.device, progress: Progress | None = None) -> Facts:
@@ -65,30 +43,30 @@ def score_best(folder: Path, config: TrainConfig, *, device: torch.device, progr
     """
     model = load_model(folder / "best.safetensors", device=device)
     dataset = open_dataset(config.data, "val", size=config.model.image_size)
-    precision: PrecisionChoice = "fp32" if config.precision == "no" else config.precision
-    result = evaluate(model, dataset, precision=precision, workers=config.data.workers, progress=progress)
-    shots = _take(result, [], model=model, dataset=dataset, config=model.protocol)
+    result = evaluate(model, dataset, precision=config.precision, workers=config.data.workers, progress=progress)
+    shots = take_pictures(result, [], model=model, dataset=dataset, config=model.protocol)
     validation = describe_validation("best.safetensors", result, palette=dataset.spec.palette, shots=shots)
     about = origin(model, f"{dataset.spec.name}: {len(dataset):,} validation images")
     return Facts(about=about, environment=environment(device, processes=1), validation=validation)
 
 
-def _take(
+def take_pictures(
     result: EvalResult, also: Sequence[int], *, model: SegViT, dataset: Samples, config: EvalConfig
 ) -> dict[int, Shot]:
-    """Pictures of the best and worst images and of some others, by number, predicted anew as they were scored."""
+    """Return pictures of the best and worst images and of others, by number, predicted again as they were scored."""
     indices = sorted({*also, *(score.index for scores in extremes(result) for score in scores)})
     precision = resolve_precision(model, cast(PrecisionChoice, result.protocol["precision"]))
     with computing_in(precision, model.mean.device), evaluating(model):
         return {shot.index: shot for shot in take_shots(indices, model=model, dataset=dataset, config=config)}
 
 
-def write_report(folder: Path, facts: Facts | None = None) -> Path:
+def write_report(folder: Path, facts: Facts | None = None, *, remedy: str = REMEDY) -> Path:
     """Write the page of a run, and what it is made of where that is new.
 
     Args:
         folder: of the run.
         facts: what is new; default: what report.json holds, where there is one.
+        remedy: what to do if the disk does not take the page, in the imperative.
 
     Raises:
         UserError: the folder holds no run, or a file in it cannot be read.
@@ -98,16 +76,16 @@ def write_report(folder: Path, facts: Facts | None = None) -> Path:
     if facts is None:
         facts = load_facts(folder / FACTS)
     else:
-        _replace(folder / FACTS, json.dumps(asdict(facts), ensure_ascii=False), folder)
+        _replace(folder / FACTS, json.dumps(asdict(facts), ensure_ascii=False), remedy)
     config = TrainConfig.load(folder / "config.yaml")
-    records = list(read_records(folder / "metrics.jsonl"))
-    _replace(folder / PAGE, render(folder.resolve().name, config, records, facts), folder)
+    records = list(read_records(folder))
+    _replace(folder / PAGE, render(folder.resolve().name, config, records, facts), remedy)
     return folder / PAGE
 
 
-def _replace(path: Path, text: str, run: Path) -> None:
-    """Write a file aside, then rename it: whoever looks at it sees a whole one."""
-    with written(path, run=run) as aside:
+def _replace(path: Path, text: str, remedy: str) -> None:
+    """Write a file aside, then rename it, so that readers always see a whole one."""
+    with writing(path, remedy), whole_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 

@@ -16,13 +16,12 @@ from segvit.evaluation.examples import COLUMNS
 from segvit.reports.charts import Points, confusion_chart, line_chart
 from segvit.reports.facts import Validation
 from segvit.reports.html import Markup, join, table, tag
+from segvit.reports.records import loss_terms
 from segvit.reports.viewer import fragment
 from segvit.utils.text import percentage
 
 NUM_CONFUSIONS = 10
 """Pairs of classes that are told to be taken for each other."""
-TERMS = ("class", "focal", "dice")
-"""Terms of the loss, whose names in the log end in the number of the output."""
 
 
 def tiles(config: TrainConfig, records: Sequence[Mapping[str, Any]]) -> Markup:
@@ -47,7 +46,9 @@ def _tile(name: str, value: str, note: str) -> Markup:
 
 def curves(records: Sequence[Mapping[str, Any]], last_step: int) -> Markup:
     """Loss, its terms, learning rate, gradient norm and scores over the steps."""
-    terms = {term: _points(records, lambda record, term=term: _sum_of(record, term)) for term in TERMS}
+    steps = [(record["step"], loss_terms(record)) for record in records]
+    names = dict.fromkeys(name for _, terms in steps for name in terms)
+    terms = {name: [(step, terms[name]) for step, terms in steps if name in terms] for name in names}
     keys = ("loss", "lr", "gradient_norm", "miou", "overall_accuracy")
     of = {key: _points(records, lambda record, key=key: record.get(key)) for key in keys}
     scores = {"mIoU": of["miou"], "pixels right": of["overall_accuracy"]}
@@ -64,12 +65,6 @@ def curves(records: Sequence[Mapping[str, Any]], last_step: int) -> Markup:
 def _points(records: Sequence[Mapping[str, Any]], value_of: Any) -> Points:
     found = ((record["step"], value_of(record)) for record in records)
     return [(step, value) for step, value in found if value is not None]
-
-
-def _sum_of(record: Mapping[str, Any], term: str) -> float | None:
-    """A term of the loss over all outputs; None where a record has none."""
-    values = [value for key, value in record.items() if key.startswith(f"{term}_") and key[len(term) + 1 :].isdigit()]
-    return sum(values) if values else None
 
 
 def validation_section(validation: Validation) -> Markup:

@@ -1,6 +1,6 @@
 """What learns in a run: the model, its optimizer, and the average of its weights, where there is one.
 
-    learner = create_learner(config, start)     # fresh by the seed, or as the checkpoint has it
+    learner = create_learner(config, start, own)     # fresh by the seed, or as the checkpoint has it
     learner.wrapped(images)                     # what a step calls
     learner.evaluated                           # what is validated and written
 
@@ -22,7 +22,8 @@ from segvit.models.segvit import SegViT
 from segvit.training.class_weights import resolve_class_weights
 from segvit.training.ema import create_average
 from segvit.training.optim import create_optimizer, freeze
-from segvit.training.parallel import is_sharded, load_optimizer, shard, whole
+from segvit.training.own_parts import OwnParts
+from segvit.training.parallel import is_sharded, load_optimizer, shard, whole, whole_optimizer
 from segvit.training.start import Start
 from segvit.weights.finetune import with_classes
 from segvit.weights.timm_weights import RANDOM
@@ -53,15 +54,29 @@ class Learner:
         if self.is_sharded:
             self.evaluated.load_state_dict(whole(_kept(self.model, self.average).state_dict()))
 
+    def state(self, *, keep: bool) -> dict[str, Any]:
+        """Return what a checkpoint holds of the learner, with whole tensors; every process must call it.
 
-def create_learner(config: TrainConfig, start: Start) -> Learner:
+        Args:
+            keep: return the tensors; otherwise only take part.
+        """
+        average = self.average
+        return {
+            "model": whole(self.model.state_dict(), keep=keep),
+            "average": None if average is None else whole(average.state_dict(), keep=keep),
+            "extra": self.model.extra,
+            "optimizer": whole_optimizer(self.optimizer, keep=keep),
+        }
+
+
+def create_learner(config: TrainConfig, start: Start, own: OwnParts) -> Learner:
     """The model of a run on its device, its optimizer and its average, in every process.
 
     Raises:
         UserError: settings that do not go together, such as a network that cannot be, or class weights of no class.
     """
     accelerator, state = start.accelerator, start.state
-    model = _create_model(config, start)
+    model = _create_model(config, start, own)
     model.to(accelerator.device)
     model.backbone.grad_checkpointing = config.grad_checkpointing
     freeze(model, config.optim.freeze)
@@ -93,14 +108,16 @@ def create_learner(config: TrainConfig, start: Start) -> Learner:
     )
 
 
-def _create_model(config: TrainConfig, start: Start) -> SegViT:
+def _create_model(config: TrainConfig, start: Start, own: OwnParts) -> SegViT:
     """The model with its weights: those of the checkpoint, of the model to fine-tune, or its initial ones."""
     spec, state = start.data.train.spec, start.state
     torch.manual_seed(config.seed)
     if start.source is not None:
         return with_classes(start.source, spec, config=config.model, protocol=config.eval, name=str(config.init))
-    own = config.model if state is None else config.model.without_weights()
-    model = SegViT(own, num_classes=spec.num_classes, spec=spec, protocol=config.eval)
+    model = own.take_model(spec, config)
+    if model is None:
+        settings = config.model if state is None else config.model.without_weights()
+        model = SegViT(settings, num_classes=spec.num_classes, spec=spec, protocol=config.eval)
     model.extra.setdefault("starts_from", RANDOM)
     if state is not None:
         model.load_state_dict(state["model"])

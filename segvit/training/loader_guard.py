@@ -143,6 +143,6 @@ def count_skipped(before: int, *, skipped: bool) -> int:
     if count >= MAX_SKIPPED:
         raise UserError(
             f"fp16 has skipped the last {count} steps, whose gradients were not finite at any scale: type --precision "
-            "bf16 or no, or a lower --optim.lr"
+            "bf16 or fp32, or a lower --optim.lr"
         )
     return count

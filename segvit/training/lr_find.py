@@ -8,7 +8,6 @@ that is thrown away. The rate suggested is where the smoothed loss falls fastest
 of the rate, between the first steps and the lowest loss.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +19,7 @@ from segvit.config import TrainConfig
 from segvit.errors import UserError
 from segvit.training.train import NotFinite, Trainer
 from segvit.utils.distributed import started_processes
+from segvit.utils.progress import Progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -74,7 +74,7 @@ def find_learning_rate(
     start: float = 1e-7,
     end: float = 1.0,
     num_steps: int = 100,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> LearningRates:
     """Sweep optim.lr over a range, by a constant factor from step to step.
 

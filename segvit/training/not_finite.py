@@ -1,15 +1,13 @@
 """The guard of a step: a loss or a gradient that is no number ends the run before it spoils the weights.
 
-    guard.check_loss(losses.total, batch)
-    guard.check_norm(norm, batch)
+    guard.check_loss(losses, inputs)
+    guard.check_norm(norm, inputs)
 
 The error names the step, the first layer whose numbers are not finite, and the images; the step is saved, to be run
 again (replay.py).
-
-Letters: B images of this process, H, W size of a crop.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
@@ -18,33 +16,16 @@ from torch import Tensor
 from segvit.config import TrainConfig
 from segvit.data.sample import Samples
 from segvit.errors import UserError
-from segvit.losses import Normalizers
+from segvit.losses import Losses
 from segvit.training.learner import Learner
-from segvit.training.parallel import whole
-from segvit.training.reductions import anywhere
-from segvit.training.replay import StepInput, examine, explain, listing
+from segvit.training.own_parts import OwnParts
+from segvit.training.parallel import anywhere, whole
+from segvit.training.replay import Circumstances, examine, explain, listing
+from segvit.training.step import StepInput
 
 
 class NotFinite(UserError):
     """A step would have spoilt the weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """This process's share of a step's batch, on its device."""
-
-    step: int
-    """Steps done before."""
-    number: int
-    """Of the step and the process: what the dropout is seeded with."""
-    images: Tensor
-    """(B, 3, H, W) uint8."""
-    labels: Tensor
-    """(B, H, W) int64."""
-    indices: Tensor
-    """(B,) of the training samples."""
-    divisors: Normalizers
-    """Of the criterion, over all parts and processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,45 +37,57 @@ class Guard:
     learner: Learner
     samples: Samples
     """What the run trains on."""
+    own: OwnParts = field(default_factory=OwnParts)
+    """Parts that the caller of `train` handed in."""
     saves: bool = True
     """Whether a step that went wrong is examined and saved."""
 
-    def check_loss(self, loss: Tensor, batch: Batch) -> None:
-        """Refuse a loss, a scalar, that is not finite.
+    def check_loss(self, losses: Losses, inputs: StepInput) -> None:
+        """Refuse losses whose total is not finite.
 
         Raises:
             NotFinite: it is not; in every process, where they share the model out.
         """
+        loss = losses.total
         here = not torch.isfinite(loss)
         # Parts of a model that is shared out work together, so all must know.
         if anywhere(here, self.accelerator) if self.learner.is_sharded else here:
             what = f"the loss is {loss.item()}" if here else "the loss of another process is not finite"
-            raise self._error(what, batch, backward=False)
+            raise self._error(what, inputs, backward=False)
 
-    def check_norm(self, norm: Tensor, batch: Batch) -> None:
+    def check_norm(self, norm: Tensor, inputs: StepInput) -> None:
         """Refuse a gradient whose norm, a scalar, is not finite; under fp16 the scaler leaves out such a step.
 
         Raises:
             NotFinite: it is not.
         """
         if self.config.precision != "fp16" and not torch.isfinite(norm):
-            raise self._error(f"the norm of the gradient is {float(norm)}", batch, backward=True)
+            raise self._error(f"the norm of the gradient is {float(norm)}", inputs, backward=True)
 
-    def _error(self, what: str, batch: Batch, *, backward: bool) -> NotFinite:
+    def _error(self, what: str, inputs: StepInput, *, backward: bool) -> NotFinite:
         """The error of a step that would spoil the weights; a model that is shared out is left to --replay."""
-        inputs = self._input_of(batch)
+        where = self._circumstances(inputs)
         if not self.saves:
-            return NotFinite(f"{what} at step {batch.step}. Its images:\n{listing(inputs.files)}")
+            return NotFinite(f"{what} at step {inputs.step}. Its images:\n{listing(where.files)}")
         accelerator, model, shared = self.accelerator, self.learner.model, self.learner.is_sharded
         found, unexamined = None, shared
         if not shared:
             try:
-                found = examine(model, inputs, self.config, autocast=accelerator.autocast, backward=backward)
+                found = examine(
+                    model,
+                    inputs,
+                    self.config,
+                    criterion=self.own.losses,
+                    scale=where.scale,
+                    autocast=accelerator.autocast,
+                    backward=backward,
+                )
             except torch.OutOfMemoryError:  # the step's own activations are held still
                 unexamined = True
         told = explain(
             found,
             inputs,
+            where,
             config=self.config,
             num_classes=model.num_classes,
             state=whole(model.state_dict()),
@@ -102,22 +95,15 @@ class Guard:
         )
         if accelerator.num_processes > 1 and (backward or shared):  # all are here, and the first to leave ends all
             accelerator.wait_for_everyone()
-        return NotFinite(f"{what} at step {batch.step}. {told}")
+        return NotFinite(f"{what} at step {inputs.step}. {told}")
 
-    def _input_of(self, batch: Batch) -> StepInput:
-        """All that the numbers of a step in this process depend on."""
+    def _circumstances(self, inputs: StepInput) -> Circumstances:
+        """Where a step ran, and on which files."""
         accelerator = self.accelerator
-        return StepInput(
-            step=batch.step,
-            number=batch.number,
-            images=batch.images,
-            labels=batch.labels,
-            indices=batch.indices,
-            files=[self.samples.describe(int(index)) for index in batch.indices],
-            num_masks=batch.divisors.num_masks,
-            class_weight=batch.divisors.class_weight,
-            class_weights=self.learner.class_weights,
+        return Circumstances(
+            files=[self.samples.describe(int(index)) for index in inputs.indices],
             scale=float(accelerator.scaler.get_scale()) if accelerator.scaler else 1.0,
             device=accelerator.device.type,
             process=accelerator.process_index if accelerator.num_processes > 1 else None,
+            own_parts=self.own.names,
         )

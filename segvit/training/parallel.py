@@ -7,7 +7,7 @@ word; what it shares out is made whole here, so that checkpoints and models do n
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from segvit.config import TrainConfig
 from segvit.errors import UserError
+from segvit.losses import Losses, Normalizers
 from segvit.models.decoder import DecoderStage
 from segvit.models.segvit import SegViT
 from segvit.utils.device import leave_cores_to, resolve_device
@@ -41,7 +42,7 @@ def create_accelerator(config: TrainConfig) -> Accelerator:
     if device.type == "cpu":
         leave_cores_to(config.data.workers)
     if config.precision == "fp16" and device.type != "cuda":
-        raise UserError(f"precision fp16 needs a cuda device, and this is {device.type}: type --precision bf16 or no")
+        raise UserError(f"precision fp16 needs a cuda device, and this is {device.type}: type --precision bf16 or fp32")
     lacking = [name for name in LAUNCHED if name not in os.environ]
     if started_processes() > 1 and lacking:
         raise UserError(
@@ -50,7 +51,7 @@ def create_accelerator(config: TrainConfig) -> Accelerator:
         )
     AcceleratorState._reset_state(reset_partial_state=True)  # else a second run in one process keeps the first's
     accelerator = Accelerator(
-        mixed_precision=config.precision,
+        mixed_precision="no" if config.precision == "fp32" else config.precision,
         cpu=device.type == "cpu",
         project_dir=str(config.output),
     )
@@ -71,7 +72,7 @@ def _check_processes(config: TrainConfig, count: int) -> None:
             "--nproc-per-node N -m segvit train ...`, or leave --parallel out"
         )
     if config.parallel == "fsdp" and config.precision == "fp16":
-        raise UserError("parallel fsdp goes with precision bf16 or no, not with fp16")
+        raise UserError("parallel fsdp goes with precision bf16 or fp32, not with fp16")
     if config.batch_size % (count * config.accumulate):
         raise UserError(
             f"batch_size {config.batch_size} cannot be dealt out evenly to {count} processes in {config.accumulate} "
@@ -150,3 +151,46 @@ def _share_of(value: Any, parameter: Tensor) -> Any:
     if isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape:
         return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
     return value
+
+
+# Numbers of a step over its parts and all processes; every process must call each of these.
+
+
+def mean_divisors(divisors: Sequence[Normalizers], accelerator: Accelerator) -> Normalizers:
+    """Average divisors over parts and processes, so that the losses equal those of one large batch."""
+    mean = torch.stack([torch.stack([each.num_masks, each.class_weight]) for each in divisors]).mean(dim=0)
+    num_masks, class_weight = accelerator.reduce(mean, reduction="mean")
+    return Normalizers(num_masks=num_masks, class_weight=class_weight)
+
+
+def mean_losses(losses: Sequence[Losses], accelerator: Accelerator) -> Losses:
+    """Average losses over parts and processes, without their graphs.
+
+    Raises:
+        UserError: the parts have different terms.
+    """
+    first = losses[0]
+    shapes = {name: term.shape for name, term in first.items()}
+    for other in losses:
+        if {name: term.shape for name, term in other.items()} != shapes:
+            raise UserError(
+                f"the criterion gave the terms {', '.join(first)} for one part of a step and {', '.join(other)} for "
+                "another, or other shapes: give the same terms each time"
+            )
+    parts = torch.stack([torch.cat([each[name].detach().flatten() for name in shapes]) for each in losses])
+    means = accelerator.reduce(parts.mean(dim=0), reduction="mean")
+    split = means.split([shape.numel() for shape in shapes.values()])
+    return Losses({name: mean.view(shape) for (name, shape), mean in zip(shapes.items(), split, strict=True)})
+
+
+def highest(value: float, accelerator: Accelerator) -> Tensor:
+    """Return the highest value of all processes, a scalar."""
+    shared = torch.tensor(value, device=accelerator.device)
+    if accelerator.num_processes > 1:
+        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+    return shared
+
+
+def anywhere(here: bool, accelerator: Accelerator) -> bool:
+    """Return True if a condition holds in any process."""
+    return bool(highest(float(here), accelerator))

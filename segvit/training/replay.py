@@ -8,8 +8,8 @@ It is read without running anything in it.
 Letters: B images, K classes, H, W size of a crop.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -19,60 +19,52 @@ import torch
 from torch import Tensor, nn
 
 from segvit.config import TrainConfig
-from segvit.data.sampling.order import mix
 from segvit.errors import UserError
 from segvit.inference.precision import HALVES
-from segvit.losses import Losses, Normalizers, criterion
+from segvit.losses import Criterion, Losses, Normalizers
+from segvit.losses import criterion as package_criterion
 from segvit.models.segvit import SegViT
 from segvit.training.loader_guard import going_on, written
 from segvit.training.optim import freeze
+from segvit.training.step import Context, StepInput, run_step, seed_dropout
 from segvit.utils.device import resolve_device
 
 NUM_NAMED = 3
 """Weights that are not finite, named in a finding."""
+REPLAYED_PARTS = ("model", "criterion")
+"""Parts of a caller's own that a step needs to run again."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepInput:
-    """All that the numbers of a step depend on, in one process, besides the weights and the config."""
+class Circumstances:
+    """Where a step ran, and on which files."""
 
-    step: int
-    """Steps done before."""
-    number: int
-    """What the dropout is seeded with: of the step and the process."""
-    images: Tensor
-    """(B, 3, H, W) uint8."""
-    labels: Tensor
-    """(B, H, W) int64."""
-    indices: Tensor
-    """(B,) of the training samples."""
     files: list[str]
-    """What these are."""
-    num_masks: Tensor
-    class_weight: Tensor
-    """The divisors of the criterion."""
-    class_weights: Tensor | None
-    """(K,) of the criterion."""
+    """Files of its images."""
     scale: float
-    """Of the loss, under fp16."""
+    """Factor of the loss, under fp16."""
     device: str
     """Kind of device, on which the dropout depends."""
     process: int | None
-    """Which one it was, of several."""
+    """Number of the process; None if it was the only one."""
+    own_parts: list[str]
+    """Names of the parts that the caller of `train` handed in."""
 
 
-KEYS = {field.name for field in fields(StepInput)} | {"config", "num_classes", "model"}
-"""What a file holds."""
-Autocast = Callable[[], AbstractContextManager[Any]]
-
-
-def seed_dropout(seed: int, number: int) -> None:
-    """Set the random numbers of a step in a process, by the run's seed."""
-    torch.manual_seed(mix(seed, number, "dropout"))
+KEYS = {field.name for kind in (StepInput, Circumstances) for field in fields(kind)}
+KEYS |= {"config", "num_classes", "model"}
+"""Entries of a file."""
 
 
 def examine(
-    model: nn.Module, inputs: StepInput, config: TrainConfig, *, autocast: Autocast, backward: bool = True
+    model: nn.Module,
+    inputs: StepInput,
+    config: TrainConfig,
+    *,
+    criterion: Criterion,
+    scale: float,
+    autocast: Context,
+    backward: bool = True,
 ) -> str | None:
     """Run a step once more, without changing weights: what is the first not to be finite, or None if all is.
 
@@ -80,27 +72,34 @@ def examine(
         model: in training mode, not wrapped, its weights whole.
         inputs: of the step, moved to its device.
         config: of the run.
+        criterion: of the run.
+        scale: factor of the loss, under fp16.
         autocast: makes the context for the forward.
         backward: look at the gradients too, which are lost; else at the losses alone.
     """
-    parts = list(zip(inputs.images.chunk(config.accumulate), inputs.labels.chunk(config.accumulate), strict=True))
-    divisors = Normalizers(num_masks=inputs.num_masks, class_weight=inputs.class_weight)
     model.zero_grad()
     seed_dropout(config.seed, inputs.number)
+
+    def check(losses: Losses) -> None:
+        if not torch.isfinite(losses.total):
+            raise _NotFiniteHere(seen.get("layer") or _term(losses))
+
+    def back(loss: Tensor) -> None:
+        if backward:
+            (loss * scale).backward()
+            if "gradient" in seen:
+                raise _NotFiniteHere(seen["gradient"])
+
     with _watching(model) as seen, torch.compiler.set_stance("force_eager"):
-        for images, labels in parts:
-            with autocast():
-                output = model(images)
-            losses = criterion(
-                output, labels, divisors=divisors, config=config.loss, class_weights=inputs.class_weights
-            )
-            if not torch.isfinite(losses.total):
-                return f"{seen.get('layer') or _term(losses)}{_weights(model)}"
-            if backward:
-                (losses.total / len(parts) * inputs.scale).backward()
-                if "gradient" in seen:
-                    return f"{seen['gradient']}{_weights(model)}"
+        try:
+            run_step(model, inputs, config, criterion=criterion, backward=back, check=check, autocast=autocast)
+        except _NotFiniteHere as found:
+            return f"{found}{_weights(model)}"
     return None
+
+
+class _NotFiniteHere(Exception):
+    """Ends an examination at the first numbers that are not finite, which its text names."""
 
 
 @contextmanager
@@ -145,8 +144,7 @@ def _finite(value: Tensor) -> bool:
 
 def _term(losses: Losses) -> str:
     """The first term of the loss that is not finite, where all layers are."""
-    terms = {"class": losses.classes, "focal": losses.focal, "dice": losses.dice}
-    name = next((name for name, term in terms.items() if not _finite(term)), "whole")
+    name = next((name for name, term in losses.items() if not _finite(term)), "whole")
     return f"the {name} term of the loss, after layers that are all finite"
 
 
@@ -160,6 +158,7 @@ def _weights(model: nn.Module) -> str:
 def explain(
     found: str | None,
     inputs: StepInput,
+    where: Circumstances,
     *,
     config: TrainConfig,
     num_classes: int,
@@ -171,35 +170,52 @@ def explain(
     Args:
         found: by `examine`.
         inputs: of the step.
+        where: it ran, and on which files.
         config: of the run.
         num_classes: of the model.
         state: its weights.
         unexamined: nothing has been looked at: the model is shared out, or the memory does not do for it.
     """
-    mark = "" if inputs.process is None else f"-process{inputs.process}"
+    mark = "" if where.process is None else f"-process{where.process}"
     path = config.output / f"not-finite-step{inputs.step}{mark}.pt"
-    if found is None and inputs.process is not None and not unexamined:
+    if found is None and where.process is not None and not unexamined:
         return "This process has nothing that is not finite; another one says what"
     first = f"First not finite: {found}. " if found else ""
     if found is None and not unexamined:
         first = "Each output and gradient is finite; it is their norm that is not. "
     try:
-        save_step(path, inputs, config=config, num_classes=num_classes, state=state)
+        save_step(path, inputs, where, config=config, num_classes=num_classes, state=state)
         more = " and says which layer is the first" if unexamined else ""
-        saved = f"`segvit train --replay {path}` runs the step again{more}"
+        saved = f"{_command(path, where)} runs the step again{more}"
     except UserError as error:
         saved = f"the step could not be saved ({error})"
-    return f"{first}Its images:\n{listing(inputs.files)}\n{saved}. Try a lower --optim.lr; {going_on(config.output)}"
+    return f"{first}Its images:\n{listing(where.files)}\n{saved}. Try a lower --optim.lr; {going_on(config.output)}"
+
+
+def _command(path: Path, where: Circumstances) -> str:
+    """Return what to type to run a saved step again."""
+    parts = [name for name in where.own_parts if name in REPLAYED_PARTS]
+    if not parts:
+        return f"`segvit train --replay {path}`"
+    settings = ", ".join(f"{name}={name}" for name in parts)
+    return f'`segvit.training.replay.replay(Path("{path}"), {settings})`'
 
 
 def save_step(
-    path: Path, inputs: StepInput, *, config: TrainConfig, num_classes: int, state: dict[str, Tensor]
+    path: Path,
+    inputs: StepInput,
+    where: Circumstances,
+    *,
+    config: TrainConfig,
+    num_classes: int,
+    state: dict[str, Tensor],
 ) -> None:
     """Write a step to a file, tensors and plain values only.
 
     Args:
         path: of the file.
         inputs: of the step.
+        where: it ran, and on which files.
         config: of the run.
         num_classes: of the model.
         state: its weights.
@@ -207,7 +223,7 @@ def save_step(
     Raises:
         UserError: the disk does not take it.
     """
-    content = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
+    content: dict[str, Any] = {**vars(inputs), **vars(where), "divisors": vars(inputs.divisors)}
     content |= {"config": config.to_dict(), "num_classes": num_classes, "model": state}
     with written(path, run=config.output) as aside:
         try:
@@ -226,30 +242,51 @@ class Replayed:
     """That in words, with the step and its images."""
 
 
-def replay(path: Path, *, device: Any = "auto") -> Replayed:
+def replay(
+    path: Path, *, device: Any = "auto", model: SegViT | None = None, criterion: Criterion | None = None
+) -> Replayed:
     """Run the step in a file again: forward, losses and backward, with the same dropout.
 
+    Args:
+        path: of the file.
+        device: to run on.
+        model: of your own, if the run had one; it gets the weights in the file.
+        criterion: of your own, if the run had one.
+
     Raises:
-        UserError: not a file of `save_step`, or no such device.
+        UserError: not a file of `save_step`, no such device, or a part that the run had is not given.
     """
     content = _load(path)
+    where = Circumstances(**{field.name: content[field.name] for field in fields(Circumstances)})
+    given = {"model": model, "criterion": criterion}
+    if missing := [name for name in where.own_parts if name in REPLAYED_PARTS and given[name] is None]:
+        raise UserError(
+            f"{path}: the run had a {' and a '.join(missing)} of its own; in Python, type {_command(path, where)}"
+        )
     config = TrainConfig.from_dict(content["config"], source=str(path))
     place = resolve_device(device)
-    model = SegViT(config.model.without_weights(), num_classes=content["num_classes"], protocol=config.eval)
+    if model is None:
+        model = SegViT(config.model.without_weights(), num_classes=content["num_classes"], protocol=config.eval)
     model.load_state_dict(content["model"])
     model.to(place).train()
     model.backbone.grad_checkpointing = config.grad_checkpointing
     freeze(model, config.optim.freeze)
-    values = {field.name: content[field.name] for field in fields(StepInput)}
-    inputs = StepInput(**{key: _moved(value, place) for key, value in values.items()})
-    dtype = None if config.precision == "no" else HALVES[config.precision]
+    values = {field.name: _moved(content[field.name], place) for field in fields(StepInput)}
+    values["divisors"] = Normalizers(**{key: _moved(value, place) for key, value in content["divisors"].items()})
+    inputs = StepInput(**values)
+    dtype = HALVES.get(config.precision)
     finding = examine(
-        model, inputs, config, autocast=lambda: torch.autocast(place.type, dtype=dtype, enabled=dtype is not None)
+        model,
+        inputs,
+        config,
+        criterion=criterion or package_criterion,
+        scale=where.scale,
+        autocast=lambda: torch.autocast(place.type, dtype=dtype, enabled=dtype is not None),
     )
     result = "all is finite here" if finding is None else f"the first not to be finite: {finding}"
-    text = f"step {inputs.step} of {config.output}: {result}\nits images:\n" + listing(inputs.files)
-    if inputs.device != place.type or config.compile:
-        other = f"a {inputs.device} device" if inputs.device != place.type else "a compiled model"
+    text = f"step {inputs.step} of {config.output}: {result}\nits images:\n" + listing(where.files)
+    if where.device != place.type or config.compile:
+        other = f"a {where.device} device" if where.device != place.type else "a compiled model"
         text += f"\nit went wrong on {other}, which draws dropout by other random numbers than this"
     return Replayed(finding=finding, text=text)
 

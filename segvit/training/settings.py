@@ -1,8 +1,8 @@
 """What the settings of a run may be: numbers that can be meant, and on resuming those that it was started with."""
 
-from typing import Any
+from typing import Any, get_args
 
-from segvit.config import TrainConfig
+from segvit.config import PrecisionName, TrainConfig
 from segvit.errors import UserError
 
 RUN_DEPENDENT = (
@@ -47,6 +47,8 @@ def check_settings(config: TrainConfig) -> None:
     for name, value in positive.items():
         if value <= 0:
             raise UserError(f"{name} is {value}: it must be above 0")
+    if config.precision not in get_args(PrecisionName):
+        raise UserError(f"precision {config.precision!r}: give {', '.join(get_args(PrecisionName))}")
     if config.data.skip_unreadable < 0:
         raise UserError(f"data.skip_unreadable is {config.data.skip_unreadable}: give a number of images, from 0 on")
     if config.ema_decay is not None and not 0 <= config.ema_decay < 1:

@@ -1,17 +1,18 @@
 """What a run begins with: settings and data that can be trained on, its folder, and the checkpoint to go on from.
 
-    start = prepare(config, resume=False, accept_changed_data=False)
+    start = prepare(config, OwnParts(), resume=False, accept_changed_data=False)
     start.step                                  # 0, or the steps that the checkpoint has done
 
 What can be refused before a model is built is refused here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from accelerate import Accelerator
+from torch import Tensor
 
 from segvit.config import TrainConfig
 from segvit.data.check.check import check_dataset
@@ -21,9 +22,11 @@ from segvit.data.sampling.class_counts import Census, take_census
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from segvit.training.checkpoint import checkpoints, newest_checkpoint, sweep
+from segvit.training.class_weights import describe_class_weights
 from segvit.training.dataset_check import check_same_data
 from segvit.training.loader_guard import written
 from segvit.training.loggers import check_loggers
+from segvit.training.own_parts import SPLITS, OwnParts
 from segvit.training.parallel import create_accelerator
 from segvit.training.settings import check_same_run, check_settings
 from segvit.utils.distributed import gather
@@ -69,11 +72,12 @@ class Start:
         return _step_of(self.state)
 
 
-def prepare(config: TrainConfig, *, resume: bool, accept_changed_data: bool) -> Start:
+def prepare(config: TrainConfig, own: OwnParts, *, resume: bool, accept_changed_data: bool) -> Start:
     """Look at all that a run depends on, and make its folder.
 
     Args:
         config: the run.
+        own: parts that the caller of `train` handed in.
         resume: go on from the checkpoint in `config.output`.
         accept_changed_data: go on although the dataset is no longer what the run was started on.
 
@@ -86,9 +90,10 @@ def prepare(config: TrainConfig, *, resume: bool, accept_changed_data: bool) -> 
     state = newest_checkpoint(config.output, say=print) if resume else None
     if state is not None:
         check_same_run(config, state["config"])
+        own.check_resumable(state.get("own_parts", []))
     fine_tunes = state is None and config.init is not None
     source = load_start(str(config.init), config.model) if fine_tunes else None
-    splits = open_splits(config)
+    splits = open_splits(config, own.datasets)
     accelerator = create_accelerator(config)
     if accelerator.is_main_process:
         _prepare_output(config, fresh=state is None)
@@ -104,16 +109,19 @@ def prepare(config: TrainConfig, *, resume: bool, accept_changed_data: bool) -> 
     return Start(accelerator=accelerator, data=RunData(**splits, digest=digest), state=state, source=source)
 
 
-def open_splits(config: TrainConfig) -> dict[str, Samples]:
-    """The datasets "train" and "val" of a run.
+def open_splits(config: TrainConfig, own: Mapping[str, Samples] | None = None) -> dict[str, Samples]:
+    """Open and check the datasets "train" and "val" of a run.
+
+    Args:
+        config: the run.
+        own: datasets that the caller handed in. Default: those that the config describes.
 
     Raises:
         UserError: one cannot be trained on.
     """
     size = config.model.image_size
-    splits = {
-        "train": open_dataset(config.data, "train", size=size),
-        "val": open_dataset(config.data, "val", size=size),
+    splits: dict[str, Samples] = {
+        name: open_dataset(config.data, name, size=size) if own is None else own[name] for name in SPLITS
     }
     for samples in splits.values():
         report = check_dataset(samples, limit=CHECKED_SAMPLES, decode=True)
@@ -146,3 +154,42 @@ def _check_agreement(config: TrainConfig, step: int, digest: str) -> None:
 def _step_of(state: Mapping[str, Any] | None) -> int:
     """Steps done by a checkpoint; 0 where there is none."""
     return 0 if state is None else int(state["step"])
+
+
+def headline(config: TrainConfig, start: Start, *, model: SegViT, class_weights: Tensor | None, averaged: bool) -> str:
+    """Describe a run before its first step, in some lines.
+
+    Args:
+        config: the run.
+        start: what it begins with.
+        model: as it begins.
+        class_weights: (K,) of the criterion.
+        averaged: averages of the weights are validated and written.
+    """
+    data = start.data
+    origin = f"going on from step {start.step}, started from" if start.step else "starts from"
+    what = (
+        f"{config.model.backbone} ({config.model.structure}) {origin} {model.extra['starts_from']}\n"
+        f"{model.num_classes} classes of {data.train.spec.name}: {len(data.train)} training and {len(data.val)} "
+        f"validation images, {config.steps} steps of {config.batch_size}, on {start.accelerator.device} -> "
+        f"{config.output}"
+    )
+    lines = [*_changed_parts(config, start), what]
+    if class_weights is not None:
+        lines.append(describe_class_weights(class_weights.tolist(), data.train.spec.classes))
+    if config.optim.freeze != "none":
+        counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+        learning, total = sum(count for count, learns in counts if learns), sum(count for count, _ in counts)
+        lines.append(f"{learning:,} of {total:,} parameters learn; the others are frozen")
+    if averaged:
+        lines.append(f"validated and written are averages of the weights (decay {config.ema_decay})")
+    return "\n".join(lines)
+
+
+def _changed_parts(config: TrainConfig, start: Start) -> Iterator[str]:
+    """Describe a resumed run whose batches are cut into other parts than before."""
+    parts = [start.accelerator.num_processes, config.accumulate]
+    before = parts if start.state is None else start.state.get("parts", parts)
+    if before != parts:
+        now, then = ("{} processes x {} parts".format(*each) for each in (parts, before))
+        yield f"{now} instead of {then}: the same batches and crops, but dropout is drawn differently"

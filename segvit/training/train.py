@@ -7,12 +7,12 @@ It runs on a CPU or one GPU as it is, and on many through `torchrun` or `acceler
 The folder of a run holds config.yaml, metrics.jsonl, report.html, TensorBoard events, pictures of each validation,
 best.safetensors, last.safetensors and the newest checkpoints, from which --resume goes on to the bit.
 
-What a run begins with is start.py, what learns learner.py, what it sees batches.py, what it says first headline.py.
+What a run begins with is start.py, what learns learner.py, what it sees batches.py, the arithmetic of a step step.py.
 """
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,23 +21,24 @@ from typing import Any
 from torch import Tensor
 
 from segvit.config import TrainConfig
+from segvit.data.sample import Samples
 from segvit.data.sampling.unreadable import UnreadableList
-from segvit.evaluation.evaluate import EvalResult, evaluate
-from segvit.losses import Losses, criterion, normalizers
-from segvit.reports.run_report import show_validation
+from segvit.evaluation.evaluate import EvalResult
+from segvit.losses import Criterion, Losses, normalizers
+from segvit.models.segvit import SegViT
 from segvit.training.batches import add_unreadable, training_batches
 from segvit.training.checkpoint import save_checkpoint
-from segvit.training.headline import headline
 from segvit.training.learner import create_learner
 from segvit.training.loader_guard import LoaderDied, count_skipped
 from segvit.training.loggers import RunLog
-from segvit.training.not_finite import Batch, Guard, NotFinite
+from segvit.training.not_finite import Guard, NotFinite
 from segvit.training.optim import learning_rate_factor, set_learning_rate
-from segvit.training.parallel import gradients_kept_back, whole, whole_optimizer
+from segvit.training.own_parts import OwnParts
+from segvit.training.parallel import gradients_kept_back, highest, mean_divisors, mean_losses
 from segvit.training.progress import TrainProgress
-from segvit.training.reductions import highest, mean_divisors, mean_losses
-from segvit.training.replay import seed_dropout
-from segvit.training.start import prepare
+from segvit.training.start import headline, prepare
+from segvit.training.step import StepInput, run_step, seed_dropout
+from segvit.training.validation import score, show_validation
 from segvit.utils.signals import Interrupted, Stop
 from segvit.weights.model_file import save_model
 
@@ -60,23 +61,38 @@ class Run:
 
 
 def train(
-    config: TrainConfig, *, resume: bool = False, accept_changed_data: bool = False, on_step: OnStep | None = None
+    config: TrainConfig,
+    model: SegViT | None = None,
+    datasets: Mapping[str, Samples] | None = None,
+    criterion: Criterion | None = None,
+    *,
+    resume: bool = False,
+    accept_changed_data: bool = False,
+    on_step: OnStep | None = None,
 ) -> Run:
     """Train a model, validate it, and write it to `config.output`.
 
+    The config describes every part that you don't hand in.
+
     Args:
         config: the run.
+        model: your own, trained in place. Its settings replace the model section of the config, which must not
+            contradict them.
+        datasets: your own, `{"train": ..., "val": ...}`: any objects with the attributes of
+            `segvit.data.sample.Samples`.
+        criterion: your own, called as `segvit.criterion` is; it returns `segvit.Losses`.
         resume: go on from the checkpoint in `config.output`.
         accept_changed_data: go on although the dataset is no longer what the run was started on.
         on_step: called after every step.
 
     Raises:
-        UserError: settings or data that cannot be trained on, a folder that holds another run, a dataset that has
-            changed, a loss that is not a number (with the step, the layer and the files of its batch), a full disk, or
-            a process of the loader that died.
+        UserError: settings or data that cannot be trained on, a config that contradicts a part of your own, a folder
+            that holds another run, a dataset that has changed, a loss that is not finite (with the step, the layer and
+            the files of its batch), a full disk, or a loader process that died.
         Interrupted: SIGTERM or SIGINT came; the checkpoint of the last step is written.
     """
-    trainer = Trainer(config, resume=resume, accept_changed_data=accept_changed_data)
+    own = OwnParts(model=model, datasets=datasets, criterion=criterion)
+    trainer = Trainer(config, own, resume=resume, accept_changed_data=accept_changed_data)
     with Stop() as stop, trainer.progress, trainer.telling_of_loaders(stop):
         trainer.progress.say(trainer.headline)
         if trainer.validation_due:
@@ -98,8 +114,12 @@ def train(
 class Trainer:
     """A run between its steps: what it works with, and how it stands."""
 
-    def __init__(self, config: TrainConfig, *, resume: bool, accept_changed_data: bool = False) -> None:
-        start = prepare(config, resume=resume, accept_changed_data=accept_changed_data)
+    def __init__(
+        self, config: TrainConfig, own: OwnParts | None = None, *, resume: bool, accept_changed_data: bool = False
+    ) -> None:
+        self.own = own or OwnParts()
+        config = self.own.settle(config)
+        start = prepare(config, self.own, resume=resume, accept_changed_data=accept_changed_data)
         state = start.state or {}
         self.config, self.output = config, config.output
         self.accelerator, self.data = start.accelerator, start.data
@@ -110,8 +130,14 @@ class Trainer:
         self.skipped = 0  # steps in a row that fp16's scaler has left out
         self.result: EvalResult | None = None
         self.schedule: Callable[[int], float] = partial(learning_rate_factor, steps=config.steps, config=config.optim)
-        self.learner = create_learner(config, start)
-        self.guard = Guard(config=config, accelerator=self.accelerator, learner=self.learner, samples=self.data.train)
+        self.learner = create_learner(config, start, self.own)
+        self.guard = Guard(
+            config=config,
+            accelerator=self.accelerator,
+            learner=self.learner,
+            samples=self.data.train,
+            own=self.own,
+        )
         self.log = RunLog(config, self.accelerator, start=self.start)
         self.progress = TrainProgress(config, start=self.start, shown=self.accelerator.is_main_process)
         unreadable = UnreadableList(
@@ -120,7 +146,13 @@ class Trainer:
         self.add_unreadable = partial(
             add_unreadable, listed=unreadable, say=self.progress.say, writes=self.accelerator.is_main_process
         )
-        self.headline = headline(config, start, self.learner)
+        self.headline = headline(
+            config,
+            start,
+            model=self.learner.model,
+            class_weights=self.learner.class_weights,
+            averaged=self.learner.average is not None,
+        )
 
     def step(self, step: int, images: Tensor, labels: Tensor, indices: Tensor) -> Losses:
         """One optimizer step on this process's share of a batch: forward, losses, backward, clip, step, log.
@@ -138,25 +170,34 @@ class Trainer:
         number = step * accelerator.num_processes + accelerator.process_index
         seed_dropout(config.seed, number)  # of the step and rank alone: resuming needs no state
         images, labels = images.to(accelerator.device), labels.to(accelerator.device)
-        parts = list(zip(images.chunk(config.accumulate), labels.chunk(config.accumulate), strict=True))
-        terms: dict[str, Any] = {"config": config.loss, "class_weights": learner.class_weights}
-        counted = [normalizers(part_labels, learner.model.num_classes, **terms) for _, part_labels in parts]
-        divisors = mean_divisors(counted, accelerator)
-        batch = Batch(step=step, number=number, images=images, labels=labels, indices=indices, divisors=divisors)
+        counted = [
+            normalizers(part, learner.model.num_classes, config=config.loss, class_weights=learner.class_weights)
+            for part in labels.chunk(config.accumulate)
+        ]
+        inputs = StepInput(
+            step=step,
+            number=number,
+            images=images,
+            labels=labels,
+            indices=indices,
+            divisors=mean_divisors(counted, accelerator),
+            class_weights=learner.class_weights,
+        )
         factor = self.schedule(step)
         set_learning_rate(learner.optimizer, factor)
         learner.optimizer.zero_grad()
-        found = []
-        for done, (part_images, part_labels) in enumerate(parts, start=1):
-            with nullcontext() if done == len(parts) else gradients_kept_back(learner.wrapped):
-                with accelerator.autocast():
-                    output = learner.wrapped(part_images)
-                losses = criterion(output, part_labels, divisors=divisors, **terms)
-                self.guard.check_loss(losses.total, batch)
-                accelerator.backward(losses.total / len(parts))
-            found.append(losses)
+        found = run_step(
+            learner.wrapped,
+            inputs,
+            config,
+            criterion=self.own.losses,
+            backward=accelerator.backward,
+            check=partial(self.guard.check_loss, inputs=inputs),
+            autocast=accelerator.autocast,
+            hold=partial(gradients_kept_back, learner.wrapped),
+        )
         norm = accelerator.clip_grad_norm_(learner.wrapped.parameters(), config.optim.clip_norm)
-        self.guard.check_norm(norm, batch)
+        self.guard.check_norm(norm, inputs)
         learner.optimizer.step()
         self.at = step + 1
         self.skipped = count_skipped(self.skipped, skipped=accelerator.optimizer_step_was_skipped)
@@ -252,26 +293,14 @@ class Trainer:
             )
 
     def _score(self, step: int, stop: Stop) -> EvalResult:
-        """The scores on the validation set; a process that is alone leaves it between two images if it is asked to."""
-        config, accelerator, samples = self.config, self.accelerator, self.data.val
+        """Score the validation set. A process that is alone stops between two images if it is asked to."""
         self.learner.bring_up_to_date()
-        share = range(accelerator.process_index, len(samples), accelerator.num_processes)
 
-        def count(done: int, total: int) -> None:
-            progress(done, total)
-            if stop.wished and accelerator.num_processes == 1:  # several would wait for each other's scores
+        def leave() -> None:
+            if stop.wished and self.accelerator.num_processes == 1:  # several would wait for each other's scores
                 self.leave_if_asked(step, stop)
 
-        with self.progress.task("validating", len(share)) as progress:
-            return evaluate(
-                self.learner.evaluated,
-                samples,
-                config=config.eval,
-                precision="fp32" if config.precision == "no" else config.precision,
-                workers=config.data.workers,
-                skip_unreadable=config.data.skip_unreadable,
-                progress=count,
-            )
+        return score(self.learner.evaluated, self.data.val, self.config, progress=self.progress, leave=leave)
 
     def _save_model(self, name: str, step: int) -> None:
         """Write the model of this step with its run's config and scores."""
@@ -284,9 +313,8 @@ class Trainer:
 
     def save(self, step: int) -> None:
         """Write the checkpoint to resume from."""
-        accelerator, learner = self.accelerator, self.learner
+        accelerator = self.accelerator
         writes = accelerator.is_main_process
-        average = learner.average
         state = {
             "config": self.config.to_dict(),
             "step": step,
@@ -294,11 +322,9 @@ class Trainer:
             "stale": self.stale,
             "validation_due": self.validation_due,
             "parts": [accelerator.num_processes, self.config.accumulate],
-            "model": whole(learner.model.state_dict(), keep=writes),
-            "average": None if average is None else whole(average.state_dict(), keep=writes),
-            "extra": learner.model.extra,
+            "own_parts": self.own.names,
             "data": self.data.digest,
-            "optimizer": whole_optimizer(learner.optimizer, keep=writes),
+            **self.learner.state(keep=writes),
             "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
         }
         if writes:

@@ -19,15 +19,15 @@ from unittest.mock import patch
 
 import torch
 
-import segvit.reports.run_report as run_report_module
 import segvit.training.start as start_module
 import segvit.training.train as train_module
+import segvit.training.validation as validation_module
 from segvit.config import DataConfig, TrainConfig
 from segvit.data.sampling.order import EndlessBatches
 from segvit.data.shapes.scenes import write_shapes
 from segvit.errors import UserError
+from segvit.reports.records import read_records
 from segvit.training.checkpoint import checkpoints
-from segvit.training.loggers import read_records
 from segvit.training.train import Trainer, train
 from tests.helpers.tiny import tiny_run
 
@@ -110,7 +110,7 @@ def attempt(config: TrainConfig, disk: Disk, moment: Any) -> dict[str, Any]:
     seen["partial"] = [str(path) for path in config.output.rglob("*.partial")]
     seen["saved"] = [path.name for path in checkpoints(config.output)]
     train(config, resume=bool(seen["saved"]))
-    seen["resumed"], seen["whole"] = (list(read_records(run.output / "metrics.jsonl")) for run in (config, whole))
+    seen["resumed"], seen["whole"] = (list(read_records(run.output)) for run in (config, whole))
     return seen
 
 
@@ -130,7 +130,7 @@ def main() -> None:
         "start": attempt(run("start"), disk, before(start_module, "written", disk.fill)),
         "log": attempt(run("log", steps=40, save_every=20, eval_every=40), disk, after_save(20, fill)),
         "picture": attempt(run("picture"), disk, before(train_module, "show_validation", disk.fill)),
-        "report": attempt(run("report"), disk, before(run_report_module, "write_report", disk.fill)),
+        "report": attempt(run("report"), disk, before(validation_module, "write_report", disk.fill)),
         "batch": attempt(run("batch"), disk, after_save(2, lambda trainer: (spoil(trainer), disk.fill()))),
     }
     second = list(EndlessBatches(6, 2, seed=0, steps=2))[1][0][0]  # first seen in the second step

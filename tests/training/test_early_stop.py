@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import segvit.data.dataset as dataset_module
-import segvit.training.train as train_module
+import segvit.training.validation as validation_module
 from segvit.config import TrainConfig
 from segvit.errors import UserError
 from segvit.losses import Losses
@@ -23,14 +23,14 @@ SCORES = [0.2, 0.4, 0.3, 0.4, 0.5, 0.5, 0.1, 0.2, 0.6, 0.7]
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     """Ten steps, each with a validation whose score is written above."""
     monkeypatch.setattr(dataset_module, "SHAPES_LENGTH", {"train": 10, "val": 1})
-    validate = train_module.evaluate
+    validate = validation_module.evaluate
 
     def scored(*arguments: Any, **settings: Any) -> Any:
         result = validate(*arguments, **settings)
         steps = [record["step"] for record in run_records(tmp_path / "run") if "loss" in record]
         return replace(result, metrics=replace(result.metrics, miou=SCORES[steps[-1] - 1]))
 
-    monkeypatch.setattr(train_module, "evaluate", scored)
+    monkeypatch.setattr(validation_module, "evaluate", scored)
     return tiny_run(tmp_path / "run", steps=10, eval_every=1, save_every=4, batch_size=1)
 
 

@@ -24,13 +24,14 @@ from torch import Tensor, nn
 import segvit.training.learner as learner_module
 import segvit.training.loader_guard as guards_module
 import segvit.training.not_finite as not_finite_module
+import segvit.training.own_parts as own_parts_module
 import segvit.training.replay as replay_module
 import segvit.training.train as train_module
 from segvit.cli.main import main
 from segvit.config import DataConfig, LossConfig, Structure, TrainConfig
 from segvit.data.shapes.scenes import write_shapes
 from segvit.errors import UserError
-from segvit.losses import Losses
+from segvit.losses import Losses, criterion
 from segvit.models.segvit import SegViT
 from segvit.training.checkpoint import checkpoint_path, checkpoints
 from segvit.training.loader_guard import LoaderDied
@@ -159,14 +160,14 @@ def test_a_replay_draws_the_same_dropout(
     config: TrainConfig, made: list[SegViT], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert config.model.head_dropout > 0 and config.model.drop_path > 0
-    criterion, logits = train_module.criterion, []
+    logits = []
 
     def keep(output: Any, *arguments: Any, **terms: Any) -> Losses:
         logits.append(output.class_logits.detach())
         return criterion(output, *arguments, **terms)
 
-    monkeypatch.setattr(train_module, "criterion", keep)
-    monkeypatch.setattr(replay_module, "criterion", keep)
+    monkeypatch.setattr(own_parts_module, "criterion", keep)
+    monkeypatch.setattr(replay_module, "package_criterion", keep)
 
     def spoil() -> None:
         made[0].backbone.blocks[0].mlp.fc1.weight.register_hook(lambda gradient: gradient * math.nan)

@@ -14,8 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import segvit.data.dataset as dataset_module
 from segvit.config import TrainConfig
 from segvit.errors import UserError
-from segvit.training.loggers import picture_indices, read_records
+from segvit.reports.records import read_records
 from segvit.training.train import train
+from segvit.training.validation import picture_indices
 from tests.helpers.tiny import tiny_run
 
 STEPS = 4
@@ -37,7 +38,7 @@ def events(folder: Path) -> EventAccumulator:
 def test_tensorboard_holds_every_number_and_the_pictures(config: TrainConfig) -> None:
     train(config)
     seen = events(config.output)
-    records = list(read_records(config.output / "metrics.jsonl"))
+    records = list(read_records(config.output))
     for key in ("loss", "lr", "miou"):
         ours = [(record["step"], record[key]) for record in records if key in record]
         theirs = [(scalar.step, scalar.value) for scalar in seen.Scalars(key)]
@@ -54,7 +55,7 @@ def test_pictures_lie_in_the_run_folder(config: TrainConfig) -> None:
     with Image.open(config.output / "validation" / files[0]) as picture:
         assert min(picture.size) > 600  # three columns, four rows of enlarged scenes
     assert not (config.output / "tensorboard").exists()
-    assert len(list(read_records(config.output / "metrics.jsonl"))) == STEPS + 2
+    assert len(list(read_records(config.output))) == STEPS + 2
 
 
 def test_a_resumed_run_logs_no_step_twice(config: TrainConfig) -> None:
@@ -68,7 +69,7 @@ def test_a_resumed_run_logs_no_step_twice(config: TrainConfig) -> None:
     with log.open("a") as file:
         file.write('{"step": 3, "lo')  # a kill while it writes
     train(replace(config, loggers=("tensorboard",)), resume=True)
-    assert [record["step"] for record in read_records(log) if "loss" in record] == [1, 2, 3, 4]
+    assert [record["step"] for record in read_records(config.output) if "loss" in record] == [1, 2, 3, 4]
     assert [scalar.step for scalar in events(config.output).Scalars("loss")] == [1, 2, 3, 4]
     assert not log.with_name("metrics.jsonl.partial").exists()
 
@@ -142,7 +143,7 @@ def test_wandb_gets_settings_numbers_and_pictures(config: TrainConfig, wandb: Ca
     (settings,) = wandb.of("config")
     assert settings["optim.lr"] == config.optim.lr and settings["model.backbone"] == config.model.backbone
     numbers = [told for told in wandb.of("log") if not any(key.startswith("validation/") for key in told[1])]
-    written = list(read_records(config.output / "metrics.jsonl"))
+    written = list(read_records(config.output))
     assert [{"step": step, **values} for step, values in numbers] == written
     pictures = [told for told in wandb.of("log") if any(key.startswith("validation/") for key in told[1])]
     assert len(pictures) == 2 * len(picture_indices(5))
@@ -156,7 +157,7 @@ def test_mlflow_gets_settings_numbers_and_pictures(config: TrainConfig, mlflow: 
     assert mlflow.of("experiment") == ["segvit"]
     assert mlflow.of("init")[0]["run_name"] == "a run"
     assert mlflow.of("config")[0]["steps"] == STEPS
-    written = list(read_records(config.output / "metrics.jsonl"))
+    written = list(read_records(config.output))
     assert [{"step": step, **values} for step, values in mlflow.of("log")] == written
     folder = config.output / "validation"
     assert mlflow.of("picture") == [(str(folder / f"step-000000{step}.png"), "validation") for step in (2, 4)]
@@ -188,11 +189,11 @@ def test_a_logger_that_does_not_start_is_told(
 def test_a_log_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "metrics.jsonl").write_text(text)
     with pytest.raises(UserError, match="is no record of a step"):
-        list(read_records(tmp_path / "metrics.jsonl"))
+        list(read_records(tmp_path))
 
 
 def test_records_are_read_as_written(tmp_path: Path) -> None:
     records = [{"step": 1, "loss": 0.1 + 0.2}, {"step": 2, "miou": 0.5}]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records) + '{"step"')
-    assert list(read_records(path)) == records
+    assert list(read_records(tmp_path)) == records
