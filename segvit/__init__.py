@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from segvit.data.dataset import open_dataset
     from segvit.data.spec import DatasetSpec, load_spec
     from segvit.errors import UserError
-    from segvit.evaluation.evaluate import EvalResult, evaluate
+    from segvit.evaluation.evaluate import evaluate
     from segvit.evaluation.metrics import ConfusionMatrix, Metrics
+    from segvit.evaluation.result import EvalResult
     from segvit.export.export import Exported, export_onnx, export_program
     from segvit.inference.onnx_model import OnnxModel, load_onnx
     from segvit.losses import Losses, criterion
@@ -52,7 +53,8 @@ _HOMES = {
     ),
     "segvit.data.dataset": ("open_dataset",),
     "segvit.data.spec": ("DatasetSpec", "load_spec"),
-    "segvit.evaluation.evaluate": ("EvalResult", "evaluate"),
+    "segvit.evaluation.evaluate": ("evaluate",),
+    "segvit.evaluation.result": ("EvalResult",),
     "segvit.prediction.predict": ("Prediction", "predict"),
     "segvit.training.train": ("Run", "train"),
     "segvit.errors": ("UserError",),

@@ -1,17 +1,17 @@
-"""Scores of a model on a dataset, with the protocol that they were measured under.
+"""Evaluate a model on a dataset.
 
     result = segvit.evaluate(model, dataset)
     rich.print(result.table())
 
 Under torchrun the processes share the images, and each gets the same result:
 
-    torchrun --nproc-per-node 8 -m segvit.cli.main evaluate MODEL --data.spec ... --data.root ...
+    torchrun --nproc-per-node 8 -m segvit evaluate MODEL --data.spec ... --data.root ...
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +21,8 @@ from segvit.data.dataset import Sample, Samples
 from segvit.data.files import Unreadable
 from segvit.data.sampling.unreadable import explain_too_many
 from segvit.errors import UserError
-from segvit.evaluation.boundary import BAND
-from segvit.evaluation.metrics import ConfusionMatrix, Metrics
+from segvit.evaluation.metrics import ConfusionMatrix
+from segvit.evaluation.result import EvalResult, ImageScore
 from segvit.inference.compiled import is_compiled
 from segvit.inference.network import Network
 from segvit.inference.precision import computing_in, resolve_precision
@@ -30,112 +30,7 @@ from segvit.inference.protocol import image_labels, resolve_protocol
 from segvit.models.segvit import evaluating
 from segvit.utils.distributed import gather, rank, world_size
 from segvit.utils.progress import Progress
-from segvit.utils.text import percentage
 from segvit.utils.threads import in_order, threads
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageScore:
-    """How one image fared. None where it has no labelled pixel, or no boundary."""
-
-    index: int
-    """In the dataset."""
-    name: str
-    """Relative path without suffix."""
-    miou: float | None
-    """Mean intersection over union of the classes in its labels or its prediction, 0..1."""
-    accuracy: float | None
-    """Share of its labelled pixels found."""
-    boundary_iou: float | None
-    """Mean boundary IoU of the classes with a boundary in its labels or its prediction, 0..1."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalResult:
-    """The scores, and how they came about."""
-
-    metrics: Metrics
-    classes: tuple[str, ...]
-    """Names, in the order of the per-class scores."""
-    protocol: dict[str, object]
-    """Mode, resize, window and stride in pixels, scales, flip, precision and a note on it (or None); compiled where the
-    model was."""
-    images: int
-    """Images evaluated."""
-    unreadable: tuple[str, ...] = ()
-    """What was said of images that could not be read, and were left out."""
-    matrix: ConfusionMatrix = field(repr=False, compare=False)
-    """The counts that the scores are from."""
-    per_image: tuple[ImageScore, ...] = ()
-    """In the order of the dataset; empty for a validation while training."""
-
-    @property
-    def miou(self) -> float:
-        """Mean intersection over union, 0..1."""
-        return self.metrics.miou
-
-    def worst(self) -> list[ImageScore]:
-        """The images that have a score, the lowest mIoU first."""
-        scored = [(score.miou, score.index, score) for score in self.per_image if score.miou is not None]
-        return [score for _, _, score in sorted(scored)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            **asdict(self.metrics),
-            "absent": [self.classes[index] for index in self.metrics.absent],
-            "classes": list(self.classes),
-            "protocol": self.protocol,
-            "boundary_band": BAND,
-            "images": self.images,
-            "unreadable": list(self.unreadable),
-        }
-
-    def protocol_values(self) -> dict[str, str]:
-        """The protocol as words: what is set, and how."""
-        told = {key: _word(value) for key, value in self.protocol.items() if value is not None}
-        if note := told.pop("precision_note", None):
-            told["precision"] += f" ({note})"
-        return told
-
-    def protocol_line(self) -> str:
-        """The protocol in a line."""
-        settings = ", ".join(f"{key} {value}" for key, value in self.protocol_values().items())
-        left_out = f" ({len(self.unreadable)} that cannot be read left out)" if self.unreadable else ""
-        return (
-            f"{self.images} images{left_out}, {settings}; one confusion matrix over the set, ignored pixels left out; "
-            f"boundary IoU in a band of {percentage(BAND, 'g')} of the diagonal"
-        )
-
-    def rows(self) -> list[tuple[str, tuple[float | None, ...]]]:
-        """Name, and IoU, accuracy, Dice, boundary IoU and share of every class."""
-        seen = self.metrics
-        columns = (seen.iou, seen.accuracy, seen.dice, seen.boundary_iou, seen.labelled)
-        return list(zip(self.classes, zip(*columns, strict=True), strict=True))
-
-    def mean_row(self) -> tuple[float, ...]:
-        """IoU, accuracy, Dice and boundary IoU, each the mean over the classes that have one."""
-        seen = self.metrics
-        return (seen.miou, seen.mean_accuracy, seen.mean_dice, seen.mean_boundary_iou)
-
-    def table(self) -> "Table":
-        """Scores and share of every class, for a terminal."""
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title="per class", caption=self.protocol_line())
-        table.add_column("class")
-        for column in ("IoU", "accuracy", "Dice", "boundary IoU", "share"):
-            table.add_column(column, justify="right")
-        for name, values in self.rows():
-            table.add_row(Text(name), *map(_percent, values))
-        table.add_section()
-        table.add_row("mean", *map(_percent, self.mean_row()), "")
-        table.add_row("all pixels", "", _percent(self.metrics.overall_accuracy), "", "", "")
-        return table
 
 
 def evaluate(
@@ -153,26 +48,26 @@ def evaluate(
 ) -> EvalResult:
     """Evaluate a model on every sample of a dataset.
 
-    In a process group (torchrun) every process must call this: it does its share of the images, and each gets the
-    scores of the whole.
+    In a process group (torchrun) every process must call this. It evaluates its share of the images and gets the scores
+    of the whole dataset.
 
     Args:
-        model: on the device where it shall run.
+        model: on the device that it runs on.
         dataset: see `segvit.data.dataset.open_dataset`.
         mode: overrides the protocol's.
         scales: overrides the protocol's.
         flip: overrides the protocol's.
         config: the protocol. Default: the model's own.
-        precision: what the model computes in: fp32, bf16, fp16 (not on a CPU), or auto, what its device is fast at.
-            Default: fp32, or as the model was exported.
-        workers: threads that read images while the model works, which one more thread then scores. 0: one after the
-            other in this thread, for a dataset whose `read` must stay in it.
-        skip_unreadable: images that may be unreadable: they are left out, and named in the result.
+        precision: fp32, bf16, fp16 (not on a CPU), or auto, the fastest that the device supports. Default: fp32, or the
+            precision that the model was exported in.
+        workers: threads that read images ahead of the model; one more thread then scores its output. 0: read and score
+            in this thread, for a dataset whose `read` must stay in it.
+        skip_unreadable: number of images that may be unreadable. They are left out, and named in the result.
         progress: called after each image of this process's share.
 
     Raises:
-        UserError: the dataset's classes are not the model's, a precision that the device lacks, processes that are in
-            no group, more images that cannot be read, or one that the model cannot take.
+        UserError: the dataset's classes are not the model's, the device does not support the precision, the processes
+            are in no group, too many images cannot be read, or the model cannot take one.
     """
     check_classes(model, dataset)
     given = {"mode": mode, "scales": scales, "flip": flip}
@@ -184,7 +79,7 @@ def evaluate(
         protocol["compiled"] = True
     share = range(rank(), len(dataset), world_size())
     matrix = ConfusionMatrix(model.num_classes, model.mean.device)
-    scores = []
+    scores: list[ImageScore] = []
     unreadable: list[str] | None = [] if skip_unreadable else None
     with computing_in(chosen, model.mean.device), evaluating(model):
         for score, counted in _score_images(model, dataset, share, config, workers, progress, unreadable):
@@ -214,9 +109,9 @@ def _score_images(
     progress: Progress | None,
     unreadable: list[str] | None,
 ) -> Iterator[tuple[ImageScore, ConfusionMatrix]]:
-    """Score and confusion matrix of each of the samples `indices`, in their order.
+    """Yield score and confusion matrix of each of the samples `indices`, in their order.
 
-    What cannot be read is left out, and said in `unreadable`; without such a list it is an error.
+    A sample that cannot be read is left out and noted in `unreadable`. Without such a list it is an error.
 
     Threads read ahead of the model and count behind it, so that it waits for neither.
     """
@@ -258,7 +153,7 @@ def _score_images(
 
 @contextmanager
 def _naming(dataset: Samples, index: int) -> Iterator[None]:
-    """Say beside an error that is nobody's wording, such as memory that ran out, which sample it befell."""
+    """Add the name of the sample to an error that is not ours, such as running out of memory."""
     try:
         yield
     except UserError:
@@ -269,7 +164,7 @@ def _naming(dataset: Samples, index: int) -> Iterator[None]:
 
 
 def _image_score(index: int, name: str, counted: ConfusionMatrix) -> ImageScore:
-    """The scores of one image from its own counts."""
+    """Return the scores of one image from its own counts."""
     seen = counted.compute()
     labelled, bounded = any(seen.labelled), any(value is not None for value in seen.boundary_iou)
     return ImageScore(
@@ -282,33 +177,20 @@ def _image_score(index: int, name: str, counted: ConfusionMatrix) -> ImageScore:
 
 
 def check_classes(model: Network, dataset: Samples) -> None:
-    """Refuse a dataset whose classes are not the model's.
+    """Check that a dataset has the model's classes.
 
     Raises:
-        UserError: another number of classes, or other names in some place.
+        UserError: the number of classes differs, or a name.
     """
     theirs = dataset.spec.classes
+    remedy = "evaluate on the dataset that the model was trained for (--data.spec)"
     if len(theirs) != model.num_classes:
         raise UserError(
-            f"the model has {model.num_classes} classes, the dataset {dataset.spec.name!r} has {len(theirs)}: "
-            "evaluate on the dataset that the model was trained for (--data.spec)"
+            f"the model has {model.num_classes} classes, the dataset {dataset.spec.name!r} has {len(theirs)}: {remedy}"
         )
     ours = model.spec.classes if model.spec else theirs
     for index, (own, other) in enumerate(zip(ours, theirs, strict=True)):
         if own != other:
             raise UserError(
-                f"class {index} is {own!r} in the model and {other!r} in the dataset {dataset.spec.name!r}: "
-                "evaluate on the dataset that the model was trained for (--data.spec)"
+                f"class {index} is {own!r} in the model and {other!r} in the dataset {dataset.spec.name!r}: {remedy}"
             )
-
-
-def _percent(value: float | None) -> str:
-    """A share in 0..1 as a percentage, or a dash where there is none."""
-    return "-" if value is None else f"{100 * value:.2f}"
-
-
-def _word(value: object) -> str:
-    """A setting as words: yes, no, or its values with blanks between them, as on the command line."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

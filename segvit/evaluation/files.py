@@ -17,8 +17,8 @@ from PIL import Image
 from segvit.config import EvalConfig, PrecisionChoice
 from segvit.data.dataset import Samples
 from segvit.evaluation.boundary import BAND
-from segvit.evaluation.evaluate import EvalResult, ImageScore
 from segvit.evaluation.examples import COLUMNS, take_shots
+from segvit.evaluation.result import EvalResult, ImageScore
 from segvit.inference.network import Network
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.pictures import confusion_matrix, contact_sheet, with_legend

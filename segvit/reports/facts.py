@@ -20,8 +20,8 @@ import torch
 
 from segvit.data.palette import Color
 from segvit.errors import UserError
-from segvit.evaluation.evaluate import EvalResult, ImageScore
 from segvit.evaluation.examples import Shot
+from segvit.evaluation.result import EvalResult, ImageScore
 from segvit.models.segvit import SegViT
 from segvit.pictures import save_index_png
 from segvit.reports.html import jpeg_uri

@@ -18,8 +18,9 @@ import yaml
 from segvit.config import EvalConfig, PrecisionChoice, TrainConfig
 from segvit.data.dataset import Samples, open_dataset
 from segvit.errors import UserError
-from segvit.evaluation.evaluate import EvalResult, evaluate
+from segvit.evaluation.evaluate import evaluate
 from segvit.evaluation.examples import Shot, take_shots
+from segvit.evaluation.result import EvalResult
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.models.segvit import SegViT, evaluating
 from segvit.reports.facts import Facts, describe_validation, environment, extremes, load_facts, origin

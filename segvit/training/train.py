@@ -23,7 +23,7 @@ from torch import Tensor
 from segvit.config import TrainConfig
 from segvit.data.sample import Samples
 from segvit.data.sampling.unreadable import UnreadableList
-from segvit.evaluation.evaluate import EvalResult
+from segvit.evaluation.result import EvalResult
 from segvit.losses import Criterion, Losses, normalizers
 from segvit.models.segvit import SegViT
 from segvit.training.batches import add_unreadable, training_batches

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from segvit.config import TrainConfig
 from segvit.data.sample import Samples
-from segvit.evaluation.evaluate import EvalResult, evaluate
+from segvit.evaluation.evaluate import evaluate
+from segvit.evaluation.result import EvalResult
 from segvit.models.segvit import SegViT
 from segvit.reports.facts import Facts, describe_validation, environment, origin
 from segvit.reports.run_report import take_pictures, write_report

@@ -27,8 +27,9 @@ from segvit.data.shapes.scenes import write_shapes
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.evaluation import files as report
-from segvit.evaluation.evaluate import EvalResult, ImageScore, evaluate
+from segvit.evaluation.evaluate import evaluate
 from segvit.evaluation.metrics import ConfusionMatrix
+from segvit.evaluation.result import EvalResult, ImageScore
 from segvit.inference.protocol import image_labels
 from segvit.models.segvit import SegViT
 from segvit.utils.threads import in_order, threads

@@ -20,8 +20,8 @@ import segvit.data.dataset as dataset_module
 from segvit.cli.main import app
 from segvit.config import DataConfig, TrainConfig
 from segvit.errors import UserError
-from segvit.evaluation.evaluate import EvalResult, ImageScore
 from segvit.evaluation.metrics import ConfusionMatrix
+from segvit.evaluation.result import EvalResult, ImageScore
 from segvit.reports.charts import MAX_POINTS, confusion_chart, line_chart
 from segvit.reports.facts import extremes
 from segvit.reports.html import jpeg_uri, tag

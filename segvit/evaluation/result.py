@@ -1,0 +1,128 @@
+"""The result of an evaluation: scores of the dataset, of each class and each image, and how they were measured.
+
+result.miou, result.metrics.iou         # 0..1
+rich.print(result.table())
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from segvit.evaluation.boundary import BAND
+from segvit.evaluation.metrics import ConfusionMatrix, Metrics
+from segvit.utils.text import percentage
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageScore:
+    """Scores of one image. A score is None if the image has no labelled pixel, or no boundary."""
+
+    index: int
+    """Position in the dataset."""
+    name: str
+    """Relative path without suffix."""
+    miou: float | None
+    """Mean intersection over union of the classes in its labels or its prediction, 0..1."""
+    accuracy: float | None
+    """Share of its labelled pixels that were predicted right."""
+    boundary_iou: float | None
+    """Mean boundary IoU of the classes with a boundary in its labels or its prediction, 0..1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalResult:
+    """Scores of a model on a dataset, and the protocol that they were measured under."""
+
+    metrics: Metrics
+    classes: tuple[str, ...]
+    """Names, in the order of the per-class scores."""
+    protocol: dict[str, object]
+    """Mode, resize, window and stride in pixels, scales, flip, precision and a note on it (or None). If the model was
+    compiled, `compiled` too."""
+    images: int
+    """Number of evaluated images."""
+    unreadable: tuple[str, ...] = ()
+    """Messages about images that could not be read and were left out."""
+    matrix: ConfusionMatrix = field(repr=False, compare=False)
+    """Counts that the scores are computed from."""
+    per_image: tuple[ImageScore, ...] = ()
+    """Scores of every image, in the order of the dataset."""
+
+    @property
+    def miou(self) -> float:
+        """Mean intersection over union, 0..1."""
+        return self.metrics.miou
+
+    def worst(self) -> list[ImageScore]:
+        """Return the images that have a score, the lowest mIoU first."""
+        scored = [(score.miou, score.index, score) for score in self.per_image if score.miou is not None]
+        return [score for _, _, score in sorted(scored)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            **asdict(self.metrics),
+            "absent": [self.classes[index] for index in self.metrics.absent],
+            "classes": list(self.classes),
+            "protocol": self.protocol,
+            "boundary_band": BAND,
+            "images": self.images,
+            "unreadable": list(self.unreadable),
+        }
+
+    def protocol_values(self) -> dict[str, str]:
+        """Return the settings of the protocol as text."""
+        values = {key: _word(value) for key, value in self.protocol.items() if value is not None}
+        if note := values.pop("precision_note", None):
+            values["precision"] += f" ({note})"
+        return values
+
+    def protocol_line(self) -> str:
+        """Return the protocol in one line."""
+        settings = ", ".join(f"{key} {value}" for key, value in self.protocol_values().items())
+        left_out = f" ({len(self.unreadable)} that cannot be read left out)" if self.unreadable else ""
+        return (
+            f"{self.images} images{left_out}, {settings}; one confusion matrix over the set, ignored pixels left out; "
+            f"boundary IoU in a band of {percentage(BAND, 'g')} of the diagonal"
+        )
+
+    def rows(self) -> list[tuple[str, tuple[float | None, ...]]]:
+        """Return name, and IoU, accuracy, Dice, boundary IoU and share of every class."""
+        seen = self.metrics
+        columns = (seen.iou, seen.accuracy, seen.dice, seen.boundary_iou, seen.labelled)
+        return list(zip(self.classes, zip(*columns, strict=True), strict=True))
+
+    def mean_row(self) -> tuple[float, ...]:
+        """Return IoU, accuracy, Dice and boundary IoU, each the mean over the classes that have one."""
+        seen = self.metrics
+        return (seen.miou, seen.mean_accuracy, seen.mean_dice, seen.mean_boundary_iou)
+
+    def table(self) -> "Table":
+        """Return scores and share of every class as a table for a terminal."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title="per class", caption=self.protocol_line())
+        table.add_column("class")
+        for column in ("IoU", "accuracy", "Dice", "boundary IoU", "share"):
+            table.add_column(column, justify="right")
+        for name, values in self.rows():
+            table.add_row(Text(name), *map(_percent, values))
+        table.add_section()
+        table.add_row("mean", *map(_percent, self.mean_row()), "")
+        table.add_row("all pixels", "", _percent(self.metrics.overall_accuracy), "", "", "")
+        return table
+
+
+def _percent(value: float | None) -> str:
+    """Return a share in 0..1 as a percentage, or a dash if there is none."""
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _word(value: object) -> str:
+    """Return a setting as text: yes, no, or its values separated by blanks, as on the command line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
