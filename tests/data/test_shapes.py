@@ -13,6 +13,7 @@ from torchvision import tv_tensors
 from segvit.config import DataConfig
 from segvit.data.dataset import IGNORE_INDEX, open_dataset
 from segvit.data.shapes import scenes as shapes
+from segvit.data.shapes import street
 from segvit.data.shapes.scenes import ShapesDataset, render_scene, write_shapes
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
@@ -41,7 +42,7 @@ def test_constants_are_the_positions_of_the_classes_in_the_spec() -> None:
     names = ("sky", "water", "grass", "road", "building", "tree", "car", "sign")
     spec = load_spec("shapes")
     assert spec.classes == names
-    assert [getattr(shapes, name.upper()) for name in names] == list(range(NUM_CLASSES))
+    assert [getattr(street, name.upper()) for name in names] == list(range(NUM_CLASSES))
     assert spec.raw_ids == tuple(range(NUM_CLASSES))  # scenes are written as they are drawn
 
 
