@@ -25,7 +25,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 import segvit
 from segvit.config import EvalConfig, ModelConfig
-from segvit.data.files import read_image
+from segvit.data.images import read_image
 from segvit.data.transforms import resize
 from segvit.inference.protocol import protocol_size
 from segvit.inference.sliding import window_starts

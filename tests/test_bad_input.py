@@ -14,7 +14,8 @@ from segvit.cli import main as cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, TrainConfig
 from segvit.data.check.check import check_dataset
 from segvit.data.dataset import SegmentationDataset, open_dataset
-from segvit.data.files import read_image, read_labels
+from segvit.data.images import read_image
+from segvit.data.labels.index import read_labels
 from segvit.data.shapes.scenes import ShapesDataset
 from segvit.data.spec import DatasetSpec, load_spec
 from segvit.errors import UserError

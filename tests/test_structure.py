@@ -17,7 +17,7 @@ EXTRAS = ("onnx", "onnxscript", "onnxruntime", "gradio", "uvicorn", "fastapi", "
 
 # Each package, and those that it may import from, itself aside. A module belongs to the longest name that fits it.
 # Some modules lie lower than the rest of their package, since the model leans on them: they have a line of their own.
-SPEC = {"errors", "utils", "data.spec", "data.yaml_values", "data.formats", "data.palette"}
+SPEC = {"errors", "utils", "data.spec", "data.labels", "data.pairs", "data.images", "data.yaml_values", "data.palette"}
 FILES = {"weights.file_kind", "weights.model_file", "weights.timm_weights", "weights.hub"}
 LABEL_MAP = {"inference.label_map", "inference.tiles", "inference.bounds"}
 CONFIG = SPEC | {"config_files", "config"}

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from segvit.data.files import Unreadable, as_rgb, reading
+from segvit.data.images import Unreadable, as_rgb, reading
 from segvit.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")

@@ -20,11 +20,12 @@ from torchvision import tv_tensors
 
 from segvit.config import DataConfig
 from segvit.data.check.fixes import explain_sizes, explain_values
-from segvit.data.files import Orphans, Pair, read_image
 from segvit.data.folder_spec import resolve_spec
-from segvit.data.formats import CocoLabels, MatLabels
+from segvit.data.images import read_image
 from segvit.data.labels.cache import LabelCache
-from segvit.data.labels.reader import LabelReader
+from segvit.data.labels.format import LabelFormat
+from segvit.data.labels.memory import LabelMemory
+from segvit.data.pairs import Orphans, Pair, Place
 from segvit.data.sample import Sample, Samples
 from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec
 from segvit.errors import UserError
@@ -47,17 +48,17 @@ SHAPES_SEED = {"train": 0, "val": 1_000_000}
 class SegmentationDataset(Dataset[Sample]):
     """Pairs of image and label files under one spec."""
 
-    def __init__(self, spec: DatasetSpec, pairs: Sequence[Pair], *, reader: LabelReader | None = None) -> None:
+    def __init__(self, spec: DatasetSpec, pairs: Sequence[Pair], *, memory: LabelMemory | None = None) -> None:
         """Take the pairs.
 
         Args:
             spec: what their labels mean.
             pairs: the files.
-            reader: of the labels, where it has read or keeps something already; default: a new one without a cache.
+            memory: what was read of the labels before, and their cache. Default: nothing, and no cache.
         """
         self.spec = spec
         self.pairs = list(pairs)
-        self._reader = reader or LabelReader(spec)
+        self._memory = memory or LabelMemory()
         self._lookup = spec.lookup()
 
     @property
@@ -81,7 +82,7 @@ class SegmentationDataset(Dataset[Sample]):
         Raises:
             UserError: they cannot be read.
         """
-        return self._reader.read(self.pairs[index])
+        return self.spec.label_format.read(self.pairs[index], self.spec, self._memory)
 
     def read(self, index: int) -> Sample:
         """Decode a pair.
@@ -107,7 +108,9 @@ class SegmentationDataset(Dataset[Sample]):
         raise UserError(f"{source}: {explain_values(np.unique(raw).tolist(), self.spec)}")
 
 
-def open_dataset(config: DataConfig, split: Literal["train", "val"], *, size: int = 256) -> Samples:
+def open_dataset(
+    config: DataConfig, split: Literal["train", "val"], *, size: int = 256, labels: LabelFormat | None = None
+) -> Samples:
     """The pairs to train on or to validate on.
 
     A dataset without a validation split is divided by a hash of the names: the same pairs on every machine, and a pair
@@ -118,38 +121,43 @@ def open_dataset(config: DataConfig, split: Literal["train", "val"], *, size: in
         config: where the files lie.
         split: which of `config.train_split` and `config.val_split` to open.
         size: side in pixels of the procedural scenes (spec "shapes" without a root); unused by files.
+        labels: format of the label files, in place of the one that the spec names (docs/extending.md).
 
     Raises:
         UserError: nothing or contradictory things are given, folders are missing or empty, or pairs are incomplete.
     """
-    samples, orphans = open_incomplete(config, split, size=size)
+    samples, orphans = open_incomplete(config, split, size=size, labels=labels)
     if orphans:
         raise UserError(orphans.error)
     return samples
 
 
-def open_incomplete(config: DataConfig, split: Literal["train", "val"], *, size: int = 256) -> tuple[Samples, Orphans]:
+def open_incomplete(
+    config: DataConfig, split: Literal["train", "val"], *, size: int = 256, labels: LabelFormat | None = None
+) -> tuple[Samples, Orphans]:
     """The complete pairs that `open_dataset` gives, and what is left over: for a check that looks at all.
 
     Raises:
         UserError: as `open_dataset` does, but for files without a partner where some pairs are complete.
     """
     spec = resolve_spec(config)
+    if labels is not None:
+        spec = replace(spec, label_format=labels)
     if config.spec == PROCEDURAL and config.root is None:
         from segvit.data.shapes.scenes import ShapesDataset
 
         return ShapesDataset(length=SHAPES_LENGTH[split], size=size, seed=SHAPES_SEED[split]), Orphans()
     if config.spec is not None and config.root is None:
         raise UserError(f"dataset {config.spec!r} needs the folder it lies in: type `--data.root FOLDER`")
-    if config.cache is not None and not isinstance(spec.label_format, MatLabels | CocoLabels):
+    if config.cache is not None and not spec.label_format.slow_to_decode:
         raise UserError("data.cache keeps label maps of .mat and JSON files; these are pictures already: leave it out")
-    reader = LabelReader(spec, cache=LabelCache(config.cache) if config.cache else None)
-    pairs, orphans = _find_pairs(config, spec, split, reader)
-    return SegmentationDataset(spec, pairs, reader=reader), orphans
+    memory = LabelMemory(LabelCache(config.cache) if config.cache else None)
+    pairs, orphans = _find_pairs(config, spec, split, memory)
+    return SegmentationDataset(spec, pairs, memory=memory), orphans
 
 
 def _find_pairs(
-    config: DataConfig, spec: DatasetSpec, split: Literal["train", "val"], reader: LabelReader
+    config: DataConfig, spec: DatasetSpec, split: Literal["train", "val"], memory: LabelMemory
 ) -> tuple[list[Pair], Orphans]:
     """The complete pairs of a split of `spec`, or the share of its training split that belongs to `split`."""
     train, val = (config.train_split, config.val_split) if config.spec else ("train", "val")
@@ -158,20 +166,20 @@ def _find_pairs(
             raise UserError(
                 f"data.val_fraction is {config.val_fraction}, but there is a split to validate on: {val!r}; drop one"
             )
-        return _find_split(config, spec, train if split == "train" else val, split, reader)
+        return _find_split(config, spec, train if split == "train" else val, split, memory)
     if config.val_list is not None:
         if config.train_list is None:
             raise UserError(
                 "data.val_list alone would leave its pairs among those to train on; give data.train_list as well, or a "
                 "split of its own to validate on"
             )
-        return _find_split(config, spec, train, split, reader)
+        return _find_split(config, spec, train, split, memory)
     fraction = spec.val_fraction if config.val_fraction is None else config.val_fraction
     if fraction is None:
-        return _find_split(config, spec, train if split == "train" else val, split, reader)
+        return _find_split(config, spec, train if split == "train" else val, split, memory)
     if not 0 <= fraction < 1:
         raise UserError(f"data.val_fraction is {fraction}; give a share from 0 up to but not including 1")
-    pairs, orphans = _find_split(config, spec, train, "train", reader)
+    pairs, orphans = _find_split(config, spec, train, "train", memory)
     remedy = (
         "give data.val_images and data.val_labels (the same folders will do for a trial)"
         if config.spec is None
@@ -183,7 +191,7 @@ def _find_pairs(
 
 
 def _find_split(
-    config: DataConfig, spec: DatasetSpec, name: str, role: Literal["train", "val"], reader: LabelReader
+    config: DataConfig, spec: DatasetSpec, name: str, role: Literal["train", "val"], memory: LabelMemory
 ) -> tuple[list[Pair], Orphans]:
     """The pairs of the split `name` of `spec`; the list of `role` in `config` takes the place of the split's own."""
     if name not in spec.splits:
@@ -199,10 +207,11 @@ def _find_split(
     if config.spec is None:
         prefix = "val_" if name == "val" else ""
         options = (f"data.{prefix}images", f"data.{prefix}labels")
-        return reader.find(Path(), found, what="your folders", options=options)
+        return spec.label_format.find(Place(Path(), found, "your folders", options), spec, memory)
     assert config.root is not None
     options = (f"`images` of split {name}", f"`labels` of split {name}")
-    return reader.find(config.root, found, what=f"dataset {spec.name!r}, split {name!r}", options=options)
+    place = Place(config.root, found, f"dataset {spec.name!r}, split {name!r}", options)
+    return spec.label_format.find(place, spec, memory)
 
 
 def _share(pairs: list[Pair], fraction: float, split: Literal["train", "val"], remedy: str) -> list[Pair]:

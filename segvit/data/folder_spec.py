@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from segvit.config import DataConfig
+from segvit.data.pairs import Split
 from segvit.data.palette import default_palette
-from segvit.data.spec import DEFAULT_IGNORE, DatasetSpec, Split, default_ignore, load_spec
+from segvit.data.spec import DEFAULT_IGNORE, DatasetSpec, default_ignore, load_spec
 from segvit.errors import UserError
 
 FOLDERS = "folders"

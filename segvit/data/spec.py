@@ -8,15 +8,15 @@ A spec is a YAML file, shipped (`segvit/data/specs`) or a user's own (docs/data.
       - {name: car, raw: [7, 9], color: [64, 0, 128]}
     ignore: [255]                                            # raw values that count for nothing
     others: ignore                                           # all others: a class, or ignored; default: an error
-    labels: {format: index}                                  # the form of the label files; see formats.py
+    labels: {format: index}                                  # the form of the label files; see labels/formats.py
     splits:
       train: {images: images/train, labels: labels/train}    # folders or globs under the root
       val: {images: images/val, labels: labels/val, list: val.txt}
 
-The same plain form travels in model files (`to_dict`). resolve.py makes a spec of two plain folders.
+The same plain form travels in model files (`to_dict`). folder_spec.py makes a spec of two plain folders.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
@@ -26,17 +26,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.formats import (
-    IGNORED,
-    CocoLabels,
-    ColorLabels,
-    IndexLabels,
-    LabelFormat,
-    format_to_dict,
-    read_format,
-)
+from segvit.data.labels.format import IGNORED, MAX_RAW, LabelFormat, check_class_or_ignored
+from segvit.data.labels.formats import format_to_dict, read_format
+from segvit.data.labels.index import IndexLabels
+from segvit.data.pairs import Split
 from segvit.data.palette import Color, default_palette
-from segvit.data.yaml_values import check_keys, doubled, is_whole, parse_yaml, read_color, read_text
+from segvit.data.yaml_values import check_color, check_keys, doubled, is_whole, parse_yaml, read_color, read_text
 from segvit.errors import UserError
 from segvit.utils.text import suggest
 
@@ -44,25 +39,8 @@ IGNORE_INDEX = 255
 """Value of a pixel without a class in every label map in memory; hence at most 255 classes."""
 UNKNOWN = -1
 """What `DatasetSpec.lookup` gives for a raw value that is neither a class nor ignored."""
-MAX_RAW = 65_535
-"""Largest raw value a label file may hold (16 bits)."""
 DEFAULT_IGNORE = (255,)
 """Raw values ignored where nothing else is said; a class that has one of them takes it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """Where the pairs of one split lie."""
-
-    images: str
-    """Folder (searched with its sub-folders) or glob, relative to the root."""
-    labels: str
-    """The same for label maps. Pairs share their path below the folder without suffix, or what the glob's * match.
-    For polygons the one JSON file."""
-    list: str | None = None
-    """Text file, relative to the root, with one name a line: only these pairs are used. Default: every file."""
-    labeled_only: bool = False
-    """Leave out images without a label map; otherwise they are an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +88,8 @@ class DatasetSpec:
             raise UserError(f"{where}: class name {twice[0]!r} is given to more than one class; make them distinct")
         _check_values(self, where)
         for name, color in zip(self.classes, self.palette, strict=True):
-            _check_color(color, f"class {name!r}", where)
-        _check_format(self, where)
+            check_color(color, f"class {name!r}", where)
+        self.label_format.check(self, where)
 
     @property
     def num_classes(self) -> int:
@@ -271,45 +249,7 @@ def _check_values(spec: DatasetSpec, where: str) -> None:
             f"{where}: raw value {both[0]} is class {owners[both[0]]!r} and is ignored too; take it out of one of them"
         )
     if spec.others is not None:
-        _check_class_or_ignored(spec, spec.others, "others", where)
-
-
-def _check_color(color: Sequence[int], whose: str, where: str) -> None:
-    if len(color) != 3 or not all(0 <= part <= 255 for part in color):
-        raise UserError(f"{where}: colour {list(color)} of {whose} is not three numbers in 0..255")
-
-
-def _check_format(spec: DatasetSpec, where: str) -> None:
-    """Refuse a `labels` section that the classes do not bear out."""
-    label_format = spec.label_format
-    dropped: list[str] = []
-    if isinstance(label_format, CocoLabels):
-        _check_class_or_ignored(spec, label_format.unlabeled, "labels: unlabeled", where)
-        dropped = [key for key in ("unlabeled", "crowd") if getattr(label_format, key) == IGNORED]
-    elif isinstance(label_format, ColorLabels):
-        dropped = ["ignore"] * bool(label_format.ignore) + ["others"] * (spec.others == IGNORED)
-        colors = dict(zip(spec.palette, spec.classes, strict=True))
-        if len(colors) < spec.num_classes:
-            color = doubled(spec.palette)[0]
-            raise UserError(f"{where}: two classes have the colour {list(color)}; in painted labels each needs its own")
-        further = [(name, color) for name, more in label_format.merge.items() for color in more]
-        for name, color in [*further, *((IGNORED, color) for color in label_format.ignore)]:
-            _check_class_or_ignored(spec, name, "labels: merge", where)
-            _check_color(color, repr(name), where)
-            if color in colors:
-                raise UserError(f"{where}: the colour {list(color)} stands for {colors[color]!r} and for {name!r}")
-            colors[color] = name
-    if dropped and not spec.ignore:
-        raise UserError(
-            f"{where}: labels that `{dropped[0]}` drops need a raw value that is ignored; "
-            "write `ignore: [VALUE]` with one that no class has"
-        )
-
-
-def _check_class_or_ignored(spec: DatasetSpec, name: str, key: str, where: str) -> None:
-    if name != IGNORED and name not in spec.classes:
-        hint = suggest(name, [*spec.classes, IGNORED])
-        raise UserError(f"{where}: `{key}` names {name!r}{hint}; give a class of the spec, or {IGNORED}")
+        check_class_or_ignored(spec.others, spec, "others", where)
 
 
 def _read_class(item: Any, position: int, label_format: LabelFormat, source: str) -> tuple[str, tuple[int, ...], Color]:
@@ -318,10 +258,9 @@ def _read_class(item: Any, position: int, label_format: LabelFormat, source: str
     if not isinstance(item, Mapping):
         item = {"name": item}
     check_keys(item, {"name": True, "raw": False, "color": False}, where)
-    if isinstance(label_format, CocoLabels) and "raw" not in item:
-        raise UserError(f"{where}: `raw` is missing; in the format coco it is the id of the category in the JSON file")
-    if isinstance(label_format, ColorLabels) and "color" not in item:
-        raise UserError(f"{where}: `color` is missing; in the format color it tells the class in the label files")
+    for key, why in label_format.class_keys.items():
+        if key not in item:
+            raise UserError(f"{where}: `{key}` is missing; {why}")
     raw, color = item.get("raw", position), item.get("color")
     values = raw if isinstance(raw, list) else [raw]
     if not values or not all(is_whole(value) for value in values):

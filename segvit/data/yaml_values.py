@@ -64,6 +64,12 @@ def read_color(value: Any, key: str, source: str) -> Color:
     raise UserError(f"{source}: `{key}` is {value!r}; give red, green, blue in 0..255, such as [128, 64, 128]")
 
 
+def check_color(color: Sequence[int], whose: str, where: str) -> None:
+    """Refuse a colour that is not three numbers in 0..255."""
+    if len(color) != 3 or not all(0 <= part <= 255 for part in color):
+        raise UserError(f"{where}: colour {list(color)} of {whose} is not three numbers in 0..255")
+
+
 def quoted(text: str) -> str:
     """`text` as it stands in the braces of a YAML file, in quotes where it needs them."""
     return yaml.safe_dump([text], default_flow_style=True, allow_unicode=True, width=2**30).strip()[1:-1]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from segvit.config import EvalConfig, EvalMode, PrecisionChoice
 from segvit.data.dataset import Sample, Samples
-from segvit.data.files import Unreadable
+from segvit.data.images import Unreadable
 from segvit.data.sampling.unreadable import explain_too_many
 from segvit.errors import UserError
 from segvit.evaluation.metrics import ConfusionMatrix

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from segvit.data.files import read_image
+from segvit.data.images import read_image
 from segvit.data.shapes.scenes import render_scene
 from segvit.data.transforms import resize
 from segvit.export.graph import LabelGraph

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segvit.data.files import read_image
+from segvit.data.images import read_image
 from segvit.errors import UserError
 from segvit.export.agreement import Agreement, check_sizes, compare
 from segvit.export.graph import OUTPUTS, LabelGraph, NotExportable, trace

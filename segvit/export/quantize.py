@@ -15,7 +15,7 @@ import numpy.typing as npt
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from segvit.data.files import read_image
+from segvit.data.images import read_image
 from segvit.data.transforms import resize
 from segvit.export.graph import quiet
 from segvit.inference.onnx_model import INPUT, runtime

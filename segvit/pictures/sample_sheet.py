@@ -13,7 +13,7 @@ from PIL import Image
 from segvit.data.check.check import CheckReport
 from segvit.data.check.report import SplitName
 from segvit.data.dataset import Samples, SegmentationDataset
-from segvit.data.files import read_image
+from segvit.data.images import read_image
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec
 from segvit.errors import UserError

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from segvit.data.files import IMAGE_SUFFIXES
+from segvit.data.images import IMAGE_SUFFIXES
 from segvit.errors import UserError
 from segvit.prediction.outputs import ENDINGS, left_by_us, named
 from segvit.prediction.video_outputs import ENDINGS as VIDEO_ENDINGS

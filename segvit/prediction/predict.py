@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from segvit.config import EvalConfig, PrecisionChoice
-from segvit.data.files import as_rgb, read_image
+from segvit.data.images import as_rgb, read_image
 from segvit.data.palette import Color
 from segvit.errors import UserError
 from segvit.inference.network import Network, classes_of

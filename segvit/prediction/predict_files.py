@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
-from segvit.data.files import Unreadable, read_image
+from segvit.data.images import Unreadable, read_image
 from segvit.errors import UserError
 from segvit.inference.network import Network
 from segvit.inference.precision import computing_in, resolve_precision

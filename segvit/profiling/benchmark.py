@@ -27,7 +27,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from segvit.config import PrecisionName
-from segvit.data.files import read_image
+from segvit.data.images import read_image
 from segvit.data.transforms import resize
 from segvit.errors import UserError
 from segvit.inference.compiled import compile_model, is_compiled

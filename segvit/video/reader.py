@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.files import Unreadable
+from segvit.data.images import Unreadable
 from segvit.errors import UserError
 from segvit.utils.optional import need
 from segvit.video.address import Address, parse_address

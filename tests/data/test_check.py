@@ -18,7 +18,7 @@ from segvit.data.check.fixes import command, data_flags
 from segvit.data.check.report import check_splits
 from segvit.data.check.scan import TURN
 from segvit.data.dataset import open_dataset
-from segvit.data.files import read_image
+from segvit.data.images import read_image
 from segvit.data.palette import default_palette
 from segvit.errors import UserError
 from segvit.pictures.sample_sheet import choose

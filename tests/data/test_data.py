@@ -23,8 +23,9 @@ from segvit.data.dataset import (
     SegmentationDataset,
     open_dataset,
 )
-from segvit.data.files import as_rgb, read_image, read_labels, read_size
 from segvit.data.folder_spec import folder_spec
+from segvit.data.images import as_rgb, read_image, read_size
+from segvit.data.labels.index import read_labels
 from segvit.data.palette import default_palette
 from segvit.data.sampling.crops import TrainingSamples
 from segvit.data.sampling.order import EndlessBatches

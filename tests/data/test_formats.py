@@ -22,8 +22,8 @@ from segvit.config import DataConfig
 from segvit.data.check.check import check_dataset
 from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.labels.cache import LabelCache
-from segvit.data.labels.coco import decode_rle, fill_polygon
 from segvit.data.labels.mat import read_mat
+from segvit.data.labels.rasterize import decode_rle, fill_polygon
 from segvit.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

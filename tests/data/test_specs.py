@@ -17,7 +17,8 @@ import segvit.data.spec
 from segvit.config import DataConfig, EvalConfig, ModelConfig
 from segvit.data.check.check import check_dataset
 from segvit.data.dataset import SegmentationDataset, open_dataset
-from segvit.data.spec import IGNORE_INDEX, MAX_RAW, UNKNOWN, DatasetSpec, load_spec
+from segvit.data.labels.format import MAX_RAW
+from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec, load_spec
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from segvit.pictures import colorize

@@ -7,8 +7,8 @@ from typing import Literal
 
 from segvit.data.check.fixes import explain_values, remap
 from segvit.data.check.scan import Tally
-from segvit.data.files import first
 from segvit.data.folder_spec import FOLDERS
+from segvit.data.pairs import first
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.data.yaml_values import quoted

@@ -6,8 +6,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from segvit.config import DataConfig
-from segvit.data.files import Pair, first
 from segvit.data.folder_spec import FOLDERS, resolve_spec
+from segvit.data.pairs import Pair, first
 from segvit.data.spec import DEFAULT_IGNORE, IGNORE_INDEX, DatasetSpec
 from segvit.data.yaml_values import quoted
 from segvit.errors import UserError

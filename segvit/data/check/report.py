@@ -17,7 +17,7 @@ from segvit.data.check.check import CheckReport, check_dataset
 from segvit.data.check.findings import SHOWN, Finding
 from segvit.data.check.fixes import command, mend_values
 from segvit.data.dataset import Samples, open_incomplete
-from segvit.data.files import Orphans, first
+from segvit.data.pairs import Orphans, first
 from segvit.data.palette import Color
 from segvit.errors import UserError
 from segvit.utils.progress import Progress

@@ -18,18 +18,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import Image
 
 from segvit.data.check.fixes import explain_sizes
 from segvit.data.dataset import Samples, SegmentationDataset
-from segvit.data.files import Pair, as_rgb, read_size, reading
-from segvit.data.formats import IndexLabels
+from segvit.data.images import as_rgb, orientation_of, read_orientation, read_size, reading
+from segvit.data.pairs import Pair
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
 
-MAX_COLORS = 4096
-"""Colours in a painted label map from which it is taken for a photo."""
 SLICE = 1024
 """Samples that are handed to the threads together."""
 NAMED = 20
@@ -100,9 +98,9 @@ def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
         shape = (labels.shape[0], labels.shape[1])
         pixels = count_values(labels)
     except UserError as error:
-        colors = _painted(pair) if isinstance(samples.spec.label_format, IndexLabels) else None
+        colors = samples.spec.label_format.painted_colors(pair.labels)
         unreadable.append(str(error))
-    upright = orientation == 1 or (_has_orientation(pair) if pair.labels.suffix.lower() != ".json" else False)
+    upright = orientation == 1 or (not pair.shared and _has_orientation(pair))
     differ = size is not None and shape is not None and size != shape
     return Scan(
         pair.source,
@@ -159,9 +157,9 @@ def _explain(pair: Pair, size: Size, shape: Size, turned: int) -> str:
 def _look_at_image(path: Path, *, decode: bool) -> tuple[Size, int, bytes]:
     """Size as displayed, EXIF orientation and hash of an image."""
     if not decode:
-        return read_size(path), _orientation(path), b""
+        return read_size(path), read_orientation(path), b""
     with reading(path, "an image"), Image.open(path) as opened:
-        orientation = _turn(opened)
+        orientation = orientation_of(opened)
         opened.load()
         pixels = np.asarray(as_rgb(opened, name=str(path)))
     return (pixels.shape[0], pixels.shape[1]), orientation, _hash(pixels)
@@ -174,36 +172,12 @@ def _hash(pixels: npt.NDArray[np.uint8]) -> bytes:
     return digest.digest()
 
 
-def _orientation(path: Path) -> int:
-    """EXIF orientation of a picture, 1 to 8; 1 where it has none."""
-    with reading(path, "an image"), Image.open(path) as opened:
-        return _turn(opened)
-
-
-def _turn(picture: Image.Image) -> int:
-    """The same of an open picture; other numbers (cameras write 0) turn nothing."""
-    found = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    return int(found) if found in range(1, 9) else 1
-
-
 def _has_orientation(pair: Pair) -> bool:
     """Whether a label picture is turned by EXIF as well."""
     try:
-        return _orientation(pair.labels) != 1
+        return read_orientation(pair.labels) != 1
     except UserError:  # no picture, such as a .mat file
         return False
-
-
-def _painted(pair: Pair) -> dict[Color, int] | None:
-    """Pixels by colour of a label file with colour channels; None where it is something else."""
-    try:
-        with reading(pair.labels, "a label map"), Image.open(pair.labels) as opened:
-            if len(opened.getbands()) < 3:
-                return None
-            counts = opened.convert("RGB").getcolors(MAX_COLORS)
-    except UserError:
-        return None
-    return {(color[0], color[1], color[2]): count for count, color in counts or [] if isinstance(color, tuple)}
 
 
 @dataclass

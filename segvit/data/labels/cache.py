@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from segvit.data.files import reading
+from segvit.data.images import reading
 from segvit.utils.files import PARTIAL, cannot_write, whole_file, writing
 
 STAMP = "segvit"

@@ -1,25 +1,75 @@
 """Label maps painted in the colours of the classes."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from segvit.data.files import reading
-from segvit.data.formats import IGNORED, ColorLabels
-from segvit.data.spec import DatasetSpec
+from segvit.data.images import LOSSLESS_SUFFIXES, reading
+from segvit.data.labels.format import IGNORED, Classes, LabelFormat, check_class_or_ignored, check_ignored_value
+from segvit.data.labels.memory import LabelMemory
+from segvit.data.pairs import Pair
+from segvit.data.palette import Color
+from segvit.data.yaml_values import check_color, check_keys, doubled, read_color
 from segvit.errors import UserError
 
 MANY_COLORS = 100
 """Unknown colours in one file from which they are taken for the traces of compression."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ColorLabels(LabelFormat):
+    """Pictures painted in the colours of the classes."""
+
+    name: ClassVar[str] = "color"
+    suffixes: ClassVar[Sequence[str]] = LOSSLESS_SUFFIXES
+    class_keys: ClassVar[Mapping[str, str]] = {"color": "in the format color it tells the class in the label files"}
+
+    ignore: tuple[Color, ...] = ()
+    """Colours that count for nothing."""
+    merge: Mapping[str, tuple[Color, ...]] = field(default_factory=dict)
+    """Further colours of a class, by its name."""
+
+    @classmethod
+    def parse(cls, options: Mapping[str, Any], where: str) -> Self:
+        check_keys(options, {"ignore": False, "merge": False}, where)
+        merge = options.get("merge", {})
+        if not isinstance(merge, Mapping):
+            raise UserError(
+                f"{where}: `merge` is {merge!r}; give further colours by class, such as {{car: [[0, 0, 9]]}}"
+            )
+        return cls(
+            ignore=_read_list(options.get("ignore", []), "ignore", where),
+            merge={str(key): _read_list(value, f"merge: {key}", where) for key, value in merge.items()},
+        )
+
+    def check(self, classes: Classes, where: str) -> None:
+        colors = dict(zip(classes.palette, classes.classes, strict=True))
+        if len(colors) < len(classes.classes):
+            color = doubled(classes.palette)[0]
+            raise UserError(f"{where}: two classes have the colour {list(color)}; in painted labels each needs its own")
+        further = [(name, color) for name, more in self.merge.items() for color in more]
+        for name, color in [*further, *((IGNORED, color) for color in self.ignore)]:
+            check_class_or_ignored(name, classes, "labels: merge", where)
+            check_color(color, repr(name), where)
+            if color in colors:
+                raise UserError(f"{where}: the colour {list(color)} stands for {colors[color]!r} and for {name!r}")
+            colors[color] = name
+        if self.ignore or classes.others == IGNORED:
+            check_ignored_value("ignore" if self.ignore else "others", classes, where)
+
+    def read(self, pair: Pair, classes: Classes, memory: LabelMemory) -> npt.NDArray[np.uint16]:
+        return memory.once("colors", lambda: ColorTable(classes, self)).read(pair.labels)
+
+
 class ColorTable:
     """From the colours of a spec to its raw values."""
 
-    def __init__(self, spec: DatasetSpec, label_format: ColorLabels) -> None:
+    def __init__(self, spec: Classes, label_format: ColorLabels) -> None:
         names = dict(zip(spec.palette, spec.classes, strict=True))
         names |= {color: name for name, colors in label_format.merge.items() for color in colors}
         names |= dict.fromkeys(label_format.ignore, IGNORED)
@@ -85,3 +135,10 @@ def _pack(colors: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Colours (..., 3) as one number each."""
     wide = colors.astype(np.int64)
     return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+
+
+def _read_list(value: Any, key: str, where: str) -> tuple[Color, ...]:
+    """A list of colours."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise UserError(f"{where}: `{key}` is {value!r}; give a list of colours, such as [[0, 0, 0]]")
+    return tuple(read_color(color, key, where) for color in value)

@@ -2,14 +2,19 @@
 
 import struct
 import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.files import Unreadable, first
-from segvit.data.spec import MAX_RAW
+from segvit.data.images import Unreadable
+from segvit.data.labels.format import MAX_RAW, Classes, LabelFormat
+from segvit.data.labels.memory import LabelMemory
+from segvit.data.pairs import Pair, first
+from segvit.data.yaml_values import check_keys, read_text
 from segvit.errors import UserError
 from segvit.utils.optional import need
 
@@ -18,6 +23,26 @@ DAMAGED = (
     UnboundLocalError, UnicodeError, struct.error, zlib.error,
 )  # fmt: skip
 """What scipy raises on a file that is damaged or no MATLAB file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatLabels(LabelFormat):
+    """MATLAB files, each with a matrix (H, W) of raw values."""
+
+    name: ClassVar[str] = "mat"
+    suffixes: ClassVar[Sequence[str]] = (".mat",)
+    slow_to_decode: ClassVar[bool] = True
+
+    key: str
+    """Name of the matrix; `outer.inner` for a field of a structure."""
+
+    @classmethod
+    def parse(cls, options: Mapping[str, Any], where: str) -> Self:
+        check_keys(options, {"key": True}, where)
+        return cls(key=read_text(options["key"], "key", where))
+
+    def read(self, pair: Pair, classes: Classes, memory: LabelMemory) -> npt.NDArray[Any]:
+        return memory.decoded(pair.labels, lambda: read_mat(pair.labels, self.key), settings=f"mat {self.key}")
 
 
 def read_mat(path: Path, key: str) -> npt.NDArray[Any]:

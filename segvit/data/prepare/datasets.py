@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from segvit.config import DataConfig
 from segvit.data.check.fixes import command
 from segvit.data.dataset import open_incomplete
-from segvit.data.files import first
+from segvit.data.pairs import first
 from segvit.data.prepare.archives import Unpacked, unpack
 from segvit.errors import UserError
 from segvit.utils.progress import Progress

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from segvit.data.dataset import SegmentationDataset
-from segvit.data.files import Pair
+from segvit.data.pairs import Pair
 from segvit.data.sample import Samples
 
 Manifest = dict[str, Any]
@@ -42,8 +42,7 @@ def take_manifest(splits: Mapping[str, Samples]) -> Manifest:
 
 def _named(pair: Pair) -> list[tuple[str, Path]]:
     """The two files of a pair, and what they are called wherever the dataset lies."""
-    described = pair.labels.suffix.lower() == ".json"  # by a file of many names
-    labels = pair.labels.name if described else pair.name + pair.labels.suffix
+    labels = pair.labels.name if pair.shared else pair.name + pair.labels.suffix
     return [(f"image {pair.name}{pair.image.suffix}", pair.image), (f"labels {labels}", pair.labels)]
 
 

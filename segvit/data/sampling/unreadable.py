@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from segvit.data.files import Unreadable
+from segvit.data.images import Unreadable
 from segvit.data.sample import Sample, Samples
 from segvit.errors import UserError
 

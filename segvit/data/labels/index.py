@@ -1,0 +1,82 @@
+"""Label maps as pictures of one channel: each pixel is a raw value, or an index into the picture's palette."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from segvit.data.images import LOSSLESS_SUFFIXES, SIXTEEN_BIT, reading, upright
+from segvit.data.labels.format import Classes, LabelFormat
+from segvit.data.labels.memory import LabelMemory
+from segvit.data.pairs import Pair
+from segvit.data.palette import Color
+from segvit.errors import UserError
+
+MAX_COLORS = 4096
+"""Colours in a painted label map from which it is taken for a photo."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexLabels(LabelFormat):
+    """Pictures of one channel: the raw value of each pixel, or its index in a palette."""
+
+    name: ClassVar[str] = "index"
+    suffixes: ClassVar[Sequence[str]] = LOSSLESS_SUFFIXES
+
+    def read(self, pair: Pair, classes: Classes, memory: LabelMemory) -> npt.NDArray[Any]:
+        return read_labels(pair.labels)
+
+    def painted_colors(self, path: Path) -> dict[Color, int] | None:
+        try:
+            with reading(path, "a label map"), Image.open(path) as opened:
+                if len(opened.getbands()) < 3:
+                    return None
+                counts = opened.convert("RGB").getcolors(MAX_COLORS)
+        except UserError:
+            return None
+        return {(color[0], color[1], color[2]): count for count, color in counts or [] if isinstance(color, tuple)}
+
+
+def read_labels(path: Path) -> npt.NDArray[Any]:
+    """The raw values (H, W) in a label file, of its own integer type: 8 bits, 16 bits, or palette indices.
+
+    A 1-bit file holds 0 and 1. An EXIF orientation is applied, as for images.
+
+    Raises:
+        UserError: no such file, no image, damaged or cut short, or more than one channel (a coloured mask).
+    """
+    with reading(path, "a label map"), Image.open(path) as opened:
+        opened.load()
+        labels = upright(opened)
+        if labels.mode == "1":
+            return np.asarray(labels).astype(np.uint8)
+        if labels.mode in ("L", "P", *SIXTEEN_BIT):
+            return np.asarray(labels)
+        channels = labels.getbands()
+        if len(channels) == 1:
+            raise UserError(f"{path}: pixels are floating-point numbers; a label map holds whole numbers: save it so")
+        raise UserError(f"{path}: {_explain_channels(np.asarray(labels), channels)}")
+
+
+def _explain_channels(pixels: npt.NDArray[Any], channels: Sequence[str]) -> str:
+    """Why a label map of several channels is refused, and how to mend it."""
+    found = f"the label map has {len(channels)} channels ({', '.join(channels)}), but one number per pixel is needed; "
+    see_through = channels[-1] in ("A", "a")
+    color = pixels[..., :-1] if see_through else pixels[..., :3]
+    if (color == color[..., :1]).all():
+        kept = '"A"' if see_through and color.min() == color.max() and np.ptp(pixels[..., -1]) else "0"
+        why = "all of it is in its transparency" if kept != "0" else "its colour channels are equal"
+        if color.shape[-1] == 1 and kept == "0":
+            why = "one of them is transparency"
+        return found + (
+            f"{why}, so nothing is lost by saving one of them: in Python, "
+            f"`from PIL import Image; Image.open(FILE).getchannel({kept}).save(FILE)`"
+        )
+    return found + (
+        "it looks like a mask painted in colours: describe them in a spec, with `labels: {format: color}` and each "
+        "class's `color`, or save class numbers instead, as a grey or palette PNG"
+    )

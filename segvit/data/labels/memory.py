@@ -1,0 +1,39 @@
+"""Label files that were read before: parsed files in memory, decoded label maps in a folder."""
+
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+
+from segvit.data.labels.cache import LabelCache
+
+T = TypeVar("T")
+
+
+class LabelMemory:
+    """What one dataset keeps of its label files between reads."""
+
+    def __init__(self, cache: LabelCache | None = None) -> None:
+        """Start empty.
+
+        Args:
+            cache: folder for decoded label maps. Default: they are decoded each time.
+        """
+        self._cache = cache
+        self._made: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` returned for this key, and call it only the first time."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
+
+    def decoded(
+        self, source: Path, decode: Callable[[], npt.NDArray[Any]], *, item: str = "", settings: str = ""
+    ) -> npt.NDArray[Any]:
+        """Return the label map that `decode` gives, through the cache if there is one: see `LabelCache.get`."""
+        if self._cache is None:
+            return decode()
+        return self._cache.get(source, decode, item=item, settings=settings)
