@@ -20,16 +20,16 @@ import torch.nn.functional as F
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from segvit.inference.windows import window_starts
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 import segvit
 from segvit.config import EvalConfig, ModelConfig
 from segvit.data.images import read_image
-from segvit.data.transforms import resize
 from segvit.inference.protocol import protocol_size
-from segvit.inference.sliding import window_starts
 from segvit.models.scores import scores
+from segvit.utils.resize import resize
 
 PROTOCOLS = {"native": EvalConfig(), "resized": EvalConfig(resize_long=2048, resize_short=512)}
 TIE = 1e-6

@@ -7,25 +7,16 @@ Letters: H, W size of the image, h, w size after the resize, c side of the crop.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 
 from segvit.config import AugmentConfig
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
+from segvit.utils.resize import Window, fit_size, resize, resize_labels, to_uint8
 
 CROP_TRIES = 10
 """Windows drawn before the last is taken as it is (docs/method.md section 5)."""
-
-
-class Window(NamedTuple):
-    """A rectangle of an image, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 class TrainTransform:
@@ -79,46 +70,6 @@ class TrainTransform:
             generator=generator,
         )
         return pad_to(image, labels, size=self.crop, fill=self.fill)
-
-
-def fit_size(
-    height: int, width: int, *, long: float | None, short: float | None, ratio: float = 1.0
-) -> tuple[int, int]:
-    """Height and width, keeping the aspect, so that the longer side is within long * ratio and the shorter within
-    short * ratio, one of them exactly; a None sets no bound, and without any bound the native size is times ratio."""
-    bounds = []
-    if long is not None:
-        bounds.append(long / max(height, width))
-    if short is not None:
-        bounds.append(short / min(height, width))
-    factor = min(bounds, default=1.0) * ratio
-    return max(round(height * factor), 1), max(round(width * factor), 1)
-
-
-def resize(image: torch.Tensor, size: tuple[int, int], window: Window | None = None) -> torch.Tensor:
-    """Bilinear (half-pixel centres, no antialias), uint8 (C, H, W) -> (C, h, w), or the part of it in `window`.
-
-    A window holds bit for bit what the whole would hold there, at the price of the window alone.
-    """
-    window = window or Window(0, 0, *size)
-    if size == tuple(image.shape[-2:]):
-        return image[:, window.top : window.top + window.height, window.left : window.left + window.width]
-    row, next_row, row_share = _taps(image.shape[-2], size[0], window.top, window.height)
-    column, next_column, column_share = _taps(image.shape[-1], size[1], window.left, window.width)
-    low, high = int(column[0]), int(next_column[-1]) + 1
-    part = image[:, int(row[0]) : int(next_row[-1]) + 1, low:high].float()
-    row, next_row = row - row[0], next_row - row[0]
-    column, next_column = column - low, next_column - low
-    rows = torch.lerp(part.index_select(1, row), part.index_select(1, next_row), row_share[:, None])
-    return _to_uint8(torch.lerp(_columns(rows, column), _columns(rows, next_column), column_share))
-
-
-def resize_labels(labels: torch.Tensor, size: tuple[int, int], window: Window | None = None) -> torch.Tensor:
-    """Nearest pixel by centres, aligned with `resize`: (H, W) -> (h, w), or the part of it in `window`."""
-    window = window or Window(0, 0, *size)
-    rows = _nearest(labels.shape[0], size[0], window.top, window.height)
-    columns = _nearest(labels.shape[1], size[1], window.left, window.width)
-    return _columns(labels.index_select(0, rows), columns)
 
 
 def random_crop(
@@ -214,7 +165,7 @@ def photometric(
         colors = turn_hue(colors, turn / 180)
     if gain != 1 and not contrast_first:
         colors = colors.mul_(gain).clamp_(0, 255)
-    return _to_uint8(colors)
+    return to_uint8(colors)
 
 
 def saturate(colors: torch.Tensor, factor: float) -> torch.Tensor:
@@ -260,32 +211,9 @@ def pad_to(
     return padded, padded_labels
 
 
-def _taps(source: int, target: int, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """For the target pixels start .. start + length - 1: the two source pixels of each, and the share of the second."""
-    center = ((torch.arange(start, start + length) + 0.5) * (source / target) - 0.5).clamp_(0, source - 1)
-    index = center.long()
-    return index, (index + 1).clamp_(max=source - 1), center - index
-
-
-def _nearest(source: int, target: int, start: int, length: int) -> torch.Tensor:
-    """The source pixel that holds the centre of each target pixel start .. start + length - 1."""
-    # in whole numbers: the floor of (i + 1/2) * source / target, free of rounding
-    return (torch.arange(start, start + length) * 2 + 1) * source // (2 * target)
-
-
-def _columns(values: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """`values.index_select(-1, columns)`, several times as fast along the last dimension."""
-    return values.gather(-1, columns.expand(*values.shape[:-1], -1))
-
-
 def _choose(first: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """`torch.where` of finite numbers to the bit, without its branch for every pixel."""
     return torch.lerp(other, one, first.to(one.dtype))
-
-
-def _to_uint8(values: torch.Tensor) -> torch.Tensor:
-    """Numbers in 0..255, which are rounded in place: by way of int16, for the straight cast is not vectorised."""
-    return values.round_().to(torch.int16).to(torch.uint8)
 
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:

@@ -13,9 +13,9 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from segvit.data.images import read_image
 from segvit.data.shapes.scenes import render_scene
-from segvit.data.transforms import resize
 from segvit.export.graph import LabelGraph
 from segvit.models.downsampling import STRIDE
+from segvit.utils.resize import resize
 from segvit.utils.text import percentage
 
 NUM_SCENES = 2

@@ -16,11 +16,11 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from segvit.data.images import read_image
-from segvit.data.transforms import resize
 from segvit.export.graph import quiet
 from segvit.inference.onnx_model import INPUT, runtime
 from segvit.inference.protocol import protocol_size, resolve_protocol
 from segvit.models.segvit import SegViT
+from segvit.utils.resize import resize
 
 ExportPrecision = Literal["fp32", "fp16", "int8"]
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segvit.utils.resize import places_on_old
+from segvit.utils.resize import interpolation_matrix, places_on_old
 
 SPACING = 4.0
 """Pixels between samples, about: closer costs more samples, wider leaves more pixels to be worked out in full."""
@@ -117,20 +117,12 @@ def sample(probabilities: Tensor, logits: Tensor, cell: float) -> Sampled:
 def _subdivide(num_tokens: int, steps: int, like: Tensor) -> Tensor:
     """What interpolates a line of tokens at `steps` places per token: ((num_tokens - 1) * steps + 1, num_tokens)."""
     places = torch.arange((num_tokens - 1) * steps + 1, dtype=torch.float64, device=like.device) / steps
-    return _interpolation(places, num_tokens).to(like.dtype)
+    return interpolation_matrix(places, num_tokens).to(like.dtype)
 
 
 def _between(taps: Tensor, steps: int) -> Tensor:
     """What interpolates samples to pixels (y, m), from what up-samples tokens to the same pixels (y, h)."""
-    return _interpolation(places_on_old(taps) * steps, (taps.shape[1] - 1) * steps + 1).to(taps.dtype)
-
-
-def _interpolation(places: Tensor, count: int) -> Tensor:
-    """The (n, count) float64 matrix that interpolates a line of `count` values at places (n,), 0..count - 1."""
-    low = places.long().clamp(max=count - 2)
-    share = (places - low)[:, None]
-    matrix = places.new_zeros(len(places), count)
-    return matrix.scatter_(1, low[:, None], 1 - share).scatter_(1, low[:, None] + 1, share)
+    return interpolation_matrix(places_on_old(taps) * steps, (taps.shape[1] - 1) * steps + 1).to(taps.dtype)
 
 
 def interpolation_error(logits: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segvit.inference.bounds import Sampled, sample
-from segvit.utils.resize import bilinear_matrix, bilinear_taps, places_on_old
+from segvit.utils.resize import bilinear_matrix, bilinear_taps, source_of, taps_of
 
 TILE_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
 """Score elements of a tile, by kind of device: 2 MB in float32 on a CPU, which the cache holds."""
@@ -124,10 +124,11 @@ class View:
 
     def _logits_at(self, window: int, y: Tensor, x: Tensor) -> Tensor:
         """Mask logits (n, K) of single pixels of a window."""
-        (rows, down), (columns, right) = (_neighbours(self.rows, y), _neighbours(self.columns, x))
-        width = self.logits.shape[3]
-        tokens = torch.stack([row * width + column for row in rows for column in columns], dim=1)
-        weights = torch.stack([a * b for a in (1 - down, down) for b in (1 - right, right)], dim=1)
+        rows, columns, width = taps_of(self.rows, y), taps_of(self.columns, x), self.logits.shape[3]
+        lines, places = (rows.low, rows.high), (columns.low, columns.high)
+        down, right = (1 - rows.share, rows.share), (1 - columns.share, columns.share)
+        tokens = torch.stack([line * width + place for line in lines for place in places], dim=1)
+        weights = torch.stack([a * b for a in down for b in right], dim=1)
         by_token = self.logits[window].flatten(1).T.contiguous()  # embedding_bag is slow on a transposed view
         logits: Tensor = F.embedding_bag(tokens, by_token, per_sample_weights=weights, mode="sum")
         return logits
@@ -166,8 +167,8 @@ class View:
 
     def _piece(self, window: int, rows: slice, columns: slice) -> "Piece":
         """A rectangle of a window, in its own coordinates."""
-        y = _tokens(rows, self.rows.shape[1], self.padded_size[0])
-        x = _tokens(columns, self.columns.shape[1], self.padded_size[1])
+        y = source_of(rows, self.rows.shape[1], self.padded_size[0])
+        x = source_of(columns, self.columns.shape[1], self.padded_size[1])
         return Piece(
             window=window,
             probabilities=self.probabilities[window],
@@ -189,20 +190,6 @@ class Piece(NamedTuple):
     """(y, h): what up-samples them to the rows of pixels."""
     columns: Tensor
     """(x, w): the same for columns."""
-
-
-def _neighbours(line: Tensor, pixels: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """The two tokens that pixels (n,) lie between on a line (pixels, tokens), and the share (n,) of the second."""
-    places = places_on_old(line)[pixels]
-    low = places.long()
-    return (low, (low + 1).clamp(max=line.shape[1] - 1)), (places - low).float()
-
-
-def _tokens(pixels: slice, num_tokens: int, num_pixels: int) -> slice:
-    """The tokens on a line of `num_tokens` that `pixels` of the `num_pixels` it spans are up-sampled from."""
-    first = (pixels.start + 0.5) * num_tokens / num_pixels - 0.5
-    last = (pixels.stop - 0.5) * num_tokens / num_pixels - 0.5
-    return slice(max(int(first) - 1, 0), min(int(last) + 3, num_tokens))  # one more on each side, for rounding
 
 
 def _shift(span: slice, offset: int) -> slice:

@@ -18,17 +18,14 @@ from segvit.data.spec import IGNORE_INDEX
 from segvit.data.transforms import (
     CROP_TRIES,
     TrainTransform,
-    Window,
-    fit_size,
     flip,
     pad_to,
     photometric,
     random_crop,
-    resize,
-    resize_labels,
     turn_hue,
 )
 from segvit.errors import UserError
+from segvit.utils.resize import Window, _select, resize_labels, to_uint8
 
 STILL = AugmentConfig(
     resize_long=None,
@@ -42,8 +39,6 @@ STILL = AugmentConfig(
 )
 """Nothing but the crop and the padding."""
 FILL = (124, 116, 104)
-SIZES = [((40, 60), (80, 120)), ((40, 60), (20, 30)), ((37, 53), (48, 19)), ((5, 7), (61, 3)), ((1, 1), (3, 4))]
-"""Height and width before and after: up, down, both at once, and hardly anything."""
 
 
 def luck(seed: int = 0) -> torch.Generator:
@@ -57,59 +52,6 @@ def random_image(height: int, width: int, seed: int = 0) -> Tensor:
 def random_labels(height: int, width: int, seed: int = 0) -> Tensor:
     labels = torch.randint(6, (height, width), generator=luck(seed))
     return torch.where(labels == 5, IGNORE_INDEX, labels)
-
-
-@pytest.mark.parametrize(
-    "size, long, short, ratio, expected",
-    [
-        ((512, 683), 2048, 512, 1.0, (512, 683)),  # ADE20K: the short side is the crop
-        ((683, 512), 2048, 512, 0.5, (342, 256)),
-        ((512, 683), 2048, 512, 2.0, (1024, 1366)),
-        ((500, 4000), 2048, 512, 1.0, (256, 2048)),  # the long side binds
-        ((500, 4000), 2048, 512, 0.5, (128, 1024)),
-        ((375, 500), 520, 520, 1.0, (390, 520)),  # PASCAL-Context: the long side binds
-        ((360, 480), None, 256, 1.0, (256, 341)),
-        ((360, 480), 240, None, 1.0, (180, 240)),
-        ((360, 480), None, None, 1.0, (360, 480)),
-        ((360, 480), None, None, 0.75, (270, 360)),
-        ((1, 3000), 100, 100, 1.0, (1, 100)),  # never without a pixel
-    ],
-)
-def test_fit_size(
-    size: tuple[int, int], long: int | None, short: int | None, ratio: float, expected: tuple[int, int]
-) -> None:
-    assert fit_size(*size, long=long, short=short, ratio=ratio) == expected
-
-
-@pytest.mark.parametrize("old, new", SIZES)
-def test_resize_is_bilinear_without_antialias(old: tuple[int, int], new: tuple[int, int]) -> None:
-    image = random_image(*old)
-    exact = F.interpolate(image[None].double(), size=new, mode="bilinear", align_corners=False, antialias=False)[0]
-    result = resize(image, new)
-    assert result.dtype == torch.uint8 and result.shape == (3, *new)
-    assert (result - exact).abs().max() <= 0.5 + 1e-3  # rounded, not cut
-
-
-@pytest.mark.parametrize("old, new", SIZES)
-def test_labels_take_the_pixel_under_their_centre(old: tuple[int, int], new: tuple[int, int]) -> None:
-    labels = random_labels(*old)
-    result = resize_labels(labels, new)
-    for y in range(new[0]):
-        for x in range(new[1]):
-            row, column = (2 * y + 1) * old[0] // (2 * new[0]), (2 * x + 1) * old[1] // (2 * new[1])
-            assert result[y, x] == labels[row, column]
-    assert set(result.flatten().tolist()) <= set(labels.flatten().tolist())  # nothing in between is invented
-
-
-@pytest.mark.parametrize("old, new", SIZES[:3])
-def test_a_window_is_the_part_of_the_whole(old: tuple[int, int], new: tuple[int, int]) -> None:
-    image, labels = random_image(*old), random_labels(*old)
-    whole, whole_labels = resize(image, new), resize_labels(labels, new)
-    for window in (Window(0, 0, 7, 9), Window(new[0] - 11, new[1] - 13, 11, 13), Window(3, 2, new[0] - 3, 8)):
-        rows = slice(window.top, window.top + window.height)
-        columns = slice(window.left, window.left + window.width)
-        assert torch.equal(resize(image, new, window), whole[:, rows, columns])
-        assert torch.equal(resize_labels(labels, new, window), whole_labels[rows, columns])
 
 
 def crop_is_good(labels: Tensor, share: float) -> bool:
@@ -335,13 +277,13 @@ def test_fast_selections_and_casts_are_the_plain_ones_to_the_bit() -> None:
     columns = torch.randint(50, (31,), generator=luck(1)).sort().values
     for source in (values, values.long()[0], values[:, ::2, 5:]):
         places = columns.clamp(max=source.shape[-1] - 1)
-        assert torch.equal(transforms._columns(source, places), source.index_select(-1, places))
+        assert torch.equal(_select(source, places, source.ndim - 1), source.index_select(-1, places))
     first = values > 0
     for scale in (1.0, 1e-30, 1e30):
         chosen = transforms._choose(first, values * scale, values.flip(-1))
         assert torch.equal(chosen, torch.where(first, values * scale, values.flip(-1)))
     shades = torch.linspace(0, 255, 20_001)
-    assert torch.equal(transforms._to_uint8(shades.clone()), shades.round().to(torch.uint8))
+    assert torch.equal(to_uint8(shades.clone()), shades.round().to(torch.uint8))
 
 
 def test_light_colours_are_cut_not_wrapped() -> None:
