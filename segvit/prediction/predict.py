@@ -8,7 +8,6 @@ Letters: K classes, H W image.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +15,12 @@ import torch
 from PIL import Image
 
 from segvit.config import EvalConfig, PrecisionChoice
-from segvit.data.images import as_rgb, read_image
 from segvit.data.palette import Color
-from segvit.errors import UserError
+from segvit.data.source import Source, to_rgb
 from segvit.inference.network import Network, classes_of
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import image_confidence, image_labels
 from segvit.pictures import overlay, shares, with_legend
-
-Source = str | Path | Image.Image | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,21 +84,3 @@ def predict(
             labels = image_labels(model, tensor, config)
     classes, palette = classes_of(model)
     return Prediction(image=image, labels=labels.cpu().numpy(), classes=classes, palette=palette, confidence=certainty)
-
-
-def to_rgb(source: Source) -> npt.NDArray[np.uint8]:
-    """Any source as uint8 (H, W, 3).
-
-    Raises:
-        UserError: a file that cannot be read, or an array that is not uint8 RGB or grey.
-    """
-    if isinstance(source, str | Path):
-        return np.asarray(read_image(Path(source)))
-    if isinstance(source, Image.Image):
-        return np.asarray(as_rgb(source, name="the image given"))
-    if source.dtype != np.uint8 or source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] != 3):
-        raise UserError(
-            f"an array of {source.dtype} {source.shape}: expected uint8 (H, W, 3) RGB or (H, W) grey; "
-            "for floats in 0..1 give (array * 255).astype('uint8')"
-        )
-    return np.stack([source] * 3, axis=2) if source.ndim == 2 else source

@@ -20,19 +20,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from segvit.data.transforms import fit_size, resize
+from segvit.data.source import Source, to_rgb
 from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
+from segvit.inference.label_map import label_map
 from segvit.inference.network import Network, classes_of
 from segvit.inference.protocol import protocol_size
 from segvit.models.decoder import DecoderLayer, DecoderStage, LayerOutput
 from segvit.models.downsampling import STRIDE, keep
 from segvit.models.output import SegOutput
-from segvit.models.scores import label_map
 from segvit.models.segvit import SegViT, evaluating
 from segvit.pictures.inside.record import Gaze, Inside, Tokens
 from segvit.pictures.paint import Pixels, shares
-from segvit.prediction.predict import Source, to_rgb
+from segvit.utils.resize import fit_size, resize
 from segvit.utils.text import suggest
 
 SHOWN_CLASSES = 3
