@@ -11,7 +11,6 @@ image; ms are from decoded photo to label map under the model's protocol, median
 """
 
 import argparse
-import math
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -24,21 +23,16 @@ from rounds import measure
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 import segvit
-from segvit.inference.protocol import image_labels, protocol_size, resolve_protocol
-from segvit.inference.sliding import window_starts
+from segvit.inference.protocol import image_labels, protocol_size, protocol_windows
 from segvit.weights.model_file import read_header
 
 COLORS = {"plain": "#4d6fae", "shrunk": "#c8553d", "naive_shrunk": "#8a8a8a"}
 
 
-def windows(model: segvit.SegViT, size: tuple[int, int]) -> int:
+def num_windows(model: segvit.SegViT, size: tuple[int, int]) -> int:
     """How many windows an image (H, W) is cut into."""
-    told = resolve_protocol(model)
-    if told["mode"] == "whole":
-        return 1
-    window, stride = int(str(told["window"])), int(str(told["stride"]))
-    sides = protocol_size(*size, model.protocol)
-    return math.prod(len(window_starts(side, window, stride)) for side in sides)
+    windows = protocol_windows(model, model.protocol)
+    return 1 if windows is None else len(windows.corners(*protocol_size(*size, model.protocol)))
 
 
 def milliseconds(models: dict[Path, segvit.SegViT], photos: list[torch.Tensor]) -> dict[Path, float]:
@@ -103,7 +97,7 @@ def main() -> None:
     )
     for path, model in models.items():
         side = model.config.image_size
-        work = windows(model, size) * segvit.profile(model, (side, side)).multiply_adds / 1e9
+        work = num_windows(model, size) * segvit.profile(model, (side, side)).multiply_adds / 1e9
         score = 100 * read_header(path)["metrics"]["miou"]
         rows[model.config.structure].append((work, score))
         row = (path.parent.name, model.config.structure, f"{score:.1f}", f"{work:.2f}", f"{times[path]:.0f}")

@@ -29,7 +29,7 @@ from rounds import measure
 
 import segvit
 from segvit.config import ModelConfig
-from segvit.inference.frames import frames_labels, frames_together
+from segvit.inference.protocol import batch_labels, images_per_batch
 from segvit.prediction.predict import Prediction, predict
 from segvit.prediction.video import predict_video
 from segvit.prediction.video_options import VideoOptions
@@ -72,7 +72,7 @@ def measure_steps(options: argparse.Namespace, film: Path, folder: Path) -> None
     model = create(options)
     with open_video(film) as video:
         frames: list[Frame] = list(itertools.islice(video.frames(), options.frames))
-        together = frames_together(model, model.protocol, video.size)
+        together = images_per_batch(model, model.protocol, video.size)
         size = video.size
     results = [predict(model, frame.image) for frame in frames]
     overlays = [np.asarray(result.overlay(legend=False)) for result in results]
@@ -85,7 +85,7 @@ def measure_steps(options: argparse.Namespace, film: Path, folder: Path) -> None
 
     def run_model() -> None:
         for start in range(0, len(images), together):
-            for labels in frames_labels(model, torch.stack(images[start : start + together]), model.protocol):
+            for labels in batch_labels(model, torch.stack(images[start : start + together]), model.protocol):
                 labels.cpu()
 
     def paint() -> None:

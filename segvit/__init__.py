@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from segvit.evaluation.metrics import ConfusionMatrix, Metrics
     from segvit.evaluation.result import EvalResult
     from segvit.export.export import Exported, export_onnx, export_program
+    from segvit.inference.label_map import label_map
     from segvit.inference.onnx_model import OnnxModel, load_onnx
     from segvit.losses import Losses, criterion
     from segvit.models.output import SegOutput
-    from segvit.models.scores import label_map, scores
+    from segvit.models.scores import scores
     from segvit.models.segvit import SegViT, create_model
     from segvit.prediction.predict import Prediction, predict
     from segvit.profiling.benchmark import bench
@@ -59,8 +60,9 @@ _HOMES = {
     "segvit.training.train": ("Run", "train"),
     "segvit.errors": ("UserError",),
     "segvit.export.export": ("Exported", "export_onnx", "export_program"),
+    "segvit.inference.label_map": ("label_map",),
     "segvit.inference.onnx_model": ("OnnxModel", "load_onnx"),
-    "segvit.models.scores": ("label_map", "scores"),
+    "segvit.models.scores": ("scores",),
     "segvit.losses": ("Losses", "criterion"),
     "segvit.evaluation.metrics": ("ConfusionMatrix", "Metrics"),
     "segvit.weights.convert": ("convert_checkpoint",),

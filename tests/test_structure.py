@@ -57,11 +57,8 @@ MAY_IMPORT = {
 # What has not found its place yet, and imports that still point back: both are to become empty.
 UNPLACED: set[str] = set()
 BACKWARDS: set[str] = {
-    "inference.frames imports data.transforms",
     "inference.onnx_model imports weights.load",
-    "inference.protocol imports data.transforms",
     "models.segvit imports inference.network",
-    "pictures.inside.look imports prediction.predict",
     "weights.hub imports models.segvit",
     "weights.hub imports weights.card",
     "weights.model_file imports models.segvit",

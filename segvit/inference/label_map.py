@@ -1,11 +1,12 @@
 """The label map: the class of the best score at each pixel, exact, at a fraction of the cost of the scores.
 
-    labels = compose_labels(views, (height, width))
+    labels = label_map(model(images))                     # of a model's output: (B, H, W)
+    labels = compose_labels(views, (height, width))       # of views of one image, by windows, scales and flips
 
 Only a few classes can win in a tile, and only a few queries have a say in them. What the rest can add is bounded from
 samples (segvit/inference/bounds.py); pixels that the bounds leave open are worked out in full.
 
-Letters: K classes (and queries), H' W' image as wanted, y x pixels of a tile.
+Letters: B batch, H W image, K classes (and queries), H' W' image as wanted, y x pixels of a tile.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from segvit.inference.tiles import Composition, View
+from segvit.models.output import SegOutput
+from segvit.models.scores import class_probabilities
 
 TILE_PIXELS = 2**16
 """Pixels of a tile: its few live classes and the samples of all fit the cache."""
@@ -21,6 +24,29 @@ MANY_CLASSES = 32
 """Classes from which the bounds are quicker than working out all scores."""
 WORTH_IT = 1 / 2
 """Share of classes that may win in a tile, and of pixels left open, up to which the bounds are worth their cost."""
+
+
+def label_map(output: SegOutput, size: tuple[int, int] | None = None) -> Tensor:
+    """The class of the best score at each pixel: (B, H, W) int64.
+
+    Equal to the argmax of `scores`, resized bilinear to `size` where one is given, without ever holding the
+    (K, H, W) volume, and mostly without working it out (segvit/inference/bounds.py).
+
+    Args:
+        output: of a model.
+        size: (H, W) in pixels of the wanted map. Default: the size of the images.
+    """
+    size = size or output.image_size
+    return torch.stack([compose_labels([view], size) for view in image_views(output)])
+
+
+def image_views(output: SegOutput) -> list[View]:
+    """Each image of a batch as a view, to be composed in tiles."""
+    probabilities, logits = class_probabilities(output), output.mask_logits[-1].float()
+    return [
+        View.of_image(one_probabilities[None], one_logits[None], output.image_size, output.padded_size)
+        for one_probabilities, one_logits in zip(probabilities, logits, strict=True)
+    ]
 
 
 def compose_labels(views: Sequence[View], size: tuple[int, int]) -> Tensor:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from segvit.config import EvalConfig
-from segvit.data.transforms import fit_size, resize
 from segvit.errors import UserError
 from segvit.inference.label_map import compose_labels
 from segvit.inference.network import Network
-from segvit.inference.sliding import look_in_windows, look_whole
 from segvit.inference.tiles import Composition, View
+from segvit.inference.windows import Windows, look
 from segvit.models.segvit import evaluating
+from segvit.utils.resize import fit_size, resize
 
 MAX_SCALE = 16.0
 """Largest factor of a test scale: beyond it a typo is more likely than a wish."""
@@ -41,59 +41,9 @@ def resolve_protocol(model: Network, config: EvalConfig | None = None) -> dict[s
         "resize_short": config.resize_short,
         "resize_short_min": config.resize_short_min,
     }
-    if config.mode == "slide":
-        window, stride = _window(model, config)
-        protocol |= {"window": window, "stride": stride}
+    if (windows := protocol_windows(model, config)) is not None:
+        protocol |= {"window": windows.side, "stride": windows.stride}
     return protocol | {"scales": list(config.scales), "flip": config.flip}
-
-
-@torch.no_grad()
-def image_scores(model: Network, image: Tensor, config: EvalConfig | None = None) -> Tensor:
-    """Scores (K, H, W) of an image uint8 (3, H, W) at its own size, under the protocol (default: the model's)."""
-    size = (image.shape[1], image.shape[2])
-    volume = torch.empty(model.num_classes, *size, device=model.mean.device)
-    for rows, columns, tile in Composition(look(model, image, config or model.protocol), size).tiles():
-        volume[:, rows, columns] = tile
-    return volume
-
-
-@torch.no_grad()
-def image_labels(model: Network, image: Tensor, config: EvalConfig | None = None) -> Tensor:
-    """Class of every pixel (H, W) int64 of an image uint8 (3, H, W), under the protocol (default: the model's)."""
-    return compose_labels(look(model, image, config or model.protocol), (image.shape[1], image.shape[2]))
-
-
-@torch.no_grad()
-def image_confidence(model: Network, image: Tensor, config: EvalConfig | None = None) -> tuple[Tensor, Tensor]:
-    """Class of every pixel (H, W) int64, and the share (H, W) of that class in the pixel's scores, 0..1."""
-    size = (image.shape[1], image.shape[2])
-    labels = torch.empty(size, dtype=torch.int64, device=model.mean.device)
-    share = torch.empty(size, device=model.mean.device)
-    for rows, columns, tile in Composition(look(model, image, config or model.protocol), size).tiles():
-        best, labels[rows, columns] = tile.max(dim=0)
-        share[rows, columns] = best / tile.sum(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
-    return labels, share
-
-
-@torch.no_grad()
-def look(model: Network, image: Tensor, config: EvalConfig) -> list[View]:
-    """Every view of an image uint8 (3, H, W) under the protocol: each scale, and each mirrored where it flips."""
-    views = []
-    resolve_protocol(model, config)
-    with evaluating(model):
-        for scale in config.scales:
-            size = protocol_size(image.shape[1], image.shape[2], config, scale)
-            resized = resize(image, size).to(model.mean.device)
-            for flipped in (False, True) if config.flip else (False,):
-                if config.mode == "slide":
-                    window, stride = _window(model, config)
-                    view = look_in_windows(
-                        model, resized, window=window, stride=stride, batch_size=config.batch_size, flipped=flipped
-                    )
-                else:
-                    view = look_whole(model, resized, flipped=flipped)
-                views.append(view)
-    return views
 
 
 def protocol_size(height: int, width: int, config: EvalConfig, scale: float = 1.0) -> tuple[int, int]:
@@ -110,8 +60,16 @@ def protocol_size(height: int, width: int, config: EvalConfig, scale: float = 1.
     )
 
 
-def _window(model: Network, config: EvalConfig) -> tuple[int, int]:
-    """Side and stride of the windows in pixels; a third of the window overlaps by default."""
+def protocol_windows(model: Network, config: EvalConfig) -> Windows | None:
+    """Return the windows of the protocol, or None if it looks at whole images.
+
+    The default window is the training crop, and the default stride leaves an overlap of a third of it.
+
+    Raises:
+        UserError: a window, stride or batch below one, or windows that leave gaps.
+    """
+    if config.mode != "slide":
+        return None
     window = model.config.image_size if config.window is None else config.window
     stride = max(window * 2 // 3, 1) if config.stride is None else config.stride
     if not 1 <= stride <= window:
@@ -121,4 +79,73 @@ def _window(model: Network, config: EvalConfig) -> tuple[int, int]:
         )
     if config.batch_size < 1:
         raise UserError(f"a batch of {config.batch_size} windows: give at least 1")
-    return window, stride
+    return Windows(window, stride)
+
+
+def images_per_batch(model: Network, config: EvalConfig, size: tuple[int, int]) -> int:
+    """Return how many images of a size (H, W) in pixels fill a batch of `config.batch_size` windows or whole images."""
+    resolve_protocol(model, config)
+    windows = protocol_windows(model, config)
+    if windows is None:
+        return max(1, config.batch_size)
+    sizes = [protocol_size(*size, config, scale) for scale in config.scales]
+    return max(1, config.batch_size // max(len(windows.corners(*resized)) for resized in sizes))
+
+
+@torch.no_grad()
+def image_scores(model: Network, image: Tensor, config: EvalConfig | None = None) -> Tensor:
+    """Scores (K, H, W) of an image uint8 (3, H, W) at its own size, under the protocol (default: the model's)."""
+    composition = _composition(model, image, config)
+    volume = torch.empty(model.num_classes, *composition.size, device=model.mean.device)
+    for rows, columns, tile in composition.tiles():
+        volume[:, rows, columns] = tile
+    return volume
+
+
+@torch.no_grad()
+def image_labels(model: Network, image: Tensor, config: EvalConfig | None = None) -> Tensor:
+    """Class of every pixel (H, W) int64 of an image uint8 (3, H, W), under the protocol (default: the model's)."""
+    (labels,) = batch_labels(model, image[None], config or model.protocol)
+    return labels
+
+
+@torch.no_grad()
+def batch_labels(model: Network, images: Tensor, config: EvalConfig) -> list[Tensor]:
+    """Class of every pixel (H, W) int64 of each of the images uint8 (B, 3, H, W), under the protocol."""
+    size = (images.shape[2], images.shape[3])
+    return [compose_labels(views, size) for views in _views(model, images, config)]
+
+
+@torch.no_grad()
+def image_confidence(model: Network, image: Tensor, config: EvalConfig | None = None) -> tuple[Tensor, Tensor]:
+    """Class of every pixel (H, W) int64, and the share (H, W) of that class in the pixel's scores, 0..1."""
+    composition = _composition(model, image, config)
+    labels = torch.empty(composition.size, dtype=torch.int64, device=model.mean.device)
+    share = torch.empty(composition.size, device=model.mean.device)
+    for rows, columns, tile in composition.tiles():
+        best, labels[rows, columns] = tile.max(dim=0)
+        share[rows, columns] = best / tile.sum(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
+    return labels, share
+
+
+def _composition(model: Network, image: Tensor, config: EvalConfig | None) -> Composition:
+    """The scores of an image uint8 (3, H, W), to be taken tile by tile."""
+    (views,) = _views(model, image[None], config or model.protocol)
+    return Composition(views, (image.shape[1], image.shape[2]))
+
+
+def _views(model: Network, images: Tensor, config: EvalConfig) -> list[list[View]]:
+    """Return all views of each image uint8 (B, 3, H, W): at every scale, and mirrored too if the protocol flips."""
+    resolve_protocol(model, config)
+    windows = protocol_windows(model, config)
+    views: list[list[View]] = [[] for _ in images]
+    with evaluating(model):
+        for scale in config.scales:
+            size = protocol_size(images.shape[2], images.shape[3], config, scale)
+            resized = images if size == images.shape[2:] else torch.stack([resize(image, size) for image in images])
+            resized = resized.to(model.mean.device)
+            for flipped in (False, True) if config.flip else (False,):
+                looks = look(model, resized, windows=windows, batch_size=config.batch_size, flipped=flipped)
+                for view, own in zip(looks, views, strict=True):
+                    own.append(view)
+    return views

@@ -1,6 +1,8 @@
-"""The one definition of SegViT's semantic scores, as a volume and as a label map without it (docs/method.md section 2).
+"""The one definition of SegViT's semantic scores (docs/method.md section 2).
 
 `scores[c, y, x] = sum_q softmax(class_logits)[q, c] * sigmoid(upsample(mask_logits))[q, y, x]`
+
+The label map without that volume is in segvit/inference/label_map.py.
 
 Letters: B batch, K classes (and queries), H W image, h w token grid.
 """
@@ -9,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segvit.inference.label_map import compose_labels
-from segvit.inference.tiles import View
 from segvit.models.output import SegOutput
 
 
@@ -28,26 +28,3 @@ def scores(output: SegOutput) -> Tensor:
         flat: Tensor = torch.matmul(class_probabilities(output).transpose(1, 2), masks.flatten(2))  # (B, K, H * W)
         volume: Tensor = flat.unflatten(2, (height, width))
     return volume
-
-
-def label_map(output: SegOutput, size: tuple[int, int] | None = None) -> Tensor:
-    """The class of the best score at each pixel: (B, H, W) int64.
-
-    Equal to the argmax of `scores`, resized bilinear to `size` where one is given, without ever holding the
-    (K, H, W) volume, and mostly without working it out (segvit/inference/bounds.py).
-
-    Args:
-        output: of a model.
-        size: (H, W) in pixels of the wanted map. Default: the size of the images.
-    """
-    size = size or output.image_size
-    return torch.stack([compose_labels([view], size) for view in image_views(output)])
-
-
-def image_views(output: SegOutput) -> list[View]:
-    """Each image of a batch as a view, to be composed in tiles."""
-    probabilities, logits = class_probabilities(output), output.mask_logits[-1].float()
-    return [
-        View.of_image(one_probabilities[None], one_logits[None], output.image_size, output.padded_size)
-        for one_probabilities, one_logits in zip(probabilities, logits, strict=True)
-    ]

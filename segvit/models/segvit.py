@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from segvit.config import EvalConfig, ModelConfig, Structure
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
+from segvit.inference.label_map import label_map
 from segvit.inference.network import Network
 from segvit.models.atm import ATMHead
 from segvit.models.backbone import create_backbone
 from segvit.models.decoder import folding
 from segvit.models.downsampling import STRIDE
 from segvit.models.output import SegOutput
-from segvit.models.scores import label_map, scores
+from segvit.models.scores import scores
 from segvit.models.upsampling import QueryUpsampling
 from segvit.weights.hub import push_model
 from segvit.weights.model_file import save_model

@@ -14,17 +14,17 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
-from segvit.inference.frames import frames_labels, frames_together
 from segvit.inference.network import Network, classes_of
 from segvit.inference.precision import computing_in, resolve_precision
+from segvit.inference.protocol import batch_labels, images_per_batch
 from segvit.models.segvit import evaluating
 from segvit.prediction.newest_frame import Newest
 from segvit.prediction.outputs import named
@@ -34,7 +34,7 @@ from segvit.prediction.video_outputs import OVERLAY, VideoOutputs
 from segvit.utils.progress import FrameProgress
 from segvit.utils.signals import Stop
 from segvit.utils.threads import in_order, threads
-from segvit.video.reader import Frame, Pixels, Video, open_video
+from segvit.video.reader import Frame, Video, open_video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,84 +70,99 @@ def predict_video(
     workers: int = DataConfig.workers,
     progress: FrameProgress | None = None,
 ) -> VideoDone:
-    """Label the frames of a video, and write what segvit/prediction/video_outputs.py lists.
+    """Label the frames of a video and write the files that segvit/prediction/video_outputs.py lists.
 
-    A webcam or stream ends when it ends itself, after `options.seconds`, or at SIGINT or SIGTERM; what is written then
-    is whole.
+    A webcam or stream ends by itself, after `options.seconds`, or at SIGINT or SIGTERM. The files are whole then too.
 
     Args:
-        model: on the device where it shall run.
+        model: on the device to run on.
         source: a file, `webcam:0`, or the address of a stream.
-        target: place of the outputs, without suffix; former ones are replaced at the end.
-        options: which frames, of what size, and what is written.
-        config: how frames are cut, and how many windows run together. Default: as the model was trained to be tested.
+        target: path of the outputs, without suffix. Outputs of an earlier run are replaced at the end.
+        options: which frames are labelled, at what size, and which files are written.
+        config: how frames are cut, and how many windows run together. Default: the protocol of the model.
         precision: see `segvit.predict`.
         opacity: of the overlay's colours.
-        confidence: write a grey video too, white where the model is certain; frames run through the model one by one.
-        raw_ids: (K,) values for label maps, where `options.frames` asks for these; None: class numbers.
-        fingerprint: kept in the JSON.
-        workers: threads that paint; with 0 all is done in turn.
+        confidence: write a grey video too, white where the model is certain. Frames then run one by one.
+        raw_ids: (K,) values for the label maps that `options.frames` asks for. Default: class indices.
+        fingerprint: kept in the JSON file.
+        workers: number of threads that paint. 0: no threads at all.
         progress: called after each frame.
 
     Raises:
-        UserError: the source cannot be opened or holds no picture, an option makes no sense, the device lacks the
-            precision, or the disk takes no more.
+        UserError: a source that cannot be opened or holds no picture, an impossible option, a precision that the
+            device lacks, or a disk that is full.
     """
-    options = options or VideoOptions()
+    options, config = options or VideoOptions(), config or model.protocol
     options.check()
-    config = config or model.protocol
     chosen = resolve_precision(model, precision)
+    label = partial(_label, model, config=config, precision=precision, confidence=confidence)
     classes, palette = classes_of(model)
-
-    def label(frames: Sequence[Frame]) -> list[Prediction]:
-        pictures = [frame.image for frame in frames]
-        if confidence:
-            return [predict(model, image, config=config, precision=precision, confidence=True) for image in pictures]
-        facts: Any = {"classes": classes, "palette": palette, "confidence": None}
-        labels = _labels(model, pictures, config)
-        return [Prediction(image=image, labels=own, **facts) for image, own in zip(pictures, labels, strict=True)]
-
+    style: Any = {"opacity": opacity, "confidence": confidence, "raw_ids": raw_ids}
     with (
         open_video(source, resize=options.resize) as video,
         nullcontext() if video.is_file else Stop() as stop,
         computing_in(chosen, model.mean.device),
         evaluating(model),
         VideoOutputs(
-            target,
-            size=video.size,
-            time_base=video.time_base,
-            rate=video.rate,
-            classes=classes,
-            palette=palette,
-            options=options,
-            opacity=opacity,
-            confidence=confidence,
-            raw_ids=raw_ids,
+            target, size=video.size, time_base=video.time_base, rate=video.rate, classes=classes, palette=palette,
+            options=options, **style,
         ) as outputs,
-    ):
-        together = 1 if confidence or video.live else frames_together(model, config, video.size)
-        total = _total(video, options)
-        with (
-            _fetched(video, options, stop, ahead=together if workers else 0) as frames,
-            threads(workers) as painters,
-            threads(min(workers, 1)) as encoder,
-        ):
+    ):  # fmt: skip
+        together = 1 if confidence or video.live else images_per_batch(model, config, video.size)
+        with _fetched(video, options, stop, ahead=together if workers else 0) as frames:
             labelled = (pair for group in _groups(frames, together) for pair in zip(group, label(group), strict=True))
-            painted = in_order(painters, outputs.paint, labelled, ahead=workers)
-            for count, _ in enumerate(in_order(encoder, outputs.write, painted, ahead=workers), start=1):
-                if progress:
-                    progress(count, None if total is None else max(total, count))  # a header may guess too low
-        amount, first = video.damaged
-        done = VideoDone(
-            path=named(target, OVERLAY),
-            frames=outputs.count,
-            dropped=video.dropped,
-            damaged=amount,
-            first_damaged=first,
-            broken=video.broken,
-        )
+            _write(outputs, labelled, workers, progress, _total(video, options))
+        done = _done(video, outputs)
         outputs.finish(_facts(video, options, done, fingerprint), end=video.end)
     return done
+
+
+def _label(
+    model: Network,
+    frames: Sequence[Frame],
+    *,
+    config: EvalConfig,
+    precision: PrecisionChoice | None,
+    confidence: bool,
+) -> list[Prediction]:
+    """Label frames of one size, which run through the model together unless `confidence` is asked for."""
+    pictures = [frame.image for frame in frames]
+    if confidence:
+        return [predict(model, image, config=config, precision=precision, confidence=True) for image in pictures]
+    images = torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2).copy())
+    classes, palette = classes_of(model)
+    return [
+        Prediction(image=image, labels=labels.cpu().numpy(), classes=classes, palette=palette, confidence=None)
+        for image, labels in zip(pictures, batch_labels(model, images, config), strict=True)
+    ]
+
+
+def _write(
+    outputs: VideoOutputs,
+    labelled: Iterator[tuple[Frame, Prediction]],
+    workers: int,
+    progress: Progress | None,
+    total: int | None,
+) -> None:
+    """Paint labelled frames in `workers` threads, and encode them in order in one more."""
+    with threads(workers) as painters, threads(min(workers, 1)) as encoder:
+        painted = in_order(painters, outputs.paint, labelled, ahead=workers)
+        for count, _ in enumerate(in_order(encoder, outputs.write, painted, ahead=workers), start=1):
+            if progress:
+                progress(count, None if total is None else max(total, count))  # the header may give too few frames
+
+
+def _done(video: Video, outputs: VideoOutputs) -> VideoDone:
+    """Sum up a video whose frames are all labelled."""
+    damaged, first_damaged = video.damaged
+    return VideoDone(
+        path=named(outputs.target, OVERLAY),
+        frames=outputs.count,
+        dropped=video.dropped,
+        damaged=damaged,
+        first_damaged=first_damaged,
+        broken=video.broken,
+    )
 
 
 @contextmanager
@@ -171,13 +186,6 @@ def _fetched(video: Video, options: VideoOptions, stop: Stop | None, *, ahead: i
 
     with threads(min(ahead, 1)) as reader:
         yield decoded()
-
-
-def _labels(model: Network, pictures: Sequence[Pixels], config: EvalConfig) -> Iterator[npt.NDArray[np.int64]]:
-    """The label map (H, W) of each of the pictures (H, W, 3), which run through the model together."""
-    images = torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2).copy())
-    for labels in frames_labels(model, images, config):
-        yield labels.cpu().numpy()
 
 
 def _groups(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:

@@ -28,16 +28,16 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from segvit.config import PrecisionName
 from segvit.data.images import read_image
-from segvit.data.transforms import resize
 from segvit.errors import UserError
 from segvit.inference.compiled import compile_model, is_compiled
+from segvit.inference.label_map import label_map
 from segvit.inference.precision import check_precision, computing_in, resolve_precision
 from segvit.models.output import SegOutput
-from segvit.models.scores import label_map
 from segvit.models.segvit import SegViT, evaluating
 from segvit.profiling.timings import Bench, Case, Timing
 from segvit.utils.device import device_name
 from segvit.utils.progress import Progress
+from segvit.utils.resize import resize
 from segvit.weights.load import load_model
 
 WARM_UP = 2

@@ -25,10 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
+from segvit.inference.label_map import image_views
 from segvit.inference.tiles import Composition
 from segvit.models.backbone import Backbone
 from segvit.models.output import SegOutput
-from segvit.models.scores import image_views
 from segvit.models.segvit import SegViT
 
 TOTAL = "Global"

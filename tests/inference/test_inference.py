@@ -10,14 +10,13 @@ from torch import Tensor
 
 import segvit.inference.tiles as tiles_module
 from segvit.config import EvalConfig, ModelConfig, Structure
-from segvit.data.transforms import resize
 from segvit.errors import UserError
 from segvit.inference.protocol import image_confidence, image_labels, image_scores, protocol_size, resolve_protocol
-from segvit.inference.sliding import look_in_windows, look_whole
 from segvit.inference.tiles import Composition, View
+from segvit.inference.windows import Windows, look
 from segvit.models.scores import scores
 from segvit.models.segvit import SegViT
-from segvit.utils.resize import bilinear_matrix, bilinear_taps
+from segvit.utils.resize import bilinear_matrix, resize
 
 NUM_CLASSES = 4
 PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -123,7 +122,7 @@ def test_tiles_equal_the_volume(
 @torch.no_grad()
 def test_a_tile_holds_no_more_than_its_budget(model: SegViT, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(tiles_module.TILE_ELEMENTS, "cpu", 4000)
-    view = look_whole(model, photo(60, 90))
+    (view,) = look(model, photo(60, 90)[None])
     covered = torch.zeros(30, 200)
     for rows, columns, tile in Composition([view], (30, 200)).tiles():
         assert tile.numel() <= 4000
@@ -133,7 +132,7 @@ def test_a_tile_holds_no_more_than_its_budget(model: SegViT, monkeypatch: pytest
 
 @torch.no_grad()
 def test_a_view_keeps_token_grids_not_pixels(model: SegViT) -> None:
-    view = look_in_windows(model, photo(100, 80), window=32, stride=20)
+    (view,) = look(model, photo(100, 80)[None], windows=Windows(32, 20))
     assert len(view.corners) == len(view.logits) == 5 * 4
     assert max(view.logits.shape[2:]) <= 32 // model.backbone.patch_size
 
@@ -141,8 +140,8 @@ def test_a_view_keeps_token_grids_not_pixels(model: SegViT) -> None:
 @torch.no_grad()
 def test_a_mirrored_view_is_the_view_of_the_mirrored_image(model: SegViT) -> None:
     image = photo(40, 57)
-    straight = look_in_windows(model, image.flip(2), window=32, stride=20)
-    mirrored = look_in_windows(model, image, window=32, stride=20, flipped=True)
+    (straight,) = look(model, image.flip(2)[None], windows=Windows(32, 20))
+    (mirrored,) = look(model, image[None], windows=Windows(32, 20), flipped=True)
     everything = (slice(0, 40), slice(0, 57))
     assert torch.equal(mirrored.scores(*everything), straight.scores(*everything).flip(2))
     part = mirrored.scores(slice(3, 9), slice(10, 31))
@@ -175,17 +174,6 @@ def test_many_overlapping_windows_by_hand() -> None:
             if 0 <= y - top < 4 and 0 <= x - left < 4
         ]
         assert float(ours[0, y - 1, x - 1]) == pytest.approx(float(torch.stack(seen).mean()), rel=1e-6)
-
-
-@pytest.mark.parametrize("old, new", [(1, 1), (1, 5), (5, 1), (4, 64), (64, 30), (9, 9), (2943, 1050), (1050, 2943)])
-def test_taps_are_interpolate(old: int, new: int) -> None:
-    line = torch.randn(1, 1, old)
-    expected = F.interpolate(line, size=new, mode="linear", align_corners=False)[0, 0]
-    taps = bilinear_taps(old, new, line.device)
-    for wanted in (slice(0, new), slice(new // 3, new // 3 + 1), slice(new // 2, new)):
-        source = taps.source(wanted)
-        part = taps.resize(line[0, 0, source], wanted, 0)
-        assert torch.allclose(part, expected[wanted], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -16,18 +16,18 @@ from segvit.config import LossConfig, ModelConfig, OptimConfig, Structure
 from segvit.errors import UserError
 from segvit.evaluation.metrics import ConfusionMatrix
 from segvit.fused_losses import _focal_and_dice, _softplus, _Target, fused_mask_losses
-from segvit.inference.sliding import look_in_windows, window_starts
+from segvit.inference.label_map import label_map
 from segvit.inference.tiles import Composition
+from segvit.inference.windows import Windows, look, window_starts
 from segvit.losses import IGNORE_INDEX, Normalizers, criterion, normalizers, plain_mask_losses
 from segvit.models.atm import ATMHead
 from segvit.models.decoder import Attention, DecoderLayer, DecoderStage, similarity
 from segvit.models.output import SegOutput
-from segvit.models.scores import label_map, scores
+from segvit.models.scores import scores
 from segvit.models.segvit import SegViT
 from segvit.models.tokens import resize_tokens
 from segvit.models.upsampling import QueryUpsampling
 from segvit.training.optim import create_optimizer, learning_rate_factor, parameter_groups, set_learning_rate
-from segvit.utils.resize import bilinear_matrix
 
 TOLERANCE = 1e-5
 
@@ -530,15 +530,6 @@ def test_equal_scores_go_to_the_first_class() -> None:
     assert torch.equal(label_map(output), scores(output).argmax(dim=1))
 
 
-@pytest.mark.parametrize("old, new", [(1, 1), (1, 5), (5, 1), (4, 64), (7, 30), (30, 7), (9, 9), (32, 33)])
-def test_bilinear_matrix_is_interpolate(old: int, new: int) -> None:
-    line = torch.randn(1, 1, old, 3)
-    expected = F.interpolate(line, size=(new, 3), mode="bilinear", align_corners=False)
-    matrix = bilinear_matrix(old, new, line.device)
-    assert matrix.shape == (new, old) and matrix.dtype == torch.float32
-    assert_close(matrix @ line[0, 0], expected[0, 0], 1e-6)
-
-
 @pytest.mark.parametrize(
     "side, window, stride", [(64, 64, 32), (65, 64, 32), (100, 64, 32), (640, 640, 608), (1000, 512, 341), (7, 64, 3)]
 )
@@ -586,7 +577,7 @@ def test_sliding_scores_by_hand(
 ) -> None:
     image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
     image = image if dtype == torch.uint8 else image.float() / 255
-    view = look_in_windows(tiny_model, image, window=window, stride=stride, batch_size=batch_size)
+    (view,) = look(tiny_model, image[None], windows=Windows(window, stride), batch_size=batch_size)
     ours = torch.empty(3, height, width)
     for rows, columns, tile in Composition([view], (height, width)).tiles():
         ours[:, rows, columns] = tile

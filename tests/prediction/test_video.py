@@ -582,7 +582,7 @@ def test_options_that_make_no_sense(
 
 
 def test_raw_ids_and_confidence(model: SegViT, film: Path) -> None:
-    with pytest.raises(UserError, match=r"--ids raw is for label maps, which videos get with --frames"):
+    with pytest.raises(UserError, match=r"--ids raw: videos get label maps only with --frames"):
         again(model, film, raw_ids=True)
     assert again(model, film, raw_ids=True, confidence=True, video=VideoOptions(frames=True, legend=False)) == 1
     raw = np.array(model.spec.raw_ids)  # type: ignore[union-attr]
@@ -674,19 +674,19 @@ def test_a_camera_that_is_not_there(model: SegViT, tmp_path: Path, monkeypatch: 
     address = "rtsp://me:secret@127.0.0.1:9/live"
     (failure,) = predict_files(model, [address], tmp_path).video_failures
     assert failure.reason.startswith("rtsp://127.0.0.1:9/live: cannot be opened") and "secret" not in failure.reason
-    with pytest.raises(UserError, match=r"rtsp://127\.0\.0\.1:9/live: a webcam or stream is given alone"):
+    with pytest.raises(UserError, match=r"rtsp://127\.0\.0\.1:9/live: a webcam or stream must be the only input"):
         predict_files(model, [address, tmp_path], tmp_path)
 
 
 def slow_down(patch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let the model take so long for a frame, at least."""
-    frames_labels = module.frames_labels
+    batch_labels = module.batch_labels
 
     def slowly(*arguments: Any) -> Any:
         threading.Event().wait(seconds)
-        return frames_labels(*arguments)
+        return batch_labels(*arguments)
 
-    patch.setattr(module, "frames_labels", slowly)
+    patch.setattr(module, "batch_labels", slowly)
 
 
 def check_recording(folder: Path, frames: int) -> tuple[list[Pixels], list[float], dict[str, Any]]:

@@ -1,0 +1,87 @@
+"""Images run through a model whole or in overlapping windows, many windows of many images to a batch.
+
+    windows = Windows(side=512, stride=341)
+    views = look(model, images, windows=windows)        # images (B, 3, H, W) -> one view of each
+
+Each image gets the view that it gets alone (docs/method.md section 5).
+
+Letters: B images, n windows of an image, K classes (and queries), H W image, h w token grid.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from segvit.inference.network import Network
+from segvit.inference.tiles import View, window_matrices
+from segvit.models.scores import class_probabilities
+
+
+class Windows(NamedTuple):
+    """Square windows that an image is cut into."""
+
+    side: int
+    """In pixels."""
+    stride: int
+    """Pixels between the first rows, or the first columns, of two neighbours."""
+
+    def corners(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        """Return the first row and column of each window of an image, row by row."""
+        tops, lefts = (window_starts(length, self.side, self.stride) for length in (height, width))
+        return tuple((top, left) for top in tops for left in lefts)
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """Return the first pixels of the windows along a side of an image.
+
+    There are ceil((length - window) / stride) + 1 of them, and the last is shifted inside.
+    """
+    if length <= window:
+        return [0]
+    count = -(-(length - window) // stride) + 1
+    return [min(index * stride, length - window) for index in range(count)]
+
+
+def look(
+    model: Network, images: Tensor, *, windows: Windows | None = None, batch_size: int = 8, flipped: bool = False
+) -> list[View]:
+    """Run images (B, 3, H, W) of one size through a model and return the view of each.
+
+    Args:
+        model: in evaluation mode.
+        images: on the model's device.
+        windows: how each image is cut. A side that is shorter than the window is one window, padded with the mean
+            colour. Default: every image is one piece, and all run together.
+        batch_size: number of windows that run together.
+        flipped: mirror the images, left for right.
+    """
+    images = images.flip(3) if flipped else images
+    height, width = images.shape[2], images.shape[3]
+    if windows is None:
+        outputs, size = [model(images, deep=False)], (height, width)
+        corners: tuple[tuple[int, int], ...] = ((0, 0),)
+    else:
+        canvas, corners = (windows.side, windows.side), windows.corners(height, width)
+        size = (min(windows.side, height), min(windows.side, width))
+        pieces = [image[:, top : top + size[0], left : left + size[1]] for image in images for top, left in corners]
+        batches = (pieces[start : start + batch_size] for start in range(0, len(pieces), batch_size))
+        outputs = [model(torch.stack(batch), deep=False, canvas=canvas) for batch in batches]
+    probabilities = torch.cat([class_probabilities(output) for output in outputs])
+    logits = torch.cat([output.mask_logits[-1].float() for output in outputs])
+    padded_size = outputs[0].padded_size
+    rows, columns = window_matrices(logits, size, padded_size)
+    by_image = zip(probabilities.split(len(corners)), logits.split(len(corners)), strict=True)
+    return [
+        View(
+            size=(height, width),
+            corners=corners,
+            probabilities=image_probabilities,
+            logits=image_logits,
+            rows=rows,
+            columns=columns,
+            padded_size=padded_size,
+            flipped=flipped,
+        )
+        for image_probabilities, image_logits in by_image
+    ]
