@@ -24,7 +24,7 @@ from segvit.export.quantize import ExportPrecision, calibration_windows, to_half
 from segvit.inference.onnx_model import INPUT, open_session, runtime
 from segvit.models.downsampling import STRIDE
 from segvit.models.segvit import SegViT
-from segvit.prediction.predict_files import find_images
+from segvit.prediction.inputs import find_images
 from segvit.utils.files import flush_file, writing
 from segvit.utils.text import percentage
 from segvit.weights.model_file import HEADER_KEY, header_text

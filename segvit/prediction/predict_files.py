@@ -1,18 +1,18 @@
-"""Label maps of files and folders of images and videos, by any number of processes, in as many goes as it takes.
+"""Label maps of files and folders of images and videos, by any number of processes, in any number of runs.
 
     done = predict_files(model, ["photos", "clip.mp4"], Path("seen"))
 
-What an earlier run with the same settings has done is skipped. Threads read ahead of the model and write behind it.
-Under torchrun the processes share out what is left, images one by one and videos whole: rank 0 finds it, the others are
-told, and none needs another until its share is done.
+Inputs that an earlier run with the same settings has labelled are skipped. Threads read ahead of the model and write
+behind it. Under torchrun the processes share what is left: single images, and whole videos. Rank 0 plans the work
+(segvit/prediction/plan.py) and sends the plan to the others. After that no process waits for another until its share
+is done.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,25 +24,25 @@ from segvit.inference.network import Network
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import resolve_protocol
 from segvit.models.segvit import evaluating
-from segvit.prediction.inputs import Input, check_outputs, find_images, find_inputs
-from segvit.prediction.outputs import LABELS, claim, fingerprint, is_done, model_digest, named, write_outputs
+from segvit.prediction.outputs import named, write_outputs
+from segvit.prediction.plan import Broken, Job, Plan, make_plan
 from segvit.prediction.predict import Prediction, predict
 from segvit.prediction.video import VideoDone, predict_video
 from segvit.prediction.video_options import VideoOptions
-from segvit.prediction.video_outputs import OVERLAY, facts_if_done
+from segvit.prediction.video_outputs import OVERLAY
 from segvit.utils.distributed import decided_by_first, gather, rank, world_size
 from segvit.utils.progress import FrameProgress, Progress
 from segvit.utils.threads import in_order, threads
-from segvit.video.address import Address, parse_address
-
-__all__ = ["Done", "Failure", "find_images", "predict_files"]
+from segvit.video.address import parse_address
 
 T = TypeVar("T")
+Watch = Callable[[str], AbstractContextManager[FrameProgress]]
+"""Takes the name of a video and gives a progress callback for its frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An input that gave no label map, or a video not all of them, and why."""
+    """An input without a label map, or a video that broke off, and the reason."""
 
     path: Path
     reason: str
@@ -50,40 +50,20 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """What has become of the inputs, each in their order."""
+    """Outcome of a prediction, in the order of the inputs."""
 
     written: list[Path]
-    """Label maps of images written now."""
+    """Label maps of images, written by this run."""
     skipped: list[Path]
-    """Label maps of images that were there already."""
+    """Label maps of images that existed already."""
     failures: list[Failure]
-    """Of images."""
+    """Images without a label map."""
     videos: list[VideoDone]
-    """Written now, those that broke off too."""
+    """Videos written by this run, including those that broke off."""
     skipped_videos: list[Path]
-    """Overlays of videos that were there already."""
+    """Overlays of videos that existed already."""
     video_failures: list[Failure]
-    """Videos that could not be read, or broke off: now, or when they were labelled."""
-
-
-class _Job(NamedTuple):
-    """An image or a video to label."""
-
-    source: str
-    target: Path
-    """Of its outputs, without suffix."""
-    fingerprint: str
-
-
-class _Plan(NamedTuple):
-    """What is to be done, and what need not be."""
-
-    images: list[_Job]
-    videos: list[_Job]
-    skipped: list[Path]
-    skipped_videos: list[Path]
-    broken: list[Failure]
-    """Of skipped videos."""
+    """Videos that could not be read or that broke off, in this run or when they were labelled."""
 
 
 def predict_files(
@@ -100,36 +80,34 @@ def predict_files(
     overwrite: bool = False,
     workers: int = DataConfig.workers,
     progress: Progress | None = None,
-    watch: Callable[[str], AbstractContextManager[FrameProgress]] | None = None,
+    watch: Watch | None = None,
 ) -> Done:
-    """Label maps, overlays and shares of files and folders, written below `output`.
+    """Write label maps, overlays and shares of files and folders below `output`.
 
-    For `a/photo.jpg` in a folder input `a`: photo.png (class indices with a palette), photo_overlay.png, photo.json,
-    and photo_confidence.png where asked for; subfolders are mirrored. For a video, see `predict_video`. An input is
-    skipped whose outputs are all there, made of the file as it is now with the same model and settings;
-    `output`/predict.yaml keeps the latter. A webcam or stream is recorded anew each time, under the time of its start.
+    For `a/photo.jpg` in a folder input `a`, the outputs are photo.png (class indices with a palette),
+    photo_overlay.png, photo.json, and photo_confidence.png if asked for. Subfolders are mirrored. `predict_video` lists
+    the outputs of a video. A webcam or stream is recorded anew each time, under the time of its start.
 
-    In a process group (torchrun) every process must call this: it does its share, and each is told of all.
+    In a process group (torchrun) every process must call this. Each labels its share and returns the whole outcome.
 
     Args:
-        model: on the device where it shall run.
-        inputs: files and folders; or one webcam or stream.
-        output: folder to write to.
-        config: how the images are cut. Default: as the model was trained to be tested.
+        model: on the device to run on.
+        inputs: files and folders, or one webcam or stream.
+        output: folder to write to; its predict.yaml records the settings.
+        config: how images are resized and cut. Default: the protocol of the model.
         precision: see `predict`.
         opacity: of the overlay's colours.
         confidence: write confidence maps too.
         raw_ids: write the dataset's own ids instead of class indices.
         video: how videos are labelled.
-        overwrite: compute all anew, whatever is there.
-        workers: threads that read, and as many that write, while the model works. 0: one after the other.
-        progress: called with the number of images done and in all, of this process's share of what is left.
-        watch: called with the name of a video, gives what is told of its frames as they are done.
+        overwrite: label everything again, even if the outputs exist.
+        workers: number of threads that read, and of those that write, while the model works. 0: no threads.
+        progress: called with the number of images done and their total, both in the share of this process.
+        watch: called with the name of each video; gives the progress callback for its frames.
 
     Raises:
-        UserError: an input that does not exist or holds no image or video; an output that would be written over an
-            input or over another input's output, or that was made with other settings; an option for what is not
-            there; a precision that the device lacks; a disk that takes no more; or processes that are in no group.
+        UserError: what `make_plan` refuses, a precision that the device lacks, a disk that is full, or processes that
+            are in no group.
     """
     chosen, video = resolve_precision(model, precision), video or VideoOptions()
     video.check()
@@ -139,173 +117,88 @@ def predict_files(
         "opacity": float(opacity),
         "confidence": confidence,
     }
-    ids = _raw_ids(model) if raw_ids else None
-    processes = world_size()
-    look: Any = {"config": config, "precision": precision, "confidence": confidence}
+    labeller = _Labeller(
+        model=model,
+        look={"config": config, "precision": precision, "confidence": confidence},
+        style={"opacity": opacity, "raw_ids": _raw_ids(model) if raw_ids else None},
+        video=video,
+        workers=workers,
+    )
+    world_size()  # refuses processes that are in no group, before anything is written
+    # One process plans, before any writes: another would find less left.
+    plan = decided_by_first(lambda: make_plan(model, inputs, output, settings, video, overwrite=overwrite))
+    with computing_in(chosen, model.mean.device), evaluating(model):  # cached casts and folds serve all images
+        images = _label_images(labeller, plan.images, progress)
+        videos = _label_videos(labeller, plan.videos, watch)
+    return _done(plan, images, videos)
 
-    def label(image: npt.NDArray[np.uint8]) -> Prediction:
-        return predict(model, image, **look)
 
-    def write(job: _Job, result: Prediction) -> Path:
-        made: Any = {"source": Path(job.source), "fingerprint": job.fingerprint}
-        return write_outputs(result, job.target, **made, opacity=opacity, raw_ids=ids)
+@dataclass(frozen=True, kw_only=True)
+class _Labeller:
+    """A model and all settings that turn a job into its outputs."""
 
-    def label_video(job: _Job, progress: FrameProgress | None) -> VideoDone:
+    model: Network
+    look: dict[str, Any]
+    """Settings of `predict`."""
+    style: dict[str, Any]
+    """Settings of the files written."""
+    video: VideoOptions
+    workers: int
+
+    def label(self, image: npt.NDArray[np.uint8]) -> Prediction:
+        """Label an image (H, W, 3)."""
+        return predict(self.model, image, **self.look)
+
+    def write(self, job: Job, result: Prediction) -> Path:
+        """Write the outputs of an image and return the path of its label map."""
+        return write_outputs(result, job.target, source=Path(job.source), fingerprint=job.fingerprint, **self.style)
+
+    def film(self, job: Job, progress: FrameProgress | None) -> VideoDone:
+        """Label a video and write its outputs."""
         return predict_video(
-            model, job.source, job.target, options=video, fingerprint=job.fingerprint, opacity=opacity, raw_ids=ids,
-            workers=workers, progress=progress, **look,
+            self.model, job.source, job.target, options=self.video, fingerprint=job.fingerprint, workers=self.workers,
+            progress=progress, **self.look, **self.style,
         )  # fmt: skip
 
-    # By one, before any writes: else another would find less left.
-    plan = decided_by_first(lambda: _plan(model, inputs, output, settings, video, overwrite=overwrite))
-    images, videos = (range(rank(), len(jobs), processes) for jobs in (plan.images, plan.videos))
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+def _label_images(
+    labeller: _Labeller, jobs: Sequence[Job], progress: Progress | None
+) -> list[tuple[int, Path | Failure]]:
+    """Label this process's share of the images; return each number with the label map's path or the failure."""
+    share = range(rank(), len(jobs), world_size())
     outcomes: list[tuple[int, Path | Failure]] = []
-    with computing_in(chosen, model.mean.device), evaluating(model):  # what is worked out once serves all images
-        for index, outcome in zip(images, _run([plan.images[i] for i in images], label, write, workers), strict=True):
-            outcomes.append((index, outcome))
-            if progress:
-                progress(len(outcomes), len(images))
-        seen = [(index, _attempt_video(plan.videos[index], label_video, watch)) for index in videos]
-    found, shown = _collected(outcomes), _collected(seen)
-    return Done(
-        written=[outcome for outcome in found if not isinstance(outcome, Failure)],
-        skipped=plan.skipped,
-        failures=[outcome for outcome in found if isinstance(outcome, Failure)],
-        videos=[outcome for outcome, _ in shown if outcome is not None],
-        skipped_videos=plan.skipped_videos,
-        video_failures=plan.broken + [failure for _, failure in shown if failure is not None],
-    )
+    for index, outcome in zip(share, _outcomes(labeller, [jobs[index] for index in share]), strict=True):
+        outcomes.append((index, outcome))
+        if progress:
+            progress(len(outcomes), len(share))
+    return outcomes
 
 
-def _collected(outcomes: Sequence[tuple[int, T]]) -> list[T]:
-    """The outcomes of all processes, in the order of their numbers."""
-    return [outcome for _, outcome in sorted(gather(outcomes), key=lambda pair: pair[0])]
+def _outcomes(labeller: _Labeller, jobs: Sequence[Job]) -> Iterator[Path | Failure]:
+    """Yield the outcome of each image in order, reading ahead of the model and writing behind it."""
 
-
-def _plan(
-    model: Network,
-    inputs: Sequence[str | Path],
-    output: Path,
-    settings: dict[str, Any],
-    video: VideoOptions,
-    *,
-    overwrite: bool,
-) -> _Plan:
-    """What is left to do, and what is there; from now on the output folder is ours."""
-    address = _only_address(inputs)
-    found = [] if address else find_inputs(inputs, output)
-    check_outputs(found, output)
-    _check_options(found, address, settings, video)
-    made_with = {"model": model_digest(model), **settings}
-    filmed_with = made_with | video.settings
-    claim(output, filmed_with, [file for item in found for file in item.outputs(output)], overwrite=overwrite)
-    plan = _Plan([], [], [], [], [])
-    if address:
-        plan.videos.append(_Job(str(inputs[0]), output / f"{address.stem}_{datetime.now():%Y%m%d-%H%M%S}", ""))
-    for item in found:
-        target, made = output / item.stem, filmed_with | {"seconds": video.seconds} if item.video else made_with
-        job = _Job(str(item.path), target, fingerprint(item.path, made))
-        if item.video:
-            facts = facts_if_done(target, job.fingerprint, video, confidence=settings["confidence"])
-            if overwrite or facts is None:
-                plan.videos.append(job)
-                continue
-            plan.skipped_videos.append(named(target, OVERLAY))
-            if facts.get("broken"):
-                plan.broken.append(_broken(job.source, target, facts["broken"], facts["labelled"]))
-        elif not overwrite and is_done(target, job.fingerprint, confidence=settings["confidence"]):
-            plan.skipped.append(named(target, LABELS))
-        else:
-            plan.images.append(job)
-    return plan
-
-
-def _only_address(inputs: Sequence[str | Path]) -> Address | None:
-    """The webcam or stream that is the input, if it is one."""
-    addresses = [address for given in inputs if (address := parse_address(given))]
-    if not addresses:
-        return None
-    if len(inputs) > 1 or world_size() > 1:
-        raise UserError(
-            f"{addresses[0].name}: a webcam or stream is given alone, to one process; start a second command for what "
-            "else there is"
-        )
-    return addresses[0]
-
-
-def _check_options(
-    found: Sequence[Input], address: Address | None, settings: dict[str, Any], video: VideoOptions
-) -> None:
-    """Refuse options for what is not among the inputs."""
-    if not address and not any(item.video for item in found):
-        chosen = video.settings | ({} if video.seconds is None else {"seconds": video.seconds})
-        if chosen:
-            raise UserError(f"{_flags(chosen)}: for videos, and there is none among the inputs; leave it out")
-    if settings["ids"] == "raw" and not video.frames and all(item.video for item in found):
-        raise UserError("--ids raw is for label maps, which videos get with --frames: add that, or leave --ids out")
-
-
-def _flags(chosen: dict[str, Any]) -> str:
-    """Options as they are typed."""
-    words = {True: "--{}", False: "--no-{}"}
-    return ", ".join(
-        (words[value] if isinstance(value, bool) else "--{} {}").format(name, value) for name, value in chosen.items()
-    )
-
-
-def _attempt_video(
-    job: _Job,
-    label: Callable[[_Job, FrameProgress | None], VideoDone],
-    watch: Callable[[str], AbstractContextManager[FrameProgress]] | None,
-) -> tuple[VideoDone | None, Failure | None]:
-    """What a video gave, and what was wrong with it; another kind of error is told which one it befell."""
-    address = parse_address(job.source)
-    name = address.name if address else job.source
-    try:
-        with watch(Path(name).name) if watch else nullcontext() as progress:
-            done = label(job, progress)
-    except Unreadable as error:
-        return None, Failure(path=Path(name), reason=str(error))
-    except UserError:
-        raise
-    except Exception as error:
-        error.add_note(f"while predicting {name}")
-        raise
-    return done, _broken(name, job.target, done.broken, done.frames) if done.broken else None
-
-
-def _broken(name: str, target: Path, reason: str, frames: int) -> Failure:
-    """What is told of a video that broke off."""
-    kept = f"what came before, {frames} labelled frames, is in {named(target, OVERLAY)}"
-    return Failure(path=Path(name), reason=f"{name}: {reason}; {kept}")
-
-
-def _run(
-    jobs: Sequence[_Job],
-    label: Callable[[npt.NDArray[np.uint8]], Prediction],
-    write: Callable[[_Job, Prediction], Path],
-    workers: int,
-) -> Iterator[Path | Failure]:
-    """The label map of each job, or why there is none, in their order; read ahead of `label`, and written behind it."""
-
-    def read(job: _Job) -> tuple[_Job, npt.NDArray[np.uint8] | Failure]:
+    def read(job: Job) -> tuple[Job, npt.NDArray[np.uint8] | Failure]:
         return job, _attempt(Path(job.source), lambda: np.asarray(read_image(Path(job.source))))
 
-    def look(job: _Job, image: npt.NDArray[np.uint8] | Failure) -> tuple[_Job, Prediction | Failure]:
-        return job, image if isinstance(image, Failure) else _attempt(Path(job.source), lambda: label(image))
+    def label(job: Job, image: npt.NDArray[np.uint8] | Failure) -> tuple[Job, Prediction | Failure]:
+        return job, image if isinstance(image, Failure) else _attempt(Path(job.source), lambda: labeller.label(image))
 
-    def finish(labelled: tuple[_Job, Prediction | Failure]) -> Path | Failure:
+    def write(labelled: tuple[Job, Prediction | Failure]) -> Path | Failure:
         job, result = labelled
-        return result if isinstance(result, Failure) else write(job, result)
+        return result if isinstance(result, Failure) else labeller.write(job, result)
 
+    workers = labeller.workers
     with threads(workers) as readers, threads(workers) as writers:
         images = in_order(readers, read, jobs, ahead=workers)
-        labelled = (look(job, image) for job, image in images)
-        yield from in_order(writers, finish, labelled, ahead=workers)
+        labelled = (label(job, image) for job, image in images)
+        yield from in_order(writers, write, labelled, ahead=workers)
 
 
 def _attempt(path: Path, work: Callable[[], T]) -> T | Failure:
-    """What some work on an image gives, or its UserError; another kind of error is told which image it befell."""
+    """Return the result of some work on an image, or its UserError as a failure; other errors get the path added."""
     try:
         return work()
     except UserError as error:
@@ -315,8 +208,74 @@ def _attempt(path: Path, work: Callable[[], T]) -> T | Failure:
         raise
 
 
+# --- videos ----------------------------------------------------------------------------------------------------------
+
+
+def _label_videos(
+    labeller: _Labeller, jobs: Sequence[Job], watch: Watch | None
+) -> list[tuple[int, tuple[VideoDone | None, Failure | None]]]:
+    """Label this process's share of the videos; return each number with the outcome and the failure."""
+    share = range(rank(), len(jobs), world_size())
+    return [(index, _attempt_video(labeller, jobs[index], watch)) for index in share]
+
+
+def _attempt_video(labeller: _Labeller, job: Job, watch: Watch | None) -> tuple[VideoDone | None, Failure | None]:
+    """Return the outcome of a video and what was wrong with it; unexpected errors get its name as a note."""
+    name = _name(job)
+    try:
+        with watch(Path(name).name) if watch else nullcontext() as progress:
+            done = labeller.film(job, progress)
+    except Unreadable as error:
+        return None, Failure(path=Path(name), reason=str(error))
+    except UserError:
+        raise
+    except Exception as error:
+        error.add_note(f"while predicting {name}")
+        raise
+    return done, _broken(Broken(job, done.broken, done.frames)) if done.broken else None
+
+
+def _broken(broken: Broken) -> Failure:
+    """Report a video that broke off."""
+    name = _name(broken.job)
+    kept = f"the {broken.frames} frames before are labelled in {named(broken.job.target, OVERLAY)}"
+    return Failure(path=Path(name), reason=f"{name}: {broken.reason}; {kept}")
+
+
+def _name(job: Job) -> str:
+    """Return the path of a video file, or the address of a webcam or stream without its password."""
+    address = parse_address(job.source)
+    return address.name if address else job.source
+
+
+# --- the outcome -----------------------------------------------------------------------------------------------------
+
+
+def _done(
+    plan: Plan,
+    images: list[tuple[int, Path | Failure]],
+    videos: list[tuple[int, tuple[VideoDone | None, Failure | None]]],
+) -> Done:
+    """Gather the outcomes of all processes."""
+    all_images, all_videos = _gathered(images), _gathered(videos)
+    return Done(
+        written=[outcome for outcome in all_images if not isinstance(outcome, Failure)],
+        skipped=plan.skipped,
+        failures=[outcome for outcome in all_images if isinstance(outcome, Failure)],
+        videos=[outcome for outcome, _ in all_videos if outcome is not None],
+        skipped_videos=plan.skipped_videos,
+        video_failures=[_broken(video) for video in plan.broken]
+        + [failure for _, failure in all_videos if failure is not None],
+    )
+
+
+def _gathered(outcomes: Sequence[tuple[int, T]]) -> list[T]:
+    """Return the outcomes of all processes, in the order of their numbers."""
+    return [outcome for _, outcome in sorted(gather(outcomes), key=lambda pair: pair[0])]
+
+
 def _raw_ids(model: Network) -> tuple[int, ...]:
-    """The dataset's own values of the classes (K,)."""
+    """Return the dataset's own values (K,) of the classes."""
     if model.spec is None:
         raise UserError("--ids raw: this model carries no dataset spec, so its raw ids are unknown; leave it out")
     return tuple(model.spec.raw_ids)

@@ -549,7 +549,7 @@ def test_demo_leaves_a_folder_of_somebody_else_alone(tmp_path: Path) -> None:
 
 
 def test_what_an_earlier_run_wrote_is_not_predicted_again(tmp_path: Path) -> None:
-    from segvit.prediction.predict_files import find_images
+    from segvit.prediction.inputs import find_images
 
     for name in ("a.png", "seen/a.png", "seen/a_overlay.png", "deep/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -21,8 +21,9 @@ import segvit.prediction.predict_files as module
 from segvit.config import EvalConfig
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
+from segvit.prediction.inputs import find_images
 from segvit.prediction.outputs import ASIDE, RECORD, model_digest
-from segvit.prediction.predict_files import find_images, predict_files
+from segvit.prediction.predict_files import predict_files
 from segvit.weights.load import load_model
 from tests.helpers.tiny import labelling_model
 from tests.training.test_parallel import ENVIRONMENT, TORCHRUN
