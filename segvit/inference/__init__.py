@@ -1,1 +1,1 @@
-"""From class and mask logits to scores and label maps."""
+"""Inference: image tensors to label maps, through any model, at any size and in any precision."""

@@ -1,14 +1,15 @@
-"""Scores of part of a window from a few samples of them, and how far off that can be.
+"""Scores of part of a window from a few samples, with a bound on the error.
 
 Between four tokens a mask logit u is bilinear, so along a row of pixels it is a straight line of some slope u'. Its
-sigmoid is smooth, and how far it strays from a straight line between two points that lie d apart is known:
+sigmoid is smooth. Between two points at a distance d, it strays from a straight line by at most
 
     |sigmoid(u(x)) - line(x)| <= d^2 / 8 * max |sigmoid''(u)| * u'^2          (the bound of linear interpolation)
 
-Rows and columns add up. Summed over the queries, weighted by their class probabilities, this bounds the score of every
-class everywhere: that of the many which cannot win from the tokens alone, that of the few which can from samples at
-every fourth pixel or so, and from every pixel where a query matters much. Where the best class leads by more than the
-bound the label is certain; the other pixels are worked out in full (inference/label_map.py). The answer is exact.
+The bounds of rows and columns add up. Summed over the queries, weighted by their class probabilities, they bound the
+score of every class everywhere. For the many classes that cannot win, the tokens alone are enough. For the few that
+can, samples at about every fourth pixel are enough, and queries that matter much are evaluated at every pixel. If the
+best class leads by more than the bound, the label is certain. The other pixels are computed in full
+(inference/label_map.py), so the answer is exact.
 
 Letters: K classes (and queries), h w tokens of this part, m samples along a line of it, y x pixels of it.
 """
@@ -22,46 +23,46 @@ from torch import Tensor
 from segvit.utils.resize import interpolation_matrix, places_on_old
 
 SPACING = 4.0
-"""Pixels between samples, about: closer costs more samples, wider leaves more pixels to be worked out in full."""
+"""Approximate distance of samples in pixels. Closer costs more samples, wider leaves more pixels to compute in full."""
 SHARP = 0.02
 """Class probability from which a query is evaluated at every pixel instead of sampled."""
 NEAR = 0.02
-"""Share of the best score within which a class must come at some sample to be thought of as able to win."""
+"""A class can win if its score at some token is within this share of the best score there."""
 STEEPEST = 1.3169579
 """Logit at which |sigmoid''| is largest: ln(2 + sqrt 3)."""
 ROUNDING = 2e-6
-"""What float32 may add to a difference of scores; ties within it are nobody's."""
+"""Largest error of a difference of scores in float32. Scores that differ by less are ties."""
 
 
 class Sampled(NamedTuple):
-    """What is known of the scores of a part of a window from their values at its tokens."""
+    """Scores of a part of a window at its tokens, and bounds on the error between them."""
 
     probabilities: Tensor
     """(K queries, K classes)"""
     logits: Tensor
     """(K, h, w), at least 2 x 2."""
     scores: Tensor
-    """(K, h, w) of every class at the tokens."""
+    """(K, h, w): scores of every class at the tokens."""
     strays: Tensor
-    """(K, h - 1, w - 1): how far a query's mask strays between four tokens from what they alone tell, at most."""
+    """(K, h - 1, w - 1): largest error of a query's mask between four tokens, interpolated from these alone."""
     steps: int
-    """Samples per token that classes which may win are worth, along rows and columns."""
+    """Samples per token, along rows and columns, for the classes that can win."""
 
     def near_the_best(self) -> Tensor:
-        """(K,) bool: the classes that win at a token, or nearly."""
+        """Return (K,) bool: the classes that win at a token, or nearly."""
         flat = self.scores.flatten(1)
         return (flat >= flat.amax(dim=0) * (1 - NEAR)).any(dim=1)
 
     def bounded(self, classes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Scores of some classes at every pixel, and two bounds: (number of classes + 2, y, x).
+        """Return the scores of some classes at every pixel, and two bounds: (number of classes + 2, y, x).
+
+        The last channel but one bounds the error of the difference of two of these scores. A score that exceeds the
+        last channel beats every class that is not among these.
 
         Args:
-            classes: (n,) int64, which.
-            rows: (y, h) float32, what up-samples logits to the rows of pixels.
-            columns: (x, w), the same for columns.
-
-        The last channel but one: how much nearer or farther apart two of these scores can be than they seem. The last:
-        what one of these scores must exceed to be sure to beat every other class.
+            classes: (n,) int64, the classes to score.
+            rows: (y, h) float32 matrix that up-samples logits to the rows of pixels.
+            columns: (x, w) float32 matrix that up-samples logits to the columns of pixels.
         """
         rows, columns = (F.pad(taps, (0, max(2 - taps.shape[1], 0))) for taps in (rows, columns))  # as `sample` does
         weights = self.probabilities[:, classes]  # (K, n)
@@ -71,8 +72,8 @@ class Sampled(NamedTuple):
             masks = (rows @ self.logits[sharp] @ columns.T).sigmoid_()
             scores += (weights[sharp].T @ masks.flatten(1)).unflatten(1, masks.shape[1:])
 
-        strays = self.strays[~sharp].flatten(1) / self.steps**2  # of bilinear interpolation between samples
-        centred = weights[~sharp] - weights[~sharp].mean(dim=1, keepdim=True)  # what all have in common decides nothing
+        strays = self.strays[~sharp].flatten(1) / self.steps**2  # between samples, which are closer than tokens
+        centred = weights[~sharp] - weights[~sharp].mean(dim=1, keepdim=True)  # what all share decides nothing
         apart = 2 * _largest(centred.abs(), strays)
         limit = _largest(weights[~sharp], strays)
         others = torch.ones(len(self.scores), dtype=torch.bool, device=classes.device)
@@ -86,7 +87,7 @@ class Sampled(NamedTuple):
         return torch.cat([scores, cells[:, y][:, :, x]])
 
     def _sampled_scores(self, weights: Tensor, logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """What queries (q, h, w) of weights (q, n) add to the scores at every pixel (n, y, x), from samples."""
+        """Return the part of the scores (n, y, x) that queries (q, h, w) of weights (q, n) add, from samples."""
         y, x = (_subdivide(side, self.steps, logits) for side in logits.shape[1:])
         masks = (y @ logits @ x.T).sigmoid_()
         samples = (weights.T @ masks.flatten(1)).unflatten(1, masks.shape[1:])
@@ -95,17 +96,17 @@ class Sampled(NamedTuple):
 
 
 def _largest(weights: Tensor, strays: Tensor) -> Tensor:
-    """The largest of the weighted sums of strays: (q, n), (q, cells) -> (cells,)."""
+    """Return the largest of the weighted sums of strays: (q, n), (q, cells) -> (cells,)."""
     return (weights.T @ strays).amax(dim=0)
 
 
 def sample(probabilities: Tensor, logits: Tensor, cell: float) -> Sampled:
-    """The scores of a part of a window at its tokens.
+    """Compute the scores of a part of a window at its tokens, and their bounds.
 
     Args:
         probabilities: (K queries, K classes).
         logits: (K, h, w), before the sigmoid.
-        cell: pixels between two tokens.
+        cell: distance of two tokens in pixels.
     """
     if 1 in logits.shape[1:]:  # masks do not change along a line of one token
         logits = logits.expand(-1, max(logits.shape[1], 2), max(logits.shape[2], 2))
@@ -115,27 +116,27 @@ def sample(probabilities: Tensor, logits: Tensor, cell: float) -> Sampled:
 
 
 def _subdivide(num_tokens: int, steps: int, like: Tensor) -> Tensor:
-    """What interpolates a line of tokens at `steps` places per token: ((num_tokens - 1) * steps + 1, num_tokens)."""
+    """Return the matrix from a line of tokens to `steps` samples per token: (m, num_tokens)."""
     places = torch.arange((num_tokens - 1) * steps + 1, dtype=torch.float64, device=like.device) / steps
     return interpolation_matrix(places, num_tokens).to(like.dtype)
 
 
 def _between(taps: Tensor, steps: int) -> Tensor:
-    """What interpolates samples to pixels (y, m), from what up-samples tokens to the same pixels (y, h)."""
+    """Return the matrix from samples to pixels (y, m), given the one from tokens to the same pixels (y, h)."""
     return interpolation_matrix(places_on_old(taps) * steps, (taps.shape[1] - 1) * steps + 1).to(taps.dtype)
 
 
 def interpolation_error(logits: Tensor) -> Tensor:
-    """How far a sigmoid strays from bilinear interpolation between four tokens: (K, h, w) -> (K, h - 1, w - 1).
+    """Bound the error of a bilinearly interpolated sigmoid between four tokens: (K, h, w) -> (K, h - 1, w - 1).
 
-    Of samples that lie n times as close it strays n^2 times less.
+    Between samples that are n times as close the error is n^2 times smaller.
     """
     corners = [logits[:, :-1, :-1], logits[:, :-1, 1:], logits[:, 1:, :-1], logits[:, 1:, 1:]]
     down = torch.maximum((corners[2] - corners[0]).abs(), (corners[3] - corners[1]).abs())
     right = torch.maximum((corners[1] - corners[0]).abs(), (corners[3] - corners[2]).abs())
     lowest = torch.minimum(torch.minimum(corners[0], corners[1]), torch.minimum(corners[2], corners[3]))
     highest = torch.maximum(torch.maximum(corners[0], corners[1]), torch.maximum(corners[2], corners[3]))
-    nearest = torch.maximum(lowest, -highest).clamp_(min=STEEPEST)  # |sigmoid''| falls beyond its top on either side
+    nearest = torch.maximum(lowest, -highest).clamp_(min=STEEPEST)  # |sigmoid''| falls on either side of its maximum
     steep = nearest.sigmoid_()
     curvature = steep * (1 - steep) * (2 * steep - 1)
     return curvature * (down.square_() + right.square_()) / 8

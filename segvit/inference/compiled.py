@@ -1,10 +1,10 @@
-"""A model compiled by PyTorch (torch.compile), in place: the same object, the same names of its weights.
+"""Compile a model with torch.compile, in place: the object and the names of its weights stay.
 
     compile_model(model)
     segvit.predict(model, "photo.jpg")          # the first image waits for the compiler
 
-Height, width and batch are variables of the graph, so that any number of sizes takes at most two: one for single
-images, and one for batches.
+Height, width and batch size are variables of the graph. So two graphs serve all sizes: one for single images, and one
+for batches.
 """
 
 import os
@@ -21,23 +21,23 @@ from segvit.inference.onnx_model import OnnxModel
 
 
 def compile_model(model: Network) -> None:
-    """Let PyTorch compile the forward of a model at its next call.
+    """Let PyTorch compile the forward pass of a model at its next call.
 
     Raises:
-        UserError: an exported model, or no compiler for the device that it is on.
+        UserError: an exported model, or no C++ compiler for a model on a CPU.
     """
     if isinstance(model, OnnxModel):
-        raise UserError(f"{model.path} is compiled already, by ONNX Runtime: leave --compile out")
+        raise UserError(f"{model.path}: ONNX Runtime has compiled this model already; leave --compile out")
     assert isinstance(model, nn.Module)
     _check_compiler(model.mean.device)
-    from torch._dynamo import maybe_mark_dynamic  # here, for it takes a second that only compiling needs
+    from torch._dynamo import maybe_mark_dynamic  # a second of import time that only compiling needs
 
     model.compile(dynamic=True)
     compiled = model._compiled_call_impl
     assert compiled is not None
 
     def call(images: Tensor, *args: Any, **kwargs: Any) -> Any:
-        # Else height and width that are equal in the first images are one variable, and the graph is for squares alone.
+        # Without this, a square first image would make height and width one variable, and the graph for squares only.
         maybe_mark_dynamic(images, [2, 3])
         return compiled(images, *args, **kwargs)
 
@@ -45,21 +45,21 @@ def compile_model(model: Network) -> None:
 
 
 def is_compiled(model: Any) -> bool:
-    """Whether PyTorch compiles a model, by `compile_model`, by `model.compile()` or by `torch.compile(model)`."""
+    """True if a model is compiled: by `compile_model`, `model.compile()` or `torch.compile(model)`."""
     return getattr(model, "_compiled_call_impl", None) is not None or uncompiled(model) is not model
 
 
 def uncompiled(model: Any) -> Any:
-    """The module inside what `torch.compile(model)` gives; any other as it comes."""
+    """Return the module that `torch.compile(model)` wraps, or the model itself if it is not wrapped."""
     return getattr(model, "_orig_mod", model)
 
 
 def _check_compiler(device: torch.device) -> None:
-    """Refuse what would fail in the depth of the first forward."""
+    """Refuse a device without a compiler, which would fail deep inside the first forward pass."""
     if device.type == "cpu":
         compiler = os.environ.get("CXX", "cl" if os.name == "nt" else "clang++" if sys.platform == "darwin" else "g++")
         if shutil.which(compiler) is None:
             raise UserError(
-                f"compiling for a cpu needs a C++ compiler, and there is no {compiler!r}: install one, name another by "
-                "the environment's CXX, or leave --compile out"
+                f"--compile needs a C++ compiler on a cpu, and {compiler!r} is not installed: install it, set the "
+                "environment variable CXX to another, or leave --compile out"
             )

@@ -3,8 +3,8 @@
     labels = label_map(model(images))                     # of a model's output: (B, H, W)
     labels = compose_labels(views, (height, width))       # of views of one image, by windows, scales and flips
 
-Only a few classes can win in a tile, and only a few queries have a say in them. What the rest can add is bounded from
-samples (segvit/inference/bounds.py); pixels that the bounds leave open are worked out in full.
+Only a few classes can win in a tile, and only a few queries matter for their scores. Samples bound the part of the
+others (segvit/inference/bounds.py). Pixels that the bounds leave open are computed in full.
 
 Letters: B batch, H W image, K classes (and queries), H' W' image as wanted, y x pixels of a tile.
 """
@@ -19,29 +19,29 @@ from segvit.models.output import SegOutput
 from segvit.models.scores import class_probabilities
 
 TILE_PIXELS = 2**16
-"""Pixels of a tile: its few live classes and the samples of all fit the cache."""
+"""Pixels of a tile, so that the scores of its few live classes and all samples fit into the cache."""
 MANY_CLASSES = 32
-"""Classes from which the bounds are quicker than working out all scores."""
+"""Number of classes from which the bounds are faster than computing all scores."""
 WORTH_IT = 1 / 2
-"""Share of classes that may win in a tile, and of pixels left open, up to which the bounds are worth their cost."""
+"""Largest share of classes that can win in a tile, and of pixels left open, for which the bounds pay off."""
 
 
 def label_map(output: SegOutput, size: tuple[int, int] | None = None) -> Tensor:
-    """The class of the best score at each pixel: (B, H, W) int64.
+    """Return the class of the best score at each pixel: (B, H, W) int64.
 
-    Equal to the argmax of `scores`, resized bilinear to `size` where one is given, without ever holding the
-    (K, H, W) volume, and mostly without working it out (segvit/inference/bounds.py).
+    This equals the argmax of `scores`, resized bilinearly to `size`. The (K, H, W) volume is never held, and most of it
+    is never computed (segvit/inference/bounds.py).
 
     Args:
-        output: of a model.
-        size: (H, W) in pixels of the wanted map. Default: the size of the images.
+        output: output of a model.
+        size: (H, W) in pixels of the map. Default: the size of the images.
     """
     size = size or output.image_size
     return torch.stack([compose_labels([view], size) for view in image_views(output)])
 
 
 def image_views(output: SegOutput) -> list[View]:
-    """Each image of a batch as a view, to be composed in tiles."""
+    """Return the view of each image of a batch, seen in one piece."""
     probabilities, logits = class_probabilities(output), output.mask_logits[-1].float()
     return [
         View.of_image(one_probabilities[None], one_logits[None], output.image_size, output.padded_size)
@@ -50,10 +50,14 @@ def image_views(output: SegOutput) -> list[View]:
 
 
 def compose_labels(views: Sequence[View], size: tuple[int, int]) -> Tensor:
-    """The class of the best score at each pixel: (H', W') int64.
+    """Return the class of the best score at each pixel: (H', W') int64.
 
-    Equal to the argmax of the scores of `Composition`; of scores that tie to float32 either may win. Several
-    views are worked out in full, since the softmax of each takes the scores of all classes; and so are few classes.
+    This equals the argmax of the scores of `Composition`. If scores tie to float32, either class may win. The scores
+    are computed in full for several views, since the softmax of each view needs all classes, and for few classes.
+
+    Args:
+        views: views of one image.
+        size: (H', W') in pixels of the map.
     """
     composition = Composition(views, size)
     labels = torch.empty(size, dtype=torch.int64, device=composition.device)
@@ -67,12 +71,13 @@ def compose_labels(views: Sequence[View], size: tuple[int, int]) -> Tensor:
 
 
 def best_class(scores: Tensor) -> Tensor:
-    """The class of the best score: (K, y, x) -> (y, x) int64; the first of several equals. Overwrites `scores`.
+    """Return the class of the best score, the first if scores are equal: (K, y, x) -> (y, x) int64.
 
-    Passes over whole channels in place: several times as fast on a CPU as `argmax` along the first dimension.
+    It overwrites `scores`: passes over whole channels in place are several times as fast on a CPU as `argmax` along the
+    first dimension.
     """
     ranks = torch.arange(len(scores), 0, -1, dtype=scores.dtype, device=scores.device)
-    torch.eq(scores, scores.amax(dim=0), out=scores)  # 1 where it is the best, else 0
+    torch.eq(scores, scores.amax(dim=0), out=scores)  # 1 if it is the best, else 0
     return len(scores) - scores.mul_(ranks[:, None, None]).amax(dim=0).long()
 
 
@@ -90,7 +95,7 @@ def _by_bounds(composition: Composition, labels: Tensor, rows: slice, columns: s
     best = scores.amax(dim=0)
     winner = best_class(scores.clone())
     second = scores.scatter_(0, winner[None], -1).amax(dim=0)
-    certain = best > limit  # of the classes at hand
+    certain = best > limit  # the winner is among `classes`
     y, x = ((best - second <= apart) | ~certain).nonzero(as_tuple=True)
     if len(y) > WORTH_IT * best.numel():
         _in_full(composition, labels, rows, columns)

@@ -1,4 +1,4 @@
-"""What inference asks of a model: a SegViT has it, and so has an exported graph (segvit/inference/onnx_model.py)."""
+"""The interface of a model that can infer: a SegViT, or an exported graph (segvit/inference/onnx_model.py)."""
 
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ from segvit.models.output import SegOutput
 
 
 class Network(Protocol):
-    """Images to class and mask logits, and what travels with the weights."""
+    """A model from images to class and mask logits, with the settings that its file carries."""
 
     config: ModelConfig
     num_classes: int
@@ -22,17 +22,17 @@ class Network(Protocol):
 
     @property
     def mean(self) -> Tensor:
-        """(3,) of R, G, B on the 0..1 scale, on the device where images go."""
+        """Mean colour (3,) as R, G, B in 0..1, on the device of the model."""
 
     def __call__(self, images: Tensor, deep: bool = True, canvas: tuple[int, int] | None = None) -> SegOutput:
-        """Logits of images uint8 (B, 3, H, W); the last supervised output is the prediction. See `SegViT.forward`."""
+        """Compute the logits of images uint8 (B, 3, H, W); the last supervised output is the prediction."""
 
     def train(self, mode: bool = True) -> Any:
-        """Switch to training, or back to evaluation."""
+        """Switch to training mode, or to evaluation mode if `mode` is False."""
 
 
 def classes_of(network: Network) -> tuple[tuple[str, ...], tuple[Color, ...]]:
-    """Names and colours (K,) of a model's classes; made up where it knows no dataset."""
+    """Return names and colours (K,) of a model's classes, numbered ones if the model carries no dataset spec."""
     if network.spec is not None:
         return network.spec.classes, network.spec.palette
     return tuple(f"class {index}" for index in range(network.num_classes)), default_palette(network.num_classes)

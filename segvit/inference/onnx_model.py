@@ -1,4 +1,4 @@
-"""An exported model (.onnx) in ONNX Runtime, in the place of a SegViT in everything that infers.
+"""Run an exported model (.onnx) in ONNX Runtime, wherever a SegViT can infer.
 
     model = segvit.load_onnx("model.onnx")
     segvit.predict(model, "photo.jpg").overlay().save("seen.png")       # windows, scales and flips as with any model
@@ -26,12 +26,12 @@ from segvit.weights.load import load_model
 from segvit.weights.model_file import KEYS, parse_header, settings_from_header
 
 INPUT, VALID = "images", "valid"
-"""The input of an exported graph, and a constant made an input here: height and width of the part that is image.
-What is on the right of it and below is padding: the mean colour exactly, which uint8 could not hold."""
+"""Input of an exported graph, and a constant that becomes an input here: height and width of the image part.
+To the right of it and below, the graph pads with the exact mean colour, which uint8 could not hold."""
 FACTS = {"cell", "least", "mean", "precision", "size"}
-"""What is needed of the header's part `export`."""
+"""Keys of the header's part `export` that inference needs."""
 LOGITS = ("class_logits", "mask_logits")
-"""Outputs of an exported graph that inference reads: it composes the labels itself, over windows, scales and flips."""
+"""Outputs of an exported graph that inference reads. It composes the labels itself, over windows, scales and flips."""
 
 
 class OnnxModel(nn.Module):
@@ -43,12 +43,12 @@ class OnnxModel(nn.Module):
 
     Attributes:
         mean: (3,) of R, G, B on the 0..1 scale.
-        size: height and width in pixels that the graph is fixed to; None: it takes any.
-        export: how the graph was made: precision, agreement with PyTorch, opset.
+        size: height and width in pixels that the graph is fixed to, or None if it takes any.
+        export: facts of the export: precision, agreement with PyTorch, opset.
 
     Raises:
-        UserError: onnx or onnxruntime is missing, or cannot run on that device; no such file; not an ONNX file of
-            segvit's; or one of another version's.
+        UserError: onnx or onnxruntime is missing or cannot run on that device, or the file is missing, was not
+            exported by segvit, or was exported by another version.
     """
 
     mean: Tensor
@@ -76,12 +76,12 @@ class OnnxModel(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor, deep: bool = True, canvas: tuple[int, int] | None = None) -> SegOutput:
-        """Class and mask logits of images uint8 (B, 3, H, W), in one supervised output.
+        """Compute class and mask logits of images uint8 (B, 3, H, W), in one supervised output.
 
         Args:
             images: R, G, B.
-            deep: as in SegViT; a graph has the prediction alone.
-            canvas: as in SegViT.
+            deep: ignored; a graph has only the prediction.
+            canvas: as in `SegViT.forward`.
 
         Raises:
             UserError: images of floats, another size than the graph is fixed to, or fewer than 2 x 2 patches in a
@@ -96,7 +96,7 @@ class OnnxModel(nn.Module):
         size = (images.shape[2], images.shape[3])
         self._check_size(size)
         options = runtime().RunOptions()
-        options.only_execute_path_to_fetches = True  # its label map is not worked out
+        options.only_execute_path_to_fetches = True  # skip its label map
         inputs[INPUT] = np.ascontiguousarray(images.cpu().numpy())
         found = self._session.run(LOGITS, inputs, options)
         class_logits, mask_logits = (torch.from_numpy(logits).to(self.mean.device)[None] for logits in found)
@@ -105,10 +105,10 @@ class OnnxModel(nn.Module):
         return SegOutput(class_logits, mask_logits, image_size, padded_size)
 
     def _check_size(self, size: tuple[int, int]) -> None:
-        """Refuse what the graph was not made for."""
+        """Refuse a size that the graph cannot take."""
         if self.size is not None and size != self.size:
             height, width = self.size
-            square = f"look in windows of that size (--mode slide --window {height})"
+            square = f"use windows of that size (--mode slide --window {height})"
             raise UserError(
                 f"{self.path} is fixed to images of {height} x {width} pixels and got {size[0]} x {size[1]}: "
                 f"{square if height == width else 'give whole images of that size (--mode whole)'}, or export it "
@@ -118,12 +118,12 @@ class OnnxModel(nn.Module):
         if min(size) < least:
             raise UserError(
                 f"an image of {size[0]} x {size[1]} px cannot be shrunk: give at least {least} x {least} px, by "
-                "resizing it, or take a plain model"
+                "resizing it, or use a plain model"
             )
 
 
 def load_onnx(path: str | Path, *, device: torch.device | str = "cpu") -> OnnxModel:
-    """An exported model, for `segvit.predict` and `segvit.evaluate`.
+    """Load an exported model, for `segvit.predict` and `segvit.evaluate`.
 
     Args:
         path: a file that `segvit.export_onnx` wrote.
@@ -136,48 +136,46 @@ def load_onnx(path: str | Path, *, device: torch.device | str = "cpu") -> OnnxMo
 
 
 def load_network(name: str | Path, *, device: torch.device | str) -> Network:
-    """An exported model where the name ends in .onnx, else `segvit.load_model` of it."""
+    """Load an exported model if the name ends in .onnx, else call `segvit.load_model`."""
     model: Network = load_onnx(name, device=device) if _is_onnx(name) else load_model(name, device=device)
     return model
 
 
 def place_for(name: str | Path, device: Device) -> Device:
-    """The `--device` for a model: for an exported one, auto means cuda where ONNX Runtime can use it, else cpu."""
+    """Resolve `--device auto` for an exported model: cuda if ONNX Runtime can use it, else cpu."""
     if device != "auto" or not _is_onnx(name):
         return device
     return "cuda" if torch.cuda.is_available() and _provider("cuda") in runtime().get_available_providers() else "cpu"
 
 
 def _is_onnx(name: str | Path) -> bool:
-    """Whether the name is that of an exported model."""
+    """True if the name is that of an exported model."""
     return Path(name).suffix.lower() == ".onnx"
 
 
 def _read(path: Path) -> Any:
-    """The onnx.ModelProto in a file.
+    """Read the onnx.ModelProto in a file.
 
     Raises:
-        UserError: there is none; what it is instead is told where it can be seen.
+        UserError: no such file, or a file of another kind, which the error names if it can be recognised.
     """
     if path.is_dir():
-        raise UserError(f"no model file {path}: a folder; give an .onnx file written by `segvit export`")
+        raise UserError(f"{path} is a folder: give an .onnx file written by `segvit export`")
     if not path.is_file():
         raise UserError(f"no model file {path}: give an .onnx file written by `segvit export`")
     if reason := no_weights(path):
         raise UserError(f"{path}: {reason}")
     onnx = export_package("onnx")
     try:
-        return onnx.load(path, load_external_data=False)  # ours have none
-    except Exception as error:  # protobuf's own kinds
-        raise UserError(
-            f"{path}: not a whole ONNX file ({error}); was it cut short, or is it another format?"
-        ) from error
+        return onnx.load(path, load_external_data=False)  # our files have none
+    except Exception as error:  # of protobuf's own types
+        raise UserError(f"{path}: not a whole ONNX file ({error}); it was cut short, or has another format") from error
 
 
 def _with_valid(graph: Any) -> bytes:
-    """The content of a file with its constant `VALID` as an input.
+    """Return the content of a file with its constant `VALID` as an input.
 
-    In the file it is none: others should see one input, and their runtimes one constant more to work with.
+    In the file it is not an input, so that other programs see a single one and their runtimes can fold the constant.
     """
     if any(weight.name == VALID for weight in graph.graph.initializer):
         onnx = export_package("onnx")
@@ -187,44 +185,44 @@ def _with_valid(graph: Any) -> bytes:
 
 
 def open_session(content: str | bytes, device: torch.device, *, source: Path) -> Any:
-    """A session of ONNX Runtime, with as many threads as torch uses.
+    """Open a session of ONNX Runtime, with as many threads as torch uses.
 
     Args:
-        content: of an ONNX file, or its path.
-        device: where it shall run.
+        content: content of an ONNX file, or its path.
+        device: device to run on.
         source: the file, for errors.
 
     Raises:
-        UserError: onnxruntime is missing, or does not run it on that device.
+        UserError: onnxruntime is missing, or cannot run the file on that device.
     """
     onnxruntime = runtime()
     provider = _provider(device.type)
     if provider not in onnxruntime.get_available_providers():
         raise UserError(
-            f"{source}: this onnxruntime does not run on {device.type!r}; type --device cpu, or `pip install "
-            "onnxruntime-gpu` in the place of onnxruntime for cuda"
+            f"{source}: this onnxruntime does not run on {device.type!r}; type --device cpu, or for cuda `pip install "
+            "onnxruntime-gpu` instead of onnxruntime"
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Its threads would spin between two windows, on the cores that compose the label map meanwhile.
+    # Threads that spin between two windows would take the cores that compose the label map.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # errors come back as exceptions
+    options.log_severity_level = 4  # errors are raised as exceptions
     try:
         return onnxruntime.InferenceSession(content, options, providers=[provider])
-    except Exception as error:  # onnxruntime's own kinds
-        raise UserError(f"{source}: onnxruntime {onnxruntime.__version__} does not run it ({error})") from error
+    except Exception as error:  # of onnxruntime's own types
+        raise UserError(f"{source}: onnxruntime {onnxruntime.__version__} cannot run it ({error})") from error
 
 
 def _provider(device_type: str) -> str:
-    """ONNX Runtime's name of what runs on a kind of device."""
+    """Return ONNX Runtime's name of the provider for a kind of device."""
     return {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(device_type, "none")
 
 
 def runtime() -> ModuleType:
-    """ONNX Runtime, imported when it is used; see `need`."""
+    """Import ONNX Runtime when it is used; see `need`."""
     return export_package("onnxruntime")
 
 
 def export_package(name: str) -> ModuleType:
-    """A package of the extra `export`, imported when it is used; see `need`."""
+    """Import a package of the extra `export` when it is used; see `need`."""
     return need(name, ".onnx files", extra="export")

@@ -1,10 +1,10 @@
-"""In which precision a model computes when it labels images: what was asked for, or what the processor is fast at.
+"""The precision of inference: the one asked for, or the one that the processor is fast at.
 
     with computing_in(resolve_precision(model, "auto"), model.mean.device):
         labels = image_labels(model, image)
 
-Weights stay as they are. Autocast casts each of them when it is first needed and keeps that until its outermost block
-is left: one block belongs around a run over windows and images, not around each.
+The weights keep their precision. Autocast casts a weight when it is first needed and keeps the cast until its outermost
+block ends. So put one block around a run over windows and images, not one around each.
 """
 
 import platform
@@ -20,42 +20,43 @@ from segvit.inference.network import Network
 from segvit.inference.onnx_model import OnnxModel
 
 HALVES: dict[PrecisionName, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""What autocast computes products in; norms, softmax, masks and scores stay in float32."""
+"""Half precisions: types of the products under autocast. Norms, softmax, masks and scores stay in float32."""
 TENSOR_CORES = (7, 0)
 """Compute capability from which an NVIDIA GPU multiplies fp16 faster than fp32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """What is computed in, and why."""
+    """A precision to compute in, and the reason for it."""
 
     name: str
-    """fp32, bf16 or fp16; of an exported model int8 too."""
+    """fp32, bf16 or fp16, or int8 for an exported model."""
     autocast: torch.dtype | None = None
-    """What autocast computes products in; None: it is off."""
+    """Type of the products under autocast, or None if it is off."""
     note: str | None = None
-    """What else to know about it; None: it is the default or what was asked for."""
+    """Reason for the precision, or a warning; None if there is neither."""
 
     def __str__(self) -> str:
         return self.name if self.note is None else f"{self.name} ({self.note})"
 
 
 def resolve_precision(model: Network, wanted: PrecisionChoice | None = None) -> Precision:
-    """What a model computes in on the device where it is.
+    """Choose the precision of a model on its device.
 
     Args:
-        model: a SegViT, or an exported one.
-        wanted: auto takes what that device is fast at. Default: fp32; an exported model computes as it was exported.
+        model: a SegViT, or an exported model.
+        wanted: a precision, or auto for the one that the device is fast at. Default: fp32, or for an exported model
+            the precision of its file.
 
     Raises:
-        UserError: the device does not compute in it, or the exported model computes in another.
+        UserError: a precision that the device lacks, or another than that of an exported model.
     """
     if isinstance(model, OnnxModel):
         own = str(model.export["precision"])
         if wanted not in (None, "auto", own):
             raise UserError(
-                f"precision {wanted}: {model.path} computes in {own}, as it was exported; leave --precision out, or "
-                "give the model that it was exported from"
+                f"precision {wanted}: {model.path} was exported in {own}; leave --precision out, or give the model "
+                "that it was exported from"
             )
         return Precision(name=own, note="as exported")
     device = model.mean.device
@@ -69,26 +70,26 @@ def resolve_precision(model: Network, wanted: PrecisionChoice | None = None) -> 
 
 
 def check_precision(precision: PrecisionName, device: torch.device) -> None:
-    """Refuse a precision that a device does not compute in.
+    """Refuse a precision that a device lacks.
 
     Raises:
-        UserError: it does not.
+        UserError: fp16 on a CPU, or bf16 on a GPU without it.
     """
     if precision == "fp16" and device.type == "cpu":
-        raise UserError("precision fp16 is slow on a cpu and not offered there: take bf16 or fp32")
+        raise UserError("precision fp16: not offered on a cpu, where it is slow; use bf16 or fp32")
     if precision == "bf16" and device.type == "cuda" and not _cuda_has_bf16(device):
-        raise UserError(f"precision bf16: {torch.cuda.get_device_name(device)} lacks it; take fp16 or fp32")
+        raise UserError(f"precision bf16: {torch.cuda.get_device_name(device)} lacks it; use fp16 or fp32")
 
 
 @contextmanager
 def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Compute in a precision inside the block, whatever was set around it."""
+    """Compute in a precision inside the block, whatever autocast is set around it."""
     with torch.autocast(device.type, dtype=precision.autocast, enabled=precision.autocast is not None):
         yield
 
 
 def _fastest(device: torch.device) -> tuple[PrecisionName, str]:
-    """The precision that a device is fast at, and what says so."""
+    """Return the precision that a device is fast at, and the reason."""
     if device.type == "cpu":
         if (unit := _bf16_products()) is not None:
             return "bf16", f"this cpu multiplies it by {unit}"
@@ -104,7 +105,7 @@ def _fastest(device: torch.device) -> tuple[PrecisionName, str]:
 
 
 def _bf16_products() -> str | None:
-    """What PyTorch multiplies bf16 with on this processor; None: with float32."""
+    """Return the unit of this processor that multiplies bf16, or None if PyTorch emulates it in float32."""
     if not torch.backends.mkldnn.is_available():
         return None
     if torch.cpu._is_amx_tile_supported():
@@ -112,12 +113,12 @@ def _bf16_products() -> str | None:
     if torch.cpu._is_avx512_bf16_supported():
         return "AVX512-BF16"
     arm = platform.machine().lower() in ("aarch64", "arm64")
-    if arm and torch.ops.mkldnn._is_mkldnn_bf16_supported():  # on x86 it is true of AVX512 that emulates
+    if arm and torch.ops.mkldnn._is_mkldnn_bf16_supported():  # on x86 it is also true if AVX512 emulates bf16
         return "the BF16 extension"
     return None
 
 
 def _cuda_has_bf16(device: torch.device) -> bool:
-    """Whether a GPU multiplies bf16 itself."""
+    """True if a GPU multiplies bf16 without emulation."""
     with torch.cuda.device(device):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

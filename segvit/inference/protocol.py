@@ -1,6 +1,12 @@
-"""One image of any size under a test protocol: resized, whole or in windows, at several scales, back to its own size.
+"""Images of any size under a test protocol: resized, whole or in windows, at several scales, back to their own size.
 
-Letters: K classes, H W image.
+    labels = image_labels(model, image)                    # uint8 (3, H, W) -> (H, W)
+    labels = batch_labels(model, images, config)           # uint8 (B, 3, H, W) -> B x (H, W)
+
+A protocol (`EvalConfig`, docs/method.md section 5) says how an image is resized and cut, and whether its scores are
+averaged over scales and mirror images. Each image of a batch gets the labels that it gets alone.
+
+Letters: B images, K classes, H W image.
 """
 
 import torch
@@ -16,24 +22,25 @@ from segvit.models.segvit import evaluating
 from segvit.utils.resize import fit_size, resize
 
 MAX_SCALE = 16.0
-"""Largest factor of a test scale: beyond it a typo is more likely than a wish."""
+"""Largest factor of a test scale. A larger one is most likely a typo."""
 
 
 def resolve_protocol(model: Network, config: EvalConfig | None = None) -> dict[str, object]:
-    """Every number of the protocol, defaults filled in: what is printed and stored beside a score.
+    """Return every number of the protocol, with defaults filled in, to print and store beside a score.
 
     Raises:
-        UserError: a window or stride below one pixel, windows that leave gaps, or scales that are none.
+        UserError: a window, stride or batch below one, windows that leave gaps, or an impossible scale or size.
     """
     config = config or model.protocol
     if not config.scales or not all(0 < scale <= MAX_SCALE for scale in config.scales):
         raise UserError(
-            f"eval.scales {list(config.scales)}: give one or more factors above 0 and up to {MAX_SCALE:g}, such as "
+            f"eval.scales {list(config.scales)}: give one or more factors above 0 and at most {MAX_SCALE:g}, such as "
             "0.5 1 1.5"
         )
     if config.resize_short_min is not None and (config.resize_short is None or config.resize_long is not None):
         raise UserError(
-            "eval.resize_short_min is a bound of eval.resize_short: set that as well, and no eval.resize_long beside it"
+            "eval.resize_short_min is a lower bound of eval.resize_short: set eval.resize_short too, and leave "
+            "eval.resize_long unset"
         )
     protocol: dict[str, object] = {
         "mode": config.mode,
@@ -47,7 +54,7 @@ def resolve_protocol(model: Network, config: EvalConfig | None = None) -> dict[s
 
 
 def protocol_size(height: int, width: int, config: EvalConfig, scale: float = 1.0) -> tuple[int, int]:
-    """Height and width at which an image of `height` x `width` is looked at, at a scale (docs/method.md section 5)."""
+    """Return the height and width that an image is resized to, at a scale (docs/method.md section 5)."""
     long, short = config.resize_long, config.resize_short
     if long is None and short is None:
         return fit_size(height, width, long=None, short=None, ratio=scale)
@@ -74,11 +81,11 @@ def protocol_windows(model: Network, config: EvalConfig) -> Windows | None:
     stride = max(window * 2 // 3, 1) if config.stride is None else config.stride
     if not 1 <= stride <= window:
         raise UserError(
-            f"window {window}, stride {stride}: need 1 <= stride <= window, in pixels; the window is the training crop "
-            "where it is not set. Set eval.stride (evaluate and predict: --stride), or eval.mode to whole"
+            f"window {window}, stride {stride}: need 1 <= stride <= window, in pixels; the default window is the "
+            "training crop. Set eval.stride (evaluate and predict: --stride), or set eval.mode to whole"
         )
     if config.batch_size < 1:
-        raise UserError(f"a batch of {config.batch_size} windows: give at least 1")
+        raise UserError(f"eval.batch_size {config.batch_size}: give the number of windows that run together, 1 or more")
     return Windows(window, stride)
 
 
@@ -94,7 +101,7 @@ def images_per_batch(model: Network, config: EvalConfig, size: tuple[int, int]) 
 
 @torch.no_grad()
 def image_scores(model: Network, image: Tensor, config: EvalConfig | None = None) -> Tensor:
-    """Scores (K, H, W) of an image uint8 (3, H, W) at its own size, under the protocol (default: the model's)."""
+    """Compute the scores (K, H, W) of an image uint8 (3, H, W), under a protocol (default: the model's)."""
     composition = _composition(model, image, config)
     volume = torch.empty(model.num_classes, *composition.size, device=model.mean.device)
     for rows, columns, tile in composition.tiles():
@@ -104,21 +111,21 @@ def image_scores(model: Network, image: Tensor, config: EvalConfig | None = None
 
 @torch.no_grad()
 def image_labels(model: Network, image: Tensor, config: EvalConfig | None = None) -> Tensor:
-    """Class of every pixel (H, W) int64 of an image uint8 (3, H, W), under the protocol (default: the model's)."""
+    """Label every pixel of an image uint8 (3, H, W) -> (H, W) int64, under a protocol (default: the model's)."""
     (labels,) = batch_labels(model, image[None], config or model.protocol)
     return labels
 
 
 @torch.no_grad()
 def batch_labels(model: Network, images: Tensor, config: EvalConfig) -> list[Tensor]:
-    """Class of every pixel (H, W) int64 of each of the images uint8 (B, 3, H, W), under the protocol."""
+    """Label every pixel of images uint8 (B, 3, H, W) -> B maps (H, W) int64, under a protocol."""
     size = (images.shape[2], images.shape[3])
     return [compose_labels(views, size) for views in _views(model, images, config)]
 
 
 @torch.no_grad()
 def image_confidence(model: Network, image: Tensor, config: EvalConfig | None = None) -> tuple[Tensor, Tensor]:
-    """Class of every pixel (H, W) int64, and the share (H, W) of that class in the pixel's scores, 0..1."""
+    """Return the class (H, W) int64 of every pixel, and the share (H, W) of that class in the pixel's scores, 0..1."""
     composition = _composition(model, image, config)
     labels = torch.empty(composition.size, dtype=torch.int64, device=model.mean.device)
     share = torch.empty(composition.size, device=model.mean.device)
@@ -129,7 +136,7 @@ def image_confidence(model: Network, image: Tensor, config: EvalConfig | None = 
 
 
 def _composition(model: Network, image: Tensor, config: EvalConfig | None) -> Composition:
-    """The scores of an image uint8 (3, H, W), to be taken tile by tile."""
+    """Return the scores of an image uint8 (3, H, W), to be computed tile by tile."""
     (views,) = _views(model, image[None], config or model.protocol)
     return Composition(views, (image.shape[1], image.shape[2]))
 

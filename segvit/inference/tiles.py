@@ -1,10 +1,10 @@
-"""Scores of an image from what its windows keep on the token grid, one tile of pixels at a time.
+"""Scores of an image from the token grids of its windows, one tile of pixels at a time.
 
-A window keeps its class probabilities and its mask logits on the token grid: a few hundred kB where its scores would
-take a hundred MB. A tile of the answer is composed from the windows of every view (scale, flip) that touch it, so that
-the (K, H, W) volume never exists, at any size of the image.
+A window keeps its class probabilities and its mask logits on the token grid. These take a few hundred kB, while its
+scores would take a hundred MB. A tile is composed from the windows that touch it, in every view (scale, flip). So the
+(K, H, W) volume never exists, whatever the size of the image.
 
-Letters: n windows, K classes (and queries), h w token grid, H W image as viewed, H' W' image as wanted.
+Letters: n windows, K classes (and queries), h w token grid, H W image as viewed, H' W' result, y x pixels of a part.
 """
 
 import math
@@ -21,17 +21,17 @@ from segvit.inference.bounds import Sampled, sample
 from segvit.utils.resize import bilinear_matrix, bilinear_taps, source_of, taps_of
 
 TILE_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
-"""Score elements of a tile, by kind of device: 2 MB in float32 on a CPU, which the cache holds."""
+"""Number of scores in a tile, by kind of device: 2 MB in float32 on a CPU, which fit into the cache."""
 
 
 class Scratch:
-    """Memory that tiles use one after another; fresh memory costs a CPU more than the sums done in it."""
+    """Memory that tiles reuse, since allocating it costs a CPU more time than the sums computed in it."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
     def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-        """A tensor of the shape (a, b, ...), with anything in it; it overwrites the last one of this name."""
+        """Return an uninitialised tensor of the shape (a, b, ...), which overwrites the last one of this name."""
         size = math.prod(shape)
         if name not in self._buffers or len(self._buffers[name]) < size:
             self._buffers[name] = like.new_empty(size)
@@ -40,7 +40,7 @@ class Scratch:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One look at an image, at one scale, flipped or not: what its windows keep."""
+    """Logits of the windows of an image at one scale, mirrored or not."""
 
     size: tuple[int, int]
     """(H, W) of the image as viewed, in pixels."""
@@ -51,19 +51,19 @@ class View:
     logits: Tensor
     """(n, K queries, h, w), before the sigmoid."""
     rows: Tensor
-    """(window height, h): what up-samples the masks to the rows of a window."""
+    """(window height, h) matrix that up-samples the masks to the rows of a window."""
     columns: Tensor
-    """(window width, w): the same for columns."""
+    """(window width, w) matrix that up-samples the masks to the columns of a window."""
     padded_size: tuple[int, int]
     """Height and width in pixels that the token grid of a window spans."""
     flipped: bool = False
-    """Whether the windows show the image mirrored, left for right."""
+    """True if the windows show the image mirrored, left for right."""
 
     @classmethod
     def of_image(
         cls, probabilities: Tensor, logits: Tensor, image_size: tuple[int, int], padded_size: tuple[int, int]
     ) -> "View":
-        """The view of an image in one piece: probabilities (1, K, K) and logits (1, K, h, w) of its output."""
+        """Build the view of an image in one piece from its probabilities (1, K, K) and logits (1, K, h, w)."""
         rows, columns = window_matrices(logits, image_size, padded_size)
         return cls(
             size=image_size,
@@ -76,9 +76,9 @@ class View:
         )
 
     def scores(self, rows: slice, columns: slice, scratch: Scratch | None = None) -> Tensor:
-        """Scores (K, ., .) of a rectangle of the image as viewed: the mean over the windows that cover a pixel.
+        """Return the scores (K, y, x) of a rectangle of the image as viewed, averaged over windows that overlap.
 
-        They may lie in `scratch`, and last until it is used again.
+        They may share the memory of `scratch`, and then last until its next use.
         """
         scratch = scratch or Scratch()
 
@@ -93,7 +93,7 @@ class View:
         return self._mean_over_windows(part, rows, columns)
 
     def sampled(self, rows: slice, columns: slice) -> dict[int, Sampled]:
-        """Samples of every window that touches a rectangle of the image as viewed, by number of the window."""
+        """Return the samples of every window that touches a rectangle of the image, by number of the window."""
         cell = self.padded_size[0] / self.logits.shape[2]
         return {
             piece.window: sample(piece.probabilities, piece.logits, cell)
@@ -101,13 +101,13 @@ class View:
         }
 
     def bounded(self, sampled: dict[int, Sampled], classes: Tensor, rows: slice, columns: slice) -> Tensor:
-        """`Sampled.bounded` of a rectangle, the mean over windows: (number of classes + 2, ., .)."""
+        """Return `Sampled.bounded` of a rectangle, averaged over windows: (number of classes + 2, y, x)."""
         return self._mean_over_windows(
             lambda piece: sampled[piece.window].bounded(classes, piece.rows, piece.columns), rows, columns
         )
 
     def at(self, y: Tensor, x: Tensor, classes: Tensor) -> Tensor:
-        """Scores (n, number of classes) of single pixels: rows y and columns x of the image as viewed, (n,) each."""
+        """Return the scores (n, number of classes) of single pixels, at rows y (n,) and columns x (n,) of the image."""
         if self.flipped:
             x = self.size[1] - 1 - x
         total = self.logits.new_zeros(len(y), len(classes))
@@ -123,7 +123,7 @@ class View:
         return total.div_(count)
 
     def _logits_at(self, window: int, y: Tensor, x: Tensor) -> Tensor:
-        """Mask logits (n, K) of single pixels of a window."""
+        """Return the mask logits (n, K) of single pixels of a window."""
         rows, columns, width = taps_of(self.rows, y), taps_of(self.columns, x), self.logits.shape[3]
         lines, places = (rows.low, rows.high), (columns.low, columns.high)
         down, right = (1 - rows.share, rows.share), (1 - columns.share, columns.share)
@@ -134,11 +134,11 @@ class View:
         return logits
 
     def _unflipped(self, columns: slice) -> slice:
-        """Columns of the image as viewed in the coordinates of the windows."""
+        """Convert columns of the image as viewed to coordinates of the windows."""
         return slice(self.size[1] - columns.stop, self.size[1] - columns.start) if self.flipped else columns
 
     def _mean_over_windows(self, part: Callable[["Piece"], Tensor], rows: slice, columns: slice) -> Tensor:
-        """The mean over the windows that cover a pixel of what `part` gives (., y, x) for each."""
+        """Average the values (., y, x) that `part` computes for each window over the windows that cover a pixel."""
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         total, count = None, None
         for piece, y, x in self._pieces(rows, self._unflipped(columns)):
@@ -157,7 +157,7 @@ class View:
         return total.flip(2) if self.flipped else total
 
     def _pieces(self, rows: slice, columns: slice) -> Iterator[tuple["Piece", slice, slice]]:
-        """The part of each window that lies in a rectangle, and its rows and columns there."""
+        """Yield the part of each window inside a rectangle, with its rows and columns in the rectangle."""
         for window, (top, left) in enumerate(self.corners):
             y = slice(max(rows.start, top), min(rows.stop, top + len(self.rows)))
             x = slice(max(columns.start, left), min(columns.stop, left + len(self.columns)))
@@ -166,7 +166,7 @@ class View:
                 yield piece, _shift(y, -rows.start), _shift(x, -columns.start)
 
     def _piece(self, window: int, rows: slice, columns: slice) -> "Piece":
-        """A rectangle of a window, in its own coordinates."""
+        """Cut a rectangle, in coordinates of the window, out of it."""
         y = source_of(rows, self.rows.shape[1], self.padded_size[0])
         x = source_of(columns, self.columns.shape[1], self.padded_size[1])
         return Piece(
@@ -179,40 +179,40 @@ class View:
 
 
 class Piece(NamedTuple):
-    """Part of a window, as far as a tile needs it."""
+    """The part of a window that a tile needs."""
 
     window: int
     probabilities: Tensor
     """(K queries, K classes)"""
     logits: Tensor
-    """(K, h, w): of the tokens that the pixels depend on."""
+    """(K, h, w): logits of the tokens that the pixels depend on."""
     rows: Tensor
-    """(y, h): what up-samples them to the rows of pixels."""
+    """(y, h) matrix that up-samples the logits to the rows of pixels."""
     columns: Tensor
-    """(x, w): the same for columns."""
+    """(x, w) matrix that up-samples the logits to the columns of pixels."""
 
 
 def _shift(span: slice, offset: int) -> slice:
-    """The slice `offset` further on."""
+    """Return the slice moved by `offset`."""
     return slice(span.start + offset, span.stop + offset)
 
 
 def window_matrices(logits: Tensor, size: tuple[int, int], padded_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """What up-samples mask logits (., ., h, w) to a window of `size` pixels: (H, h) and (W, w)."""
+    """Return the matrices (H, h) and (W, w) that up-sample mask logits (., ., h, w) to a window of `size` pixels."""
     rows = bilinear_matrix(logits.shape[-2], padded_size[0], logits.device)[: size[0]]
     columns = bilinear_matrix(logits.shape[-1], padded_size[1], logits.device)[: size[1]]
     return rows, columns
 
 
 class Composition:
-    """The scores of an image at its wanted size, rectangle by rectangle.
+    """The scores of an image at any size, rectangle by rectangle.
 
-    Each view is resized bilinearly to `size`. Of several views, the softmax over the classes is averaged
-    (docs/method.md section 5); the scores of a single one stay as they are.
+    Each view is resized bilinearly to `size`. A single view gives its scores. Several views give the average of their
+    softmax over the classes (docs/method.md section 5).
 
     Args:
-        views: looks at one image.
-        size: (H', W') as wanted, in pixels.
+        views: views of one image.
+        size: (H', W') of the result, in pixels.
     """
 
     def __init__(self, views: Sequence[View], size: tuple[int, int]) -> None:
@@ -233,11 +233,11 @@ class Composition:
     def rectangles(
         self, pixels: int, rows: slice | None = None, columns: slice | None = None
     ) -> Iterator[tuple[slice, slice]]:
-        """Rows and columns of rectangles that cover the image, or a part of it.
+        """Yield rows and columns of rectangles that cover the image, or a part of it.
 
         Args:
-            pixels: of a rectangle, at most, counted in the view that shows it largest.
-            rows, columns: of the part.
+            pixels: largest area of a rectangle in pixels, in the view with the most pixels.
+            rows, columns: the part to cover. Default: the whole image.
         """
         rows, columns = rows or slice(0, self.size[0]), columns or slice(0, self.size[1])
         pixels = max(int(pixels / self._finest), 1)
@@ -248,9 +248,9 @@ class Composition:
                 yield slice(top, min(top + height, rows.stop)), slice(left, min(left + width, columns.stop))
 
     def tiles(self, rows: slice | None = None, columns: slice | None = None) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Rows, columns and scores (K, ., .) in float32 of tiles that cover the image, or a part of it.
+        """Yield rows, columns and scores (K, y, x) float32 of tiles that cover the image, or a part of it.
 
-        A tile lasts until the next one is asked for.
+        The next tile overwrites the last.
         """
         elements = TILE_ELEMENTS.get(self.device.type, TILE_ELEMENTS["cuda"])
         for y, x in self.rectangles(elements // self.num_classes, rows, columns):
@@ -259,7 +259,7 @@ class Composition:
             yield y, x, tile
 
     def _tile(self, rows: slice, columns: slice) -> Tensor:
-        """Scores (K, ., .) of one tile."""
+        """Compute the scores (K, y, x) of one tile."""
         total: Tensor | None = None
         for view in self.views:
             part = self.resized(view, partial(view.scores, scratch=self._scratch), rows, columns)
@@ -271,14 +271,14 @@ class Composition:
         return total.div_(len(self.views))
 
     def source(self, rows: slice, columns: slice) -> tuple[slice, slice]:
-        """The rectangle of the first view that a rectangle of the wanted size depends on."""
+        """Return the rectangle of the first view that a rectangle of the result depends on."""
         if self.views[0].size not in self.taps:
             return rows, columns
         vertical, horizontal = self.taps[self.views[0].size]
         return vertical.source(rows), horizontal.source(columns)
 
     def resized(self, view: View, values: Callable[[slice, slice], Tensor], rows: slice, columns: slice) -> Tensor:
-        """A rectangle of the wanted size of what `values` gives (., y, x) for a rectangle of the view."""
+        """Resize the values (., y, x) that `values` computes for a rectangle of the view to one of the result."""
         if view.size not in self.taps:
             return values(rows, columns)
         vertical, horizontal = self.taps[view.size]
@@ -286,7 +286,7 @@ class Composition:
         return horizontal.resize(vertical.resize(part, rows, dim=1), columns, dim=2)
 
     def at(self, y: Tensor, x: Tensor, classes: Tensor) -> Tensor:
-        """Scores (n, number of classes) of the first view at single pixels of the wanted size, rows y and columns x."""
+        """Return the scores (n, number of classes) of the first view at rows y and columns x, (n,) each."""
         view = self.views[0]
         if view.size not in self.taps:
             return view.at(y, x, classes)

@@ -129,7 +129,7 @@ def test_auto_on_cuda(monkeypatch: pytest.MonkeyPatch, bf16: bool, capability: t
     chosen = resolve_precision(there, "auto")
     assert chosen.name == name and "a GPU" in str(chosen)
     if not bf16:
-        with pytest.raises(UserError, match=r"bf16: a GPU lacks it; take fp16 or fp32"):
+        with pytest.raises(UserError, match=r"bf16: a GPU lacks it; use fp16 or fp32"):
             resolve_precision(there, "bf16")
 
 
@@ -151,13 +151,11 @@ def test_an_exported_model_computes_as_it_was_exported() -> None:
     for wanted in (None, "auto"):
         chosen = resolve_precision(exported, wanted)
         assert (chosen.name, chosen.autocast) == ("int8", None)
-    with pytest.raises(
-        UserError, match=r"fp32: small.onnx computes in int8, as it was exported; leave --precision out"
-    ):
+    with pytest.raises(UserError, match=r"fp32: small.onnx was exported in int8; leave --precision out"):
         resolve_precision(exported, "fp32")
     exported.export = {"precision": "fp32"}
     assert resolve_precision(exported, "fp32").name == "fp32"
-    with pytest.raises(UserError, match=r"small.onnx is compiled already"):
+    with pytest.raises(UserError, match=r"small.onnx: ONNX Runtime has compiled this model already"):
         compile_model(exported)
 
 
@@ -383,7 +381,7 @@ def test_bench_of_a_compiled_model(model: SegViT) -> None:
 
 def test_no_compiler_is_told(model: SegViT, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UserError, match=r"no 'no-such-compiler': install one.*CXX.*leave --compile out"):
+    with pytest.raises(UserError, match=r"'no-such-compiler' is not installed: install it.*CXX.*leave --compile out"):
         compile_model(model)
     assert not is_compiled(model)
 
