@@ -1,1 +1,1 @@
-"""From files to files: label maps and overlays of photos, folders and videos."""
+"""Prediction: files to files, with label maps and overlays of photos, folders and videos."""

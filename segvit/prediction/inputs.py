@@ -1,9 +1,9 @@
-"""The images and videos that were meant, each with its place below the output folder.
+"""Find the images and videos among the inputs, each with the path of its outputs.
 
     for path, stem, video in find_inputs(["photos", "clip.mp4"], Path("seen")):
         ...
 
-Folders are searched by suffix, subfolders too; hidden files, and what an earlier run has written, are no inputs.
+Folders and their subfolders are searched by suffix. Hidden files and the outputs of an earlier run are left out.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -19,33 +19,33 @@ from segvit.video.reader import VIDEO_SUFFIXES
 
 
 class Input(NamedTuple):
-    """A file to label."""
+    """An image or video to label."""
 
     path: Path
     stem: Path
-    """Its place below the output folder, without suffix."""
+    """Path of its outputs relative to the output folder, without suffix."""
     video: bool
 
     def outputs(self, output: Path) -> list[Path]:
-        """All that may be written for it into an output folder."""
+        """Return every file that may be written for it into an output folder."""
         return [named(output / self.stem, ending) for ending in (VIDEO_ENDINGS if self.video else ENDINGS)]
 
 
 def find_inputs(inputs: Sequence[str | Path], output: Path) -> list[Input]:
-    """The image and video files among files and folders.
+    """Find the image and video files among files and folders.
 
     Args:
         inputs: files and folders.
-        output: where the outputs go; what an earlier run wrote into such a folder inside an input is no input.
+        output: folder of the outputs. If it is inside an input, the outputs of an earlier run are left out.
 
     Raises:
-        UserError: an input that does not exist or holds nothing of the kind, or two inputs with the same outputs.
+        UserError: an input that does not exist or holds no image or video, or two inputs with the same outputs.
     """
     return _distinct(_walk(inputs, output, IMAGE_SUFFIXES + VIDEO_SUFFIXES))
 
 
 def find_images(inputs: Sequence[str | Path], output: Path) -> list[tuple[Path, Path]]:
-    """The image files among files and folders, each with its place below an output folder, without suffix.
+    """Find the image files among files and folders, each with the relative path of its outputs, without suffix.
 
     Raises:
         UserError: see `find_inputs`.
@@ -54,24 +54,24 @@ def find_images(inputs: Sequence[str | Path], output: Path) -> list[tuple[Path, 
 
 
 def check_outputs(found: Sequence[Input], output: Path) -> None:
-    """Refuse to write over an input, or two outputs to one file (photo_overlay.jpg lies beside photo.jpg).
+    """Refuse outputs that would replace an input or each other, as those of photo.jpg and photo_overlay.jpg.
 
     Raises:
-        UserError: it would happen.
+        UserError: such an output.
     """
     sources = {item.path.resolve() for item in found}
     taken: dict[Path, Path] = {}
     for item in found:
         for target in item.outputs(output):
             if target.resolve() in sources:
-                raise UserError(f"{target} is one of the inputs and would be written over: give another --output")
+                raise UserError(f"{target} is an input and an output would replace it: give another --output")
             if target in taken:
                 raise UserError(_clash(taken[target], item.path, target))
             taken[target] = item.path
 
 
 def _distinct(found: Iterator[Input]) -> list[Input]:
-    """All of them, no two images or videos of which have one place."""
+    """Return all inputs, and refuse two images or two videos with the same outputs."""
     places: dict[tuple[Path, bool], Input] = {}
     for item in found:
         if (earlier := places.get((item.stem, item.video))) is not None:
@@ -82,15 +82,15 @@ def _distinct(found: Iterator[Input]) -> list[Input]:
 
 
 def _clash(one: Path, other: Path, target: Path) -> str:
-    """What to say and to do where two inputs have one output."""
-    remedy = "predict them into two --output folders, or rename one"
+    """Describe two inputs with the same output, and the remedy."""
+    remedy = "give them to two commands with different --output, or rename one"
     if one.parent == other.parent:
         remedy = "rename one of them, or move it to another folder"
     return f"{one} and {other} would both be written as {target}: {remedy}"
 
 
 def _walk(inputs: Sequence[str | Path], output: Path, suffixes: Collection[str]) -> Iterator[Input]:
-    """Every file of these suffixes below the inputs, sorted, with its name relative to its input."""
+    """Yield every file with one of the suffixes below the inputs, sorted within each input."""
     for given in map(Path, inputs):
         if given.is_file():
             yield Input(given, Path(given.stem), _is_video(given))

@@ -1,4 +1,4 @@
-"""The newest frame of a source that does not wait: what nobody took in time is dropped, and counted.
+"""The newest frame of a live video. Frames that are not taken in time are dropped and counted.
 
 with Newest(video) as newest:
     for frame in newest.frames(stopped=lambda: stop.wished):
@@ -13,11 +13,11 @@ from types import TracebackType
 from segvit.video.reader import TIMEOUT, Frame, Video
 
 LOOK_UP = 0.1
-"""Seconds between two looks at whether to stop."""
+"""Seconds between two checks of whether to stop."""
 
 
 class Newest:
-    """A thread that reads a live video as fast as it comes, and keeps one frame."""
+    """A thread that reads a live video as fast as it comes and keeps its newest frame."""
 
     def __init__(self, video: Video, *, every: int = 1, seconds: float | None = None) -> None:
         self._video = video
@@ -41,10 +41,10 @@ class Newest:
         self._video.abandoned = self._thread.is_alive()  # a driver that hangs
 
     def frames(self, *, stopped: Callable[[], bool]) -> Iterator[Frame]:
-        """The newest frame, again and again, until the source ends or `stopped()`.
+        """Yield the newest frame, again and again, until the source ends or `stopped()` is true.
 
         Raises:
-            Exception: what befell the thread.
+            Exception: any error of the thread.
         """
         while not stopped():
             with self._change:
@@ -65,7 +65,7 @@ class Newest:
                     self._video.dropped += self._waiting is not None
                     self._waiting = frame
                     self._change.notify()
-        except Exception as error:  # noqa: BLE001  # it is raised where the frames are taken
+        except Exception as error:  # noqa: BLE001  # `frames` raises it
             self._error = error
         finally:
             with self._change:

@@ -1,11 +1,12 @@
-"""The files of a prediction, and how a later run knows which are done.
+"""Write the files of a prediction so that a later run knows which images are done.
 
-Of `photo.jpg`: photo.json (shares of the classes, and a fingerprint), photo.png (class numbers), photo_overlay.png, and
-photo_confidence.png where asked for. `predict.yaml` in the output folder says what all of them were made with.
+For `photo.jpg` these are photo.json (shares of the classes, and a fingerprint), photo.png (class indices),
+photo_overlay.png, and photo_confidence.png if asked for. `predict.yaml` in the output folder records the settings that
+all of them were made with.
 
-Each file is written aside, put on the disk, and renamed. The JSON comes first, after former pictures are removed: so
-the pictures that are there are those that its fingerprint speaks of, and an image that lacks one is not done. Videos
-have other files (segvit/prediction/video_outputs.py).
+Each file is written beside its place, flushed to the disk, and renamed. Old pictures are removed first, and then the
+JSON is written before the new pictures. So all pictures that exist belong to its fingerprint, and an image that lacks
+one is not done. Videos have other files (segvit/prediction/video_outputs.py).
 """
 
 import hashlib
@@ -32,17 +33,17 @@ from segvit.prediction.predict import Prediction
 from segvit.utils.files import remove, whole_file, writing
 
 RECORD = "predict.yaml"
-"""What the files in a folder were made with; no output ends so."""
+"""Name of the record of settings in an output folder. No output has this ending."""
 FACTS = ".json"
 LABELS, OVERLAY, CONFIDENCE = PICTURES = (".png", "_overlay.png", "_confidence.png")
 ENDINGS = (*PICTURES, FACTS)
-"""What follows the name of an image in the names of its outputs."""
+"""Endings that turn the name of an image into those of its outputs."""
 ASIDE = ".segvit-partial"
-"""Ending of a file that is being written."""
+"""Ending of an unfinished file."""
 
 
 def named(target: Path, ending: str) -> Path:
-    """The output of an image; `target` is its place in the output folder, without suffix."""
+    """Return the path of an output; `target` is the path of all outputs of an image, without suffix."""
     return target.with_name(target.name + ending)
 
 
@@ -50,17 +51,17 @@ def named(target: Path, ending: str) -> Path:
 
 
 def fingerprint(source: Path, settings: dict[str, Any]) -> str:
-    """Of all that the outputs of an image depend on: the file as it is now, and what they are made with."""
+    """Return a digest of everything that the outputs of an image depend on: the file and the settings."""
     try:
         facts = source.stat()
-    except OSError:  # gone since it was found; reading it will say so
+    except OSError:  # removed since it was found; reading it will raise
         return ""
     said = json.dumps([str(source.absolute()), facts.st_size, facts.st_mtime_ns, settings], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
 def is_done(target: Path, expected: str, *, confidence: bool) -> bool:
-    """Whether all outputs of an image are there, and are those of that fingerprint."""
+    """True if all outputs of an image exist and have the expected fingerprint."""
     pictures = PICTURES if confidence else (LABELS, OVERLAY)
     return read_facts(named(target, FACTS)).get("fingerprint") == expected and all(
         named(target, ending).is_file() for ending in pictures
@@ -76,22 +77,22 @@ def write_outputs(
     opacity: float,
     raw_ids: Sequence[int] | None,
 ) -> Path:
-    """Write everything about one image.
+    """Write all outputs of one image.
 
     Args:
-        result: what the model sees in it.
-        target: its place in the output folder, without suffix.
+        result: labels of the image.
+        target: path of the outputs, without suffix.
         source: the image.
-        fingerprint: see `fingerprint`, from before the image was read.
-        opacity: of the overlay's colours.
-        raw_ids: (K,) values to write for the classes, as grey in 8 bits, or 16 where one is above 255; None: class
-            numbers with a palette.
+        fingerprint: see `fingerprint`, computed before the image was read.
+        opacity: opacity of the overlay's colours.
+        raw_ids: (K,) grey values to write for the classes, in 8 bits, or in 16 if one is above 255. None writes class
+            indices with a palette.
 
     Returns:
-        The label map's path.
+        The path of the label map.
 
     Raises:
-        UserError: the disk does not take them.
+        UserError: a file that cannot be written.
     """
     height, width = result.labels.shape
     facts = {"image": str(source), "width": width, "height": height, "shares": result.shares()}
@@ -115,7 +116,7 @@ def write_outputs(
 
 
 def save_labels(result: Prediction, raw_ids: Sequence[int] | None, path: Path) -> None:
-    """Write a label map as PNG: see `write_outputs`."""
+    """Write a label map as PNG; see `write_outputs` for the values."""
     if raw_ids is None:
         save_index_png(result.labels, result.palette, path)
         return
@@ -124,7 +125,7 @@ def save_labels(result: Prediction, raw_ids: Sequence[int] | None, path: Path) -
 
 
 def left_by_us(pictures: Sequence[Path]) -> set[Path]:
-    """Those among the pictures of a folder that are outputs of another one, written beside it."""
+    """Return the pictures of a folder that are outputs of another picture in it."""
     there, ours = set(pictures), set()
     for path in pictures:
         target = path.with_suffix("")
@@ -137,7 +138,7 @@ def left_by_us(pictures: Sequence[Path]) -> set[Path]:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What the JSON beside pictures says; nothing where there is none of ours."""
+    """Return the facts in the JSON beside pictures, or nothing if the file is missing or is not one of ours."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -149,16 +150,16 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def claim(output: Path, settings: dict[str, Any], files: Iterable[Path], *, overwrite: bool) -> None:
-    """Make a folder's record say `settings`, and remove what a killed run has left half written.
+    """Record the settings in the output folder, and remove unfinished files of a killed run.
 
     Args:
         output: the folder.
-        settings: what its files are made with, plain values.
-        files: all that may be written into it.
-        overwrite: whatever is there.
+        settings: how its files are made, as plain values.
+        files: all files that may be written into it.
+        overwrite: accept a folder with other settings or with files of unknown origin.
 
     Raises:
-        UserError: other settings, files of unknown origin at those places, or a folder that takes no files.
+        UserError: a folder with other settings or with files of unknown origin, or that cannot be written to.
     """
     record = output / RECORD
     if not overwrite:
@@ -168,23 +169,23 @@ def claim(output: Path, settings: dict[str, Any], files: Iterable[Path], *, over
         for path in list(output.rglob("*" + ASIDE)):
             remove(path)
         with aside(record) as place:
-            text = "# What the label maps in this folder were made with: segvit predict goes on with the same only.\n"
+            text = "# Settings of the label maps in this folder; segvit predict only adds to it with the same ones.\n"
             place.write_text(text + yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
 def _check_record(record: Path, settings: dict[str, Any], files: Iterable[Path]) -> None:
-    """Refuse a folder whose files were made in another way, or nobody knows how."""
-    advice = "give another --output, or --overwrite to compute all anew"
+    """Refuse a folder whose files were made with other or unknown settings."""
+    advice = "give another --output, or --overwrite to compute everything again"
     if not record.exists():
         if taken := next((file for file in files if file.exists()), None):
-            raise UserError(f"{taken} is there, and no {record} says what it was made with: {advice}")
+            raise UserError(f"{taken} exists, and there is no {record} with its settings: {advice}")
         return
     try:
         there = yaml.safe_load(record.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{record} cannot be read ({error}): {advice}") from error
     if not isinstance(there, dict):
-        raise UserError(f"{record} is no record of segvit predict: {advice}")
+        raise UserError(f"{record} was not written by segvit predict: {advice}")
     differing = [
         f"{name} was {_word(there.get(name))} and is {_word(settings.get(name))}"
         for name in settings | there
@@ -195,7 +196,7 @@ def _check_record(record: Path, settings: dict[str, Any], files: Iterable[Path])
 
 
 def model_digest(model: Network) -> str:
-    """Of the weights, the structure and the classes of a model: the same on every device, and under any file name."""
+    """Return a digest of the weights, structure and classes of a model, whatever its device and file name."""
     if isinstance(model, OnnxModel):
         with model.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
@@ -211,7 +212,7 @@ def model_digest(model: Network) -> str:
 
 
 def _word(value: object) -> str:
-    """A setting as one types it."""
+    """Return a setting in the words of the command line."""
     if value is None or isinstance(value, bool):
         return "on" if value else "off" if value is False else "not set"
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -221,13 +222,13 @@ def _word(value: object) -> str:
 
 
 def aside(path: Path) -> AbstractContextManager[Path]:
-    """A path to write a file or a folder to, which becomes `path` at the end of the block: see `whole_file`.
+    """Give a path to write a file or folder to, which is renamed to `path` at the end of the block; see `whole_file`.
 
-    Its name is unique: a process that should have been killed may still be writing the same file.
+    Its name is unique, since a process that should have been killed may still be writing the same file.
     """
     return whole_file(path, ending=ASIDE)
 
 
 def explaining(path: Path) -> AbstractContextManager[None]:
-    """Turn the system's error for what cannot be written into a UserError."""
+    """Turn the system's error about a file that cannot be written into a UserError."""
     return writing(path, "make room or give another --output, then run the same command again to resume")

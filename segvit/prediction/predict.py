@@ -1,4 +1,4 @@
-"""The label map of a user's own image, and what shows it.
+"""Label one image of the user, and show the result.
 
     result = segvit.predict(model, "photo.jpg")
     result.labels                      # (H, W) int64, at the size as displayed
@@ -25,27 +25,27 @@ from segvit.pictures import overlay, shares, with_legend
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a model sees in one image."""
+    """Labels of one image."""
 
     image: npt.NDArray[np.uint8]
-    """uint8 (H, W, 3), RGB, as displayed."""
+    """The image uint8 (H, W, 3), RGB, upright."""
     labels: npt.NDArray[np.int64]
-    """(H, W), 0..K-1."""
+    """(H, W) class indices, 0..K-1."""
     classes: tuple[str, ...]
     """Names (K,)."""
     palette: tuple[Color, ...]
     """Colours (K,)."""
     confidence: npt.NDArray[np.float32] | None
-    """(H, W): share of the winning class in the scores of a pixel, 0..1; None unless asked for."""
+    """(H, W) share of the winning class in the scores of a pixel, 0..1; None unless asked for."""
 
     def shares(self) -> dict[str, float]:
-        """Fraction of the pixels of each class present, by name, largest first."""
+        """Return the share of the pixels of each class that is present, by name, largest first."""
         fractions = shares(self.labels, len(self.classes))
         order = np.argsort(-fractions)
         return {self.classes[index]: float(fractions[index]) for index in order if fractions[index] > 0}
 
     def overlay(self, *, opacity: float = 0.6, legend: bool = True) -> Image.Image:
-        """The image with the classes in colour over it, and a legend below."""
+        """Draw the classes in colour over the image, with a legend below."""
         picture = overlay(self.image, self.labels, self.palette, opacity=opacity)
         if not legend:
             return Image.fromarray(picture)
@@ -60,18 +60,19 @@ def predict(
     precision: PrecisionChoice | None = None,
     confidence: bool = False,
 ) -> Prediction:
-    """The label map of one image.
+    """Label one image.
 
     Args:
-        model: on the device where it shall run.
+        model: on the device to run on.
         source: a file, a PIL image, or an array uint8 (H, W, 3) or (H, W).
-        config: how the image is cut. Default: as the model was trained to be tested.
-        precision: what the model computes in: fp32, bf16, fp16 (not on a CPU), or auto, what its device is fast at.
-            Default: fp32, or as the model was exported.
+        config: how the image is resized and cut. Default: the protocol of the model.
+        precision: precision of the model: fp32, bf16, fp16 (not on a CPU), or auto for the one its device is fast at.
+            Default: fp32, or the precision of an exported model.
         confidence: compute the confidence map too.
 
     Raises:
-        UserError: the file cannot be read, the array is not uint8 RGB, or the device lacks the precision.
+        UserError: a file that cannot be read, an array that is not uint8 RGB or grey, or a precision that the device
+            lacks.
     """
     image = to_rgb(source)
     tensor = torch.from_numpy(image.transpose(2, 0, 1).copy())

@@ -1,10 +1,10 @@
-"""A video, webcam or stream, labelled frame by frame: overlay, shares of the classes, label maps.
+"""Label a video, webcam or stream frame by frame: overlay, shares of the classes, label maps.
 
     done = predict_video(model, "clip.mp4", Path("seen/clip"))       # seen/clip_overlay.mp4, seen/clip_shares.csv, ...
 
-A thread decodes ahead of the model, others paint behind it, and one encodes. Several frames run through the model
-together, and each gets the labels that `segvit.predict` gives it. Memory does not grow with the length: no step holds
-more than a few frames. Of a live source the model takes the newest frame; those that came in between are dropped.
+One thread decodes ahead of the model, others paint behind it, and one encodes. Several frames run through the model
+together, and each gets the labels that `segvit.predict` gives it. Memory does not grow with the length, since no step
+holds more than a few frames. Of a live source the model takes the newest frame, and the ones before it are dropped.
 
 Letters: B frames, H W size of a frame.
 """
@@ -39,20 +39,20 @@ from segvit.video.reader import Frame, Video, open_video
 
 @dataclass(frozen=True, kw_only=True)
 class VideoDone:
-    """What has become of a video."""
+    """Outcome of a video."""
 
     path: Path
-    """The overlay."""
+    """Path of the overlay."""
     frames: int
-    """Labelled, and in the overlay."""
+    """Number of frames that were labelled and are in the overlay."""
     dropped: int
-    """Of a live source: came while the model was busy, and are in no output."""
+    """Number of frames of a live source that came while the model was busy. They are in no output."""
     damaged: int
-    """Patched up by the decoder."""
+    """Number of frames that the decoder had to repair."""
     first_damaged: int | None
-    """Number of the first of those."""
+    """Number of the first repaired frame, or None."""
     broken: str | None
-    """Where and why the video broke off; the frames before are done. None: it did not."""
+    """Place and cause if the video broke off, or None. The frames before are labelled."""
 
 
 def predict_video(
@@ -167,7 +167,7 @@ def _done(video: Video, outputs: VideoOutputs) -> VideoDone:
 
 @contextmanager
 def _fetched(video: Video, options: VideoOptions, stop: Stop | None, *, ahead: int) -> Iterator[Iterator[Frame]]:
-    """The frames to label, decoded ahead by a thread, until the video ends or a signal comes."""
+    """Give the frames to label, decoded ahead by a thread, until the video ends or a signal comes."""
 
     def stopped() -> bool:
         return stop is not None and stop.wished
@@ -189,13 +189,13 @@ def _fetched(video: Video, options: VideoOptions, stop: Stop | None, *, ahead: i
 
 
 def _groups(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
-    """The frames, `size` at a time; the last group may be smaller."""
+    """Yield the frames, `size` at a time; the last group may be smaller."""
     while group := list(itertools.islice(frames, size)):
         yield group
 
 
 def _total(video: Video, options: VideoOptions) -> int | None:
-    """How many frames will be labelled, as far as the header knows."""
+    """Return how many frames will be labelled, or None if the header does not say."""
     count = video.num_frames
     if options.seconds is not None and count is not None:
         count = min(count, math.ceil(options.seconds * video.rate))
@@ -203,7 +203,7 @@ def _total(video: Video, options: VideoOptions) -> int | None:
 
 
 def _facts(video: Video, options: VideoOptions, done: VideoDone, fingerprint: str) -> dict[str, Any]:
-    """What the JSON says about a video, besides the shares of its classes."""
+    """Return the facts of a video for its JSON file, except the shares of its classes."""
     height, width = video.size
     return {
         "video": video.name,

@@ -1,11 +1,11 @@
-"""The files of a labelled video, written frame by frame, and how a later run knows that they are done.
+"""Write the files of a labelled video frame by frame, so that a later run knows that they are done.
 
-Of `clip.mp4`: clip_overlay.mp4, clip_shares.csv (a line per frame: its number, its time, and the share of each class),
-clip_video.json (the whole in numbers, and a fingerprint), and where asked for clip_confidence.mp4 and
-clip_frames/000000.png. No photo has outputs of these names, so a photo and a video may share a name.
+For `clip.mp4` these are clip_overlay.mp4, clip_shares.csv (number, time and shares of the classes of each frame),
+clip_video.json (a summary, and a fingerprint), and if asked for clip_confidence.mp4 and clip_frames/000000.png. A photo
+has other outputs, so it may share the name of a video.
 
-All are written aside. At the end former ones are removed, and the new ones take their names, the JSON first: so what is
-there belongs to the JSON beside it, and a video that lacks a file is not done.
+All files are written beside their places. At the end old files are removed and the new ones are renamed, the JSON
+first. So all files that exist belong to the JSON beside them, and a video that lacks a file is not done.
 """
 
 import csv
@@ -35,19 +35,19 @@ from segvit.video.writer import VideoWriter
 
 OVERLAY, CONFIDENCE, SHARES, FRAMES, FACTS = "_overlay.mp4", "_confidence.mp4", "_shares.csv", "_frames", "_video.json"
 ENDINGS = (OVERLAY, CONFIDENCE, SHARES, FRAMES, FACTS)
-"""What follows the name of a video in the names of its outputs."""
+"""Endings that turn the name of a video into those of its outputs."""
 ALL_IN_LEGEND = 24
-"""Classes up to which a legend names all of them, and stands still."""
+"""Largest number of classes of which a legend always names all."""
 LEGEND_LINES = 3
-"""Lines of a legend that names those present, of more classes."""
+"""Lines of a legend that names only the classes present."""
 PRESENT = 0.002
-"""Share of a frame from which a class is named there."""
+"""Smallest share of a frame for which a legend names the class."""
 LEAST_TEXT, TEXT_SHARE = 14, 80
-"""Height of the legend's text in pixels, at least, and how many of them a frame is wide."""
+"""Least height of the legend's text in pixels, and the width of a frame in multiples of the height above that."""
 
 
 def facts_if_done(target: Path, expected: str, options: VideoOptions, *, confidence: bool) -> dict[str, Any] | None:
-    """What the JSON of a video says where all its outputs are there and have that fingerprint; else None."""
+    """Return the facts of a video if all its outputs exist and have the expected fingerprint, else None."""
     facts = read_facts(named(target, FACTS))
     wanted = [OVERLAY, SHARES, *[CONFIDENCE] * confidence, *[FRAMES] * options.frames]
     if facts.get("fingerprint") == expected and all(named(target, ending).exists() for ending in wanted):
@@ -56,7 +56,7 @@ def facts_if_done(target: Path, expected: str, options: VideoOptions, *, confide
 
 
 def left_by_our_videos(files: Sequence[Path]) -> set[Path]:
-    """Those among the pictures and videos of a folder that are outputs of a video or stream, written into it."""
+    """Return the pictures and videos of a folder that are outputs of a video or stream."""
     known: dict[Path, bool] = {}
 
     def ours(path: Path) -> bool:
@@ -73,19 +73,19 @@ def left_by_our_videos(files: Sequence[Path]) -> set[Path]:
 
 
 class Painted(NamedTuple):
-    """A frame, ready to be written."""
+    """A frame with its pictures, ready to be written."""
 
     frame: Frame
     overlay: Pixels
-    """(H', W', 3): the size of the frames, and that of the legend."""
+    """(H', W', 3): the frame with the colours, and the legend below it."""
     confidence: Pixels | None
-    """(H, W) in grey."""
+    """(H, W) in grey, white where the model is certain."""
     shares: npt.NDArray[np.float64]
-    """(K,)"""
+    """(K,) shares of the classes."""
 
 
 class VideoOutputs:
-    """The files of one video while they are written."""
+    """The open files of one video."""
 
     def __init__(
         self,
@@ -101,18 +101,18 @@ class VideoOutputs:
         confidence: bool,
         raw_ids: Sequence[int] | None,
     ) -> None:
-        """Say what is to be written.
+        """Open the files.
 
         Args:
-            target: the video's place in the output folder, without suffix.
+            target: path of the outputs, without suffix.
             size: (H, W) of the labelled frames in pixels.
-            time_base: seconds of a tick.
-            rate: of the labelled frames, per second, roughly.
+            time_base: seconds per tick.
+            rate: approximate frames per second of the video.
             classes, palette: names and colours (K,).
-            options: which outputs there are.
-            opacity: of the overlay's colours.
+            options: which files are written.
+            opacity: opacity of the overlay's colours.
             confidence: write a grey video, white where the model is certain.
-            raw_ids: (K,) values to write into label maps; None: class numbers with a palette.
+            raw_ids: (K,) values to write into label maps. None writes class indices with a palette.
         """
         self.target, self.options, self.opacity, self.raw_ids = target, options, opacity, raw_ids
         self.classes = classes
@@ -130,7 +130,7 @@ class VideoOutputs:
             raise
 
     def _open(self, size: tuple[int, int], time_base: Fraction, rate: Fraction, *, confidence: bool) -> None:
-        """Open all files; they take their names in the opposite order."""
+        """Open all files. At the end they are renamed in the opposite order."""
 
         def movie(ending: str, height: int, width: int) -> VideoWriter:
             path = self._files.enter_context(aside(named(self.target, ending)))
@@ -159,15 +159,15 @@ class VideoOutputs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the files take their names, or, after an error, vanish."""
+        """Rename the files to their places, or remove them after an error."""
         with explaining(self.target):
             self._files.__exit__(kind, error, trace)
 
     def paint(self, labelled: tuple[Frame, Prediction]) -> Painted:
-        """The pictures of a frame; any number of threads may do so at once. Its label map is written.
+        """Paint the pictures of a frame and write its label map. Several threads may call this at once.
 
         Raises:
-            UserError: the disk does not take it.
+            UserError: a file that cannot be written.
         """
         frame, result = labelled
         fractions = shares(result.labels, len(self.classes))
@@ -183,10 +183,10 @@ class VideoOutputs:
         return Painted(frame, overlay, grey, fractions)
 
     def write(self, painted: Painted) -> None:
-        """Add a frame to the videos and to the table; one after the other, in their order.
+        """Add a frame to the videos and to the table. Call this in the order of the frames.
 
         Raises:
-            UserError: the disk does not take it.
+            UserError: a file that cannot be written.
         """
         frame = painted.frame
         with explaining(self.target):
@@ -199,14 +199,14 @@ class VideoOutputs:
         self.count += 1
 
     def finish(self, facts: dict[str, Any], *, end: int | None) -> None:
-        """Complete the files and remove former ones; at the end of the block they take their names.
+        """Complete the files and remove old ones. At the end of the block the new ones are renamed to their places.
 
         Args:
-            facts: what else the JSON says.
-            end: until when the last picture is shown, in ticks; None: as long as the one before it.
+            facts: further facts for the JSON file.
+            end: end of the last picture in ticks. None shows it as long as the one before.
 
         Raises:
-            UserError: the disk does not take them.
+            UserError: a file that cannot be written.
         """
         means = self._total / max(self.count, 1)
         order = [index for index in np.argsort(-means, kind="stable") if means[index] > 0]
@@ -222,13 +222,13 @@ class VideoOutputs:
 
 
 class Legend:
-    """A strip of names below the pictures of a video, of one height from the first frame to the last.
+    """A strip of class names below the pictures of a video, of the same height in every frame.
 
-    Few classes are all named. Of many, those that a frame shows, in the order of their numbers, where there is room.
+    If there are few classes, it names all. Otherwise it names those that a frame shows, in the order of their numbers.
     """
 
     def __init__(self, width: int, classes: Sequence[str], palette: Sequence[Color]) -> None:
-        """Lay the strip out for frames of `width` pixels."""
+        """Compute the layout for frames of `width` pixels."""
         self.classes, self.palette = classes, palette
         self._frame_width, self._text_size = width, max(LEAST_TEXT, width // TEXT_SHARE)
         self._shown: tuple[tuple[int, ...], Pixels] = ((), np.full((1, 1, 3), PAPER, dtype=np.uint8))
@@ -240,10 +240,10 @@ class Legend:
             one, two = (len(self._draw(range(lines), 1)) for lines in (1, 2))
             lines = 1 + (len(everything) - one) // (two - one)
             self.height = one + (LEGEND_LINES - 1) * (two - one)
-            self._room = LEGEND_LINES * math.ceil(len(classes) / lines)  # fewer names stand in as many columns or more
+            self._room = LEGEND_LINES * math.ceil(len(classes) / lines)  # fewer names fill as many columns or more
 
     def below(self, picture: Pixels, fractions: npt.NDArray[np.float64]) -> Pixels:
-        """A picture (H, W, 3) with the strip below it, (H + height, max(W, width), 3)."""
+        """Return a picture (H, W, 3) with the strip below it: (H + height, max(W, width), 3)."""
         height, width = picture.shape[:2]
         strip = self._names_of(fractions) if self._still is None else self._still
         canvas = np.full((height + self.height, max(width, self.width), 3), PAPER, dtype=np.uint8)
@@ -252,21 +252,21 @@ class Legend:
         return canvas
 
     def _names_of(self, fractions: npt.NDArray[np.float64]) -> Pixels:
-        """The strip for a frame with these shares (K,): the smallest are left out where there is no room."""
+        """Return the strip for a frame with these shares (K,), without the smallest if there is no room."""
         by_share = [int(index) for index in np.argsort(-fractions, kind="stable")]
         present = [index for index in by_share if fractions[index] >= PRESENT] or by_share[:1]
         key = tuple(sorted(present[: self._room]))
-        shown = self._shown  # by one of several threads
+        shown = self._shown  # read once: other threads replace it
         if shown[0] != key:
             self._shown = shown = (key, self._draw(key, self._frame_width))
         return shown[1]
 
     def _draw(self, chosen: Sequence[int], width: int) -> Pixels:
-        """The strip that names some classes, in the order of their numbers."""
+        """Draw the strip that names some classes, in the order of their numbers."""
         weights = np.zeros(len(self.classes))
         for place, index in enumerate(sorted(chosen)):
-            weights[index] = len(chosen) - place  # a legend sorts by share: the first is the largest
-        empty = np.full((READABLE_SIDE, width, 3), PAPER, dtype=np.uint8)  # so high that it is not enlarged
+            weights[index] = len(chosen) - place  # a legend sorts by share, so the first gets the largest
+        empty = np.full((READABLE_SIDE, width, 3), PAPER, dtype=np.uint8)  # high enough not to be enlarged
         drawn = with_legend(
             empty, self.classes, self.palette, weights / weights.sum(), numbers=False, text_size=self._text_size
         )

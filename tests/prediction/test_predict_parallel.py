@@ -226,10 +226,12 @@ def test_files_that_no_record_explains_are_refused(model: SegViT, photos: Path, 
     seen = tmp_path / "seen"
     again(model, photos, seen)
     (seen / RECORD).write_text("just words")
-    with pytest.raises(UserError, match=r"predict\.yaml is no record of segvit predict: give another --output"):
+    with pytest.raises(UserError, match=r"predict\.yaml was not written by segvit predict: give another --output"):
         predict_files(model, [photos], seen)
     (seen / RECORD).unlink()
-    with pytest.raises(UserError, match=r"000\.json is there, and no .*predict\.yaml|000\.png is there, and no .*yaml"):
+    with pytest.raises(
+        UserError, match=r"000\.json exists, and there is no .*predict\.yaml|000\.png exists, and there is no .*yaml"
+    ):
         predict_files(model, [photos], seen)
     assert len(again(model, photos, seen, overwrite=True)) == 6
 

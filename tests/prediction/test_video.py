@@ -379,10 +379,10 @@ def write_without_index(path: Path) -> None:
 UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("no film" * 99), r"cannot be opened as a video \(Invalid data"),
     "empty": (lambda path: path.write_bytes(b""), r"cannot be opened as a video \(Invalid data.*convert it"),
-    "sound": (write_sound, r"holds no pictures, but audio"),
-    "no frames": (write_no_frames, r"holds no picture that can be decoded \(no frames\)|holds nothing"),
-    "codec": (write_strange_codec, r"its pictures are in a codec that PyAV does not know; convert it"),
-    "no index": (write_without_index, r"holds nothing that can be read; .*was not ended has no index"),
+    "sound": (write_sound, r"holds only audio and no pictures"),
+    "no frames": (write_no_frames, r"holds no picture that can be decoded \(no frames\)|holds nothing readable"),
+    "codec": (write_strange_codec, r"PyAV does not know the codec of its pictures; convert it"),
+    "no index": (write_without_index, r"holds nothing readable; .*was cut off has no index"),
     "playlist": (
         lambda path: path.write_text("#EXTM3U\n#EXTINF:10,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"),
         r"cannot be opened as a video \(Invalid data",
@@ -405,7 +405,7 @@ def test_what_is_no_video_is_told_and_the_others_are_done(model: SegViT, film: P
 
 def test_pyav_is_an_extra(model: SegViT, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(UserError, match=r"film\.mp4: videos need PyAV .*pip install 'segvit\[video\]'"):
+    with pytest.raises(UserError, match=r"film\.mp4: videos need av .*pip install 'segvit\[video\]'"):
         predict_files(model, [film], film.parent / "seen")
 
 
@@ -424,13 +424,13 @@ def test_a_full_disk_is_told(model: SegViT, film: Path, room: int) -> None:
 
 def test_pictures_that_h264_does_not_take(tmp_path: Path) -> None:
     writer = VideoWriter(tmp_path / "wide.mp4", size=(16, 20_000), time_base=Fraction(1, 10), rate=Fraction(10))
-    with pytest.raises(UserError, match=r"H\.264 does not take pictures of 20000 x 16 .*--resize 1920"), writer:
+    with pytest.raises(UserError, match=r"H\.264 cannot encode pictures of 20000 x 16 .*--resize 1920"), writer:
         writer.write(np.zeros((16, 20_000, 3), dtype=np.uint8), 0)
 
 
 def test_a_build_without_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "ENCODER", "libx999")
-    with pytest.raises(UserError, match=r"came without an H\.264 encoder .*--force-reinstall av"):
+    with pytest.raises(UserError, match=r"has no H\.264 encoder .*--force-reinstall av"):
         VideoWriter(tmp_path / "x.mp4", size=(16, 16), time_base=Fraction(1, 10), rate=Fraction(10))
 
 
@@ -531,7 +531,7 @@ def test_a_folder_written_beside_its_videos_goes_on(model: SegViT, film: Path) -
     for films in (1, 0):
         done = predict_files(model, [film.parent], film.parent, video=options, confidence=True)
         assert len(done.videos) == films and not done.written and not done.skipped
-    with pytest.raises(UserError, match=r"film_overlay\.mp4 is one of the inputs and would be written over"):
+    with pytest.raises(UserError, match=r"film_overlay\.mp4 is an input and an output would replace it"):
         predict_files(model, [film, film.parent / "film_overlay.mp4"], film.parent, video=options, confidence=True)
 
 
@@ -540,7 +540,9 @@ def test_what_would_be_written_twice_says_what_helps(model: SegViT, film: Path, 
     other = folder / "other"
     other.mkdir()
     (other / "film.mp4").write_bytes(film.read_bytes())
-    with pytest.raises(UserError, match=r"as film_overlay\.mp4: predict them into two --output folders, or rename one"):
+    with pytest.raises(
+        UserError, match=r"as film_overlay\.mp4: give them to two commands with different --output, or rename one"
+    ):
         predict_files(model, [film, other / "film.mp4"], folder / "seen")
     (folder / "film.mkv").write_bytes(film.read_bytes())
     with pytest.raises(UserError, match=r"film\.mkv and .*film\.mp4 would .* as film_overlay\.mp4: rename one of them"):
@@ -650,7 +652,7 @@ def test_addresses(text: str, url: str | None, name: str, monkeypatch: pytest.Mo
 def test_files_are_no_addresses_and_cameras_have_numbers_or_names(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("clip.mp4", "a/b.mp4", "C:\\clips\\a.mp4", "rtsp:/x", Path("rtsp://x")):
         assert parse_address(text) is None
-    with pytest.raises(UserError, match=r"webcam:: which camera\? Type webcam:0"):
+    with pytest.raises(UserError, match=r"webcam:: no camera given; type webcam:0"):
         parse_address("webcam:")
     for system, given, url, kind in (
         ("Darwin", "webcam:1", "1", "avfoundation"),
@@ -659,7 +661,7 @@ def test_files_are_no_addresses_and_cameras_have_numbers_or_names(monkeypatch: p
         monkeypatch.setattr("platform.system", lambda system=system: system)
         address = parse_address(given)
         assert address is not None and (address.url, address.format) == (url, kind)
-    with pytest.raises(UserError, match=r"webcam:0: which camera\? Type webcam:Integrated Camera"):
+    with pytest.raises(UserError, match=r"webcam:0: no camera given; type webcam: and .* webcam:Integrated Camera"):
         parse_address("webcam:0")
 
 
@@ -667,9 +669,9 @@ def test_a_camera_that_is_not_there(model: SegViT, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("platform.system", lambda: "Linux")
     done = predict_files(model, ["webcam:77"], tmp_path)
     (failure,) = done.video_failures
-    assert failure.reason.startswith("webcam:77: cannot be opened as a video (No such file or directory); is it")
+    assert failure.reason.startswith("webcam:77: cannot be opened as a video (No such file or directory); check")
     monkeypatch.setattr("platform.system", lambda: "Windows")
-    with pytest.raises(UserError, match=r"webcam:Cam: this build of PyAV reads no cameras"):
+    with pytest.raises(UserError, match=r"webcam:Cam: this build of PyAV cannot read cameras"):
         predict_files(model, ["webcam:Cam"], tmp_path)
     address = "rtsp://me:secret@127.0.0.1:9/live"
     (failure,) = predict_files(model, [address], tmp_path).video_failures
