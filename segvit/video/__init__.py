@@ -1,1 +1,1 @@
-"""Videos in and out: decode, encode, and read an address."""
+"""Video codecs: read and write videos, and parse the addresses of webcams and streams."""

@@ -1,4 +1,4 @@
-"""Inputs that are no files: a webcam (`webcam:0`), or a stream (`rtsp://camera/live`, `https://host/clip.mp4`).
+"""Addresses of webcams (`webcam:0`) and streams (`rtsp://camera/live`, `https://host/clip.mp4`).
 
 address = parse_address("webcam:0")      # None for a file
 """
@@ -12,29 +12,29 @@ from urllib.parse import urlsplit
 from segvit.errors import UserError
 
 WEBCAM = "webcam:"
-"""What an input begins with that is a camera of this computer."""
+"""Prefix of an input that is a camera of this computer."""
 
 
 class Address(NamedTuple):
-    """Where a webcam or a stream is."""
+    """Address of a webcam or stream."""
 
     url: str
-    """What FFmpeg opens."""
+    """URL for FFmpeg to open."""
     format: str | None
-    """FFmpeg's name of the device's kind; None: it finds out."""
+    """FFmpeg's name of the input format, or None to detect it."""
     options: dict[str, str]
-    """To open it with."""
+    """FFmpeg's options for opening it."""
     name: str
-    """To show and to keep: without user, password and query."""
+    """Name to print and to store, without user, password and query."""
 
     @property
     def stem(self) -> str:
-        """A file name, without suffix."""
+        """File name for recordings, without suffix."""
         return re.sub(r"[^\w.-]+", "_", self.name.split("://")[-1]).strip("_.") or "stream"
 
 
 def parse_address(source: str | Path) -> Address | None:
-    """The address that an input is, or None for a file.
+    """Parse the address of a webcam or stream; return None for a file.
 
     Raises:
         UserError: a webcam without a number or name.
@@ -51,11 +51,11 @@ def parse_address(source: str | Path) -> Address | None:
 
 
 def _webcam(camera: str, text: str) -> Address:
-    """A camera of this computer, by its number or, where the system gives none, its name."""
+    """Return the address of a camera by its number, or by its name on Windows, which has no numbers."""
     system = platform.system()
     if not camera or (system == "Windows" and camera.isdigit()):
-        example = "webcam:Integrated Camera, its name in the Device Manager" if system == "Windows" else "webcam:0"
-        raise UserError(f"{text}: which camera? Type {example}")
+        named = "webcam: and the name in the Device Manager, such as webcam:Integrated Camera"
+        raise UserError(f"{text}: no camera given; type {named if system == 'Windows' else 'webcam:0'}")
     if system == "Windows":
         return Address(f"video={camera}", "dshow", {}, text)
     if system == "Darwin":

@@ -1,10 +1,11 @@
-"""Videos, webcams and streams as upright RGB frames with their times (the extra `video`: PyAV).
+"""Read videos, webcams and streams as upright RGB frames with their times (PyAV, the extra `video`).
 
     with open_video("clip.mp4", resize=1280) as video:
         for frame in video.frames(every=5):
             frame.number, frame.seconds, frame.image        # (H, W, 3) uint8, at `video.size`
 
-A file that breaks off gives the frames before that, and `video.broken` says why. Memory does not grow with the length.
+A file that breaks off gives the frames before the break, and `video.broken` gives the reason. Memory does not grow with
+the length.
 """
 
 import re
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv", ".3gp")
 TIMEOUT = 10.0
-"""Seconds that a camera or a server may be silent."""
+"""Longest silence of a camera or server, in seconds."""
 LIVE_TICK = Fraction(1, 1000)
-"""Seconds; frames of live sources are told apart by when they came."""
+"""Seconds per tick of a live source, whose frames are timed when they arrive."""
 USUAL_RATE = Fraction(25)
-"""Frames per second where nothing says it."""
+"""Frames per second if the video does not say."""
 SHORT = (0.5, 0.02)
-"""Seconds, and share of the duration, by which a whole file may end before its header says."""
-UNREAD = "fetch it again, or convert it to .mp4; a recording that was not ended has no index and cannot be read"
+"""Seconds, and share of the duration, by which a complete file may be shorter than its header says."""
+UNREAD = "download it again, or convert it to .mp4; a recording that was cut off has no index and cannot be read"
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -47,26 +48,26 @@ class Frame(NamedTuple):
     """A picture of a video."""
 
     number: int
-    """Among all frames of the video, from 0."""
+    """Position among all frames of the video, from 0."""
     ticks: int
-    """Since the first frame, in units of `Video.time_base`; later than that of the frame before."""
+    """Time since the first frame in units of `Video.time_base`. It always grows from frame to frame."""
     seconds: float
-    """The same in seconds."""
+    """Time since the first frame in seconds."""
     image: Pixels
     """(H, W, 3) RGB, upright."""
 
 
 class Orientation(NamedTuple):
-    """How stored pixels become upright: first rows and columns change places, then they are mirrored."""
+    """Turn of the stored pixels: rows and columns are swapped first, then mirrored."""
 
     transposed: bool = False
     mirrored: bool = False
-    """Left for right."""
+    """Left and right are swapped."""
     upended: bool = False
-    """Top for bottom."""
+    """Top and bottom are swapped."""
 
     def apply(self, image: Pixels) -> Pixels:
-        """(H, W, 3) as stored -> as displayed."""
+        """Turn an image upright: (H, W, 3) as stored -> (H', W', 3) as displayed."""
         if self.transposed:
             image = image.swapaxes(0, 1)
         return np.ascontiguousarray(image[:: -1 if self.upended else 1, :: -1 if self.mirrored else 1])
@@ -74,14 +75,14 @@ class Orientation(NamedTuple):
 
 @contextmanager
 def open_video(source: str | Path, *, resize: int | None = None) -> Iterator["Video"]:
-    """A video for the length of the block, with its first frame decoded.
+    """Open a video for the length of the block, and decode its first frame.
 
     Args:
         source: a file, or an address (segvit/video/address.py).
-        resize: longer side in pixels that larger frames are scaled down to.
+        resize: longest side of the frames in pixels; larger ones are scaled down.
 
     Raises:
-        UserError: PyAV is missing, or nothing is there, or it holds no picture that can be decoded.
+        UserError: PyAV is missing, or the source cannot be opened or holds no picture that can be decoded.
     """
     need("av", f"{source}: videos", extra="video")
     import av
@@ -93,15 +94,15 @@ def open_video(source: str | Path, *, resize: int | None = None) -> Iterator["Vi
             container = av.open(
                 address.url, format=address.format, options=address.options, timeout=TIMEOUT, metadata_errors="replace"
             )
-        else:  # by its full path, which no protocol can hide in; nor may its content name other places
+        else:  # an absolute path cannot hide a protocol, and the whitelist keeps the content from naming other places
             container = av.open(
                 f"file:{Path(source).absolute()}", options={"protocol_whitelist": "file"}, metadata_errors="replace"
             )
     except av.error.FFmpegError as error:
-        remedy = "is it switched on, and the address right?" if address else UNREAD
+        remedy = "check the address, and that the camera or server is on" if address else UNREAD
         raise Unreadable(f"{name}: cannot be opened as a video ({_reason(error)}); {remedy}") from error
     except ValueError as error:  # no such format
-        raise UserError(f"{name}: this build of PyAV reads no cameras ({error}); give a stream's address") from error
+        raise UserError(f"{name}: this build of PyAV cannot read cameras ({error}); give a stream's address") from error
     video = None
     try:
         video = Video(container, name=name, address=address, resize=resize)
@@ -112,26 +113,26 @@ def open_video(source: str | Path, *, resize: int | None = None) -> Iterator["Vi
 
 
 def _reason(error: "av.error.FFmpegError") -> str:
-    """What FFmpeg says, without the address, which may hold a password."""
+    """Return FFmpeg's message without the address, which may hold a password."""
     return error.strerror or type(error).__name__
 
 
 class Video:
-    """An open video, as `open_video` gives it.
+    """An open video; `open_video` makes it.
 
     Attributes:
-        name: to show.
-        is_file: whether it is a file, which is there to be read again.
-        live: whether it goes on by itself, and without an end that is known.
-        size: (H, W) of its frames in pixels: upright, pixels square, scaled down as asked for.
-        time_base: seconds of one tick.
-        rate: frames per second, on average.
-        num_frames: how many it says it has; None: unknown.
-        count: how many have been decoded so far.
-        damaged: how many of them the decoder has patched up, and the number of the first.
-        dropped: of a live one, how many wanted frames nobody took in time.
-        broken: where and why it ended before its end; None: it did not, so far.
-        abandoned: a thread still reads from it, so it must not be closed.
+        name: name to print.
+        is_file: True if it is a file, which can be read again.
+        live: True if it runs by itself and has no known end.
+        size: (H, W) of its frames in pixels: upright, with square pixels, and scaled down.
+        time_base: seconds per tick.
+        rate: average frames per second.
+        num_frames: number of frames according to the header, or None.
+        count: number of frames decoded so far.
+        damaged: number of frames that the decoder had to repair, and the number of the first.
+        dropped: number of wanted frames of a live video that were not taken in time.
+        broken: place and cause if it ended too early, or None.
+        abandoned: True if a thread still reads from it, so that it must not be closed.
     """
 
     def __init__(
@@ -144,16 +145,17 @@ class Video:
         self.broken: str | None = None
         self.abandoned = False
         self._container, self._stream = container, _picture_stream(container, name)
-        self._reached: int | None = None  # where the last packet ends
-        self._sent: list[int] = []  # times of packets whose frames have not come out yet
+        self._reached: int | None = None  # end of the last packet
+        self._sent: list[int] = []  # times of packets whose frames are not decoded yet
         self.live = address is not None and container.duration is None and self._stream.duration is None
-        self._stream.thread_type = "SLICE" if self.live else "AUTO"  # threads over frames take time to give the first
+        self._stream.thread_type = "SLICE" if self.live else "AUTO"  # threads over frames would delay the first
         self.time_base = LIVE_TICK if self.live else self._stream.time_base or Fraction(1, 90_000)
         self.rate = self._stream.average_rate or self._stream.guessed_rate or USUAL_RATE
         self._decoded = self._decode()
         first = next(self._decoded, None)
         if first is None:
-            raise Unreadable(f"{name}: holds no picture that can be decoded ({self.broken or 'no frames'}); convert it")
+            why = self.broken or "no frames"
+            raise Unreadable(f"{name}: holds no picture that can be decoded ({why}); convert it to .mp4")
         self._first, self._zero = first, first.pts
         self._clock = time.monotonic()
         self._last_ticks = -1
@@ -165,12 +167,12 @@ class Video:
     def frames(
         self, *, every: int = 1, seconds: float | None = None, closing: threading.Event | None = None
     ) -> Iterator[Frame]:
-        """The frames from the first one on; to be called once.
+        """Yield the frames from the first one on. Call this once.
 
         Args:
-            every: give each frame whose number is a multiple of it; the others are decoded only.
-            seconds: how much of the video, by its own clock; of a live source by ours.
-            closing: ends the frames once it is set.
+            every: yield only the frames whose number is a multiple of it; the others are decoded and left out.
+            seconds: stop after this time of the video, or of the clock for a live source.
+            closing: event that ends the frames once it is set.
         """
         while self.count == 0 or (frame := next(self._decoded, None)) is not None:
             if self.count == 0:
@@ -195,13 +197,13 @@ class Video:
 
     @property
     def end(self) -> int | None:
-        """Until when the last frame is shown, in ticks since the first; None: unknown, or not yet reached."""
+        """End of the last frame in ticks since the first, or None if it is unknown or not reached yet."""
         if self.live or not self._ended or self._reached is None or self._zero is None:
             return None
         return self._reached - self._zero
 
     def _decode(self) -> Iterator["av.VideoFrame"]:
-        """Frames as stored, until the end or what breaks them off."""
+        """Yield the frames as stored, until the end or the first error."""
         import av
 
         try:
@@ -219,7 +221,7 @@ class Video:
             self.broken = f"broke at {self._place()}: {_reason(error)}"
 
     def _still_decoded(self) -> Iterator["av.VideoFrame"]:
-        """What decoder threads hold of the time before an error."""
+        """Yield the frames from before an error that the decoder's threads still hold."""
         import av
 
         try:
@@ -232,13 +234,13 @@ class Video:
             return
 
     def _place(self) -> str:
-        """Where the frame lies that should come next."""
+        """Describe the place of the next frame."""
         if self.count == 0:
             return "its first frame"
         return f"frame {self.count}, after {self._last_ticks * float(self.time_base):.2f} s"
 
     def _ticks(self, frame: "av.VideoFrame") -> int:
-        """When a frame is shown, since the first one. Without a time of its own: as the rate has it."""
+        """Return the time of a frame since the first; if it has none of its own, the rate decides."""
         if self.live:
             ticks = int((time.monotonic() - self._clock) / self.time_base) if self.count else 0
         elif frame.pts is None or self._zero is None:
@@ -249,7 +251,7 @@ class Video:
         return self._last_ticks
 
     def _image(self, frame: "av.VideoFrame") -> Pixels:
-        """A frame as displayed, (H, W, 3); one that differs in size from the first is scaled to it."""
+        """Return a frame as displayed, (H, W, 3), scaled to the size of the first frame."""
         height, width = self._stored
         if (frame.height, frame.width) == self._stored:
             picture = frame.reformat(format="rgb24")
@@ -265,9 +267,9 @@ class Video:
         return None if duration is None else max(1, round(duration * self.rate))
 
     def _duration(self) -> float | None:
-        """Seconds that the header says."""
+        """Return the duration in seconds according to the header, or None."""
         stream = self._stream
-        if self._container.format.name == "avi" and stream.frames:  # FFmpeg gives what is there, not what should be
+        if self._container.format.name == "avi" and stream.frames:  # FFmpeg measures the data, not the header
             return float(stream.frames / self.rate)
         if stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)
@@ -278,7 +280,7 @@ class Video:
         return 3600 * hours + 60 * minutes + seconds
 
     def _cut_short(self) -> str | None:
-        """What to say where a file ended before its header says."""
+        """Describe the break of a file that ended before the duration in its header, or return None."""
         expected, end = self._duration(), self.end
         if expected is None or end is None:
             return None
@@ -289,21 +291,21 @@ class Video:
 
 
 def _picture_stream(container: "InputContainer", name: str) -> "VideoStream":
-    """The first video stream that is no cover of a record."""
+    """Return the first video stream that is not cover art."""
     from av.stream import Disposition
 
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams}))
-        told = f"holds no pictures, but {kinds}; give a video" if kinds else f"holds nothing that can be read; {UNREAD}"
-        raise Unreadable(f"{name}: {told}")
+        found = f"holds only {kinds} and no pictures; give a video" if kinds else f"holds nothing readable; {UNREAD}"
+        raise Unreadable(f"{name}: {found}")
     if getattr(streams[0], "codec_context", None) is None:
-        raise Unreadable(f"{name}: its pictures are in a codec that PyAV does not know; convert it to .mp4")
+        raise Unreadable(f"{name}: PyAV does not know the codec of its pictures; convert it to .mp4")
     return streams[0]
 
 
 def _orientation(frame: "av.VideoFrame") -> Orientation:
-    """What a frame's display matrix says, to the quarter turn; such are written by phones."""
+    """Return the turn in a frame's display matrix, which phones write, to the nearest quarter."""
     found: Any = frame.side_data.get("DISPLAYMATRIX")
     if found is None:
         return Orientation()
@@ -316,7 +318,7 @@ def _orientation(frame: "av.VideoFrame") -> Orientation:
 def _sizes(
     frame: "av.VideoFrame", stream: "VideoStream", orientation: Orientation, resize: int | None
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(H, W) of the frames as stored, and as displayed: with square pixels, and scaled down."""
+    """Return (H, W) of the frames as stored and as displayed, with square pixels and scaled down."""
     height, width = frame.height, frame.width
     width = max(1, round(width * (stream.sample_aspect_ratio or 1)))
     if resize is not None and (longer := max(height, width)) > resize:

@@ -1,4 +1,4 @@
-"""Pictures as a video that everything plays: H.264, 4:2:0, in an .mp4 whose index comes first.
+"""Write pictures as a video that every player plays: H.264, 4:2:0, in an .mp4 whose index comes first.
 
 with VideoWriter(path, size=(480, 640), time_base=Fraction(1, 1000), rate=25) as writer:
     writer.write(picture, ticks)       # (480, 640, 3) uint8, shown `ticks` thousandths of a second after the start
@@ -20,39 +20,39 @@ if TYPE_CHECKING:
 
 ENCODER: Final = "libx264"
 QUALITY = {"crf": "20", "preset": "veryfast"}
-"""x264: next to no loss to see, at a speed that keeps up with a camera."""
+"""Settings of x264: hardly any visible loss, and fast enough for a camera."""
 KEY_FRAME_SECONDS = 5.0
-"""Between pictures that a player can jump to."""
+"""Seconds between pictures that a player can jump to."""
 BT709 = 1
-"""The colours of high-definition video, by their number in H.264; written into the file, so that players know."""
+"""Number in H.264 of the colour space of high-definition video, written into the file for players."""
 NARROW_RANGE = 1
-"""Luma of 16 to 235: what every player expects."""
+"""Number in H.264 of the luma range 16 to 235, which every player expects."""
 
 
 class VideoWriter:
-    """An .mp4 file that is being written; whole once it is closed.
+    """An open .mp4 file, which is complete once it is closed.
 
-    Pictures have no B-frames: times in the file are those given, and memory holds a few pictures only.
+    It has no B-frames. So the times in the file are those given, and memory holds only a few pictures.
     """
 
     def __init__(self, path: Path, *, size: tuple[int, int], time_base: Fraction, rate: Fraction) -> None:
         """Open a file.
 
         Args:
-            path: of any suffix.
-            size: (H, W) of the pictures in pixels; an odd side repeats its last line, since 4:2:0 wants even ones.
-            time_base: seconds of a tick.
-            rate: pictures per second, roughly: for the spacing of key frames.
+            path: file of any suffix.
+            size: (H, W) of the pictures in pixels. An odd side repeats its last line, since 4:2:0 needs even sides.
+            time_base: seconds per tick.
+            rate: approximate pictures per second, for the spacing of key frames.
 
         Raises:
-            UserError: PyAV came without an encoder for H.264.
-            OSError: the disk does not take it.
+            UserError: PyAV has no encoder for H.264.
+            OSError: a file that cannot be written.
         """
         import av
 
         self.size = size
         self._time_base, self._rate = time_base, rate
-        self._times: list[int] = []  # of the last two pictures
+        self._times: list[int] = []  # times of the last two pictures
         container = av.open(f"file:{path.absolute()}", "w", format="mp4", options={"movflags": "+faststart"})
         self._container: OutputContainer | None = container
         try:
@@ -60,8 +60,8 @@ class VideoWriter:
         except ValueError as error:  # no codec of that name
             container.close()
             raise UserError(
-                f"PyAV {av.__version__} came without an H.264 encoder ({error}); type `pip install --force-reinstall "
-                "av`, which brings one"
+                f"PyAV {av.__version__} has no H.264 encoder ({error}); run `pip install --force-reinstall av` to get "
+                "one"
             ) from error
         self._stream.height, self._stream.width = (side + side % 2 for side in size)
         self._stream.pix_fmt = "yuv420p"
@@ -87,8 +87,8 @@ class VideoWriter:
         """Add a picture (H, W, 3) in RGB, or (H, W) in grey, shown from `ticks` on.
 
         Raises:
-            UserError: it is too large for H.264.
-            OSError: the disk does not take it.
+            UserError: a picture that is too large for H.264.
+            OSError: a file that cannot be written.
         """
         import av
         from av.video.reformatter import Colorspace
@@ -110,25 +110,25 @@ class VideoWriter:
             raise
         except av.error.FFmpegError as error:
             raise UserError(
-                f"H.264 does not take pictures of {width} x {height} ({error.strerror}); scale them down, as with "
+                f"H.264 cannot encode pictures of {width} x {height} ({error.strerror}); scale them down, such as with "
                 "--resize 1920"
             ) from error
 
     def close(self, *, end: int | None = None) -> None:
-        """Write what is under way, and the index.
+        """Write the remaining pictures and the index.
 
         Args:
-            end: until when the last picture is shown, in ticks. Default: as long as the one before it.
+            end: end of the last picture in ticks. Default: it is shown as long as the one before.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: a file that cannot be written.
         """
         container, self._container = self._container, None
         if container is None:
             return
         try:
             if self._times:
-                *packets, last = self._stream.encode(None)  # x264 looks ahead, so that there is one at least
+                *packets, last = self._stream.encode(None)  # x264 looks ahead, so there is at least one
                 last.duration = self._last_duration(end)
                 for packet in (*packets, last):
                     container.mux(packet)
@@ -136,14 +136,14 @@ class VideoWriter:
             container.close()
 
     def abandon(self) -> None:
-        """Let go of a file that is not wanted any more."""
+        """Close a file that is not wanted any more."""
         container, self._container = self._container, None
         if container is not None:
-            with suppress(OSError):  # what has gone wrong is being told already
+            with suppress(OSError):  # the error that led here is raised already
                 container.close()
 
     def _last_duration(self, end: int | None) -> int:
-        """Ticks that the last picture is shown."""
+        """Return how long the last picture is shown, in ticks."""
         last = self._times[-1]
         if end is not None and end > last:
             return end - last
