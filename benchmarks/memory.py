@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from segvit.inference.windows import window_starts
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -28,6 +27,7 @@ import segvit
 from segvit.config import EvalConfig, ModelConfig
 from segvit.data.images import read_image
 from segvit.inference.protocol import protocol_size
+from segvit.inference.windows import window_starts
 from segvit.models.scores import scores
 from segvit.utils.resize import resize
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps
 
 from segvit.errors import UserError
@@ -22,6 +23,9 @@ SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 """Pillow's modes of one wide channel ("I" is how older versions open 16-bit PNGs)."""
 TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
+
+Source = str | Path | Image.Image | npt.NDArray[np.uint8]
+"""A photo as users give it to `segvit.predict` and `segvit.pictures.look`: a file, a PIL image or an array."""
 
 
 class Unreadable(UserError):
@@ -104,3 +108,21 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise Unreadable(f"{path}: {error}; cut or shrink the picture first") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise Unreadable(f"{path}: cannot be read as {what} ({error}); mend it, fetch it again or remove it") from error
+
+
+def to_rgb(source: Source) -> npt.NDArray[np.uint8]:
+    """Return any source as uint8 (H, W, 3).
+
+    Raises:
+        UserError: a file that cannot be read, or an array that is not uint8 RGB or grey.
+    """
+    if isinstance(source, str | Path):
+        return np.asarray(read_image(Path(source)))
+    if isinstance(source, Image.Image):
+        return np.asarray(as_rgb(source, name="the image given"))
+    if source.dtype != np.uint8 or source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] != 3):
+        raise UserError(
+            f"an array of {source.dtype} {source.shape}: expected uint8 (H, W, 3) RGB or (H, W) grey; "
+            "for floats in 0..1 give (array * 255).astype('uint8')"
+        )
+    return np.stack([source] * 3, axis=2) if source.ndim == 2 else source

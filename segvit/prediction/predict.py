@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from segvit.config import EvalConfig, PrecisionChoice
+from segvit.data.images import Source, to_rgb
 from segvit.data.palette import Color
-from segvit.data.source import Source, to_rgb
 from segvit.inference.network import Network, classes_of
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import image_confidence, image_labels

@@ -141,7 +141,7 @@ def _write(
     outputs: VideoOutputs,
     labelled: Iterator[tuple[Frame, Prediction]],
     workers: int,
-    progress: Progress | None,
+    progress: FrameProgress | None,
     total: int | None,
 ) -> None:
     """Paint labelled frames in `workers` threads, and encode them in order in one more."""

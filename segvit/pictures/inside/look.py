@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from segvit.data.source import Source, to_rgb
+from segvit.data.images import Source, to_rgb
 from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
 from segvit.inference.label_map import label_map
