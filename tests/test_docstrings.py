@@ -23,7 +23,7 @@ SHAPE = re.compile(rf"\({DIM}(?:, ?{DIM})*,?\)|\bscalar\b")
 TENSOR = re.compile(r"\b(?:Tensor|NDArray|ndarray)\b")
 STATE = re.compile(r"\b(?:dict|Mapping)\[[^\]]*\bTensor\]")
 """Tensors by name, whose shapes are the model's."""
-VERBS = re.compile(r"^segvit/cli(_\w+)?\.py")
+VERBS = re.compile(r"^segvit/cli/\w+\.py")
 """Modules of the command line: their docstrings are the help, which tells of no exceptions."""
 METHOD_PARTS = {
     "segvit/models/backbone.py": 1,

@@ -1,8 +1,8 @@
 """Write the files of a labelled video frame by frame, so that a later run knows that they are done.
 
-For `clip.mp4` these are clip_overlay.mp4, clip_shares.csv (number, time and shares of the classes of each frame),
-clip_video.json (a summary, and a fingerprint), and if asked for clip_confidence.mp4 and clip_frames/000000.png. A photo
-has other outputs, so it may share the name of a video.
+`clip.mp4` gives clip_overlay.mp4, clip_shares.csv (number, time and shares of the classes of each frame) and
+clip_video.json (a summary, and a fingerprint). On request it also gives clip_confidence.mp4 and
+clip_frames/000000.png. A photo has other outputs, so it may share the name of a video.
 
 All files are written beside their places. At the end old files are removed and the new ones are renamed, the JSON
 first. So all files that exist belong to the JSON beside them, and a video that lacks a file is not done.
