@@ -1,4 +1,4 @@
-"""Files of settings: YAML over a base, shipped recipes by name, who says what, and what a typo may have meant."""
+"""Config files: YAML over a base, shipped recipes by name, the source of each setting, and hints for typos."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -15,20 +15,21 @@ from segvit.utils.text import did_you_mean, nearest
 T = TypeVar("T")
 
 CONFIG_DIRS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
-"""Where shipped recipes lie: inside the installed package, or beside it in a checkout."""
+"""Folders of the shipped recipes: inside the installed package, or beside it in a checkout."""
 OF_THE_TRAINING = ("image_size", "drop_path", "head_dropout", "init_std")
-"""Settings of the model section that may differ from those of a model given as `init`: the others are its network."""
+"""Settings of the model section that may differ from those of the model `init`. All others describe its network."""
 
 
 Layers = list[tuple[Path, dict[str, Any]]]
-"""The settings that a file says itself, and those of its bases, the file first."""
+"""Settings in a file itself and in each of its bases, the file first."""
 
 
 def read_yaml(path: str | Path, schema: Any) -> tuple[dict[str, Any], Layers]:
-    """The settings in a YAML file or in a shipped recipe, as a mapping of sections, and which file says what.
+    """Read the settings in a YAML file or a shipped recipe, as a mapping of sections, and which file holds which
+    setting.
 
-    `base: NAME` in it names a file beside it, or a shipped recipe, that it tells the differences to. An `init` in it
-    says the network: what its base says of one is left out.
+    `base: NAME` in the file names another file beside it, or a shipped recipe; the file then holds differences from it.
+    An `init` in the file decides the network: network settings of its base are dropped.
 
     Args:
         path: the file, or the name of the recipe.
@@ -48,12 +49,12 @@ def read_yaml(path: str | Path, schema: Any) -> tuple[dict[str, Any], Layers]:
 
 
 def by_source(settings: Mapping[str, Any], layers: Layers, *, source: str) -> list[tuple[str, dict[str, Any]]]:
-    """Settings parted by who says them, so that an error can name the file that has the mistake.
+    """Group settings by the file that holds them, so that an error can name the file with the mistake.
 
     Args:
-        settings: with sections, as `read_yaml` gives them, or over the network of an `init`.
+        settings: with sections, as `read_yaml` returns them, or over the network of an `init`.
         layers: of the same `read_yaml`.
-        source: what says those that no layer has.
+        source: name for the settings that no layer holds.
     """
     parts: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():
@@ -70,13 +71,13 @@ def by_source(settings: Mapping[str, Any], layers: Layers, *, source: str) -> li
 def parse_settings(
     schema: type[T], parts: Sequence[tuple[str, dict[str, Any]]], overrides: Sequence[str], *, source: str
 ) -> T:
-    """Settings over the defaults of a dataclass.
+    """Parse settings over the defaults of a dataclass.
 
     Args:
         schema: the dataclass.
-        parts: settings, each with who says them (see `by_source`).
+        parts: settings, each with its source (see `by_source`).
         overrides: flags as on the command line.
-        source: named by an error that is about none of the parts.
+        source: name in an error about none of the parts.
 
     Raises:
         UserError: an unknown key or a bad value.
@@ -91,31 +92,31 @@ def parse_settings(
     try:
         parsed: T = parser(list(overrides), exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
-        token = getattr(error, "token", None)  # of the value that is wrong: it knows who says it
+        token = getattr(error, "token", None)  # the wrong value, which knows its source
         place = source if token is None or token.source == "cli" else token.source
         raise UserError(f"{place}: {error}") from error
     return parsed
 
 
 def over_network(settings: Mapping[str, Any], network: Mapping[str, Any], *, replaces: bool) -> dict[str, Any]:
-    """Settings whose model section tells the differences to that of an `init`.
+    """Put the model section of settings over the network of a model that is given as `init`.
 
     Args:
-        settings: as `read_yaml` gives them.
+        settings: as `read_yaml` returns them.
         network: the model section of the model that is given as `init`.
-        replaces: the `init` is said on top of `settings` (by a flag): they lose what they say of the network.
+        replaces: `init` comes from a flag: network settings in `settings` are dropped.
     """
     own = settings.get("model", {})
     return {**settings, "model": {**network, **(_without_network(own) if replaces else own)}}
 
 
 def _without_network(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a model section what an `init` on top of it leaves."""
+    """Drop the network settings of a model section; an `init` decides them."""
     return {key: value for key, value in model.items() if key in OF_THE_TRAINING}
 
 
 def _read_layers(file: Path, schema: Any) -> Layers:
-    """What `file` and its bases say, each by itself."""
+    """Read `file` and its bases, each for itself."""
     layers: Layers = []
     while True:
         content = _read_mapping(file)
@@ -131,7 +132,7 @@ def _read_layers(file: Path, schema: Any) -> Layers:
 
 
 def _read_mapping(file: Path) -> dict[str, Any]:
-    """The content of a YAML file of settings."""
+    """Read a YAML file of settings."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -142,7 +143,7 @@ def _read_mapping(file: Path) -> dict[str, Any]:
 
 
 def _find_base(file: Path, base: Any) -> Path:
-    """The file that `base` in `file` names."""
+    """Return the file that `base` in `file` names."""
     if not isinstance(base, str):
         raise UserError(f"{file}: `base` is a config file or the name of a shipped recipe; found {base!r}")
     if (beside := file.parent / base).is_file():
@@ -154,7 +155,7 @@ def _find_base(file: Path, base: Any) -> Path:
 
 
 def _check_settings(file: Path, content: Mapping[Any, Any], section: Any, prefix: str = "", root: Any = None) -> None:
-    """Refuse in a file what the parser of flags would miss, or tell without its name.
+    """Check a file for mistakes that the parser of flags would miss, or report without the file's name.
 
     Raises:
         UserError: an unknown key (the nearest is named), a section without settings, a fraction for a whole number,
@@ -181,7 +182,7 @@ def _check_settings(file: Path, content: Mapping[Any, Any], section: Any, prefix
 
 
 def _nearest(name: str, schema: Any) -> str:
-    """A hint at the settings that an unknown one may mean, or nothing."""
+    """Return a hint at the settings that an unknown one may mean, or an empty text."""
     settings = asdict(schema())
     known = [key for key, value in settings.items() if not isinstance(value, dict)]
     sections = [key for key in settings if key not in known]
@@ -191,10 +192,10 @@ def _nearest(name: str, schema: Any) -> str:
 
 
 def find_config(path: str | Path) -> Path:
-    """The file at `path`, or the shipped recipe of that name (with or without `configs/` and `.yaml`).
+    """Find the file at `path`, or the shipped recipe of that name (with or without `configs/` and `.yaml`).
 
     Raises:
-        UserError: neither exists; the shipped names are listed.
+        UserError: neither exists. The shipped names are listed.
     """
     if Path(path).is_file():
         return Path(path)
@@ -207,7 +208,7 @@ def find_config(path: str | Path) -> Path:
 
 
 def take_paths(settings: Any) -> None:
-    """Make paths of text that a caller in Python has given for one, in a frozen dataclass of settings."""
+    """Turn text into paths in a frozen dataclass of settings, for callers in Python."""
     for each in fields(settings):
         value = getattr(settings, each.name)
         if isinstance(value, str) and Path in (each.type, *get_args(each.type)):
@@ -215,7 +216,7 @@ def take_paths(settings: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """`value` with paths as strings and tuples as lists, fit for YAML and JSON."""
+    """Return `value` with paths as strings and tuples as lists, for YAML and JSON."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
