@@ -59,8 +59,8 @@ class _MaskLosses(torch.autograd.Function):
         focal = mean over valid pixels of a q^2 softplus(-z),  a = alpha where t else 1 - alpha;
         dice  = 1 - n / d,  n = 2 sum(p t) + 1,  d = sum p + sum t + 1,  over valid pixels, p = sigmoid(logit).
 
-    Both have short slopes by the logit, so the forward pass also takes their gradients back through the upsampling and
-    keeps them at the token grid: no full-resolution activation outlives its chunk.
+    Both have short derivatives by the logit. So the forward pass also takes their gradients back through the upsampling
+    and stores them at the token grid: no full-resolution activation outlives its chunk.
     """
 
     @staticmethod
@@ -73,7 +73,7 @@ class _MaskLosses(torch.autograd.Function):
         ignore_as_negative: bool,
         chunk_elements: int,
     ) -> tuple[Tensor, Tensor]:
-        """Mask logits (S, M, h, w), labels (B, H, W), pairs (M, 2) -> focal (S, M) and dice (S, M)."""
+        """Map mask logits (S, M, h, w), labels (B, H, W) and pairs (M, 2) to focal (S, M) and dice (S, M)."""
         num_outputs, num_masks, grid_height, grid_width = masks.shape
         _, height, width = labels.shape
         rows = bilinear_matrix(grid_height, padded_size[0], masks.device)[:height]  # (H, h)
@@ -95,27 +95,27 @@ class _MaskLosses(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, focal: Tensor, dice: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        """Gradient of the mask logits (S, M, h, w) from those of the two losses (S, M)."""
+        """Return the gradient of the mask logits (S, M, h, w) from those of the two losses (S, M)."""
         focal_gradient, dice_gradient = ctx.saved_tensors
         gradient = focal_gradient * focal[..., None, None] + dice_gradient * dice[..., None, None]
         return gradient, None, None, None, None, None
 
 
 class _Target(NamedTuple):
-    """What the outputs are compared with, as numbers (m, H, W): sums of products are quicker than choices."""
+    """Targets of the masks as numbers (m, H, W), since sums of products are faster than choices."""
 
     inside: Tensor
-    """1 on the mask, else 0."""
+    """1 on the mask, otherwise 0."""
     outside: Tensor
-    """1 on valid pixels off the mask, else 0."""
+    """1 on valid pixels off the mask, otherwise 0."""
     wrongward: Tensor
-    """The sign of a logit's step that makes the answer worse: -1 on the mask, else 1."""
+    """Sign of a logit's change that makes the answer worse: -1 on the mask, otherwise 1."""
     share: Tensor
-    """Weight of the pixel in the focal loss: alpha or 1 - alpha over the number of valid pixels."""
+    """Weight of the pixel in the focal loss: alpha or 1 - alpha, divided by the number of valid pixels."""
 
     @classmethod
     def of(cls, labels: Tensor, target_class: Tensor, ignore_as_negative: bool) -> "_Target":
-        """Masks of classes (m,) in labels (m, H, W)."""
+        """Build the targets of classes (m,) in labels (m, H, W)."""
         inside = (labels == target_class[:, None, None]).float()
         valid = torch.ones_like(inside) if ignore_as_negative else (labels != IGNORE_INDEX).float()
         outside = valid - inside
@@ -125,7 +125,7 @@ class _Target(NamedTuple):
 
 
 def _focal_and_dice(logits: Tensor, target: _Target) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Focal and dice of each mask (m,), and their slopes by the logits (m, H, W). Overwrites the logits (m, H, W)."""
+    """Return focal and dice of each mask (m,), and their derivatives by the logits (m, H, W). Overwrites the logits."""
     error = logits.mul_(target.wrongward)  # -z
     wrong = torch.sigmoid(error)
     right = 1 - wrong
@@ -145,16 +145,16 @@ def _focal_and_dice(logits: Tensor, target: _Target) -> tuple[tuple[Tensor, Tens
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Sums of products over pixels: two (m, H, W) -> (m,)."""
+    """Sum products over pixels: two (m, H, W) -> (m,)."""
     sums: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1))
     return sums
 
 
 def _softplus(x: Tensor, sigmoid: Tensor, rest: Tensor) -> Tensor:
-    """log(1 + exp(x)), to 1e-7, from the sigmoid of x and 1 less it, which are at hand.
+    """Return log(1 + exp(x)), to 1e-7, from the sigmoid of x and from 1 - sigmoid.
 
-    It is max(x, 0) - log(1 - a), a the smaller of the two; and -log(1 - a) = 2 artanh(s), s = a / (2 - a) <= 1/3, whose
-    series is short. A logarithm proper takes a CPU eight times as long.
+    With a the smaller of the two, it is max(x, 0) - log(1 - a). And -log(1 - a) = 2 artanh(s), s = a / (2 - a) <= 1/3,
+    has a short series. A real logarithm takes a CPU eight times as long.
     """
     if x.device.type != "cpu":
         return F.softplus(x)

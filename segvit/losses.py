@@ -47,19 +47,19 @@ class Losses(dict[str, Tensor]):
 
 @dataclass(frozen=True, kw_only=True)
 class Normalizers:
-    """What the terms are divided by; averaged over ranks and accumulation so that they equal one large batch."""
+    """Divisors of the terms, averaged over ranks and parts so that the losses equal those of one large batch."""
 
     num_masks: Tensor
-    """Present (image, class) pairs."""
+    """Number of present (image, class) pairs."""
     class_weight: Tensor
     """Sum of the weights in the cross entropy."""
 
 
 def present_classes(labels: Tensor, num_classes: int) -> Tensor:
-    """Which classes occur in each label map: (B, H, W) int64 -> (B, K) bool.
+    """Find the classes in each label map: (B, H, W) int64 -> (B, K) bool.
 
     Raises:
-        UserError: a label that is neither a class nor 255.
+        UserError: a label is neither a class nor 255.
     """
     if labels.dtype != torch.int64:
         raise UserError(f"labels are {labels.dtype}: give torch.int64 (labels.long())")
@@ -76,7 +76,7 @@ def present_classes(labels: Tensor, num_classes: int) -> Tensor:
 def normalizers(
     labels: Tensor, num_classes: int, *, config: LossConfig | None = None, class_weights: Tensor | None = None
 ) -> Normalizers:
-    """The divisors of the criterion for labels (B, H, W) on one process, with its `class_weights` (K,)."""
+    """Return the divisors of the criterion for labels (B, H, W) on one process, with its `class_weights` (K,)."""
     present = present_classes(labels, num_classes)
     num_masks = present.sum()
     weight = num_masks if class_weights is None else (present * class_weights).sum()
@@ -198,12 +198,12 @@ def class_losses(
     *,
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """Weighted cross entropy of every supervised output: (S, B, K, K + 1), present (B, K) -> (S,).
+    """Return the weighted cross entropy of every supervised output: (S, B, K, K + 1), present (B, K) -> (S,).
 
-    Query k should say class k where k is present, and "no object" (index K, its own weight) where it is not. A term
-    weighs what its target does: `class_weights[k]` (1 without) for class k, `no_object_weight` for "no object" of any
-    query. The loss is the mean by these weights: weights that are all multiplied by a number matter against "no object"
-    alone, and a rare class with a large weight takes over the term of a batch that shows it.
+    The target of query k is class k if k is present, otherwise "no object" (index K). A class has the weight
+    `class_weights[k]`, or 1 without them. "No object" has the weight `no_object_weight`. The loss is the mean with
+    these weights. So a common factor on all class weights matters only against "no object", and a rare class with a
+    large weight dominates the term of a batch that contains it.
     """
     num_classes = present.shape[1]
     queries = torch.arange(num_classes, device=present.device)

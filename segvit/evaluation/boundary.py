@@ -3,13 +3,13 @@
     band of a class     its pixels that have a pixel of another class, or the outside of the image, within d pixels
     boundary IoU        |band in the labels and in the prediction| / |band in either|, both summed over the set
 
-d is 2 % of the image's diagonal. Within d pixels means inside the square of 2 d + 1 pixels around: the band is the mask
-less the mask eroded d times by a square of 3 x 3, and a mask that the image's border cuts has an edge there; both are
-so in the code that the paper's authors published.
+d is 2 % of the image's diagonal. "Within d pixels" means inside the square of 2 d + 1 pixels around a pixel. So the
+band is the mask minus the mask eroded d times by a square of 3 x 3. A mask has an edge where the border of the image
+cuts it. Both follow the published code of the metric's authors.
 
-Ignored pixels, where the paper is silent, count for nothing: they are taken out of both maps first, lie in no band,
-and are no other class to their neighbours. So a prediction that is right wherever there is a label scores 1, whatever
-it says elsewhere, and a strip of ignored pixels along an edge hides no band that is wider than the strip.
+The paper does not mention ignored pixels. Here they are taken out of both maps first. They are in no band, and are no
+other class to their neighbours. So a prediction that is right at every labelled pixel scores 1, whatever it is
+elsewhere. A strip of ignored pixels along an edge hides no band that is wider than the strip.
 
 Letters: K classes, H W image.
 """
@@ -27,12 +27,12 @@ BAND = 0.02
 
 
 def band_width(height: int, width: int) -> int:
-    """The distance d in pixels of an image's size, at least 1."""
+    """Return the distance d in pixels for an image's size, at least 1."""
     return max(1, round(BAND * math.hypot(height, width)))
 
 
 def boundary_counts(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Pixels per class in the bands of both maps, of the labels, and of the prediction: (3, K) int64.
+    """Count pixels per class in the bands of both maps, of the labels, and of the prediction: (3, K) int64.
 
     Args:
         predicted: (..., H, W) int64, 0..K-1.
@@ -51,10 +51,10 @@ def boundary_counts(predicted: Tensor, labels: Tensor, num_classes: int) -> Tens
 
 
 def band(classes: Tensor, num_classes: int, *, distance: int) -> Tensor:
-    """The pixels within `distance` of another class or of the outside: (..., H, W) bool, for all classes at once.
+    """Find the pixels within `distance` of another class or of the outside: (..., H, W) bool, for all classes at once.
 
-    A pixel lies in the band of its own class if the greatest or the least class in the square around it is not its own;
-    so the cost depends on neither the number of classes nor, but for its logarithm, the distance.
+    A pixel is in the band of its own class if the greatest or the least class in the square around it is not its own.
+    So the cost does not depend on the number of classes, and only logarithmically on the distance.
 
     Args:
         classes: (..., H, W) integers that can hold K + 1: classes as 1..K, and 0 = ignored.
@@ -72,7 +72,7 @@ def band(classes: Tensor, num_classes: int, *, distance: int) -> Tensor:
 
 
 def _window_maximum(values: Tensor, width: int, *, dim: int) -> Tensor:
-    """The greatest of each `width` neighbours along `dim`, which is left shorter by width - 1."""
+    """Return the greatest of each `width` neighbours along `dim`, which gets shorter by width - 1."""
     span = 1  # values[i] is the greatest of `span` neighbours from i on
     while span < width:
         step = min(span, width - span)

@@ -1,4 +1,4 @@
-"""Pictures of what a model makes of some images: photo, labels, prediction, errors.
+"""Pictures of some evaluated images: photo, labels, prediction, errors.
 
 for shot in take_shots([0, 7], model=model, dataset=dataset, config=model.protocol): ...
 """
@@ -20,13 +20,13 @@ from segvit.pictures import IGNORED, colorize, error_map, overlay, shares
 SIDE = 480
 """Longer side in pixels of a picture."""
 MAPS_SIDE = 1024
-"""Longer side in pixels of what is kept for the viewer."""
+"""Longer side in pixels of the maps for the viewer."""
 COLUMNS = ("photo", "labels", "prediction", "errors")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Maps:
-    """Photo and label maps in one size (h, w), no larger than MAPS_SIDE; a pixel of the maps is one of the original."""
+    """Photo and label maps of one size (h, w), no larger than MAPS_SIDE. Each pixel of a map is one of the original."""
 
     photo: Image.Image
     prediction: npt.NDArray[np.int64]
@@ -36,10 +36,10 @@ class Maps:
 
 @dataclass(frozen=True, kw_only=True)
 class Shot:
-    """What a model made of one image, no larger than SIDE."""
+    """Pictures of one image and its prediction, no larger than SIDE."""
 
     index: int
-    """In the dataset."""
+    """Position in the dataset."""
     name: str
     photo: Image.Image
     labels: Image.Image
@@ -50,19 +50,19 @@ class Shot:
     overlay: Image.Image
     """Predicted classes over the photo."""
     shares: npt.NDArray[np.float64]
-    """(K,) of the labels and of the prediction, in the mean."""
+    """(K,) mean share of each class in labels and prediction."""
     maps: Maps
 
     @property
     def pictures(self) -> tuple[Image.Image, ...]:
-        """In the order of COLUMNS."""
+        """Pictures in the order of COLUMNS."""
         return (self.photo, self.labels, self.prediction, self.errors)
 
 
 def take_shots(
     indices: Sequence[int], *, model: Network, dataset: Samples, config: EvalConfig, side: int = SIDE
 ) -> Iterator[Shot]:
-    """Label some images of a dataset anew, under a protocol, and draw what came out."""
+    """Predict some images of a dataset again under a protocol, and yield pictures of each."""
     spec = dataset.spec
     for index in indices:
         sample = dataset.read(index)
@@ -83,14 +83,14 @@ def take_shots(
 
 
 def _shrink(pixels: npt.NDArray[np.uint8], side: int) -> Image.Image:
-    """A picture no larger than it is shown."""
+    """Return a picture whose longer side is at most `side`."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((side, side), Image.Resampling.BOX)
     return picture
 
 
 def _maps(photo: npt.NDArray[np.uint8], prediction: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> Maps:
-    """The three in a size to keep. Label maps are thinned out: a class between two others is none."""
+    """Return photo and maps no larger than MAPS_SIDE. Maps are subsampled, since a mean of two classes is no class."""
     picture = _shrink(photo, MAPS_SIDE)
     rows, columns = (
         (2 * np.arange(kept) + 1) * whole // (2 * kept)

@@ -1,10 +1,9 @@
-"""What an evaluation leaves on disk: tables for spreadsheets, and pictures of what went wrong.
+"""Files of an evaluation: tables for spreadsheets, and pictures of the mistakes.
 
     write_csv(result, Path("scores.csv"), about={"model": "best.safetensors"})
     write_pictures(result, Path("seen"), model=model, dataset=dataset, config=config)
 
-Tables are UTF-8 with a mark by which spreadsheets know it, and hold scores in 0..1; a score that there is none of is an
-empty cell.
+Tables are UTF-8 with a byte order mark for spreadsheets, and hold scores in 0..1. A missing score is an empty cell.
 """
 
 import csv
@@ -26,16 +25,18 @@ from segvit.utils.files import writing
 from segvit.utils.text import percentage
 
 NUM_WORST = 12
-"""Images on the sheet of the worst."""
+"""Number of images on the sheet of the worst."""
 TEXT_SIZE = 24
-"""Height in pixels of the text on it."""
+"""Height in pixels of the text on that sheet."""
 
 
 def write_csv(result: EvalResult, path: Path, *, about: Mapping[str, str]) -> None:
-    """One row per class, then the means and the accuracy over all pixels; the protocol stands in columns of every row.
+    """Write one row per class, then the means and the accuracy over all pixels. Every row has columns of the protocol.
 
     Args:
-        about: what else the protocol columns shall hold, such as the model and the dataset.
+        result: scores to write.
+        path: of the table.
+        about: further columns, such as the model and the dataset.
 
     Raises:
         UserError: the disk does not take it.
@@ -58,7 +59,7 @@ def write_pictures(
     config: EvalConfig,
     precision: PrecisionChoice | None = None,
 ) -> None:
-    """Where the pixels of each class went, and the worst images.
+    """Write how the pixels of each class were predicted, and the worst images.
 
     Writes confusion.png and confusion.csv (pixels), images.csv (scores of every image, worst first) and worst.png
     (the 12 worst, predicted anew).
@@ -79,7 +80,7 @@ def write_pictures(
 
 
 def _write_scores(result: EvalResult, folder: Path) -> None:
-    """The confusion matrix as a picture and a table, and the scores of every image as a table."""
+    """Write the confusion matrix as a picture and a table, and the scores of every image as a table."""
     counts = result.matrix.counts.cpu().numpy()
     confusion_matrix(counts, result.classes, folder / "confusion.png")
     rows = [(name, *row.tolist()) for name, row in zip(result.classes, counts, strict=True)]
@@ -93,7 +94,8 @@ def _write_scores(result: EvalResult, folder: Path) -> None:
 
 
 def worst_sheet(scores: Sequence[ImageScore], *, model: Network, dataset: Samples, config: EvalConfig) -> Image.Image:
-    """Photo, labels, prediction and errors of some images, one below the other, over a legend of their classes."""
+    """Draw photo, labels, prediction and errors of some images, one below the other, above a legend of their
+    classes."""
     spec = dataset.spec
     shots = list(take_shots([score.index for score in scores], model=model, dataset=dataset, config=config))
     captions = [_caption(place, score) for place, score in enumerate(scores, start=1)]
@@ -103,13 +105,13 @@ def worst_sheet(scores: Sequence[ImageScore], *, model: Network, dataset: Sample
 
 
 def _caption(place: int, score: ImageScore) -> str:
-    """What stands above an image that has a score."""
+    """Return the caption of an image that has a score."""
     assert score.miou is not None and score.accuracy is not None
     return f"{place}. {score.name}: mIoU {percentage(score.miou)}, {percentage(score.accuracy)} of the pixels right"
 
 
 def _write_table(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A CSV file, its folder made."""
+    """Write a CSV file, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

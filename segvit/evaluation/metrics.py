@@ -1,8 +1,8 @@
-"""Scores of label maps, all from counts of pixels that are summed over the whole dataset (docs/method.md section 6).
+"""Scores of label maps, computed from counts of pixels over the whole dataset (docs/method.md section 6).
 
     matrix = ConfusionMatrix(num_classes)
     matrix.update(predicted, labels)      # of every image
-    matrix.all_reduce()                   # where several processes share the images
+    matrix.all_reduce()                   # if several processes share the images
     metrics = matrix.compute()
 
     IoU                    hits / (labelled + predicted - hits)           of each class, hits on the diagonal
@@ -26,28 +26,28 @@ from segvit.evaluation.boundary import boundary_counts
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """Scores in 0..1. A class that is in neither labels nor predictions has no score and stays out of the means."""
+    """Scores in 0..1. A class in neither labels nor predictions has no score and is left out of the means."""
 
     miou: float
     """Mean over the classes of intersection over union."""
     mean_accuracy: float
-    """Mean over the classes that are labelled of the share of their pixels found."""
+    """Mean over the labelled classes of the share of their pixels that was predicted right."""
     overall_accuracy: float
-    """Share of all labelled pixels found."""
+    """Share of all labelled pixels that was predicted right."""
     mean_dice: float
     """Mean over the classes of Dice."""
     mean_boundary_iou: float
     """Mean of boundary IoU over the classes that have a boundary in labels or predictions."""
     iou: tuple[float | None, ...]
-    """Per class; None where the class is absent."""
+    """IoU per class; None if the class is absent."""
     accuracy: tuple[float | None, ...]
-    """Per class; None where the class is in no label."""
+    """Accuracy per class; None if the class is in no label."""
     dice: tuple[float | None, ...]
-    """Per class; None where the class is absent."""
+    """Dice per class; None if the class is absent."""
     boundary_iou: tuple[float | None, ...]
-    """Per class; None where the class has no boundary in labels and predictions."""
+    """Boundary IoU per class; None if the class has no boundary in labels and predictions."""
     labelled: tuple[float, ...]
-    """Share of the labelled pixels that is each class."""
+    """Share of each class in the labelled pixels."""
 
     @property
     def absent(self) -> tuple[int, ...]:
@@ -78,19 +78,19 @@ class ConfusionMatrix:
         self.boundary += boundary_counts(predicted, labels, self.num_classes)
 
     def add(self, other: "ConfusionMatrix") -> None:
-        """Count what another one of as many classes has counted."""
+        """Add the counts of another matrix with the same classes."""
         self.counts += other.counts
         self.boundary += other.boundary
 
     def all_reduce(self) -> None:
-        """Make every process's counts the sum over all of them; every process must call it. Alone it does nothing."""
+        """Sum the counts over all processes; every process must call it. A single process keeps its counts."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             sums = torch.cat([self.counts, self.boundary])
             torch.distributed.all_reduce(sums)
             self.counts, self.boundary = sums[: self.num_classes], sums[self.num_classes :]
 
     def compute(self) -> Metrics:
-        """The scores of all that was counted."""
+        """Compute the scores from the counts."""
         counts = self.counts.cpu().double()
         hits, labelled, predicted = counts.diag(), counts.sum(dim=1), counts.sum(dim=0)
         iou, accuracy = hits / (labelled + predicted - hits), hits / labelled  # NaN where a class is absent
@@ -113,11 +113,11 @@ class ConfusionMatrix:
 
 
 def _mean(values: Tensor) -> float:
-    """Mean of the values that are numbers; 0 where none is."""
+    """Return the mean of the values that are not NaN; 0 if there are none."""
     present = values[~values.isnan()]
     return float(present.mean()) if len(present) else 0.0
 
 
 def _optional(values: Tensor) -> tuple[float | None, ...]:
-    """NaN told as None."""
+    """Return the values with None for NaN."""
     return tuple(None if value != value else value for value in values.tolist())
