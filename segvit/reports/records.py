@@ -23,7 +23,7 @@ OWN_KEYS = ("step", "loss", "lr", "gradient_norm", "miou", "overall_accuracy")
 
 
 class RecordLog:
-    """The open log of a run; every line is in the file as soon as it is written.
+    """The open log of a run; every line is flushed.
 
     Args:
         folder: of the run.

@@ -1,1 +1,1 @@
-"""Train a model: the loop, what it learns from, and how a run survives."""
+"""Train a model: the loop, its data and optimizer, and the checkpoints that a run resumes from."""

@@ -1,4 +1,4 @@
-"""The batches of a training run, from the step on at which it starts, and the list of images that cannot be read.
+"""Batches of a training run, from its first step on, and the list of images that cannot be read.
 
     for step, (images, labels, indices) in training_batches(config, data, accelerator, ...):
 
@@ -24,7 +24,7 @@ from segvit.training.start import RunData
 from segvit.utils.distributed import gather
 
 Say = Callable[[str], None]
-"""Takes a line for the person who watches."""
+"""Prints a line."""
 
 
 def training_batches(
@@ -37,22 +37,22 @@ def training_batches(
     say: Say,
     list_unreadable: Callable[[Sequence[str]], None],
 ) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
-    """(step, (images, labels, indices)) of this process, from step `start` to the run's last.
+    """Yield (step, (images, labels, indices)) of this process, from step `start` to the run's last.
 
-    Images are uint8 (B, 3, H, W), labels int64 (B, H, W), indices (B,) those of the training samples.
+    Images are uint8 (B, 3, H, W), labels int64 (B, H, W), and indices (B,) are positions of the training samples.
 
     Args:
         config: the run.
-        data: what it trains on.
+        data: training and validation set.
         accelerator: knows the processes.
         start: steps done.
-        mean: (3,) of the model, 0..1: the colour around images that are smaller than the crop.
-        say: told how often rare classes are drawn.
-        list_unreadable: takes what is said of images that cannot be read, of all processes.
+        mean: (3,) of the model, 0..1: the colour that pads images smaller than the crop.
+        say: prints how often rare classes are drawn.
+        list_unreadable: takes the messages of all processes about images that cannot be read.
 
     Raises:
-        UserError: a sample that cannot be read or that is not what it was at the start.
-        LoaderDied: a process of the loader has ended.
+        UserError: a sample cannot be read, or has changed since the start.
+        LoaderDied: a loader process has ended.
     """
     rare = None
     if config.augment.rare_class_probability > 0:
@@ -78,7 +78,7 @@ def training_batches(
 def create_loader(
     config: TrainConfig, crops: TrainingSamples, accelerator: Accelerator, *, start: int
 ) -> DataLoader[Any]:
-    """What loads this process's share of every batch, from step `start` on."""
+    """Create the loader of this process's share of every batch, from step `start` on."""
     order = EndlessBatches(
         len(crops),
         config.batch_size,
@@ -99,16 +99,16 @@ def create_loader(
 
 
 def add_unreadable(texts: Sequence[str], *, listed: UnreadableList, say: Say, writes: bool) -> None:
-    """Add what is said of images to the list of those that cannot be read, and to its file.
+    """Add messages to the list of images that cannot be read, and to its file.
 
     Args:
-        texts: of all processes.
+        texts: messages of all processes.
         listed: the list of the run.
-        say: told of those that are new.
-        writes: whether this process writes the file.
+        say: prints new messages.
+        writes: True in the process that writes the file.
 
     Raises:
-        UserError: they are more than the config allows for, or the disk does not take the file.
+        UserError: more images than the config allows cannot be read, or the file cannot be written.
     """
     for line in listed.add(texts):
         say(f"{line} -> left out, {len(listed.lines)} of at most {listed.limit}, listed in {listed.path}")

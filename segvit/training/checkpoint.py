@@ -1,7 +1,7 @@
-"""What a run needs to go on to the bit: weights, optimizer, step, loss scale, best score. Whole or not at all.
+"""Checkpoints: weights, optimizer, step, loss scale and best score, from which a run resumes to the bit.
 
 A checkpoint is written aside, flushed to the disk and renamed: a crash at any byte leaves the last good one. The newest
-few are kept; resuming takes the newest that can be read, and says what was wrong with a newer one.
+few are kept. Resuming takes the newest that can be read, and prints what was wrong with newer ones.
 """
 
 import re
@@ -16,23 +16,23 @@ from segvit.errors import UserError
 from segvit.utils.files import PARTIAL, cannot_write, flush_folder, whole_file
 
 KEYS = {"config", "step", "best", "model", "optimizer", "scaler"}
-"""What a checkpoint holds."""
+"""Entries of a checkpoint."""
 NAME = re.compile(r"checkpoint-(\d{7,})\.pt")
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """Return the path of a step's checkpoint."""
     return folder / f"checkpoint-{step:07d}.pt"
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a run's folder, newest first."""
+    """List the checkpoints in a run's folder, newest first."""
     found = ((NAME.fullmatch(path.name), path) for path in folder.glob("checkpoint-*.pt"))
     return [path for _, path in sorted(((int(match[1]), path) for match, path in found if match), reverse=True)]
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
-    """Write the checkpoint of `state["step"]`, and drop all but the newest `keep`.
+    """Write the checkpoint of `state["step"]`, and remove all but the newest `keep`.
 
     Raises:
         UserError: the disk does not take it; what was there before is untouched.
@@ -54,11 +54,11 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
 
 
 def newest_checkpoint(folder: Path, *, say: Callable[[str], None]) -> dict[str, Any]:
-    """The newest checkpoint of a run that can be read.
+    """Load the newest checkpoint of a run that can be read.
 
     Args:
         folder: of the run.
-        say: takes what was wrong with newer ones.
+        say: prints what was wrong with newer ones.
 
     Raises:
         UserError: there is none.
@@ -74,13 +74,13 @@ def newest_checkpoint(folder: Path, *, say: Callable[[str], None]) -> dict[str, 
             problems.append(str(error))
         else:
             for problem in problems:
-                say(f"{problem}; going on from {path.name}")
+                say(f"{problem}; resuming from {path.name}")
             return state
     raise UserError("\n".join(problems))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote; tensors and plain values only, nothing is executed.
+    """Load a file of `save_checkpoint`: tensors and plain values only, and nothing is executed.
 
     Raises:
         UserError: no such file, or not a checkpoint of ours.
@@ -88,7 +88,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
     try:
-        damaged = zipfile.ZipFile(path).testzip()  # torch does not look at the sums that it writes
+        damaged = zipfile.ZipFile(path).testzip()  # torch does not verify its checksums
         if damaged is not None:
             raise ValueError(f"{damaged} is damaged")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -101,6 +101,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a run that was killed left half written."""
+    """Remove unfinished files of a run that was killed."""
     for path in folder.glob("*" + PARTIAL):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The weights of the classes in the cross entropy: what `loss.class_weights` means, as a number for each class.
+"""Class weights of the cross entropy: turns the text in `loss.class_weights` into a number for each class.
 
 Letters: K classes.
 """
@@ -17,15 +17,15 @@ BALANCED = "balanced"
 
 
 def resolve_class_weights(given: Sequence[str], spec: DatasetSpec, census: Callable[[], Census]) -> Tensor | None:
-    """Weights (K,) float32; None where none are given.
+    """Return weights (K,) float32, or None if none are given.
 
     Args:
         given: see `LossConfig.class_weights`.
         spec: the classes.
-        census: counts the training set; called for `balanced` alone.
+        census: counts the training set; only called for `balanced`.
 
     Raises:
-        UserError: an unknown class, a class twice, another number of weights than classes, or none above 0.
+        UserError: an unknown class, a class twice, too many or too few weights, or a weight that is not above 0.
     """
     if not given:
         return None
@@ -53,9 +53,9 @@ def resolve_class_weights(given: Sequence[str], spec: DatasetSpec, census: Calla
 
 
 def balanced(census: Census) -> Tensor:
-    """All labelled pixels over (number of classes x pixels of the class), so that the mean over pixels is 1: (K,).
+    """Return all labelled pixels / (number of classes * pixels of the class), (K,), whose mean over pixels is 1.
 
-    Classes that nothing shows have weight 1 and count for nothing.
+    Classes without a pixel have weight 1 and have no effect.
     """
     pixels = census.pixels
     found = pixels > 0
@@ -64,13 +64,13 @@ def balanced(census: Census) -> Tensor:
 
 
 def describe_class_weights(weights: Sequence[float], classes: Sequence[str]) -> str:
-    """The range of the weights in a line."""
+    """Return the range of the weights in one line."""
     (low, least), (high, most) = min(zip(weights, classes, strict=True)), max(zip(weights, classes, strict=True))
     return f"class weights from {low:.3g} ({least}) to {high:.3g} ({most})"
 
 
 def _number(text: str, word: str) -> float:
-    """A weight as typed."""
+    """Parse a weight as typed."""
     try:
         value = float(text)
     except ValueError:

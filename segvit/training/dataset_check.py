@@ -1,7 +1,7 @@
-"""Whether the dataset of a run that is resumed is still the one that it was started on.
+"""Check that a resumed run still has the dataset that it was started on.
 
 Every checkpoint holds the digest of the dataset's manifest (data/sampling/manifest.py). The manifest itself, which
-tells what has changed, is dataset.json in the run's folder.
+shows what has changed, is dataset.json in the run's folder.
 """
 
 import json
@@ -16,7 +16,7 @@ from segvit.training.loader_guard import written
 
 MANIFEST = "dataset.json"
 NUM_SHOWN = 5
-"""Differences that are listed; the others are counted."""
+"""Number of differences to list; the others are counted."""
 
 
 def check_same_data(
@@ -28,18 +28,18 @@ def check_same_data(
     main_process: bool,
     say: Callable[[str], None],
 ) -> str:
-    """The digest of a dataset, whose manifest is written to the folder of the run.
+    """Check the dataset of a run, write its manifest to the run's folder, and return its digest.
 
     Args:
         splits: of the dataset.
         run: folder of the run.
-        state: the checkpoint that the run goes on from; one of an older segvit has no digest, and is taken as it is.
-        accept: go on with another dataset than that of the checkpoint.
-        main_process: whether this one writes.
-        say: takes what has changed, where it is accepted.
+        state: the checkpoint that the run resumes from. One of an older segvit has no digest, and is not checked.
+        accept: continue with another dataset than the checkpoint's.
+        main_process: True in the process that writes.
+        say: prints an accepted change.
 
     Raises:
-        UserError: it is another one, or the disk does not take the manifest.
+        UserError: the dataset has changed, or the manifest cannot be written.
     """
     manifest = take_manifest(splits)
     now = digest(manifest)
@@ -48,12 +48,11 @@ def check_same_data(
         told = _tell(_load(run / MANIFEST, before), manifest)
         if not accept:
             raise UserError(
-                f"the dataset is not the one that {run} was started on:\n{told}\nput it back as it was, or type "
-                "--resume --accept-changed-data to go on with it as it is: the order of the images, and so the rest of "
-                "the run, may be another one then"
+                f"the dataset has changed since {run} was started:\n{told}\nRestore it, or type --resume "
+                "--accept-changed-data to continue: the image order may change, so the rest of the run will not match"
             )
         if main_process:
-            say(f"the dataset has changed, which is accepted:\n{told}")
+            say(f"the dataset has changed, and --accept-changed-data accepts it:\n{told}")
     if main_process:
         with written(run / MANIFEST, run=run) as aside:
             aside.write_text(json.dumps(manifest), encoding="utf-8")
@@ -61,7 +60,7 @@ def check_same_data(
 
 
 def _load(path: Path, expected: str | None) -> Manifest | None:
-    """The manifest in a file; None where it is missing, damaged, or not that of the digest."""
+    """Load a manifest; None if it is missing, damaged, or has another digest."""
     try:
         manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -70,9 +69,9 @@ def _load(path: Path, expected: str | None) -> Manifest | None:
 
 
 def _tell(old: Manifest | None, new: Manifest) -> str:
-    """What is different, the first few lines of it."""
+    """List the first few differences."""
     if old is None:
-        return f"  what it was is not known: {MANIFEST} is missing from the run's folder, or another's"
+        return f"  the differences are not known: {MANIFEST} is missing from the run's folder, or is another run's"
     lines = differences(old, new)
     more = [f"and {len(lines) - NUM_SHOWN} more"] if len(lines) > NUM_SHOWN else []
     return "\n".join(f"  {line}" for line in lines[:NUM_SHOWN] + more)

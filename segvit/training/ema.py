@@ -1,11 +1,11 @@
-"""A running average of the weights (EMA): often a better model than the last step's, at the price of a second copy.
+"""A running average of the weights (EMA): often a better model than the last step's, for the memory of a second copy.
 
     average = create_average(model, decay=0.9999)
     average.update_parameters(model)            # after every step
-    average.module                              # the model to validate and to write
+    average.module                              # the model to validate and save
 
-torch's AveragedModel does the work: parameters are averaged, buffers (mean and deviation, which never change) are
-copied, and its state_dict holds the number of updates as well, so that a resumed run goes on to the bit.
+torch's AveragedModel does the work. It averages parameters and copies buffers (mean and deviation, which never change).
+Its state_dict also holds the number of updates, so that a resumed run continues to the bit.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,21 +17,21 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def decay_at(num_averaged: int, decay: float) -> float:
-    """The share of its old value that the average keeps at an update: min(decay, (1 + n) / (10 + n)).
+    """Return the share of its old value that the average keeps at an update: min(decay, (1 + n) / (10 + n)).
 
-    Without the warm-up, an average with decay 0.9999 would be mostly the first step's weights for 10,000 steps.
+    Without this warm-up, an average with decay 0.9999 would be mostly the first step's weights for 10,000 steps.
 
     Args:
-        num_averaged: steps n that it holds already, 1 or more.
-        decay: in the long run.
+        num_averaged: number n of steps in the average, 1 or more.
+        decay: after the warm-up.
     """
     return min(decay, (1 + num_averaged) / (10 + num_averaged))
 
 
 def create_average(model: nn.Module, *, decay: float) -> AveragedModel:
-    """The average of a model's weights, in float32, before its first update; that takes the weights as they are.
+    """Create the average of a model's weights, in float32. Its first update copies the weights.
 
-    To be made before the model is compiled or wrapped.
+    Create it before the model is compiled or wrapped.
     """
     average = AveragedModel(model, multi_avg_fn=_towards(decay))
     average.module.float().requires_grad_(False).eval()
@@ -39,7 +39,7 @@ def create_average(model: nn.Module, *, decay: float) -> AveragedModel:
 
 
 def _towards(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
-    """What AveragedModel calls with averages, weights and the number of updates: move the averages, in place."""
+    """Return the function with which AveragedModel updates averages in place, given weights and number of updates."""
 
     @torch.no_grad()
     def move(averages: Sequence[Tensor], weights: Sequence[Tensor], num_averaged: Tensor | int) -> None:

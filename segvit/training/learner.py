@@ -1,8 +1,8 @@
-"""What learns in a run: the model, its optimizer, and the average of its weights, where there is one.
+"""The model of a run, its optimizer, and the average of its weights if there is one.
 
-    learner = create_learner(config, start, own)     # fresh by the seed, or as the checkpoint has it
-    learner.wrapped(images)                     # what a step calls
-    learner.evaluated                           # what is validated and written
+    learner = create_learner(config, start, own)    # new by the seed, or as in the checkpoint
+    learner.wrapped(images)                         # called by a step
+    learner.evaluated                               # validated and saved
 
 Letters: K classes.
 """
@@ -31,26 +31,26 @@ from segvit.weights.timm_weights import RANDOM
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """A model with what trains it."""
+    """A model and its optimizer."""
 
     model: SegViT
     wrapped: nn.Module
-    """The model as the processes share it."""
+    """The model, wrapped for the processes that share it."""
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
-    """The running average of its weights."""
+    """Running average of its weights; None without `ema_decay`."""
     evaluated: SegViT
-    """The average, or else the model; where that is shared out over processes, a whole copy of it."""
+    """The average if there is one, otherwise the model. If the model is sharded, a whole copy."""
     class_weights: Tensor | None
-    """(K,) of the criterion."""
+    """(K,) class weights of the criterion."""
 
     @property
     def is_sharded(self) -> bool:
-        """Whether each process holds a share of the model alone (FSDP2)."""
+        """True if each process holds only a shard of the model (FSDP2)."""
         return is_sharded(self.model)
 
     def bring_up_to_date(self) -> None:
-        """Fill the whole copy of a model that is shared out; every process must call it."""
+        """Update the whole copy of a sharded model; every process must call it."""
         if self.is_sharded:
             self.evaluated.load_state_dict(whole(_kept(self.model, self.average).state_dict()))
 
@@ -70,10 +70,10 @@ class Learner:
 
 
 def create_learner(config: TrainConfig, start: Start, own: OwnParts) -> Learner:
-    """The model of a run on its device, its optimizer and its average, in every process.
+    """Create the model of a run on its device, its optimizer and its average, in every process.
 
     Raises:
-        UserError: settings that do not go together, such as a network that cannot be, or class weights of no class.
+        UserError: settings that do not fit together, such as an impossible network, or weights of an unknown class.
     """
     accelerator, state = start.accelerator, start.state
     model = _create_model(config, start, own)
@@ -97,7 +97,7 @@ def create_learner(config: TrainConfig, start: Start, own: OwnParts) -> Learner:
             compile_model(network)
     wrapped, optimizer = _wrap(model, optimizer, start)
     weights = resolve_class_weights(config.loss.class_weights, start.data.train.spec, lambda: start.data.census)
-    resolve_protocol(model, config.eval)  # a window that cannot be is told now, not at the first validation
+    resolve_protocol(model, config.eval)  # refuses an impossible window now, not at the first validation
     return Learner(
         model=model,
         wrapped=wrapped,
@@ -109,7 +109,7 @@ def create_learner(config: TrainConfig, start: Start, own: OwnParts) -> Learner:
 
 
 def _create_model(config: TrainConfig, start: Start, own: OwnParts) -> SegViT:
-    """The model with its weights: those of the checkpoint, of the model to fine-tune, or its initial ones."""
+    """Create the model with its weights: from the checkpoint, from the model to fine-tune, or initial ones."""
     spec, state = start.data.train.spec, start.state
     torch.manual_seed(config.seed)
     if start.source is not None:
@@ -121,17 +121,17 @@ def _create_model(config: TrainConfig, start: Start, own: OwnParts) -> SegViT:
     model.extra.setdefault("starts_from", RANDOM)
     if state is not None:
         model.load_state_dict(state["model"])
-        model.extra = state.get("extra", {"starts_from": "what an older segvit did not write down"})
+        model.extra = state.get("extra", {"starts_from": "unknown weights (the checkpoint is of an older segvit)"})
     return model
 
 
 def _kept(model: SegViT, average: AveragedModel | None) -> SegViT:
-    """What a run is for: the average of the weights, where there is one."""
+    """Return the average of the weights if there is one, otherwise the model."""
     return model if average is None else cast(SegViT, average.module)
 
 
 def _wrap(model: SegViT, optimizer: torch.optim.Optimizer, start: Start) -> tuple[Any, Any]:
-    """Model and optimizer as Accelerate shares them between the processes, in training mode."""
+    """Wrap model and optimizer for the processes that share them, in training mode."""
     accelerator, state = start.accelerator, start.state
     wrapped: Any = model
     if is_sharded(model):

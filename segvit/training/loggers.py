@@ -1,11 +1,11 @@
-"""What a run writes down as it goes: metrics.jsonl always, and what the loggers of the config take.
+"""The log of a run: metrics.jsonl, and the loggers in the config.
 
     log = RunLog(config, accelerator, start=0)
     log.write(1, {"loss": 3.2})
     log.pictures(500, shots, spec)
 
-TensorBoard events lie in the run's folder. W&B and MLflow go where their own environment variables say; a resumed run
-is a new one there, of the same name. In every process but the main one all of this does nothing.
+TensorBoard events are in the run's folder. W&B and MLflow log where their own environment variables say. A resumed run
+is a new one there, with the same name. Only the main process logs.
 """
 
 import importlib.util
@@ -27,13 +27,13 @@ from segvit.training.loader_guard import writing, written
 from segvit.training.settings import flat
 
 PROJECT = "segvit"
-"""Name under which W&B and MLflow gather runs."""
+"""Project name of the runs in W&B and MLflow."""
 PACKAGES: dict[LoggerName, str] = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
-"""What to install for each logger."""
+"""Package to install for each logger."""
 
 
 def check_loggers(names: Sequence[LoggerName]) -> None:
-    """Refuse loggers that are not installed.
+    """Check that loggers are installed.
 
     Raises:
         UserError: one is not.
@@ -50,8 +50,8 @@ class RunLog:
 
     Args:
         config: of the run.
-        accelerator: which keeps the trackers.
-        start: steps done already; what was logged after them is dropped, since the resumed run logs it again.
+        accelerator: holds the trackers.
+        start: steps done already. Records of later steps are dropped, since the resumed run logs them again.
 
     Raises:
         UserError: a logger does not start.
@@ -70,22 +70,23 @@ class RunLog:
         except Exception as error:  # each service has its own kinds
             named = " and ".join(config.loggers)
             raise UserError(
-                f"the run cannot be logged by {named}: {error}; settle that, or choose other --loggers"
+                f"the run cannot be logged by {named}: {error}; fix that, or choose other --loggers"
             ) from error
         for tracker in accelerator.trackers:
             if tracker.name != "tensorboard":  # which would make a second run of them
                 tracker.store_init_configuration({key: _plain(value) for key, value in flat(config.to_dict())})
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """One record of a step."""
+        """Log a record of a step."""
         if self.records:
             with writing(self.output / LOG, run=self.output):
                 self.records.write(step, values)
-            with writing(self.output / "what the loggers keep", run=self.output):
+            with writing(self.output / "files of the loggers", run=self.output):
                 self.accelerator.log(values, step=step)
 
     def pictures(self, step: int, shots: Sequence[Shot], spec: DatasetSpec) -> None:
-        """Photo, labels and prediction of some validation images: a PNG in the run's folder, and in every logger."""
+        """Log photo, labels and prediction of some validation images: a PNG in the run's folder, and in every
+        logger."""
         if not self.records or not shots:
             return
         path = self.output / "validation" / f"step-{step:07d}.png"
@@ -112,7 +113,7 @@ class RunLog:
 
 
 def _tracker(name: LoggerName, output: Path, start: int) -> GeneralTracker:
-    """Accelerate's tracker of a logger, not yet started."""
+    """Create Accelerate's tracker of a logger, without starting it."""
     if name == "tensorboard":
         return TensorBoardTracker("tensorboard", output, purge_step=start + 1 if start else None)
     if name == "wandb":
@@ -121,11 +122,11 @@ def _tracker(name: LoggerName, output: Path, start: int) -> GeneralTracker:
 
 
 def _row(shot: Shot) -> Any:
-    """A picture of one image, (1, H, W, 3) uint8."""
+    """Draw one image, (1, H, W, 3) uint8."""
     row = side_by_side([("photo", shot.photo), ("labels", shot.labels), ("prediction", shot.overlay)])
     return np.asarray(row)[None]
 
 
 def _plain(value: Any) -> Any:
-    """A setting as a number, truth or text."""
+    """Return a setting as a number, boolean or text."""
     return value if isinstance(value, (bool, int, float, str)) else str(value)

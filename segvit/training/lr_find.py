@@ -1,10 +1,10 @@
-"""The learning rate finder: one short run whose rate grows at every step, until the loss does too.
+"""The learning rate finder: a short run whose learning rate grows at every step, until the loss grows too.
 
     found = find_learning_rate(config, num_steps=100)
     found.suggested
 
-It trains as `train` would (same data, losses, precision and parameter groups, whose rates all grow alike), in a folder
-that is thrown away. The rate suggested is where the smoothed loss falls fastest: the steepest slope over the logarithm
+It trains as `train` does (same data, losses, precision and parameter groups, whose rates all grow alike), in a
+temporary folder. It suggests the rate at which the smoothed loss falls fastest: the steepest slope over the logarithm
 of the rate, between the first steps and the lowest loss.
 """
 
@@ -25,36 +25,36 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SMOOTHING = 0.9
-"""Share of the old value in the running mean of the loss, whose start at 0 is corrected."""
+"""Share of the old value in the running mean of the loss, corrected for its start at 0."""
 DIVERGED = 2.0
-"""Times its lowest value at which the running mean ends the sweep."""
+"""Multiple of its lowest value at which the running mean ends the sweep."""
 WINDOW = 7
-"""Losses whose mean is the smoothed one in the middle."""
+"""Number of losses in a centred mean."""
 LEAST_STEPS = 10
 ROWS = 16
-"""Of the table, at most."""
+"""Largest number of rows in the table."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRates:
-    """What a sweep has seen."""
+    """Rates and losses of a sweep."""
 
     rates: tuple[float, ...]
     """optim.lr at each step."""
     losses: tuple[float, ...]
     smoothed: tuple[float, ...]
-    """Means of the losses around each step."""
+    """Centred means of the losses."""
     suggested: float
     diverged: bool
-    """Whether the loss ended the sweep; else it reached its last rate."""
+    """True if the loss ended the sweep before its last rate."""
 
     @property
     def lowest(self) -> int:
-        """The step of the lowest smoothed loss."""
+        """Step of the lowest smoothed loss."""
         return int(np.argmin(self.smoothed))
 
     def table(self) -> "Table":
-        """Evenly spaced steps, for a terminal."""
+        """Return evenly spaced steps as a table for a terminal."""
         from rich.table import Table
 
         count = len(self.rates)
@@ -76,18 +76,18 @@ def find_learning_rate(
     num_steps: int = 100,
     progress: Progress | None = None,
 ) -> LearningRates:
-    """Sweep optim.lr over a range, by a constant factor from step to step.
+    """Sweep optim.lr over a range, with a constant factor from step to step.
 
     Args:
-        config: the run that the rate is for; its schedule and number of steps do not count.
+        config: the run that needs a rate. Its schedule and number of steps are ignored.
         start: first rate.
-        end: last rate, where the loss does not end the sweep before.
-        num_steps: of the whole range.
+        end: last rate, unless the loss ends the sweep before.
+        num_steps: steps over the whole range.
         progress: called after each step.
 
     Raises:
-        UserError: settings or data that cannot be trained on, a range that cannot be meant, or a loss that is no number
-            before anything could be seen.
+        UserError: settings or data that cannot be trained on, an impossible range, or a loss that is not finite in the
+            first steps.
     """
     if started_processes() > 1:
         raise UserError("lr-find sweeps in one process: type `segvit lr-find ...` without torchrun")
@@ -99,14 +99,14 @@ def find_learning_rate(
     losses: list[float] = []
     diverged = False
     with TemporaryDirectory() as folder:
-        optim = replace(config.optim, lr=1.0)  # the schedule's factor is the rate itself
+        optim = replace(config.optim, lr=1.0)  # so that the schedule's factor is the rate itself
         trainer = Trainer(
             replace(config, optim=optim, steps=num_steps, output=Path(folder), loggers=(), early_stop=None),
             resume=False,
         )
-        trainer.guard = replace(trainer.guard, saves=False)  # a loss that is no number is one of its ends
+        trainer.guard = replace(trainer.guard, saves=False)  # a loss that is not finite ends a sweep
         trainer.schedule = lambda step: float(rates[step])
-        trainer.progress.console.quiet = True  # its loss and rate are those of the table
+        trainer.progress.console.quiet = True  # the table shows losses and rates
         try:
             for step, (images, labels, indices) in trainer.batches():
                 losses.append(float(trainer.step(step, images, labels, indices).total))
@@ -131,7 +131,7 @@ def find_learning_rate(
 
 
 def smooth(losses: list[float]) -> list[float]:
-    """The running mean of losses, each weighing `SMOOTHING` times the one after it."""
+    """Return the running mean of losses, each with `SMOOTHING` times the weight of the next."""
     mean, result = 0.0, []
     for count, loss in enumerate(losses, start=1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
@@ -140,13 +140,13 @@ def smooth(losses: list[float]) -> list[float]:
 
 
 def centred_means(losses: list[float]) -> list[float]:
-    """Means over `WINDOW` losses around each, fewer at the ends: unlike a running mean they do not lag behind."""
+    """Return means over `WINDOW` losses around each, fewer at the ends. Unlike a running mean, they do not lag."""
     half = WINDOW // 2
     return [float(np.mean(losses[max(0, step - half) : step + half + 1])) for step in range(len(losses))]
 
 
 def steepest(rates: list[float], smoothed: list[float]) -> float:
-    """The rate where the smoothed loss falls fastest over the logarithm of the rate, up to its lowest value.
+    """Return the rate at which the smoothed loss falls fastest over the logarithm of the rate, up to its lowest value.
 
     Raises:
         UserError: it never falls.
@@ -154,7 +154,7 @@ def steepest(rates: list[float], smoothed: list[float]) -> float:
     lowest = int(np.argmin(smoothed))
     if lowest < 2:
         raise UserError(
-            f"the loss rises from the first rate on ({rates[0]:.1e}), so no rate can be suggested: begin lower "
+            f"the loss rises from the first rate on ({rates[0]:.1e}), so no rate can be suggested: start lower "
             "(--start)"
         )
     slopes = np.gradient(np.array(smoothed[: lowest + 1]), np.log(rates[: lowest + 1]))

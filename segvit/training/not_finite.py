@@ -1,10 +1,10 @@
-"""The guard of a step: a loss or a gradient that is no number ends the run before it spoils the weights.
+"""The guard of a step: a loss or gradient that is not finite stops the run before it spoils the weights.
 
     guard.check_loss(losses, inputs)
     guard.check_norm(norm, inputs)
 
-The error names the step, the first layer whose numbers are not finite, and the images; the step is saved, to be run
-again (replay.py).
+The error names the step, the first layer whose numbers are not finite, and the images. The step is saved, so that it
+can be run again (replay.py).
 """
 
 from dataclasses import dataclass, field
@@ -25,38 +25,38 @@ from segvit.training.step import StepInput
 
 
 class NotFinite(UserError):
-    """A step would have spoilt the weights."""
+    """A step with a loss or gradient that is not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
-    """What looks at the numbers of each step."""
+    """Checks the numbers of each step."""
 
     config: TrainConfig
     accelerator: Accelerator
     learner: Learner
     samples: Samples
-    """What the run trains on."""
+    """Training set."""
     own: OwnParts = field(default_factory=OwnParts)
     """Parts that the caller of `train` handed in."""
     saves: bool = True
-    """Whether a step that went wrong is examined and saved."""
+    """Examine and save a step that went wrong."""
 
     def check_loss(self, losses: Losses, inputs: StepInput) -> None:
-        """Refuse losses whose total is not finite.
+        """Check that the total of the losses is finite.
 
         Raises:
-            NotFinite: it is not; in every process, where they share the model out.
+            NotFinite: it is not. If the processes share a sharded model, every process raises it.
         """
         loss = losses.total
         here = not torch.isfinite(loss)
-        # Parts of a model that is shared out work together, so all must know.
+        # The shards of a model work together, so every process must know.
         if anywhere(here, self.accelerator) if self.learner.is_sharded else here:
             what = f"the loss is {loss.item()}" if here else "the loss of another process is not finite"
             raise self._error(what, inputs, backward=False)
 
     def check_norm(self, norm: Tensor, inputs: StepInput) -> None:
-        """Refuse a gradient whose norm, a scalar, is not finite; under fp16 the scaler leaves out such a step.
+        """Check that the norm of the gradient, a scalar, is finite. Under fp16 the scaler skips such a step instead.
 
         Raises:
             NotFinite: it is not.
@@ -65,7 +65,7 @@ class Guard:
             raise self._error(f"the norm of the gradient is {float(norm)}", inputs, backward=True)
 
     def _error(self, what: str, inputs: StepInput, *, backward: bool) -> NotFinite:
-        """The error of a step that would spoil the weights; a model that is shared out is left to --replay."""
+        """Return the error of a step that would spoil the weights. A sharded model is left to --replay."""
         where = self._circumstances(inputs)
         if not self.saves:
             return NotFinite(f"{what} at step {inputs.step}. Its images:\n{listing(where.files)}")
@@ -82,9 +82,9 @@ class Guard:
                     autocast=accelerator.autocast,
                     backward=backward,
                 )
-            except torch.OutOfMemoryError:  # the step's own activations are held still
+            except torch.OutOfMemoryError:  # the step's own activations still take memory
                 unexamined = True
-        told = explain(
+        explanation = explain(
             found,
             inputs,
             where,
@@ -95,10 +95,10 @@ class Guard:
         )
         if accelerator.num_processes > 1 and (backward or shared):  # all are here, and the first to leave ends all
             accelerator.wait_for_everyone()
-        return NotFinite(f"{what} at step {inputs.step}. {told}")
+        return NotFinite(f"{what} at step {inputs.step}. {explanation}")
 
     def _circumstances(self, inputs: StepInput) -> Circumstances:
-        """Where a step ran, and on which files."""
+        """Return device, process and files of a step."""
         accelerator = self.accelerator
         return Circumstances(
             files=[self.samples.describe(int(index)) for index in inputs.indices],

@@ -1,4 +1,4 @@
-"""What the optimizer does with which parameter, and how fast, at each step (docs/method.md section 5)."""
+"""The optimizer: parameter groups, learning rates and frozen layers (docs/method.md section 5)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,11 +11,11 @@ from segvit.config import Freeze, OptimConfig
 from segvit.errors import UserError
 
 NEW = ".downsampling."
-"""Part of the names of the backbone's parameters that no pretrained weights have."""
+"""Part of the names of those backbone parameters that no pretrained weights contain."""
 
 
 def learning_rate_factor(step: int, *, steps: int, config: OptimConfig) -> float:
-    """The factor on every base learning rate at a step (from 0): linear warm-up over polynomial decay to 0.
+    """Return the factor on every base learning rate at a step (from 0): linear warm-up over polynomial decay to 0.
 
     (1 - t/T)^power * (1 - (1 - t/W)(1 - warmup_factor) while t < W), with T steps and W warm-up steps.
     """
@@ -26,10 +26,11 @@ def learning_rate_factor(step: int, *, steps: int, config: OptimConfig) -> float
 
 
 def layer_number(name: str, backbone: Any) -> int:
-    """Where a parameter of the whole model lies, counted as BEiT and timm do.
+    """Return the layer of a parameter of the whole model, numbered as in BEiT and timm.
 
-    0: embeddings (patches, positions, prefix tokens, a bias table that all blocks share); i + 1: block i, with its own
-    bias table; number of blocks + 1: what is new (the head, the up-sampling, a convolution that samples queries).
+    - 0: embeddings (patches, positions, prefix tokens, a bias table that all blocks share)
+    - i + 1: block i, with its own bias table
+    - number of blocks + 1: new parts (the head, the up-sampling, a convolution that samples queries)
     """
     num_blocks = len(backbone.blocks)
     if not name.startswith("backbone.") or NEW in name:
@@ -42,13 +43,13 @@ def layer_number(name: str, backbone: Any) -> int:
 
 
 def freeze(model: nn.Module, frozen: Freeze | int) -> None:
-    """Let some layers keep their weights: `OptimConfig.freeze`.
+    """Freeze layers, as `OptimConfig.freeze` says.
 
-    They get no gradients, and no activations are kept below the first layer that learns. Their drop path ends: it
-    regularises what learns.
+    They get no gradients, and no activations are stored below the first layer that learns. Their drop path is turned
+    off, since it regularises learning.
 
     Raises:
-        UserError: more blocks than there are.
+        UserError: more blocks than the model has.
     """
     backbone: Any = model.get_submodule("backbone")
     num_blocks = len(backbone.blocks)
@@ -57,7 +58,7 @@ def freeze(model: nn.Module, frozen: Freeze | int) -> None:
     layers = num_blocks if frozen == "backbone" else int(frozen)
     if not 0 <= layers <= num_blocks:
         raise UserError(
-            f"optim.freeze {frozen}: give none, backbone, or a number of blocks from 0 (the embeddings alone) to "
+            f"optim.freeze {frozen}: give none, backbone, or a number of blocks from 0 (only the embeddings) to "
             f"{num_blocks} (of {num_blocks} that run)"
         )
     for name, parameter in model.named_parameters():
@@ -70,10 +71,10 @@ def freeze(model: nn.Module, frozen: Freeze | int) -> None:
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
-    """Groups for AdamW, of what is not frozen: the backbone, its norms without weight decay, and what is new.
+    """Return AdamW's groups of the parameters that learn: the backbone, its norms without weight decay, and new parts.
 
-    New is what no pretrained backbone has: the head, the up-sampling, and a convolution that samples queries; it learns
-    at the head's rate. With `layer_decay` each layer of the backbone has two groups, at a rate of its own.
+    New parts are those that no pretrained backbone has: the head, the up-sampling, and a convolution that samples
+    queries. They learn at the head's rate. With `layer_decay`, each layer of the backbone has two groups with its rate.
     """
     backbone: Any = model.get_submodule("backbone")
     norms = set(_norm_parameters(backbone))
@@ -93,7 +94,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
 
 
 def _norm_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Weights and biases of every LayerNorm (or RMSNorm) below `module`."""
+    """Yield weights and biases of every LayerNorm (or RMSNorm) in `module`."""
     for part in module.modules():
         if isinstance(part, (nn.LayerNorm, nn.RMSNorm)):
             yield from part.parameters(recurse=False)
@@ -107,6 +108,6 @@ def create_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set every group's rate to its base times `factor`."""
+    """Set every group's learning rate to its base times `factor`."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor

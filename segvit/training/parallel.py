@@ -1,9 +1,9 @@
-"""Many processes that train one model: each with a copy of it (data parallel), or with a share of it (FSDP2).
+"""Several processes that train one model: each with a copy of it (data parallel), or with a shard of it (FSDP2).
 
     torchrun --nproc-per-node 8 -m segvit train --config FILE [--parallel fsdp]
 
-Data parallel is Accelerate's. FSDP2 is PyTorch's own `fully_shard`, since Accelerate leaves it out on a CPU without a
-word; what it shares out is made whole here, so that checkpoints and models do not tell how they were trained.
+Data parallel is Accelerate's. FSDP2 is PyTorch's own `fully_shard`, because Accelerate ignores FSDP on a CPU in
+silence. Shards are made whole here, so that checkpoints and models are the same however they were trained.
 """
 
 import os
@@ -29,14 +29,14 @@ from segvit.utils.device import leave_cores_to, resolve_device
 from segvit.utils.distributed import started_processes
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What a launcher tells a process in its environment, besides WORLD_SIZE."""
+"""Environment variables that a launcher sets for a process, besides WORLD_SIZE."""
 
 
 def create_accelerator(config: TrainConfig) -> Accelerator:
-    """Accelerate on the device and in the precision of the config.
+    """Create Accelerate's Accelerator with the device and precision of the config.
 
     Raises:
-        UserError: a precision that the device lacks, processes that do not know each other, or nobody to share with.
+        UserError: the device lacks the precision, the processes cannot connect, or fsdp has only one process.
     """
     device = resolve_device(config.device)
     if device.type == "cpu":
@@ -46,10 +46,10 @@ def create_accelerator(config: TrainConfig) -> Accelerator:
     lacking = [name for name in LAUNCHED if name not in os.environ]
     if started_processes() > 1 and lacking:
         raise UserError(
-            f"{started_processes()} processes were started (WORLD_SIZE), which cannot find each other without "
+            f"{started_processes()} processes were started (WORLD_SIZE), which cannot connect without "
             f"{', '.join(lacking)}: start with `torchrun` or `accelerate launch`, which set all of them"
         )
-    AcceleratorState._reset_state(reset_partial_state=True)  # else a second run in one process keeps the first's
+    AcceleratorState._reset_state(reset_partial_state=True)  # otherwise a second run in one process keeps the first's
     accelerator = Accelerator(
         mixed_precision="no" if config.precision == "fp32" else config.precision,
         cpu=device.type == "cpu",
@@ -60,7 +60,7 @@ def create_accelerator(config: TrainConfig) -> Accelerator:
 
 
 def _check_processes(config: TrainConfig, count: int) -> None:
-    """Refuse processes that would each train alone, and sharing between fewer than two."""
+    """Check that the processes have connected, and that they can divide model and batch."""
     if count != started_processes():
         raise UserError(
             f"{started_processes()} processes were started (WORLD_SIZE), and {count} found each other: each would "
@@ -68,15 +68,15 @@ def _check_processes(config: TrainConfig, count: int) -> None:
         )
     if config.parallel == "fsdp" and count == 1:
         raise UserError(
-            "parallel fsdp shares a model out over processes, and this is the only one: type `torchrun "
+            "parallel fsdp shards a model over processes, and this is the only one: type `torchrun "
             "--nproc-per-node N -m segvit train ...`, or leave --parallel out"
         )
     if config.parallel == "fsdp" and config.precision == "fp16":
-        raise UserError("parallel fsdp goes with precision bf16 or fp32, not with fp16")
+        raise UserError("parallel fsdp supports precision bf16 and fp32, not fp16: type --precision bf16")
     if config.batch_size % (count * config.accumulate):
         raise UserError(
-            f"batch_size {config.batch_size} cannot be dealt out evenly to {count} processes in {config.accumulate} "
-            f"parts; make it a multiple of {count * config.accumulate}"
+            f"batch_size {config.batch_size} does not divide into {count} processes of {config.accumulate} parts; "
+            f"make it a multiple of {count * config.accumulate}"
         )
 
 
@@ -98,13 +98,13 @@ def shard(model: SegViT, accelerator: Accelerator) -> None:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether `shard` has shared a model out."""
+    """Return True if `shard` has sharded a model."""
     return isinstance(model, FSDPModule)
 
 
 @contextmanager
 def gradients_kept_back(wrapped: nn.Module) -> Iterator[None]:
-    """Gradients inside the block wait on each process for those of a later pass, and are added up then."""
+    """Keep gradients inside the block on each process; a later pass adds to them and exchanges the sums."""
     if isinstance(wrapped, FSDPModule):
         wrapped.set_requires_gradient_sync(False)
         yield
@@ -117,10 +117,11 @@ def gradients_kept_back(wrapped: nn.Module) -> Iterator[None]:
 
 
 def whole(values: Mapping[str, Any], *, keep: bool = True) -> dict[str, Any]:
-    """Values by name, each tensor that is shared out made whole; every process must call it.
+    """Return values by name, with every sharded tensor made whole; every process must call it.
 
     Args:
-        keep: give them back; else an empty dict, for a process that only takes part.
+        values: tensors and others.
+        keep: return the values. Otherwise return an empty dict, in a process that only takes part.
     """
     result = {}
     for name, value in values.items():
@@ -131,13 +132,13 @@ def whole(values: Mapping[str, Any], *, keep: bool = True) -> dict[str, Any]:
 
 
 def whole_optimizer(optimizer: torch.optim.Optimizer, *, keep: bool = True) -> dict[str, Any]:
-    """The state of an optimizer, with whole tensors; every process must call it."""
+    """Return the state of an optimizer, with whole tensors; every process must call it."""
     state = optimizer.state_dict()
     return state | {"state": {index: whole(values, keep=keep) for index, values in state["state"].items()}}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take up a state of whole tensors, each process its share of those whose parameters are shared out."""
+    """Load a state of whole tensors; each process takes its shard of those whose parameters are sharded."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     shares = {
         index: {name: _share_of(value, parameters[index]) for name, value in values.items()}
@@ -147,7 +148,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
 
 
 def _share_of(value: Any, parameter: Tensor) -> Any:
-    """This process's share of what belongs to a parameter; what is no tensor of its shape stays as it is."""
+    """Return this process's shard of a parameter's state; anything but a tensor of its shape is returned unchanged."""
     if isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape:
         return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
     return value

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live bar in a terminal, plain lines elsewhere."""
+"""Progress of a training run: a live bar in a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -54,12 +54,12 @@ class TrainProgress:
             self.console.print(f"step {step}/{self.config.steps}  {note}")
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         self.console.print(text)
 
     @contextmanager
     def task(self, name: str, total: int) -> Iterator[Callable[[int, int], None]]:
-        """A second bar while something else goes on; its time does not count as training time."""
+        """Show a second bar during other work, whose time does not count as training time."""
         began = time.monotonic()
         task = self.bar.add_task(name, total=total, note="")
         try:

@@ -1,9 +1,9 @@
-"""A step whose numbers were not finite: which layer was the first, and the same step again from a file.
+"""Examine a step whose numbers were not finite: name the first layer, and run the step again from a file.
 
     segvit train --replay runs/camvid/not-finite-step90000.pt [--device cpu]
 
-The file holds the step of one process: images, labels, weights, config, and the number that its dropout is seeded with.
-It is read without running anything in it.
+The file holds the step of one process: images, labels, weights, config, and the seed of its dropout. Reading it runs no
+code in it.
 
 Letters: B images, K classes, H, W size of a crop.
 """
@@ -30,19 +30,19 @@ from segvit.training.step import Context, StepInput, run_step, seed_dropout
 from segvit.utils.device import resolve_device
 
 NUM_NAMED = 3
-"""Weights that are not finite, named in a finding."""
+"""Number of weights that a finding names."""
 REPLAYED_PARTS = ("model", "criterion")
-"""Parts of a caller's own that a step needs to run again."""
+"""Parts of your own that a step needs to run again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Circumstances:
-    """Where a step ran, and on which files."""
+    """Device, process and files of a step."""
 
     files: list[str]
     """Files of its images."""
     scale: float
-    """Factor of the loss, under fp16."""
+    """Factor on the loss, under fp16."""
     device: str
     """Kind of device, on which the dropout depends."""
     process: int | None
@@ -66,16 +66,17 @@ def examine(
     autocast: Context,
     backward: bool = True,
 ) -> str | None:
-    """Run a step once more, without changing weights: what is the first not to be finite, or None if all is.
+    """Run a step again without changing weights, and name the first numbers that are not finite; None if all are
+    finite.
 
     Args:
-        model: in training mode, not wrapped, its weights whole.
-        inputs: of the step, moved to its device.
+        model: in training mode, not wrapped, with whole weights.
+        inputs: of the step, on the model's device.
         config: of the run.
         criterion: of the run.
-        scale: factor of the loss, under fp16.
-        autocast: makes the context for the forward.
-        backward: look at the gradients too, which are lost; else at the losses alone.
+        scale: factor on the loss, under fp16.
+        autocast: makes the context of the forward pass.
+        backward: check the gradients too, and drop them. Otherwise check only the losses.
     """
     model.zero_grad()
     seed_dropout(config.seed, inputs.number)
@@ -104,7 +105,7 @@ class _NotFiniteHere(Exception):
 
 @contextmanager
 def _watching(model: nn.Module) -> Iterator[dict[str, str]]:
-    """Gathers the first layer whose output, and the first parameter whose gradient, is not finite, as they come."""
+    """Record the first layer whose output, and the first parameter whose gradient, is not finite."""
     seen: dict[str, str] = {}
 
     def after_layer(name: str, layer: nn.Module, _: Any, output: Any) -> None:
@@ -127,7 +128,7 @@ def _watching(model: nn.Module) -> Iterator[dict[str, str]]:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in what a layer gives."""
+    """Yield the tensors in a layer's output."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
@@ -143,13 +144,13 @@ def _finite(value: Tensor) -> bool:
 
 
 def _term(losses: Losses) -> str:
-    """The first term of the loss that is not finite, where all layers are."""
+    """Name the first term of the loss that is not finite, if all layers are."""
     name = next((name for name, term in losses.items() if not _finite(term)), "whole")
     return f"the {name} term of the loss, after layers that are all finite"
 
 
 def _weights(model: nn.Module) -> str:
-    """The weights that are not finite themselves, which is where it all begins if there are any."""
+    """Name the weights that are not finite: if there are any, they are the cause."""
     names = [name for name, parameter in model.named_parameters() if not _finite(parameter)]
     more = ", ..." * (len(names) > NUM_NAMED)
     return f"; weights that are not finite: {', '.join(names[:NUM_NAMED])}{more}" if names else ""
@@ -165,27 +166,28 @@ def explain(
     state: dict[str, Tensor],
     unexamined: bool,
 ) -> str:
-    """Save a step that went wrong; what was the first not to be finite, on which images, and what to type.
+    """Save a step that went wrong, and explain the first numbers that are not finite, on which images, and what to
+    type.
 
     Args:
-        found: by `examine`.
+        found: the result of `examine`.
         inputs: of the step.
-        where: it ran, and on which files.
+        where: device, process and files of the step.
         config: of the run.
         num_classes: of the model.
         state: its weights.
-        unexamined: nothing has been looked at: the model is shared out, or the memory does not do for it.
+        unexamined: the step was not examined: the model is sharded, or the memory is too small.
     """
     mark = "" if where.process is None else f"-process{where.process}"
     path = config.output / f"not-finite-step{inputs.step}{mark}.pt"
     if found is None and where.process is not None and not unexamined:
-        return "This process has nothing that is not finite; another one says what"
+        return "All numbers of this process are finite; see the error of another process"
     first = f"First not finite: {found}. " if found else ""
     if found is None and not unexamined:
-        first = "Each output and gradient is finite; it is their norm that is not. "
+        first = "Each output and gradient is finite; only their norm is not. "
     try:
         save_step(path, inputs, where, config=config, num_classes=num_classes, state=state)
-        more = " and says which layer is the first" if unexamined else ""
+        more = " and names the first layer" if unexamined else ""
         saved = f"{_command(path, where)} runs the step again{more}"
     except UserError as error:
         saved = f"the step could not be saved ({error})"
@@ -193,7 +195,7 @@ def explain(
 
 
 def _command(path: Path, where: Circumstances) -> str:
-    """Return what to type to run a saved step again."""
+    """Return the command that runs a saved step again."""
     parts = [name for name in where.own_parts if name in REPLAYED_PARTS]
     if not parts:
         return f"`segvit train --replay {path}`"
@@ -210,18 +212,18 @@ def save_step(
     num_classes: int,
     state: dict[str, Tensor],
 ) -> None:
-    """Write a step to a file, tensors and plain values only.
+    """Write a step to a file, as tensors and plain values only.
 
     Args:
         path: of the file.
         inputs: of the step.
-        where: it ran, and on which files.
+        where: device, process and files of the step.
         config: of the run.
         num_classes: of the model.
         state: its weights.
 
     Raises:
-        UserError: the disk does not take it.
+        UserError: the file cannot be written.
     """
     content: dict[str, Any] = {**vars(inputs), **vars(where), "divisors": vars(inputs.divisors)}
     content |= {"config": config.to_dict(), "num_classes": num_classes, "model": state}
@@ -234,27 +236,27 @@ def save_step(
 
 @dataclass(frozen=True, kw_only=True)
 class Replayed:
-    """What came of a step that was run again."""
+    """Result of a step that was run again."""
 
     finding: str | None
-    """What was the first not to be finite; None: all is finite here."""
+    """Name of the first numbers that are not finite; None if all are finite."""
     text: str
-    """That in words, with the step and its images."""
+    """The finding as text, with the step and its images."""
 
 
 def replay(
     path: Path, *, device: Any = "auto", model: SegViT | None = None, criterion: Criterion | None = None
 ) -> Replayed:
-    """Run the step in a file again: forward, losses and backward, with the same dropout.
+    """Run the step in a file again: forward, criterion and backward, with the same dropout.
 
     Args:
         path: of the file.
         device: to run on.
-        model: of your own, if the run had one; it gets the weights in the file.
-        criterion: of your own, if the run had one.
+        model: your own, if the run had one; the weights in the file are loaded into it.
+        criterion: your own, if the run had one.
 
     Raises:
-        UserError: not a file of `save_step`, no such device, or a part that the run had is not given.
+        UserError: not a file of `save_step`, no such device, or a part of your own is missing.
     """
     content = _load(path)
     where = Circumstances(**{field.name: content[field.name] for field in fields(Circumstances)})
@@ -283,16 +285,16 @@ def replay(
         scale=where.scale,
         autocast=lambda: torch.autocast(place.type, dtype=dtype, enabled=dtype is not None),
     )
-    result = "all is finite here" if finding is None else f"the first not to be finite: {finding}"
+    result = "all numbers are finite here" if finding is None else f"first not finite: {finding}"
     text = f"step {inputs.step} of {config.output}: {result}\nits images:\n" + listing(where.files)
     if where.device != place.type or config.compile:
         other = f"a {where.device} device" if where.device != place.type else "a compiled model"
-        text += f"\nit went wrong on {other}, which draws dropout by other random numbers than this"
+        text += f"\nit went wrong on {other}, which draws other random numbers for dropout"
     return Replayed(finding=finding, text=text)
 
 
 def listing(files: list[str]) -> str:
-    """The images of a step, one a line."""
+    """List the images of a step, one per line."""
     return "\n".join(f"  {file}" for file in files)
 
 
@@ -301,7 +303,7 @@ def _moved(value: Any, place: torch.device) -> Any:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """The content of a file of `save_step`."""
+    """Load a file of `save_step`."""
     if not path.is_file():
         raise UserError(f"there is no file {path}: give the not-finite-stepN.pt that a run has named")
     try:

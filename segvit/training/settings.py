@@ -1,4 +1,4 @@
-"""What the settings of a run may be: numbers that can be meant, and on resuming those that it was started with."""
+"""Check the settings of a run: numbers in range, and on resuming the same settings as at the start."""
 
 from typing import Any, get_args
 
@@ -21,14 +21,14 @@ RUN_DEPENDENT = (
     "data.skip_unreadable",
     "data.root",
 )
-"""Settings that may change when a run is resumed: they do not alter what is computed."""
+"""Settings that may change when a run is resumed, because they do not alter the results."""
 
 
 def check_settings(config: TrainConfig) -> None:
-    """Refuse numbers that cannot be meant.
+    """Check that the numbers of a run are in range.
 
     Raises:
-        UserError: one that is, with what to give.
+        UserError: one is not, with the range.
     """
     positive = {
         "steps": config.steps,
@@ -50,7 +50,7 @@ def check_settings(config: TrainConfig) -> None:
     if config.precision not in get_args(PrecisionName):
         raise UserError(f"precision {config.precision!r}: give {', '.join(get_args(PrecisionName))}")
     if config.data.skip_unreadable < 0:
-        raise UserError(f"data.skip_unreadable is {config.data.skip_unreadable}: give a number of images, from 0 on")
+        raise UserError(f"data.skip_unreadable is {config.data.skip_unreadable}: give a number of images, 0 or more")
     if config.ema_decay is not None and not 0 <= config.ema_decay < 1:
         raise UserError(
             f"ema_decay is {config.ema_decay}: give a share from 0 up to but not including 1, such as 0.999"
@@ -60,13 +60,13 @@ def check_settings(config: TrainConfig) -> None:
 
 
 def check_same_run(config: TrainConfig, saved: dict[str, Any]) -> None:
-    """Refuse to resume under settings that would make it another run.
+    """Check that a resumed run has the settings that it was started with.
 
     Raises:
-        UserError: they would, with both values of each.
+        UserError: some differ; both values of each are listed.
     """
     old, new = dict(flat(saved)), dict(flat(config.to_dict()))
-    old = dict(flat(TrainConfig().to_dict())) | old  # what an older version did not know was as it is by default
+    old = dict(flat(TrainConfig().to_dict())) | old  # settings unknown to an older version had their defaults
     changed = [
         f"  {key}: {old.get(key)!r} in the run, {new.get(key)!r} now"
         for key in old | new
@@ -74,13 +74,13 @@ def check_same_run(config: TrainConfig, saved: dict[str, Any]) -> None:
     ]
     if changed:
         raise UserError(
-            f"{config.output} was started with other settings; resume with its own, or start anew in another "
+            f"{config.output} was started with other settings; resume with its own, or start a new run in another "
             "--output:\n" + "\n".join(changed)
         )
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested settings as (dotted key, value), in order."""
+    """Return nested settings as (dotted key, value), in order."""
     rows: list[tuple[str, Any]] = []
     for key, value in settings.items():
         rows += flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]

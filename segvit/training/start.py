@@ -1,9 +1,9 @@
-"""What a run begins with: settings and data that can be trained on, its folder, and the checkpoint to go on from.
+"""The start of a run: check settings and data, create the folder, and load the checkpoint to resume from.
 
     start = prepare(config, OwnParts(), resume=False, accept_changed_data=False)
-    start.step                                  # 0, or the steps that the checkpoint has done
+    start.step                                  # 0, or the steps done in the checkpoint
 
-What can be refused before a model is built is refused here.
+Everything that can be refused before a model is built is refused here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,56 +34,56 @@ from segvit.weights.finetune import load_start
 from segvit.weights.hub import cache_folder
 
 CHECKED_SAMPLES = 1000
-"""Label maps read before the first step; larger sets are sampled evenly."""
+"""Label maps read before the first step. Larger sets are sampled evenly."""
 
 LEFT_BEHIND = ("best.safetensors", "last.safetensors")
-"""Files that a new run must not write over, besides checkpoints. What ended before any of them may be started again."""
+"""Files that a new run must not overwrite, besides checkpoints. A run that left none of them may be started again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunData:
-    """What a run trains and validates on."""
+    """Training and validation set of a run."""
 
     train: Samples
     val: Samples
     digest: str
-    """Of both, by which a run that is resumed knows them again."""
+    """Digest of both, by which a resumed run recognises them."""
 
     @cached_property
     def census(self) -> Census:
-        """How often each class occurs in the training set; counted when it is asked for."""
+        """Occurrences of each class in the training set, counted on first use."""
         return take_census(self.train, folder=cache_folder() / "census")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What a run begins with."""
+    """Everything that a run begins with."""
 
     accelerator: Accelerator
     data: RunData
     state: dict[str, Any] | None
-    """The checkpoint to go on from; None: the run is new."""
+    """Checkpoint to resume from; None for a new run."""
     source: SegViT | None
-    """The model to fine-tune; None: there is none, or a checkpoint to go on from."""
+    """Model to fine-tune; None if there is none, or if the run is resumed."""
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """Number of steps done."""
         return _step_of(self.state)
 
 
 def prepare(config: TrainConfig, own: OwnParts, *, resume: bool, accept_changed_data: bool) -> Start:
-    """Look at all that a run depends on, and make its folder.
+    """Check everything that a run depends on, and create its folder.
 
     Args:
         config: the run.
         own: parts that the caller of `train` handed in.
-        resume: go on from the checkpoint in `config.output`.
-        accept_changed_data: go on although the dataset is no longer what the run was started on.
+        resume: continue from the checkpoint in `config.output`.
+        accept_changed_data: continue although the dataset has changed since the run was started.
 
     Raises:
         UserError: settings or data that cannot be trained on, nothing to resume, a folder that holds another run, a
-            dataset that has changed, or processes that would train on different things.
+            dataset that has changed, or processes with different data or checkpoints.
     """
     check_settings(config)
     check_loggers(config.loggers)
@@ -117,7 +117,7 @@ def open_splits(config: TrainConfig, own: Mapping[str, Samples] | None = None) -
         own: datasets that the caller handed in. Default: those that the config describes.
 
     Raises:
-        UserError: one cannot be trained on.
+        UserError: one of them cannot be trained on.
     """
     size = config.model.image_size
     splits: dict[str, Samples] = {
@@ -130,10 +130,10 @@ def open_splits(config: TrainConfig, own: Mapping[str, Samples] | None = None) -
 
 
 def _prepare_output(config: TrainConfig, *, fresh: bool) -> None:
-    """Make the run's folder and write the resolved config; refuse to write over another run."""
+    """Create the run's folder and write the resolved config. Refuse to overwrite another run."""
     output = config.output
     if fresh and (checkpoints(output) or any((output / name).exists() for name in LEFT_BEHIND)):
-        raise UserError(f"{output} already holds a run: go on with --resume, or choose another --output")
+        raise UserError(f"{output} already holds a run: continue it with --resume, or choose another --output")
     output.mkdir(parents=True, exist_ok=True)
     sweep(output)
     with written(output / "config.yaml", run=output) as aside:
@@ -141,18 +141,18 @@ def _prepare_output(config: TrainConfig, *, fresh: bool) -> None:
 
 
 def _check_agreement(config: TrainConfig, step: int, digest: str) -> None:
-    """Refuse to train where the processes do not go on from the same step on the same data."""
+    """Check that all processes start from the same step with the same data."""
     seen = gather([f"step {step}, data {digest}"])
     if len(set(seen)) > 1:
         each = "\n".join(f"  process {number}: {what}" for number, what in enumerate(seen))
         raise UserError(
-            f"the processes would train on different things:\n{each}\nGive all of them the same files in "
+            f"the processes have different checkpoints or data:\n{each}\nGive all of them the same files in "
             f"{config.output} and the same dataset"
         )
 
 
 def _step_of(state: Mapping[str, Any] | None) -> int:
-    """Steps done by a checkpoint; 0 where there is none."""
+    """Return the number of steps done in a checkpoint; 0 without one."""
     return 0 if state is None else int(state["step"])
 
 
@@ -161,13 +161,13 @@ def headline(config: TrainConfig, start: Start, *, model: SegViT, class_weights:
 
     Args:
         config: the run.
-        start: what it begins with.
-        model: as it begins.
+        start: everything that it begins with.
+        model: before its first step.
         class_weights: (K,) of the criterion.
-        averaged: averages of the weights are validated and written.
+        averaged: averages of the weights are validated and saved.
     """
     data = start.data
-    origin = f"going on from step {start.step}, started from" if start.step else "starts from"
+    origin = f"resumes at step {start.step}, started from" if start.step else "starts from"
     what = (
         f"{config.model.backbone} ({config.model.structure}) {origin} {model.extra['starts_from']}\n"
         f"{model.num_classes} classes of {data.train.spec.name}: {len(data.train)} training and {len(data.val)} "
@@ -182,7 +182,7 @@ def headline(config: TrainConfig, start: Start, *, model: SegViT, class_weights:
         learning, total = sum(count for count, learns in counts if learns), sum(count for count, _ in counts)
         lines.append(f"{learning:,} of {total:,} parameters learn; the others are frozen")
     if averaged:
-        lines.append(f"validated and written are averages of the weights (decay {config.ema_decay})")
+        lines.append(f"averages of the weights are validated and saved (decay {config.ema_decay})")
     return "\n".join(lines)
 
 
@@ -192,4 +192,4 @@ def _changed_parts(config: TrainConfig, start: Start) -> Iterator[str]:
     before = parts if start.state is None else start.state.get("parts", parts)
     if before != parts:
         now, then = ("{} processes x {} parts".format(*each) for each in (parts, before))
-        yield f"{now} instead of {then}: the same batches and crops, but dropout is drawn differently"
+        yield f"{now} instead of {then}: same batches and crops, but different dropout"

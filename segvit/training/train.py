@@ -3,11 +3,13 @@
     run = segvit.train(segvit.TrainConfig.load("configs/shapes/demo.yaml"))
     segvit train --config configs/shapes/demo.yaml --output runs/shapes [--resume]
 
-It runs on a CPU or one GPU as it is, and on many through `torchrun` or `accelerate launch`.
-The folder of a run holds config.yaml, metrics.jsonl, report.html, TensorBoard events, pictures of each validation,
-best.safetensors, last.safetensors and the newest checkpoints, from which --resume goes on to the bit.
+It runs on a CPU or one GPU, and on many through `torchrun` or `accelerate launch`. The folder of a run holds:
 
-What a run begins with is start.py, what learns learner.py, what it sees batches.py, the arithmetic of a step step.py.
+    config.yaml  metrics.jsonl  report.html  validation/  TensorBoard events
+    best.safetensors  last.safetensors  checkpoint-*.pt (the newest; --resume continues from them to the bit)
+
+start.py checks settings and data, learner.py builds the model and its optimizer, batches.py loads the images, and
+step.py has the arithmetic of a step.
 """
 
 import signal
@@ -50,14 +52,14 @@ OnStep = Callable[[int, Losses], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a training run leaves."""
+    """Result of a training run."""
 
     miou: float
     """Best validation mIoU, 0..1."""
     path: Path
-    """The model of that score."""
+    """Model file with that score."""
     result: EvalResult
-    """The last validation."""
+    """Result of the last validation."""
 
 
 def train(
@@ -81,15 +83,15 @@ def train(
         datasets: your own, `{"train": ..., "val": ...}`: any objects with the attributes of
             `segvit.data.sample.Samples`.
         criterion: your own, called as `segvit.criterion` is; it returns `segvit.Losses`.
-        resume: go on from the checkpoint in `config.output`.
-        accept_changed_data: go on although the dataset is no longer what the run was started on.
+        resume: continue from the checkpoint in `config.output`.
+        accept_changed_data: continue although the dataset has changed since the run was started.
         on_step: called after every step.
 
     Raises:
         UserError: settings or data that cannot be trained on, a config that contradicts a part of your own, a folder
             that holds another run, a dataset that has changed, a loss that is not finite (with the step, the layer and
             the files of its batch), a full disk, or a loader process that died.
-        Interrupted: SIGTERM or SIGINT came; the checkpoint of the last step is written.
+        Interrupted: SIGTERM or SIGINT arrived; the checkpoint of the last step is written.
     """
     own = OwnParts(model=model, datasets=datasets, criterion=criterion)
     trainer = Trainer(config, own, resume=resume, accept_changed_data=accept_changed_data)
@@ -112,7 +114,7 @@ def train(
 
 
 class Trainer:
-    """A run between its steps: what it works with, and how it stands."""
+    """State of a run between its steps."""
 
     def __init__(
         self, config: TrainConfig, own: OwnParts | None = None, *, resume: bool, accept_changed_data: bool = False
@@ -127,7 +129,7 @@ class Trainer:
         self.best = float(state.get("best", -1.0))
         self.stale = int(state.get("stale", 0))  # validations since the best
         self.validation_due = bool(state.get("validation_due"))
-        self.skipped = 0  # steps in a row that fp16's scaler has left out
+        self.skipped = 0  # steps in a row that fp16's scaler has skipped
         self.result: EvalResult | None = None
         self.schedule: Callable[[int], float] = partial(learning_rate_factor, steps=config.steps, config=config.optim)
         self.learner = create_learner(config, start, self.own)
@@ -155,7 +157,7 @@ class Trainer:
         )
 
     def step(self, step: int, images: Tensor, labels: Tensor, indices: Tensor) -> Losses:
-        """One optimizer step on this process's share of a batch: forward, losses, backward, clip, step, log.
+        """Do an optimizer step on this process's share of a batch: forward, criterion, backward, clip, step, log.
 
         Args:
             step: its number, from 0.
@@ -164,7 +166,7 @@ class Trainer:
             indices: of the samples in the dataset, (B,).
 
         Raises:
-            NotFinite: the loss or the norm of the gradient is.
+            NotFinite: the loss or the norm of the gradient is not finite.
         """
         config, accelerator, learner = self.config, self.accelerator, self.learner
         number = step * accelerator.num_processes + accelerator.process_index
@@ -210,7 +212,8 @@ class Trainer:
         return mean
 
     def batches(self) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
-        """(step, (images, labels, indices)) from the first step to do to the last; none where the run has stopped.
+        """Yield (step, (images, labels, indices)) from the first step to do to the last; nothing if the run has
+        stopped.
 
         Images (B, 3, H, W), labels (B, H, W), indices (B,), of this process.
         """
@@ -228,16 +231,16 @@ class Trainer:
 
     @property
     def stopped(self) -> bool:
-        """Whether too many validations have passed without a better score."""
+        """True if too many validations have passed without a better score."""
         return self.config.early_stop is not None and self.stale >= self.config.early_stop
 
     def due(self, step: int, every: int) -> bool:
-        """Whether something that happens every so many steps, and at the end, happens after `step`."""
+        """Return True if a task that is done every `every` steps, and at the end, is due after `step`."""
         return step % every == 0 or step == self.config.steps
 
     @contextmanager
     def telling_of_loaders(self, stop: Stop) -> Iterator[None]:
-        """Where a process of the loader dies because the whole run was asked to stop, it is stopped as it should be."""
+        """Stop the run properly if a loader process dies because the whole run was asked to stop."""
         try:
             yield
         except LoaderDied:
@@ -249,24 +252,24 @@ class Trainer:
         """Write a checkpoint and leave, on all processes, if any of them has been asked to stop.
 
         Raises:
-            Interrupted: they have.
+            Interrupted: a process has been asked to stop.
         """
         asked = int(highest(stop.number or 0, self.accelerator))
         if not asked:
             return
         self.save(step)
-        self.accelerator.wait_for_everyone()  # else the launcher sees the first one leave, and kills the others
+        self.accelerator.wait_for_everyone()  # otherwise the launcher sees the first one leave, and kills the others
         name = signal.Signals(asked).name
-        raise Interrupted(f"stopped by {name} after step {step}; its checkpoint is written: --resume goes on", asked)
+        raise Interrupted(f"stopped by {name} after step {step}; its checkpoint is written: --resume continues", asked)
 
     def validate(self, step: int, stop: Stop) -> None:
         """Score the model on the validation set, every process its share, and keep it if it is the best.
 
         Raises:
-            Interrupted: by a signal; a checkpoint of the step is written, and resuming begins with its validation.
+            Interrupted: a signal arrived; a checkpoint of the step is written, and resuming begins with its validation.
         """
         self.validation_due = True
-        if self.accelerator.num_processes > 1:  # which do not break it off, and may be killed before its end
+        if self.accelerator.num_processes > 1:  # several do not interrupt it, and may be killed before its end
             self.save(step)
         result = self.result = self._score(step, stop)
         self.validation_due = False
@@ -280,7 +283,9 @@ class Trainer:
             self.best, self.stale = result.miou, 0
             self._save_model("best", step)
         if self.stopped:
-            self.progress.say(f"stops at step {step}: no better mIoU than {self.best:.4f} in {self.stale} validations")
+            self.progress.say(
+                f"stopped at step {step}: no better mIoU than {self.best:.4f} in {self.stale} validations"
+            )
         if self.accelerator.is_main_process:
             show_validation(
                 self.log,
@@ -331,7 +336,7 @@ class Trainer:
             save_checkpoint(self.output, state, keep=self.config.keep_checkpoints)
 
     def finish(self) -> Run:
-        """Write the last model, close the logs, and say what came out."""
+        """Write the last model, close the logs, and return the result."""
         if self.result is None:  # resumed after the last step
             with Stop() as stop:
                 self.validate(self.at, stop)

@@ -146,7 +146,7 @@ def test_train_does_not_write_over_a_run(segvit: Command, run_folder: Path) -> N
     said = segvit("train", "--config", run_folder / "config.yaml")
     assert said.code == 2 and str(run_folder) in said.err and "--resume" in said.err
     said = segvit("train", "--config", run_folder / "config.yaml", "--resume", "--data.workers", "0")
-    assert said.code == 0 and "going on from step 3" in said.out
+    assert said.code == 0 and "resumes at step 3" in said.out
 
 
 def test_evaluate_prints_and_writes_the_same(segvit: Command, model: Path, scenes: Path, tmp_path: Path) -> None:

@@ -125,21 +125,21 @@ def test_an_infinite_weight_is_found_saved_and_replayed(
     told, layer = str(caught.value), "backbone.blocks.1.mlp.fc1"
     assert told.startswith("the loss is nan at step 2. First not finite: the output of " + layer + " (Linear)")
     assert f"weights that are not finite: {layer}.bias." in told and told.count(".jpg") == 2
-    assert f"--resume goes on from {checkpoint_path(config.output, 2)}" in told
+    assert f"--resume continues from {checkpoint_path(config.output, 2)}" in told
     saved = config.output / "not-finite-step2.pt"
     assert f"`segvit train --replay {saved}`" in told
 
     capsys.readouterr()
     assert on_command_line(monkeypatch, "train", "--replay", str(saved)) == 2
     seen = capsys.readouterr().out
-    assert f"step 2 of {config.output}: the first not to be finite: the output of {layer} (Linear)" in seen
+    assert f"step 2 of {config.output}: first not finite: the output of {layer} (Linear)" in seen
     assert seen.count(".jpg") == 2
 
     content = torch.load(saved, weights_only=True)
     content["model"][f"{layer}.bias"].zero_()
     torch.save(content, saved)
     assert on_command_line(monkeypatch, "train", "--replay", str(saved), "--device", "cpu") == 0
-    assert "all is finite here" in capsys.readouterr().out
+    assert "all numbers are finite here" in capsys.readouterr().out
 
 
 def test_the_first_gradient_is_that_next_to_the_fault(config: TrainConfig, made: list[SegViT]) -> None:
@@ -304,7 +304,7 @@ def test_a_killed_loader_is_told_and_the_run_goes_on_to_the_bit(config: TrainCon
     with pytest.raises(LoaderDied, match=r"one of 2\) was ended by SIGKILL: memory ran out") as caught:
         train(config, on_step=at_step(2, lambda: os.kill(loaders()[0], signal.SIGKILL)))
     newest = checkpoints(config.output)[0]
-    assert f"--data.workers 1; --resume goes on from {newest}" in str(caught.value)
+    assert f"--data.workers 1; --resume continues from {newest}" in str(caught.value)
     train(replace(config, data=replace(config.data, workers=1)), resume=True)
     assert run_records(config.output) == run_records(whole.output)
 
@@ -365,7 +365,7 @@ def test_a_changed_dataset_is_refused_unless_accepted(
     gone = images(scenes, "val")[0]
     gone.unlink()
     (scenes / "labels" / "val" / f"{gone.stem}.png").unlink()
-    with pytest.raises(UserError, match=rf"the dataset is not the one that {config.output} was started on") as caught:
+    with pytest.raises(UserError, match=rf"the dataset has changed since {config.output} was started") as caught:
         train(config, resume=True)
     size = changed.stat().st_size
     for line in (
@@ -377,7 +377,7 @@ def test_a_changed_dataset_is_refused_unless_accepted(
     ):
         assert f"\n  {line}" in str(caught.value)
     train(config, resume=True, accept_changed_data=True)
-    assert "which is accepted:\n  added: train image more.jpg" in capsys.readouterr().out
+    assert "--accept-changed-data accepts it:\n  added: train image more.jpg" in capsys.readouterr().out
     train(config, resume=True)  # what was accepted is what the run knows now
 
 
@@ -423,7 +423,7 @@ def test_memory_that_does_not_do_to_find_the_layer_leaves_it_to_replay(
             model.head.class_tokens.fill_(math.inf)
 
     monkeypatch.setattr(not_finite_module, "examine", give_up)
-    with pytest.raises(UserError, match=r"at step 2.*(?s:.)*--replay .*not-finite-step2\.pt` .*says which layer"):
+    with pytest.raises(UserError, match=r"at step 2.*(?s:.)*--replay .*not-finite-step2\.pt` .*names the first layer"):
         train(config, on_step=at_step(2, lambda: spoil(made[0])))
     assert (config.output / "not-finite-step2.pt").is_file()
 
@@ -432,7 +432,7 @@ def test_a_lost_manifest_is_said(config: TrainConfig, scenes: Path) -> None:
     started(config)
     (config.output / "dataset.json").write_text("{}")
     images(scenes)[0].write_bytes(images(scenes)[0].read_bytes() + b"x")
-    with pytest.raises(UserError, match=r"what it was is not known: dataset\.json is missing"):
+    with pytest.raises(UserError, match=r"the differences are not known: dataset\.json is missing"):
         train(config, resume=True)
 
 
@@ -471,6 +471,6 @@ def test_a_full_disk_is_told_and_the_run_goes_on(full_disks: dict[str, dict[str,
     assert seen["error"] == ("NotFinite" if moment == "batch" else "UserError")
     assert file in seen["text"] and "cannot be written" in seen["text"]
     assert seen["reason"] in seen["text"] or moment == "batch"  # torch's writer gives none
-    assert ("--resume goes on from" in seen["text"]) == bool(seen["saved"]) == (moment != "start")
+    assert ("--resume continues from" in seen["text"]) == bool(seen["saved"]) == (moment != "start")
     assert not seen["partial"]
     assert seen["resumed"] == seen["whole"]

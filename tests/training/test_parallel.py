@@ -110,7 +110,7 @@ def test_a_process_that_fails_ends_all(fault: str, told: str, tmp_path: Path) ->
 
 
 def test_sharing_with_nobody_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"parallel fsdp shares a model.*torchrun --nproc-per-node N"):
+    with pytest.raises(UserError, match=r"parallel fsdp shards a model.*torchrun --nproc-per-node N"):
         train(config_of(tmp_path / "run", parallel="fsdp"))
 
 
@@ -125,7 +125,7 @@ def test_processes_that_do_not_find_each_other_are_refused(tmp_path: Path, monke
 
 
 def test_an_uneven_batch_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"batch_size 4 cannot be dealt out evenly to 1 processes in 3 parts.*3$"):
+    with pytest.raises(UserError, match=r"batch_size 4 does not divide into 1 processes of 3 parts.*3$"):
         train(config_of(tmp_path / "run", accumulate=3))
 
 

@@ -273,7 +273,7 @@ def test_of_two_checkpoints_the_newest_good_one_is_taken(
     newest, before = checkpoints(config.output)
     spoil("cut", newest)
     train(config, resume=True)
-    assert f"{newest}: not a checkpoint" in (said := capsys.readouterr().out) and f"going on from {before.name}" in said
+    assert f"{newest}: not a checkpoint" in (said := capsys.readouterr().out) and f"resuming from {before.name}" in said
     assert_same_run(config.output, whole.output)
 
 
@@ -365,7 +365,7 @@ def test_accumulated_gradients_are_those_of_the_batch(config: TrainConfig, parts
     train(cut)
     ours, theirs = ([r["loss"] for r in records(run.output) if "loss" in r] for run in (cut, whole))
     assert ours == pytest.approx(theirs, rel=1e-5)
-    with pytest.raises(UserError, match=r"batch_size 4 cannot be dealt out evenly to 1 processes in 3 parts"):
+    with pytest.raises(UserError, match=r"batch_size 4 does not divide into 1 processes of 3 parts"):
         train(replace(config, output=config.output / "odd", accumulate=3))
 
 

@@ -297,7 +297,7 @@ def test_a_run_says_which_weights_it_starts_from(
     model = load_model(run.path)
     assert (model.extra["starts_from"], model.extra["licence"]) == (origin, "apache-2.0")
     train(config, resume=True)
-    assert f"(plain) going on from step 1, started from {origin}\n" in capsys.readouterr().out
+    assert f"(plain) resumes at step 1, started from {origin}\n" in capsys.readouterr().out
 
 
 # What was said badly --------------------------------------------------------------------------------------------------
