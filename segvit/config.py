@@ -154,7 +154,7 @@ class AugmentConfig:
     resize_short: int | None = None
     """Largest shorter side in pixels of the same resizing. Default: the crop, if `resize_long` is set."""
     scale: tuple[float, float] = (0.5, 2.0)
-    """Range of the random factor on that size."""
+    """Range of the random factor on the resized size."""
     max_class_share: float = 0.75
     """Largest share of one class among the labelled pixels of a crop. A crop with more is drawn again, up to 10 times.
     1: accept any crop."""
@@ -240,7 +240,7 @@ class EvalConfig:
     resize_short_min: int | None = None
     """Least shorter side in pixels at every scale, if `resize_short` alone is set. Default: no bound."""
     scales: tuple[float, ...] = (1.0,)
-    """Factors on that size. With several, the softmax of the scores is averaged over them."""
+    """Factors on the resized size. With several, the softmax of the scores is averaged over them."""
     flip: bool = False
     """Evaluate each scale mirrored as well."""
     batch_size: int = 8
