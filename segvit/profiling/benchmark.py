@@ -1,10 +1,10 @@
-"""How fast a model is: latency, throughput, peak memory, and what its parts take of the time.
+"""Time a model: latency, throughput, peak memory, and the share of each part.
 
     segvit.bench(model, sizes=[(512, 512), (480, 640)], batches=[1, 8], precisions=["fp32", "bf16"]).table()
 
-A pass goes from an image tensor to its label map. Every round runs each case once, in turn, so that noise of the
-machine falls on all; the first rounds warm up and are not counted. On a CPU each case runs once more in a process of
-its own (this module, as a program), whose peak memory no other case has raised.
+A pass goes from an image tensor to its label map. Every round runs each case once, so that noise of the machine hits
+all cases alike. The first rounds warm up and are not counted. On a CPU each case runs once more, in a separate process
+(this module, as a program). Its peak memory is then its own: the peak of a process never falls.
 
 Letters: B batch, K classes (and queries), H W image, h w token grid.
 """
@@ -43,7 +43,7 @@ from segvit.weights.load import load_model
 WARM_UP = 2
 """Rounds that are not counted."""
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-"""Where Linux tells the memory of a process, and lets the mark of the most held so far start anew."""
+"""Files in which Linux reports the memory of a process, and resets its peak."""
 
 
 def bench(
@@ -61,20 +61,20 @@ def bench(
     """Time a model on the device where it is, over every combination of sizes, batches and precisions.
 
     Args:
-        model: with weights of any kind; the time of its label map alone depends on them. Where it is compiled, backbone
-            and head are one part.
+        model: any weights will do; only the time of the label map depends on them. In a compiled model, backbone and
+            head are one part.
         sizes: (H, W) of images in pixels. Default: the training crop.
-        batches: images that go through the model together.
-        precisions: what the model computes in, by autocast.
-        repeats: counted rounds.
-        image: a photo that is looked at, resized to each size. Default: noise.
-        present: for random weights, whose labels say nothing: work these out from made-up logits that are shaped like a
-            trained model's, with so many classes in the image. Default: from the model's own logits.
-        memory: measure the peak memory too (cuda, and the CPU on Linux).
-        progress: called with (rounds and processes done, of how many).
+        batches: numbers of images that go through the model together.
+        precisions: precisions to compute in, by autocast.
+        repeats: number of counted rounds.
+        image: a photo, resized to each size. Default: noise.
+        present: for random weights: number of classes in the image. The label map is then computed from made-up logits
+            shaped like a trained model's. Default: the model's own logits.
+        memory: measure the peak memory too (on cuda, and on the CPU under Linux).
+        progress: called with the number of rounds and processes done, and their total.
 
     Raises:
-        UserError: a size, a batch or number of rounds below 1; a precision that the device lacks; no memory left.
+        UserError: a size, a batch or a number of rounds is below 1, the device lacks a precision, or memory runs out.
     """
     device = model.mean.device
     side = model.config.image_size
@@ -115,7 +115,7 @@ def _cases(
     precisions: Sequence[PrecisionName],
     device: torch.device,
 ) -> list[Case]:
-    """Every combination once, in the order given."""
+    """Return every combination once, in the order given."""
     for height, width in sizes:
         if min(height, width) < 1:
             raise UserError(f"size {height} x {width}: give sides of 1 pixel or more, such as 512 or 480x640")
@@ -132,8 +132,8 @@ class _Run:
     """A case, ready to be timed pass by pass.
 
     Args:
-        model: in evaluation mode.
-        case: what to time.
+        model: a model in evaluation mode.
+        case: the case to time.
         image, present: see `bench`.
     """
 
@@ -154,23 +154,23 @@ class _Run:
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> SegOutput:
-        """What the model gives for images (B, 3, H, W)."""
+        """Run the network on images (B, 3, H, W)."""
         output: SegOutput = self.model(images, deep=False)
         return output
 
     @torch.inference_mode()
     def __call__(self) -> tuple[float, ...]:
-        """Seconds of each of PARTS in one pass, or of COMPILED_PARTS."""
+        """Run one pass and return the seconds of each of PARTS, or of COMPILED_PARTS."""
         with computing_in(self.precision, self.device):
             if self.precision.autocast is not None and not self.whole:
-                self.model(_small_images(self.model), deep=False)  # casts the weights, once for many images
+                self.model(_small_images(self.model), deep=False)  # casts the weights, once for all images
             return self._timed()
 
     def _timed(self) -> tuple[float, ...]:
-        """Seconds of each part, in the precision that is set."""
+        """Run one pass in the current precision and return the seconds of each part."""
         stamps = [_stamp(self.device)]
         hooks = []
-        if not self.whole:  # a hook inside would be compiled along
+        if not self.whole:  # a hook inside a compiled model would be compiled too
             hooks.append(self.model.backbone.register_forward_hook(lambda *_: stamps.append(_stamp(self.device))))
         try:
             output = self.forward(self.images)
@@ -180,15 +180,15 @@ class _Run:
             label_map(output)
             stamps.append(_stamp(self.device))
         except torch.OutOfMemoryError as error:
-            raise UserError(f"{self.case}: more than the memory of {self.device} holds; leave this case out") from error
+            raise UserError(f"{self.case}: out of memory on {self.device}; leave this case out") from error
         finally:
             for hook in hooks:
                 hook.remove()
         return _seconds(stamps, self.device)
 
     def peak_on_cuda(self) -> int:
-        """Bytes that a pass takes at most on top of what the device holds before it."""
-        self()  # libraries make room for themselves
+        """Return the peak memory of a pass in bytes, on top of what the device holds before it."""
+        self()  # libraries allocate their own buffers first
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
         self()
@@ -196,10 +196,10 @@ class _Run:
 
 
 def made_up_logits(num_classes: int, present: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Class logits (1, 1, K, K + 1) and mask logits (1, 1, K, h, w) shaped like a trained model's.
+    """Return class logits (1, 1, K, K + 1) and mask logits (1, 1, K, h, w) shaped like a trained model's.
 
-    Queries of the classes present have +10 on their class, all others +8 on "no object", on top of N(0, 1); mask
-    logits are N(0, 3^2).
+    Class logits are N(0, 1), plus 10 on the own class for queries of the classes present, and plus 8 on "no object"
+    for all others. Mask logits are N(0, 3^2).
     """
     random = torch.Generator().manual_seed(0)
     class_logits = torch.randn(num_classes, num_classes + 1, generator=random)
@@ -212,7 +212,7 @@ def made_up_logits(num_classes: int, present: int, grid: tuple[int, int]) -> tup
 
 
 def _images(case: Case, image: str | Path | None) -> Tensor:
-    """Images (B, 3, H, W) uint8: a photo, or noise."""
+    """Return images (B, 3, H, W) uint8 of a photo, or of noise."""
     if image is None:
         return torch.randint(0, 256, (case.batch, 3, *case.size), dtype=torch.uint8)
     photo = resize(pil_to_tensor(read_image(Path(image))), case.size)
@@ -220,13 +220,13 @@ def _images(case: Case, image: str | Path | None) -> Tensor:
 
 
 def _small_images(model: SegViT) -> Tensor:
-    """Images (1, 3, H, W) of a few patches, for what happens once."""
+    """Return an image (1, 3, H, W) of a few patches, to trigger work that happens once."""
     side = 4 * model.backbone.patch_size
     return torch.zeros((1, 3, side, side), dtype=torch.uint8, device=model.mean.device)
 
 
 def _stamp(device: torch.device) -> Any:
-    """Now, on the device's own time line: an event on cuda, else seconds."""
+    """Return the time now: an event on cuda, seconds elsewhere."""
     if device.type == "cuda":
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(device))
@@ -237,7 +237,7 @@ def _stamp(device: torch.device) -> Any:
 
 
 def _seconds(stamps: Sequence[Any], device: torch.device) -> tuple[float, ...]:
-    """Seconds from each stamp to the next."""
+    """Return the seconds from each stamp to the next."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return tuple(before.elapsed_time(after) / 1000 for before, after in pairwise(stamps))
@@ -245,7 +245,7 @@ def _seconds(stamps: Sequence[Any], device: torch.device) -> tuple[float, ...]:
 
 
 def _facts(model: SegViT) -> dict[str, Any]:
-    """What was timed."""
+    """Return a description of the model."""
     return {
         "backbone": model.config.backbone,
         "structure": model.config.structure,
@@ -256,7 +256,7 @@ def _facts(model: SegViT) -> dict[str, Any]:
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
-    """Where it was timed."""
+    """Return a description of the machine."""
     threads = torch.get_num_threads() if device.type == "cpu" else None
     precision = torch.get_float32_matmul_precision()
     return {
@@ -269,7 +269,7 @@ def _machine(device: torch.device) -> dict[str, Any]:
 
 
 def _peak_apart(file: Path, case: Case, *, image: str | Path | None, present: int | None, compiled: bool) -> int:
-    """Bytes that a pass on the CPU takes at most on top of the model, seen in a process of its own."""
+    """Return the peak memory of a pass on the CPU in bytes, on top of the model, measured in a separate process."""
     request = {
         "file": str(file),
         "case": asdict(case),
@@ -285,13 +285,13 @@ def _peak_apart(file: Path, case: Case, *, image: str | Path | None, present: in
         check=False,
     )
     if done.returncode:
-        told = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise UserError(f"{case}: its peak memory could not be measured ({told[0]}); type --no-memory to go without")
+        why = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise UserError(f"{case}: its peak memory could not be measured ({why[0]}); add --no-memory to skip this")
     return int(done.stdout.split()[-1])
 
 
 def _print_peak(request: dict[str, Any]) -> None:
-    """What the process of `_peak_apart` does."""
+    """Print the peak memory of a pass; the process of `_peak_apart` runs this."""
     torch.set_num_threads(request["threads"])
     model = load_model(request["file"])
     case = Case(**request["case"] | {"size": tuple(request["case"]["size"])})
@@ -299,18 +299,18 @@ def _print_peak(request: dict[str, Any]) -> None:
         compile_model(model)
     run = _Run(model, case, image=request["image"], present=request["present"])
     if request["compiled"]:
-        run()  # the compiler takes more than the model
+        run()  # the compiler takes more memory than the model
     else:
         side = 4 * model.backbone.patch_size
         small = Case(size=(side, side), batch=1, precision=case.precision)
-        _Run(model, small, image=None, present=request["present"])()  # libraries and their buffers
+        _Run(model, small, image=None, present=request["present"])()  # libraries allocate their buffers
     print(peak_memory(run))
 
 
 def peak_memory(run: Callable[[], object]) -> int:
-    """Bytes that a run takes at most on top of what the process holds before it (Linux)."""
+    """Return the peak memory of a run in bytes, on top of what the process holds before it (Linux)."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)  # what loading has freed, and the run would take unseen
+        trim(0)  # give back what loading has freed; the run would reuse it unseen
     before = _resident("VmRSS")
     CLEAR_REFS.write_text("5")
     run()
@@ -318,7 +318,7 @@ def peak_memory(run: Callable[[], object]) -> int:
 
 
 def _resident(key: str) -> int:
-    """A memory figure of this process in bytes: VmRSS, now, or VmHWM, at most."""
+    """Return a memory figure of this process in bytes: VmRSS (now) or VmHWM (peak)."""
     found = re.search(rf"{key}:\s+(\d+) kB", STATUS.read_text())
     assert found is not None
     return int(found[1]) * 1024

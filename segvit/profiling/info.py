@@ -1,4 +1,4 @@
-"""What a model, a config or a backbone is and what it costs, as tables and as plain values."""
+"""Describe a model, a config or a backbone and its cost, as tables and as plain values (`segvit info`)."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,27 +21,27 @@ from segvit.weights.model_file import averaged, read_header, settings_from_heade
 YAML = (".yaml", ".yml")
 """Suffixes of configs."""
 ASSUMED_CLASSES = 150
-"""Classes of a model whose dataset is not known: those of ADE20K."""
+"""Number of classes if the dataset is not known: that of ADE20K."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """What is known about a model."""
+    """Facts and costs of a model."""
 
     name: str
-    """Of the file, config or backbone."""
+    """Name of the file, config or backbone."""
     model: SegViT
-    """Without memory."""
+    """The model on the meta device: shapes without memory."""
     profile: Profile
     classes: tuple[str, ...] | None
-    """Their names; None: not known."""
+    """Class names; None if they are not known."""
     assumed: bool
-    """Whether the number of classes is assumed: nobody said it."""
+    """True if the number of classes is an assumption, because nothing states it."""
     header: dict[str, Any]
-    """What the model's file says of its making: version, metrics, protocol. Empty for a config or a backbone."""
+    """Version, metrics and protocol from the model's file. Empty for a config or a backbone."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return everything as plain values."""
         backbone = self.model.backbone
         return {
             "name": self.name,
@@ -63,11 +63,11 @@ class Info:
         }
 
     def tables(self) -> Group:
-        """Facts and costs to print."""
+        """Return facts and costs as tables to print."""
         return Group(self._facts(), _costs(self.profile))
 
     def _facts(self) -> Table:
-        """What the model is."""
+        """Return the table of facts."""
         facts = self.to_dict()
         rows = {
             "backbone": facts["backbone"],
@@ -84,7 +84,7 @@ class Info:
         if self.classes is not None:
             rows["classes"] = _names(self.classes)
         elif self.assumed:
-            rows["classes"] = f"not known here: {ASSUMED_CLASSES} are assumed (--num-classes K)"
+            rows["classes"] = f"not known: {ASSUMED_CLASSES} assumed (--num-classes K)"
         if self.header:
             origins = {"started from": "starts_from", "converted from": "converted_from", "licence": "licence"}
             origins["weights"] = "weights"
@@ -101,20 +101,20 @@ class Info:
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """What a name says of a model, short of its weights."""
+    """A model found by its name, without its weights."""
 
     name: str
-    """Of the file, config or backbone."""
+    """Name of the file, config or backbone."""
     config: ModelConfig
     num_classes: int | None
-    """None: nobody said it."""
+    """None if nothing states it."""
     classes: tuple[str, ...] | None
-    """Their names; None: not known."""
+    """Class names; None if they are not known."""
     header: dict[str, Any]
     """See `Info`."""
 
     def build(self) -> SegViT:
-        """The network with random weights, on the device of the context."""
+        """Build the network with random weights, on the device of the context."""
         count = ASSUMED_CLASSES if self.num_classes is None else self.num_classes
         return SegViT(self.config.without_weights(), num_classes=count)
 
@@ -128,15 +128,15 @@ def describe(
     class_token: bool | None = None,
     structure: Structure | None = None,
 ) -> Info:
-    """What a model, a config (file or shipped recipe) or a backbone of timm is and costs, without its memory.
+    """Describe a model, a config (file or shipped recipe) or a backbone of timm, without allocating its memory.
 
     Args:
-        name: of the model (what `load_model` takes), config or backbone.
-        size: (H, W) in pixels of the image whose cost is told. Default: the training crop.
+        name: a model (anything that `load_model` takes), a config or a backbone.
+        size: (H, W) in pixels of the image to count. Default: the training crop.
         num_classes, image_size, class_token, structure: see `find_network`.
 
     Raises:
-        UserError: see `find_network`; or a size that the model does not take.
+        UserError: as in `find_network`, or if the model does not take this size.
     """
     network = find_network(
         name, num_classes=num_classes, image_size=image_size, class_token=class_token, structure=structure
@@ -157,17 +157,17 @@ def find_network(
     class_token: bool | None = None,
     structure: Structure | None = None,
 ) -> Named:
-    """What the name of a model, a config (file or shipped recipe) or a backbone of timm stands for.
+    """Find a model, a config (file or shipped recipe) or a backbone of timm by its name.
 
     Args:
-        name: of the model (what `load_model` takes), config or backbone.
-        num_classes: for a backbone, or a config without a dataset.
-        image_size: for a backbone, side of the training crop in pixels.
-        class_token: for a backbone, whether it keeps its class token.
-        structure: for a backbone; see `ModelConfig`.
+        name: a model (anything that `load_model` takes), a config or a backbone.
+        num_classes: number of classes of a backbone, or of a config without a dataset.
+        image_size: side of a backbone's training crop in pixels.
+        class_token: True if a backbone keeps its class token.
+        structure: structure around a backbone; see `ModelConfig`.
 
     Raises:
-        UserError: the name is none of the three, or says already what an argument would.
+        UserError: the name is none of the three, or the file already states what an argument sets.
     """
     given: dict[str, Any] = {"--image-size": image_size, "--class-token": class_token, "--structure": structure}
     known = tuple(given)
@@ -194,12 +194,12 @@ def find_network(
         config = ModelConfig(backbone=name, class_token=class_token, structure=structure or ModelConfig.structure)
         config = config if image_size is None else replace(config, image_size=image_size)
     if said := [flag for flag in known if given[flag] is not None]:
-        raise UserError(f"{name} says itself what {' and '.join(said)} would: leave that out")
+        raise UserError(f"{name} already sets {' and '.join(said)}: leave the flag out")
     return Named(name=name, config=config, num_classes=count, classes=classes, header=header)
 
 
 def _is_model(name: str) -> bool:
-    """Whether a name means a model: its file, whatever the suffix; a name for the Hub; or a folder with one in it."""
+    """True if a name means a model: a file of any suffix, a name for the Hub, or a folder that holds a model."""
     path = Path(name)
     if path.is_file() or path.suffix == ".safetensors":
         return path.suffix not in YAML
@@ -207,18 +207,18 @@ def _is_model(name: str) -> bool:
 
 
 def _is_config(name: str) -> bool:
-    """Whether a name means a config: a YAML file, a path to nothing, or a shipped recipe."""
+    """True if a name means a config: a YAML file, a path that does not exist, or a shipped recipe."""
     shipped = any((folder / f"{name}.yaml").is_file() for folder in CONFIG_DIRS)
     return shipped or Path(name).suffix in YAML or ("/" in name and not Path(name).exists() and not is_model_name(name))
 
 
 def _costs(profile: Profile) -> Table:
-    """What the model costs, part by part."""
+    """Return the table of costs, part by part."""
     height, width = profile.size
     table = Table(
         title=f"Cost of an image of {height} x {width} px",
-        caption="Of Linear layers, convolutions, attention products, the K x K product of the scores and the "
-        "up-sampling of the masks; 2 FLOPs per multiply-add. Scores: the (K, H, W) volume.",
+        caption="Counted: Linear layers, convolutions, attention products, the K x K product of the scores, "
+        "up-sampling of the masks. 2 FLOPs per multiply-add. Scores: the (K, H, W) volume.",
     )
     table.add_column("part")
     for heading in ("parameters", "multiply-adds (G)", "FLOPs (G)"):
@@ -233,15 +233,15 @@ def _costs(profile: Profile) -> Table:
 
 
 def _giga(count: int) -> str:
-    """A count in units of 10^9; small ones keep three digits."""
+    """Return a count in units of 10^9; small counts keep three digits."""
     return f"{count / 1e9:,.2f}" if count >= 1e9 or not count else f"{count / 1e9:.3g}"
 
 
 def _class_names(classes: Any) -> tuple[str, ...]:
-    """Class names, however a spec tells them."""
+    """Return class names from either form that a spec may have."""
     return tuple(item["name"] if isinstance(item, dict) else str(item) for item in classes)
 
 
 def _names(classes: tuple[str, ...]) -> str:
-    """Class names in a line; long lists are cut."""
+    """Return class names in one line; a long list is cut."""
     return ", ".join(classes[:20]) + (f", ... ({len(classes)})" if len(classes) > 20 else "")

@@ -1,13 +1,13 @@
-"""What a model costs at an image size: multiply-adds and parameters, part by part.
+"""Count the multiply-adds and parameters of a model at an image size, part by part.
 
     segvit.profile(model, (640, 640)).multiply_adds
 
-PyTorch's own counter watches one forward on fake tensors, which have shapes and no values: any size takes a second or
-two and no memory.
+PyTorch's own counter watches one forward on fake tensors, which have shapes but no values. So any size takes a second
+or two and no memory.
 
-Counted are the multiply-adds of Linear layers, convolutions, both products of every attention and the masks (queries
-times keys); and for the scores (K, H, W) those of the K x K product of classes and masks, and 4 per up-sampled element.
-Norms, activations, softmax, additions and the resizing of learned tokens to another grid are not.
+Counted: Linear layers, convolutions, both products of every attention, and the masks (queries times keys). For the
+scores (K, H, W): the K x K product of classes and masks, and 4 per up-sampled element. Not counted: norms,
+activations, softmax, additions, and resizing learned tokens to another grid.
 
 Letters: K classes, H W image.
 """
@@ -32,18 +32,18 @@ from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
 
 TOTAL = "Global"
-"""What the counter calls the total over all modules."""
+"""Name of the total over all modules in PyTorch's counter."""
 
 OTHER_PARTS = {"QU": "upsampling", "ATM": "head"}
-"""Parts behind the backbone, and the attributes of the model that they are."""
+"""Parts after the backbone, and the model's attributes that hold them."""
 
 UPSAMPLING = 4
-"""Multiply-adds of a bilinear up-sampled element: one per neighbour."""
+"""Multiply-adds of an element up-sampled bilinearly, one per neighbour."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A part of a model and what it costs."""
+    """A part of a model and its cost."""
 
     name: str
     multiply_adds: int
@@ -57,19 +57,19 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What a model costs on one image; the parts sum to the totals."""
+    """Cost of a model on one image; the parts sum to the totals."""
 
     size: tuple[int, int]
     """(H, W) of the image in pixels."""
     parts: tuple[Part, ...]
-    """In the order in which they run."""
+    """Parts in the order in which they run."""
     predict_multiply_adds: int
-    """What `model.predict` spends at most: the last output alone, masks up-sampled by two products, every class at
-    every pixel. What it finds in the image mostly lets it do with less (segvit/inference/bounds.py)."""
+    """Multiply-adds of `model.predict` at most: the last output only, masks up-sampled by two products, every class at
+    every pixel. On most images it needs fewer (inference/bounds.py)."""
 
     @property
     def multiply_adds(self) -> int:
-        """Of the forward with every supervised output, and of the scores (K, H, W)."""
+        """Multiply-adds of the forward with every supervised output, and of the scores (K, H, W)."""
         return sum(part.multiply_adds for part in self.parts)
 
     @property
@@ -84,11 +84,11 @@ class Profile:
 
     @property
     def parameters(self) -> int:
-        """Of the whole model, frozen ones included."""
+        """Number of parameters of the whole model, frozen ones included."""
         return sum(part.parameters for part in self.parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Parts and totals as plain values."""
+        """Return parts and totals as plain values."""
 
         def costs(item: Part | Profile) -> dict[str, int]:
             return {"parameters": item.parameters, "multiply_adds": item.multiply_adds, "flops": item.flops}
@@ -103,18 +103,18 @@ class Profile:
 
 
 def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
-    """Multiply-adds and parameters of a model on one image, part by part (docs/method.md section 3).
+    """Count the multiply-adds and parameters of a model on one image, part by part (docs/method.md section 3).
 
-    Parts are the backbone (before and from the block that shrinks the tokens on, where one does), QU (the up-sampling,
-    where there is one), ATM (the head) and the scores at the size of the image. What a model of your own has beside
-    these is the part "rest". The model is left as it is, and its weights are neither moved nor copied.
+    The parts are the backbone, QU (the up-sampling, if the model has one), ATM (the head) and the scores at the size of
+    the image. If a block shrinks the tokens, the backbone is two parts: before that block, and from it on. Anything
+    else in a model of your own is the part "rest". The model is not changed; its weights are neither moved nor copied.
 
     Args:
-        model: on any device, the meta device included.
-        size: (H, W) of the image in pixels, or the side of a square; any, also where it is no multiple of the patch.
+        model: a model on any device, the meta device included.
+        size: (H, W) of the image in pixels, or the side of a square. It need not be a multiple of the patch.
 
     Raises:
-        UserError: a size below one pixel, or below what the model takes.
+        UserError: the size is below one pixel, or below what the model takes.
     """
     size = (size, size) if isinstance(size, int) else size
     if len(size) != 2 or min(size) < 1:
@@ -127,7 +127,7 @@ def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
         images = torch.empty((1, 3, *size), dtype=torch.uint8, device="cpu")
         forward = _count(lambda: twin(images))
         predict = _count(lambda: _score_in_tiles(twin(images, deep=False)))
-    root = type(model).__name__  # how the counter names the outermost module
+    root = type(model).__name__  # the counter's name of the outermost module
     parts = _backbone_parts(model.backbone, forward, f"{root}.backbone")
     for name, attribute in OTHER_PARTS.items():
         if (module := getattr(model, attribute)) is not None:
@@ -146,20 +146,20 @@ def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
 
 
 def _score_in_tiles(output: SegOutput) -> None:
-    """The label map as it is made where no bound helps; how much it helps depends on the image."""
+    """Compute the label map without bounds, since their effect depends on the image."""
     for view in image_views(output):
         for _ in Composition([view], output.image_size).tiles():
             pass
 
 
 def _num_parameters(*modules: nn.Module) -> int:
-    """Number of parameters of modules, each counted once."""
+    """Return the number of parameters of modules, counting each once."""
     unique = {id(parameter): parameter.numel() for module in modules for parameter in module.parameters()}
     return sum(unique.values())
 
 
 def fake_twin(model: SegViT) -> SegViT:
-    """The model in evaluation mode with fake tensors for its own: the copy finds them where it looks for copies."""
+    """Copy a model in evaluation mode, with fake tensors in place of its own (`deepcopy` finds them in its memo)."""
     fakes: dict[int, Any] = {}
     for parameter in model.parameters():
         fake = torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")
@@ -170,14 +170,14 @@ def fake_twin(model: SegViT) -> SegViT:
 
 
 def _count(run: Callable[[], object]) -> dict[str, int]:
-    """The multiply-adds that `run` spends, by name of the module and in total."""
+    """Return the multiply-adds of `run`, by the name of the module and in total."""
     with FlopCounterMode(display=False) as counter:
         run()
     return {name: sum(spent.values()) // 2 for name, spent in counter.get_flop_counts().items()}
 
 
 def _backbone_parts(backbone: Backbone, spent: dict[str, int], name: str) -> list[Part]:
-    """The backbone in one part, or in two where a block shrinks the tokens: that block begins the second."""
+    """Return the backbone as one part, or as two if a block shrinks the tokens; that block begins the second."""
     whole = Part(name="backbone", multiply_adds=spent[name], parameters=_num_parameters(backbone))
     if backbone.shrink_at is None or backbone.downsampling is None:
         return [whole]

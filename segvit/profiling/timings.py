@@ -1,4 +1,4 @@
-"""What `segvit bench` found out: seconds and bytes case by case, as a table and as plain values."""
+"""Results of `segvit bench`: seconds and bytes of each case, as a table and as plain values."""
 
 import statistics
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from segvit.config import PrecisionName
 from segvit.utils.text import counted, percentage
 
 PARTS = ("backbone", "head", "label map")
-"""Of a pass, in order. Normalising and padding count as backbone, the up-sampling of a shrunk structure as head."""
+"""Parts of a pass, in order. Normalising and padding count as backbone, the up-sampling of `shrunk` as head."""
 COMPILED_PARTS = ("backbone and head", "label map")
-"""Of a pass of a compiled model."""
+"""Parts of a pass of a compiled model."""
 MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is timed."""
+    """Image size, batch and precision of a timed pass."""
 
     size: tuple[int, int]
     """(H, W) of the images in pixels."""
@@ -32,22 +32,22 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """What a case took."""
+    """Time and memory of one case."""
 
     case: Case
     passes: tuple[tuple[float, ...], ...]
-    """Seconds of each of PARTS, or of COMPILED_PARTS, for each counted pass."""
+    """For each counted pass, the seconds of each of PARTS (or of COMPILED_PARTS)."""
     peak: int | None
-    """Bytes that a pass takes at most, on top of the model; None: not measured."""
+    """Peak memory of a pass in bytes, on top of the model; None if it was not measured."""
 
     @property
     def latency(self) -> float:
-        """Median seconds of a pass."""
+        """Median time of a pass in seconds."""
         return statistics.median(map(sum, self.passes))
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """Seconds between which the middle half of the passes lies."""
+        """First and third quartile of the time of a pass, in seconds."""
         seconds = sorted(map(sum, self.passes))
         if len(seconds) == 1:
             return seconds[0], seconds[0]
@@ -56,18 +56,18 @@ class Timing:
 
     @property
     def throughput(self) -> float:
-        """Images per second at the median."""
+        """Images per second at the median time."""
         return self.case.batch / self.latency
 
     @property
     def shares(self) -> dict[str, float]:
-        """What each part takes of the time, by the medians of the parts; they sum to 1."""
+        """Share of the time of each part, from the medians of the parts; the shares sum to 1."""
         parts = PARTS if len(self.passes[0]) == len(PARTS) else COMPILED_PARTS
         medians = [statistics.median(seconds) for seconds in zip(*self.passes, strict=True)]
         return {part: median / sum(medians) for part, median in zip(parts, medians, strict=True)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return everything as plain values."""
         return {
             "size": list(self.case.size),
             "batch": self.case.batch,
@@ -83,23 +83,23 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What a model took, case by case, and where."""
+    """Timings of a model, case by case, and the machine they were measured on."""
 
     model: dict[str, Any]
-    """Backbone, structure, number of classes and of parameters, whether it is compiled."""
+    """Backbone, structure, number of classes and of parameters; `compiled` is True for a compiled model."""
     machine: dict[str, Any]
     """Device, its name, threads of a CPU, version of torch."""
     present: int | None
-    """Classes in the made-up logits that the labels were worked out from; None: from the model's own."""
+    """Classes present in the made-up logits behind the label map; None if the logits are the model's own."""
     timings: tuple[Timing, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return everything as plain values."""
         timings = [timing.to_dict() for timing in self.timings]
         return {"model": self.model, "machine": self.machine, "classes_present": self.present, "timings": timings}
 
     def table(self) -> Table:
-        """A row for each case, to print."""
+        """Return a table to print, with a row for each case."""
         rounds = len(self.timings[0].passes)
         table = Table(
             title=self.title,
@@ -129,28 +129,30 @@ class Bench:
 
     @property
     def title(self) -> str:
-        """The model in a line."""
+        """Description of the model in one line."""
         compiled = ", compiled" if self.model["compiled"] else ""
         return "{backbone}, {structure}, {num_classes} classes".format(**self.model) + compiled
 
     @property
     def place(self) -> str:
-        """The machine in a line."""
+        """Description of the machine in one line."""
         machine = self.machine
         count = machine["threads"]
         threads = "" if count is None else f", {counted(count, 'thread')}"
         return f"{machine['name']}{threads}, torch {machine['torch']}"
 
     def _remarks(self) -> list[str]:
-        """What the numbers mean, where that could be taken otherwise."""
-        remarks = ["±: half of what the middle half of the passes spans"]
+        """Explain the columns whose meaning is not obvious."""
+        remarks = ["±: half the distance between the quartiles"]
         if any(timing.peak is not None for timing in self.timings):
             remarks.append("MiB: peak memory on top of the model")
         if self.present is not None:
-            remarks.append(f"random weights; labels of logits like a trained model's, {self.present} classes in view")
+            remarks.append(
+                f"random weights; label maps from logits like a trained model's, {self.present} classes present"
+            )
         return remarks
 
 
 def _digits(number: float) -> str:
-    """Three digits or more: 1769, 57.3, 0.412."""
+    """Format a number with at least three digits: 1769, 57.3, 0.412."""
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"

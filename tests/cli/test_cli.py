@@ -365,7 +365,7 @@ def test_info_on_a_shrunk_model(segvit: Command) -> None:
         ("vit_tinny_patch16_224", ("unknown backbone 'vit_tinny_patch16_224'", "vit_tiny_patch16_224")),
         ("lost.safetensors --size 64 64", ("no model file lost.safetensors",)),
         ("configs/lost.yaml", ("no config file 'configs/lost.yaml'", "shapes/demo")),
-        ("shapes/demo --structure shrunk", ("shapes/demo says itself what --structure would",)),
+        ("shapes/demo --structure shrunk", ("shapes/demo already sets --structure",)),
     ],
 )
 def test_info_says_what_is_wrong(segvit: Command, line: str, parts: tuple[str, ...]) -> None:
@@ -563,9 +563,9 @@ def test_info_refuses_what_the_file_says_itself() -> None:
     from segvit.errors import UserError
     from segvit.profiling.info import describe
 
-    with pytest.raises(UserError, match=r"camvid/vit_tiny says itself what --num-classes would"):
+    with pytest.raises(UserError, match=r"camvid/vit_tiny already sets --num-classes"):
         describe("camvid/vit_tiny", num_classes=3)
-    with pytest.raises(UserError, match=r"finetune says itself what --structure would"):
+    with pytest.raises(UserError, match=r"finetune already sets --structure"):
         describe("finetune", structure="shrunk")
 
 
