@@ -280,12 +280,12 @@ def tiny_model(folder: Path) -> Path:
 
     from segvit.config import ModelConfig
     from segvit.data.spec import load_spec
-    from segvit.models.segvit import SegViT
+    from segvit.models.create import create_model
 
     torch.manual_seed(0)
     spec = load_spec("shapes")
     config = ModelConfig(backbone="vit_tiny_patch16_224", image_size=64, embed_dim=64, depth=2, num_heads=2)
-    model = SegViT(config, num_classes=spec.num_classes, spec=spec)
+    model = create_model(config=config, num_classes=spec.num_classes, spec=spec)
     model.save(folder / "tiny.safetensors")
     return folder / "tiny.safetensors"
 

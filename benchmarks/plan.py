@@ -21,7 +21,7 @@ from training_step import present_labels
 from segvit.config import ModelConfig, OptimConfig, PrecisionName, Structure, TrainConfig
 from segvit.inference.precision import HALVES
 from segvit.losses import criterion
-from segvit.models.segvit import SegViT
+from segvit.models.create import create_model
 from segvit.profiling.benchmark import peak_memory
 from segvit.profiling.plan import MEBIBYTE, PRESENT, plan
 from segvit.training.ema import create_average
@@ -56,7 +56,7 @@ def config_of(case: str, options: argparse.Namespace, *, small: bool = False) ->
 
 def train(config: TrainConfig, classes: int) -> None:
     """Two steps, in the order of the trainer."""
-    model = SegViT(config.model, num_classes=classes).train()
+    model = create_model(config=config.model, num_classes=classes).train()
     model.backbone.grad_checkpointing = config.grad_checkpointing
     average = None if config.ema_decay is None else create_average(model, decay=config.ema_decay)
     optimizer = create_optimizer(model, config.optim)

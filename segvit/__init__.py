@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from segvit.inference.label_map import label_map
     from segvit.inference.onnx_model import OnnxModel, load_onnx
     from segvit.losses import Losses, criterion
+    from segvit.models.create import create_model
     from segvit.models.output import SegOutput
     from segvit.models.scores import scores
-    from segvit.models.segvit import SegViT, create_model
+    from segvit.models.segvit import SegViT
     from segvit.prediction.predict import Prediction, predict
     from segvit.profiling.benchmark import bench
     from segvit.profiling.multiply_adds import Profile, profile
@@ -69,7 +70,8 @@ _HOMES = {
     "segvit.weights.finetune": ("with_classes",),
     "segvit.weights.load": ("load_model",),
     "segvit.models.output": ("SegOutput",),
-    "segvit.models.segvit": ("SegViT", "create_model"),
+    "segvit.models.create": ("create_model",),
+    "segvit.models.segvit": ("SegViT",),
     "segvit.profiling.multiply_adds": ("Profile", "profile"),
 }
 

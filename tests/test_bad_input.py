@@ -20,7 +20,8 @@ from segvit.data.shapes.scenes import ShapesDataset
 from segvit.data.spec import DatasetSpec, load_spec
 from segvit.errors import UserError
 from segvit.evaluation.evaluate import evaluate
-from segvit.models.segvit import SegViT, create_model
+from segvit.models.create import create_model
+from segvit.models.segvit import SegViT
 from segvit.prediction.predict import predict
 from segvit.prediction.predict_files import predict_files
 from segvit.training.train import train
@@ -65,7 +66,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture(scope="module")
 def model() -> SegViT:
     torch.manual_seed(0)
-    return SegViT(TINY, num_classes=8, spec=load_spec("shapes"), protocol=EvalConfig(mode="whole")).eval()
+    return create_model(config=TINY, num_classes=8, spec=load_spec("shapes"), protocol=EvalConfig(mode="whole")).eval()
 
 
 @pytest.fixture(scope="module")
@@ -414,7 +415,7 @@ def test_a_backbone_that_does_not_do(name: str, parts: tuple[str, ...], command:
     ],
 )
 def test_settings_that_do_not_fit_the_model(changes: dict[str, Any], parts: tuple[str, ...]) -> None:
-    said(lambda: SegViT(ModelConfig(**{**vars(TINY), **changes}), num_classes=3), *parts)
+    said(lambda: create_model(config=ModelConfig(**{**vars(TINY), **changes}), num_classes=3), *parts)
 
 
 def test_a_model_on_a_dataset_of_other_classes(
@@ -526,7 +527,7 @@ def test_a_device_that_is_not_there(
 
 
 def test_raw_ids_of_a_model_without_a_spec(tmp_path: Path, command: Callable[..., str]) -> None:
-    SegViT(TINY, num_classes=3).save(tmp_path / "m.safetensors")
+    create_model(config=TINY, num_classes=3).save(tmp_path / "m.safetensors")
     error = command(
         "predict", tmp_path / "m.safetensors", photo(tmp_path / "a.jpg"), "--output", tmp_path / "o", "--ids", "raw"
     )

@@ -29,7 +29,7 @@ from segvit.cli.main import app
 from segvit.config import ModelConfig
 from segvit.data.shapes.scenes import render_scene
 from segvit.data.spec import load_spec
-from segvit.models.segvit import SegViT
+from segvit.models.create import create_model
 
 ROOT = Path(__file__).resolve().parent.parent
 KNOWN = ("ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "RUN", "USER", "WORKDIR")
@@ -361,7 +361,9 @@ def image(stages: list[list[Step]], context: list[str]) -> Iterator[StandIn]:
         (root / "built").touch()
         torch.manual_seed(0)
         network = ModelConfig(backbone="vit_tiny_patch16_224", patch_size=8, embed_dim=32, depth=3, image_size=32)
-        SegViT(network, num_classes=8, spec=load_spec("shapes")).save(root / "models" / "model.safetensors")
+        create_model(config=network, num_classes=8, spec=load_spec("shapes")).save(
+            root / "models" / "model.safetensors"
+        )
         Image.fromarray(render_scene(3, 64)[0]).save(root / "photos" / "scene.png")
         for path in (root / "models" / "model.safetensors", root / "photos" / "scene.png"):
             path.chmod(0o444)

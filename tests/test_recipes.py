@@ -12,6 +12,7 @@ import torch
 
 from segvit.config import AugmentConfig, EvalConfig, LossConfig, OptimConfig, TrainConfig
 from segvit.data.folder_spec import resolve_spec
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +32,9 @@ def build(config: TrainConfig) -> SegViT:
     """The recipe's model without memory, its classes from the dataset where it names one."""
     spec = resolve_spec(config.data) if config.data.spec else None
     with torch.device("meta"):
-        return SegViT(replace(config.model, pretrained=False), num_classes=spec.num_classes if spec else 2, spec=spec)
+        return create_model(
+            config=replace(config.model, pretrained=False), num_classes=spec.num_classes if spec else 2, spec=spec
+        )
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.relative_to(ROOT / "configs").as_posix())

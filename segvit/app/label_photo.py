@@ -19,7 +19,7 @@ from segvit.app.limits import Limits, open_photo
 from segvit.app.messages import About, Job, Labelled, Seen, Setup
 from segvit.app.polygons import coco
 from segvit.config import PrecisionChoice
-from segvit.inference.network import Network
+from segvit.inference.network import Network, described
 from segvit.inference.onnx_model import load_network, place_for
 from segvit.inference.precision import resolve_precision
 from segvit.pictures.paint import save_index_png
@@ -58,14 +58,13 @@ def load_models(setup: Setup) -> list[Model]:
         network = load_network(path, device=resolve_device(place_for(path, setup.device)))
         chosen = resolve_precision(network, setup.precision)
         metrics = network.extra.get("metrics") or {}
-        side = network.config.image_size
+        side = network.image_size
         result = predict(network, np.zeros((side, side, 3), np.uint8), precision=setup.precision)
         about = About(
             name=name,
             classes=result.classes,
             palette=result.palette,
-            backbone=network.config.backbone,
-            structure=network.config.structure,
+            **described(network),
             dataset=network.spec.name if network.spec else None,
             miou=metrics.get("miou"),
             images=metrics.get("images"),

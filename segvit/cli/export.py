@@ -70,7 +70,7 @@ def export(
     network = load_model(model)
     if average := averaged(network.extra):
         print(f"weights: {average}")
-    dataset = open_dataset(data, split, size=network.config.image_size) if with_data else None
+    dataset = open_dataset(data, split, size=network.image_size) if with_data else None
     if dataset is not None:
         check_classes(network, dataset)
     if suffix == ".pt2":

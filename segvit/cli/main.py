@@ -174,7 +174,7 @@ def evaluate(
         network = load_network(model, device=place)
         if compile:
             compile_model(network)
-        dataset = open_dataset(data, split, size=network.config.image_size)
+        dataset = open_dataset(data, split, size=network.image_size)
         test, main_process = protocol.over(network.protocol), rank() == 0
         with bar("evaluating", shown=main_process) as progress:
             result = run_evaluation(

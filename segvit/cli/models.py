@@ -59,6 +59,7 @@ def convert(
         std=std,
     )
     config, backbone = model.config, model.backbone
+    assert config is not None
     classes = f"{model.num_classes} classes{f' of {model.spec.name}' if model.spec else ', their names not known'}"
     print(f"{config.structure}, {len(backbone.blocks)} blocks of width {backbone.embed_dim}, {classes}")
     heads = f"{config.num_heads} heads, {config.head_num_heads} in the head"

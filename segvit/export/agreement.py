@@ -45,7 +45,7 @@ def check_sizes(graph: LabelGraph, fixed: tuple[int, int] | None) -> tuple[tuple
     """Sizes (H, W) to compare at: the training crop, a wide one, and a small odd one; or the one that is fixed."""
     if fixed:
         return (fixed,)
-    side, least = graph.model.config.image_size, STRIDE * graph.model.backbone.patch_size
+    side, least = graph.model.image_size, STRIDE * graph.model.backbone.patch_size
     odd = (max(side * 2 // 3, least) | 1, max(side * 7 // 8, least) | 1)
     return ((side, side), (side, max(side * 5 // 4, least) // 2 * 2), odd)
 

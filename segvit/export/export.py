@@ -173,7 +173,7 @@ def _any_size_else_crop(
         if size is not None:
             raise UserError(f"the model cannot be exported at {size[0]} x {size[1]} pixels: {error}") from error
         reason = str(error)
-    side = graph.model.config.image_size
+    side = graph.model.image_size
     try:
         return replace(write((side, side)), note=reason)
     except NotExportable as error:

@@ -1,5 +1,6 @@
 """The interface of a model that can infer: a SegViT, or an exported graph (segvit/inference/onnx_model.py)."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -13,12 +14,17 @@ from segvit.models.output import SegOutput
 class Network(Protocol):
     """A model from images to class and mask logits, with the settings that its file carries."""
 
-    config: ModelConfig
+    config: ModelConfig | None
     num_classes: int
+    image_size: int
     spec: DatasetSpec | None
     protocol: EvalConfig
     extra: dict[str, Any]
     training: bool
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """Class names of backbone, up-sampling and head, by attribute."""
 
     @property
     def mean(self) -> Tensor:
@@ -29,6 +35,14 @@ class Network(Protocol):
 
     def train(self, mode: bool = True) -> Any:
         """Switch to training mode, or to evaluation mode if `mode` is False."""
+
+
+def described(network: Network) -> dict[str, str]:
+    """Name backbone and structure of a model; if its parts are your own, by their classes."""
+    if network.config is not None:
+        return {"backbone": network.config.backbone, "structure": network.config.structure}
+    others = [kind for name, kind in network.parts.items() if name != "backbone"]
+    return {"backbone": network.parts["backbone"], "structure": ", ".join(others)}
 
 
 def classes_of(network: Network) -> tuple[tuple[str, ...], tuple[Color, ...]]:

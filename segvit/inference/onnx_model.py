@@ -23,7 +23,7 @@ from segvit.models.output import SegOutput
 from segvit.utils.optional import need
 from segvit.weights.file_kind import no_weights
 from segvit.weights.load import load_model
-from segvit.weights.model_file import KEYS, parse_header, settings_from_header
+from segvit.weights.model_file import KEYS, PARTS, parse_header, settings_from_header
 
 INPUT, VALID = "images", "valid"
 """Input of an exported graph, and a constant that becomes an input here: height and width of the image part.
@@ -63,7 +63,9 @@ class OnnxModel(nn.Module):
                 f"{path}: an ONNX file of another version of segvit (no {', '.join(sorted(lacking))} under 'export' in "
                 "its header): export the model again"
             )
-        self.config = settings_from_header(ModelConfig, header["model"], path)
+        self.config = None if header["model"] is None else settings_from_header(ModelConfig, header["model"], path)
+        self.image_size: int = header["image_size"] if self.config is None else self.config.image_size
+        self.parts: dict[str, str] = header.get(PARTS, {})
         self.protocol = settings_from_header(EvalConfig, header["protocol"], path)
         self.spec = DatasetSpec.from_dict(header["spec"], source=str(path)) if header["spec"] else None
         self.num_classes: int = header["num_classes"]

@@ -77,7 +77,7 @@ def protocol_windows(model: Network, config: EvalConfig) -> Windows | None:
     """
     if config.mode != "slide":
         return None
-    window = model.config.image_size if config.window is None else config.window
+    window = model.image_size if config.window is None else config.window
     stride = max(window * 2 // 3, 1) if config.stride is None else config.stride
     if not 1 <= stride <= window:
         raise UserError(

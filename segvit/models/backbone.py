@@ -1,62 +1,65 @@
-"""A plain ViT of timm as a pyramid-free feature extractor: images in, raw block outputs as maps out.
+"""Backbones: images in, one feature map per tapped block out. One adapter runs each family of timm's plain ViTs.
 
-timm defines the parts and their names; this module runs them at any image size and taps the blocks that the head reads.
-One small adapter per family tells how tokens get their positions: absolute (VisionTransformer), rotary (Eva),
-relative bias (Beit).
+timm defines the parts and their names. An adapter holds everything that is special to its family: how tokens get their
+positions, how a block runs on kept tokens, how weights are resized, and in which layer a parameter is. A backbone of
+your own needs none of it: any module with the attributes of `Backbone` will do (docs/any-backbone.md).
 
-Letters: B batch, D width, H W image, p patch, h w token grid, N = h * w, P prefix tokens (class, registers).
+Letters: B batch, D width, H W image, p patch, h w token grid, N = h * w, P prefix tokens (class, registers), n kept
+patches.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import timm
 import torch
-from timm.layers import PatchEmbed
+from timm.layers import Attention
 from timm.models.beit import Beit
-from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.beit import Block as BeitBlock
+from timm.models.eva import Eva, EvaBlock
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from segvit.config import Downsampling, ModelConfig
 from segvit.errors import UserError
-from segvit.models.downsampling import STRIDE, QueryDownsampling, keep, shrunk_grid
-from segvit.models.positions import relative_bias, rotary_angles, take_relative_bias
-from segvit.models.structure import resolve_blocks
-from segvit.models.tokens import resize_tokens
-from segvit.utils.text import suggest
-from segvit.weights.timm_weights import fit_positions, fit_relative_bias, pretrained_vit, reason
+from segvit.models.downsampling import STRIDE, Kept, attend, keep, run_any_block, run_gamma_block
+from segvit.models.positions import angles_at, relative_bias, resize_tokens, rotary_angles
 
 PREFIX_TOKENS = ("cls_token", "dist_token", "reg_token")
 """Names of timm's prefix tokens, in the order in which they precede the patches."""
 
-TIMM_INIT_STD = 0.02
-"""Deviation of timm's initial weights of Linear layers."""
+
+class Backbone(Protocol):
+    """What SegViT needs of a backbone, an nn.Module. docs/any-backbone.md lists what it may have besides."""
+
+    patch_size: int
+    """Images are padded to multiples of this many pixels."""
+    map_cell: int
+    """Side in pixels of a cell of the last map."""
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Turn normalised images (B, 3, H, W) into maps (B, D, h, w), shallow first."""
 
 
-class Backbone(nn.Module):
+class PlainViT(nn.Module):
     """The blocks of a plain ViT up to the last tap, without final norm and classifier (docs/method.md section 1).
 
+    It runs the family VisionTransformer, whose positions are absolute; other families derive from it.
+
     Args:
-        vit: a VisionTransformer, Eva or Beit of timm; its parts are taken over, with their names.
+        vit: model of timm; its parts are taken over, with their names.
         taps: blocks (from 0) whose outputs are returned, ascending.
-        shrink_at: block (from 0) that keeps every second row and column of the tokens; None: no block does.
-        downsampling: how that block does it; see `ModelConfig.downsampling`.
+        shrink_at: block (from 0) that keeps some of the tokens; None: no block does.
+        downsampling: part that chooses them: patches (B, N, D) and their grid to `Kept`.
 
     Attributes:
-        grad_checkpointing: keep of each block its input alone, and run it again in the backward pass.
+        grad_checkpointing: store only the input of each block and recompute the rest in the backward pass.
     """
 
     pos_embed: Tensor | None
 
     def __init__(
-        self,
-        vit: Any,
-        *,
-        taps: Sequence[int],
-        shrink_at: int | None = None,
-        downsampling: Downsampling = "nearest_q",
+        self, vit: Any, *, taps: Sequence[int], shrink_at: int | None = None, downsampling: nn.Module | None = None
     ) -> None:
         super().__init__()
         self.taps = tuple(taps)
@@ -65,7 +68,8 @@ class Backbone(nn.Module):
         self.patch_size: int = vit.patch_embed.patch_size[0]
         self.native_grid: tuple[int, int] = vit.patch_embed.grid_size
         self.num_prefix_tokens: int = vit.num_prefix_tokens
-        self.no_embed_class: bool = getattr(vit, "no_embed_class", False)
+        no_embed_class: bool = getattr(vit, "no_embed_class", False)
+        self.num_embedded_prefix = 0 if no_embed_class else self.num_prefix_tokens
         self.patch_embed = vit.patch_embed
         for name in PREFIX_TOKENS:
             self.register_parameter(name, getattr(vit, name, None))
@@ -73,27 +77,27 @@ class Backbone(nn.Module):
         self.pos_drop = vit.pos_drop
         self.norm_pre = getattr(vit, "norm_pre", nn.Identity())
         self.blocks = nn.ModuleList(vit.blocks[: self.taps[-1] + 1])
-        self.rope = getattr(vit, "rope", None)
-        self.rope_mixed: bool = getattr(vit, "rope_mixed", False)
-        self.relative_bias_tables = take_relative_bias(vit, self.blocks) if isinstance(vit, Beit) else None
+        self.take_positions(vit)
         self.grad_checkpointing = False
-        self.downsampling = None
-        if shrink_at is not None:
-            self.downsampling = QueryDownsampling(
-                dim=self.embed_dim, num_prefix_tokens=self.num_prefix_tokens, method=downsampling
-            )
+        self.downsampling = downsampling
+
+    @property
+    def map_cell(self) -> int:
+        """Side in pixels of a cell of the last map."""
+        return self.patch_size if self.shrink_at is None else STRIDE * self.patch_size
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps of the tapped blocks.
+        """Return the feature maps of the tapped blocks.
 
         Args:
             images: (B, 3, H, W), normalised; H and W whole multiples of the patch.
 
         Returns:
-            One (B, D, h, w) per tap, shallow first: raw block outputs, no norm. Behind `shrink_at` the grid is halved.
+            One (B, D, h, w) per tap, shallow first: raw block outputs, no norm. Behind `shrink_at` h and w are those of
+            `Kept.grid`.
 
         Raises:
-            UserError: fewer than 2 x 2 patches where a block shrinks.
+            UserError: fewer than 2 x 2 patches, if a block shrinks.
         """
         tokens, grid = self.embed(images)
         if self.downsampling is not None and min(grid) < STRIDE:
@@ -102,21 +106,26 @@ class Backbone(nn.Module):
                 f"an image of {grid[0]} x {grid[1]} patches of {self.patch_size} px cannot be shrunk: give at least "
                 f"{STRIDE} x {STRIDE} patches ({side} x {side} px), by resizing it, or take a plain model"
             )
-        features, full, shared = [], grid, self.shared_inputs(grid)
+        features, map_grid, kept, shared = [], grid, None, self.shared_positions(grid)
         for index in range(len(self.blocks)):
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(self.run_block, index, tokens, full, shared, use_reentrant=False)
-            else:
-                tokens = self.run_block(index, tokens, full, shared)
             if index == self.shrink_at:
-                grid = shrunk_grid(full)
+                tokens, kept = self.run(self.shrink, tokens, grid, shared)
+                map_grid, shared = kept.grid, self.kept_positions(shared, grid, kept.indices)
+            else:
+                tokens = self.run(self.run_block, index, tokens, grid, kept.indices if kept else None, shared)
             if index in self.taps:
                 patches = tokens[:, self.num_prefix_tokens :]
-                features.append(patches.transpose(1, 2).unflatten(2, grid))
+                features.append(patches.transpose(1, 2).unflatten(2, map_grid))
         return features
 
+    def run(self, part: Any, *args: Any) -> Any:
+        """Run a block, and store only its input if `grad_checkpointing` is on."""
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            return checkpoint(part, *args, use_reentrant=False)
+        return part(*args)
+
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Tokens (B, P + N, D) with absolute positions added, and their grid (h, w)."""
+        """Return tokens (B, P + N, D) with absolute positions added, and their grid (h, w)."""
         maps = self.patch_embed.proj(images)  # (B, D, h, w)
         grid = (maps.shape[2], maps.shape[3])
         patches = maps.flatten(2).transpose(1, 2).contiguous()  # (B, N, D); else every block would copy it twice
@@ -124,7 +133,7 @@ class Backbone(nn.Module):
         prefixes = [getattr(self, name) for name in PREFIX_TOKENS if getattr(self, name) is not None]
         prefix = torch.cat(prefixes, dim=1) if prefixes else None  # (1, P, D)
         if self.pos_embed is not None:
-            num_embedded = 0 if self.no_embed_class else self.num_prefix_tokens
+            num_embedded = self.num_embedded_prefix
             patches = patches + resize_tokens(self.pos_embed[:, num_embedded:], self.native_grid, grid)
             if prefix is not None and num_embedded:
                 prefix = prefix + self.pos_embed[:, :num_embedded]
@@ -132,184 +141,234 @@ class Backbone(nn.Module):
             patches = torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.norm_pre(self.pos_drop(patches)), grid
 
-    def run_block(self, index: int, tokens: Tensor, grid: tuple[int, int], shared: Mapping[int, Tensor]) -> Tensor:
-        """Tokens (B, P + N, D) through a block: (B, P + N, D), or (B, n, D) where it shrinks.
+    def run_block(
+        self, index: int, tokens: Tensor, grid: tuple[int, int], indices: Tensor | None, shared: Tensor | None
+    ) -> Tensor:
+        """Run a block on tokens (B, P + N, D), or on kept ones (B, P + n, D), and keep their number.
 
         Args:
             index: of the block, from 0.
-            tokens: behind the block before it.
-            grid: of the patches as they are embedded, (h, w).
-            shared: of that grid.
+            tokens: output of the block before it.
+            grid: of all patches, (h, w).
+            indices: of the kept patches, (n,) or (B, n); None: all are there.
+            shared: positions of these tokens that blocks share.
         """
-        inputs = self.block_inputs(index, grid, shared)
-        if self.downsampling is not None and index == self.shrink_at:
-            shrunk: Tensor = self.downsampling(self.blocks[index], tokens, grid, inputs)
-            return shrunk
-        out: Tensor = self.blocks[index](tokens, **inputs)
+        out: Tensor = self.blocks[index](tokens, **self.block_inputs(index, grid, indices, shared))
         return out
 
-    def shared_inputs(self, grid: tuple[int, int]) -> dict[int, Tensor]:
-        """What blocks share of their inputs at this grid, by the stride of the tokens that they take.
+    def shrink(self, tokens: Tensor, grid: tuple[int, int], shared: Tensor | None) -> tuple[Tensor, Kept]:
+        """Run the block `shrink_at` on all tokens (B, P + N, D) and let the kept ones leave it: (B, P + n, D)."""
+        assert self.shrink_at is not None and self.downsampling is not None
+        index, num_prefix = self.shrink_at, self.num_prefix_tokens
+        kept: Kept = self.downsampling(tokens[:, num_prefix:], grid)
+        queries = keep(tokens, kept.indices, num_prefix)
+        if kept.queries is not None:
+            queries = torch.cat([queries[:, :num_prefix], kept.queries], dim=1)
+        if getattr(self.downsampling, "keys_from_kept", False):
+            own = self.kept_positions(shared, grid, kept.indices)
+            return self.run_block(index, queries, grid, kept.indices, own), kept
+        inputs = self.block_inputs(index, grid, None, shared)
+        return self.run_queries(self.blocks[index], queries, tokens, kept, inputs), kept
 
-        Rotary angles ((N, .), or (depth, heads, N, .) where each block has its own), or the relative bias of a table
-        that all blocks share; nothing elsewhere.
+    def sharded_modules(self) -> list[nn.Module]:
+        """Return the parts that FSDP makes whole one at a time: all blocks but the one whose parts run one by one."""
+        return [block for index, block in enumerate(self.blocks) if index != self.shrink_at]
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks that run."""
+        return len(self.blocks)
+
+    def layer_of(self, name: str) -> int | None:
+        """Return the layer of a parameter, counted as BEiT and timm do; None: no pretrained weights have it.
+
+        0 is the embeddings: patches, positions, prefix tokens. i + 1 is block i.
         """
-        strides = {self._stride(index) for index in range(len(self.blocks))}
-        if self.rope is not None:
-            angles = rotary_angles(self.rope, grid)
-            return {stride: angles if stride == 1 else keep(angles, grid, 0) for stride in strides}
+        part, number = [*name.split("."), ""][:2]
+        if part == "downsampling":
+            return None
+        return int(number) + 1 if part == "blocks" else 0
+
+    # What families differ in ------------------------------------------------------------------------------------------
+
+    def take_positions(self, vit: Any) -> None:
+        """Take over the parts of timm's model that give every block positions."""
+
+    def shared_positions(self, grid: tuple[int, int]) -> Tensor | None:
+        """Return the positions at a grid (h, w) that blocks share."""
+        return None
+
+    def kept_positions(self, shared: Tensor | None, grid: tuple[int, int], indices: Tensor) -> Tensor | None:
+        """Return those of the kept patches (n,) or (B, n), from those of all."""
+        return None
+
+    def block_inputs(
+        self, index: int, grid: tuple[int, int], indices: Tensor | None, shared: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Return what a block takes besides its tokens; the arguments are those of `run_block`."""
+        return {}
+
+    def run_queries(
+        self, block: Any, queries: Tensor, tokens: Tensor, kept: Kept, inputs: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Run a block with queries (B, P + n, D) of their own, keys and values from all tokens (B, P + N, D).
+
+        Args:
+            block: block of timm.
+            queries: of the kept tokens, also the residual.
+            tokens: all.
+            kept: which go on.
+            inputs: of the block, for all tokens.
+        """
+        if type(block) is Block and type(block.attn) is Attention and getattr(block.attn, "gate", None) is None:
+            attended = attend(block.attn, block.norm1(queries), block.norm1(tokens))
+            queries = queries + block.drop_path1(block.ls1(attended))
+            out: Tensor = queries + block.drop_path2(block.ls2(block.mlp(block.norm2(queries))))
+            return out
+        return run_any_block(block, tokens, kept, inputs, self.num_prefix_tokens)
+
+    def fitted(self, donor: "PlainViT") -> dict[str, Tensor]:
+        """Return the weights of `donor`, by name, at this native grid, resized with antialias as timm does."""
+        state = donor.state_dict()
+        if self.pos_embed is not None and donor.pos_embed is not None:
+            embedded = donor.num_embedded_prefix
+            prefix, patches = donor.pos_embed[:, :embedded], donor.pos_embed[:, embedded:]
+            if donor.native_grid != self.native_grid:
+                patches = timm.layers.resample_abs_pos_embed(
+                    patches, list(self.native_grid), list(donor.native_grid), num_prefix_tokens=0
+                )
+            prefix = prefix[:, embedded - self.num_embedded_prefix :]
+            state["pos_embed"] = torch.cat([prefix, patches], dim=1).detach()
+        return state
+
+    def resized(self, grid: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the parameters learned per patch, by name, at another native grid, as `forward` resizes them."""
+        if self.pos_embed is None:
+            return {}
+        embedded = self.num_embedded_prefix
+        prefix, patches = self.pos_embed[:, :embedded], self.pos_embed[:, embedded:]
+        return {"pos_embed": torch.cat([prefix, resize_tokens(patches, self.native_grid, grid)], dim=1).detach()}
+
+
+class EvaViT(PlainViT):
+    """The family Eva: rotary angles, the same for all blocks or, mixed, each block's own."""
+
+    rope: Any
+    rope_mixed: bool
+
+    def take_positions(self, vit: Any) -> None:
+        self.rope = vit.rope
+        self.rope_mixed = vit.rope_mixed
+
+    def shared_positions(self, grid: tuple[int, int]) -> Tensor | None:
+        return None if self.rope is None else rotary_angles(self.rope, grid)
+
+    def kept_positions(self, shared: Tensor | None, grid: tuple[int, int], indices: Tensor) -> Tensor | None:
+        return shared if shared is None or self.rope_mixed else angles_at(shared, indices)
+
+    def block_inputs(
+        self, index: int, grid: tuple[int, int], indices: Tensor | None, shared: Tensor | None
+    ) -> dict[str, Tensor]:
+        if shared is None:
+            return {}
+        return {"rope": angles_at(shared[index], indices) if self.rope_mixed else shared}
+
+    def run_queries(
+        self, block: Any, queries: Tensor, tokens: Tensor, kept: Kept, inputs: Mapping[str, Tensor]
+    ) -> Tensor:
+        if isinstance(block, EvaBlock) and kept.queries is None:
+            return run_gamma_block(block, queries, tokens, kept, inputs, self.num_prefix_tokens)
+        return run_any_block(block, tokens, kept, inputs, self.num_prefix_tokens)
+
+
+class BeitViT(PlainViT):
+    """The family Beit: a relative bias, from one table of all blocks or one of each."""
+
+    relative_bias_tables: nn.ParameterList | None
+
+    def take_positions(self, vit: Any) -> None:
+        """Move the tables out of timm's attention, which knows one grid only; its blocks then take a bias as input."""
+        if vit.rel_pos_bias is not None:
+            self.relative_bias_tables = nn.ParameterList([vit.rel_pos_bias.relative_position_bias_table])
+            return
+        blocks: list[Any] = list(self.blocks)
+        tables = [block.attn.relative_position_bias_table for block in blocks]
+        for block in blocks:
+            block.attn.relative_position_bias_table = None
+        self.relative_bias_tables = nn.ParameterList(tables) if tables[0] is not None else None
+
+    def shared_positions(self, grid: tuple[int, int]) -> Tensor | None:
         tables = self.relative_bias_tables
-        if tables is None or len(tables) > 1:
-            return {}
-        return {stride: relative_bias(tables[0], self.native_grid, grid, stride) for stride in strides}
+        return relative_bias(tables[0], self.native_grid, grid) if tables is not None and len(tables) == 1 else None
 
-    def block_inputs(self, index: int, grid: tuple[int, int], shared: Mapping[int, Tensor]) -> dict[str, Tensor]:
-        """What a block takes besides its tokens at this grid: nothing, rotary angles, or a relative bias.
+    def kept_positions(self, shared: Tensor | None, grid: tuple[int, int], indices: Tensor) -> Tensor | None:
+        if shared is None or self.relative_bias_tables is None:
+            return None
+        return relative_bias(self.relative_bias_tables[0], self.native_grid, grid, indices)
 
-        Blocks behind `shrink_at` take those of every second row and column.
-        """
-        stride = self._stride(index)
-        if self.rope is not None:
-            return {"rope": shared[stride][index] if self.rope_mixed else shared[stride]}
-        if self.relative_bias_tables is None:
-            return {}
-        if stride in shared:
-            return {"shared_rel_pos_bias": shared[stride]}
-        # One at a time, and inside what is run again in the backward pass: a bias has (1 + N)^2 values per head.
-        table = self.relative_bias_tables[index]
-        return {"shared_rel_pos_bias": relative_bias(table, self.native_grid, grid, stride)}
+    def block_inputs(
+        self, index: int, grid: tuple[int, int], indices: Tensor | None, shared: Tensor | None
+    ) -> dict[str, Tensor]:
+        if shared is None and self.relative_bias_tables is not None:
+            # One at a time, and inside what is recomputed in the backward pass: a bias has (1 + N)^2 values per head.
+            shared = relative_bias(self.relative_bias_tables[index], self.native_grid, grid, indices)
+        return {} if shared is None else {"shared_rel_pos_bias": shared}
 
-    def _stride(self, index: int) -> int:
-        """The stride at which a block sees the tokens of the grid: its keys are all of them, or the kept ones."""
-        return STRIDE if self._takes_shrunk(index) else 1
+    def run_queries(
+        self, block: Any, queries: Tensor, tokens: Tensor, kept: Kept, inputs: Mapping[str, Tensor]
+    ) -> Tensor:
+        if isinstance(block, BeitBlock) and kept.queries is None:
+            return run_gamma_block(block, queries, tokens, kept, inputs, self.num_prefix_tokens)
+        return run_any_block(block, tokens, kept, inputs, self.num_prefix_tokens)
 
-    def _takes_shrunk(self, index: int) -> bool:
-        """Whether the keys of a block are the kept tokens alone."""
-        if self.downsampling is None or self.shrink_at is None:
-            return False
-        return index > self.shrink_at or (index == self.shrink_at and self.downsampling.method == "nearest_qkv")
+    def layer_of(self, name: str) -> int | None:
+        part, number = [*name.split("."), ""][:2]
+        own_tables = self.relative_bias_tables is not None and len(self.relative_bias_tables) == self.num_layers > 1
+        return int(number) + 1 if part == "relative_bias_tables" and own_tables else super().layer_of(name)
+
+    def fitted(self, donor: PlainViT) -> dict[str, Tensor]:
+        state = super().fitted(donor)
+        assert isinstance(donor, BeitViT)
+        if donor.native_grid != self.native_grid:
+            height, width = self.native_grid
+            for index, table in enumerate(donor.relative_bias_tables or ()):
+                shape = ((2 * height - 1) * (2 * width - 1) + 3, table.shape[1])
+                state[f"relative_bias_tables.{index}"] = timm.layers.resize_rel_pos_bias_table(
+                    table.detach(), self.native_grid, shape, donor.native_grid
+                )
+        return state
+
+    def resized(self, grid: tuple[int, int]) -> dict[str, Tensor]:
+        state = super().resized(grid)
+        span, new_span = ((2 * height - 1, 2 * width - 1) for height, width in (self.native_grid, grid))
+        for index, table in enumerate(self.relative_bias_tables or ()):
+            offsets = resize_tokens(table[None, :-3], span, new_span)[0]
+            state[f"relative_bias_tables.{index}"] = torch.cat([offsets, table[-3:]]).detach()
+        return state
 
 
-def create_backbone(config: ModelConfig) -> tuple[Backbone, dict[str, Any]]:
-    """The backbone of a config, and timm's `pretrained_cfg` of it (mean, std, licence of the weights).
+def set_grad_checkpointing(backbone: Any, on: bool) -> None:
+    """Let a backbone store only the input of each block and recompute the rest in the backward pass, or all.
 
     Raises:
-        UserError: an unknown or hierarchical backbone, an override that it does not take, taps outside its blocks, or
-            a crop that is too small to shrink.
+        UserError: `on`, and the backbone has no such switch.
     """
-    vit = _create_vit(config)
-    depth = len(vit.blocks)
-    shrink_at, taps = resolve_blocks(config, depth)
-    backbone = Backbone(vit, taps=taps, shrink_at=shrink_at, downsampling=config.downsampling)
-    if shrink_at is not None and min(backbone.native_grid) < STRIDE:
+    if hasattr(backbone, "grad_checkpointing"):
+        backbone.grad_checkpointing = on
+    elif on:
         raise UserError(
-            f"model.image_size {config.image_size} with model.structure {config.structure}: a crop must hold "
-            f"{STRIDE} x {STRIDE} patches; give {STRIDE * backbone.patch_size} or more, or take the structure plain"
+            f"grad_checkpointing: the backbone {type(backbone).__name__} has no attribute of that name; give it one, "
+            "or set grad_checkpointing to false"
         )
-    conv = backbone.downsampling.conv if backbone.downsampling is not None else None
-    if conv is not None and conv.bias is not None:
-        nn.init.trunc_normal_(conv.weight, std=config.init_std)
-        nn.init.zeros_(conv.bias)
-    if config.starts_pretrained:
-        _load_pretrained(backbone, config)
-    else:
-        _scale_init(backbone, config.init_std / TIMM_INIT_STD)
-    return backbone, dict(vit.pretrained_cfg)
 
 
-def _scale_init(backbone: Backbone, factor: float) -> None:
-    """Scale the initial weights of the blocks' Linear layers, whatever correction by depth timm put on them."""
-    if factor == 1:
-        return
-    for module in backbone.blocks.modules():
-        if isinstance(module, nn.Linear):
-            with torch.no_grad():
-                module.weight.mul_(factor)
+ADAPTERS: dict[type[nn.Module], type[PlainViT]] = {VisionTransformer: PlainViT, Eva: EvaViT, Beit: BeitViT}
+"""Adapter of each family of timm; a model of a derived class is of the same family."""
 
 
-def _create_vit(config: ModelConfig) -> Any:
-    """timm's model of that name with the config's overrides, random weights, at the config's image size."""
-    _check_name(config.backbone)
-    if config.image_size < 1:
-        raise UserError(f"model.image_size is {config.image_size}: give the side of the training crop, 1 pixel or more")
-    overrides: dict[str, Any] = {
-        "patch_size": config.patch_size,
-        "embed_dim": config.embed_dim,
-        "depth": config.depth,
-        "num_heads": config.num_heads or (config.embed_dim and max(config.embed_dim // 64, 1)),
-    }
-    overrides = {key: value for key, value in overrides.items() if value is not None}
-    if config.class_token is not None:
-        overrides["class_token"] = config.class_token
-        overrides["global_pool"] = "token" if config.class_token else "avg"
-    if config.drop_path:
-        overrides["drop_path_rate"] = config.drop_path
-    own = _weightless(config.backbone)
-    patch = config.patch_size or int(own.patch_embed.patch_size[0])
-    side = -(-config.image_size // patch) * patch
-    any_grid: dict[str, Any] = {}
-    if isinstance(own, Eva):  # else timm keeps rotary angles for one grid only
-        any_grid["dynamic_img_size"] = True
-    try:
-        vit = timm.create_model(config.backbone, img_size=side, num_classes=0, **any_grid, **overrides)
-    except (TypeError, AssertionError, ValueError) as error:
-        raise UserError(
-            f"backbone {config.backbone!r} does not take {overrides}: {reason(error)}; its own are "
-            f"embed_dim {own.embed_dim}, depth {len(own.blocks)}, num_heads {own.blocks[0].attn.num_heads}"
-        ) from error
-    _check_plain(vit, config.backbone)
-    return vit
-
-
-def _check_name(name: str) -> None:
-    """Refuse a name that timm does not know, and say the nearest ones."""
-    if timm.is_model(name.split(".")[0].removeprefix("hf_hub:timm/")):
-        return
-    hint = suggest(name, timm.list_models("*vit*") + timm.list_models("*beit*"), most=3)
-    raise UserError(f"unknown backbone {name!r}{hint}: timm has no such model; timm.list_models('vit_*') lists them")
-
-
-def _check_plain(vit: Any, name: str) -> None:
-    """Refuse what is not a plain ViT of a family that the adapters above know."""
-    families = (VisionTransformer, Eva, Beit)
-    if isinstance(vit, families) and type(vit.patch_embed) is PatchEmbed:
-        return
-    raise UserError(
-        f"backbone {name!r} is not a plain ViT ({type(vit).__name__}): the head needs tokens on one grid at every "
-        "block; take one such as vit_base_patch16_384, deit3_base_patch16_384, vit_base_patch14_dinov2, "
-        "beitv2_base_patch16_224, eva02_base_patch14_224 or vit_base_patch16_dinov3"
-    )
-
-
-def _weightless(name: str) -> Any:
-    """The backbone as timm has it, without memory: to read its family and patch size from."""
-    try:
-        with torch.device("meta"):
-            vit: Any = timm.create_model(name, num_classes=0)
-    except RuntimeError as error:
-        tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"
-        raise UserError(f"backbone {name!r}: {error}; its pretrained tags: {tags}") from error
-    _check_plain(vit, name)
-    return vit
-
-
-def _load_pretrained(backbone: Backbone, config: ModelConfig) -> None:
-    """Copy timm's weights into `backbone`: tokens that it lacks are dropped, positions resized to its grid.
-
-    Raises:
-        UserError: the weights cannot be had or do not fit.
-    """
-    vit = pretrained_vit(config)
-    donor = Backbone(vit, taps=backbone.taps)
-    state = donor.state_dict()
-    state |= {name: value for name, value in backbone.state_dict().items() if name.startswith("downsampling.")}
-    for name in PREFIX_TOKENS:
-        if getattr(backbone, name) is None:
-            state.pop(name, None)
-    if backbone.pos_embed is not None and donor.pos_embed is not None:
-        state["pos_embed"] = fit_positions(donor, backbone)
-    state |= fit_relative_bias(donor, backbone)
-    try:
-        backbone.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"weights of {config.backbone!r} do not fit the model.* overrides: {error}") from error
+def adapt(
+    vit: Any, *, taps: Sequence[int], shrink_at: int | None = None, downsampling: nn.Module | None = None
+) -> PlainViT:
+    """Return the backbone of a model of timm; the arguments are those of `PlainViT`."""
+    adapter = next(adapter for family, adapter in ADAPTERS.items() if isinstance(vit, family))
+    return adapter(vit, taps=taps, shrink_at=shrink_at, downsampling=downsampling)

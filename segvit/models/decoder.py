@@ -3,9 +3,7 @@
 Letters: B batch, D backbone width, d head width, h w token grid, N = h * w, n queries.
 """
 
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +25,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, q: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The attended values (B, n, d) of projected queries (B or 1, n, d), and the projected keys (B, N, d)."""
+        """Return the attended values (B, n, d) of projected queries (B or 1, n, d), and projected keys (B, N, d)."""
         k, v = self.k(tokens), self.v(tokens)
         q = q.expand(tokens.shape[0], -1, -1)
         heads = [x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v)]  # (B, heads, ., head_dim)
@@ -36,28 +34,56 @@ class Attention(nn.Module):
         return out, k
 
 
+class Similarity(Protocol):
+    """Compare queries with keys: a similarity for the masks."""
+
+    def __call__(self, q: Tensor, k: Tensor, *, num_heads: int) -> Tensor:
+        """Return mask logits (B, n, N) of projected queries (B or 1, n, d) and keys (B, N, d) of that many heads."""
+
+
 def similarity(q: Tensor, k: Tensor, *, num_heads: int) -> Tensor:
-    """Mean over heads of Q_i K_i^T / sqrt(head_dim), before the softmax: (B or 1, n, d), (B, N, d) -> (B, n, N).
+    """Return the mean over heads of Q_i K_i^T / sqrt(head_dim), before the softmax.
 
     The mean of the heads' products is the product over the whole width divided by the number of heads.
-    In float32 also under autocast: these are the mask logits.
+    It is in float32 also under autocast, since these are the mask logits.
+
+    Args:
+        q: projected queries (B or 1, n, d).
+        k: projected keys (B, N, d).
+        num_heads: heads that share the width d.
+
+    Returns:
+        (B, n, N)
     """
     head_dim = q.shape[2] // num_heads
     with torch.autocast(device_type=q.device.type, enabled=False):
         return torch.matmul(q.float() / (num_heads * head_dim**0.5), k.float().transpose(1, 2))
 
 
-class Prepared(NamedTuple):
-    """Queries when a layer has compared them with each other, and not yet with the tokens; B or 1 of each."""
+def head_similarities(layer: "LayerOutput", rows: Tensor, *, num_heads: int, similarity: Similarity) -> Tensor:
+    """Return the similarity in every head of some queries of a layer: (B, heads, rows, N).
+
+    Args:
+        layer: output of the layer.
+        rows: indices of the queries.
+        num_heads: heads that share the width d.
+        similarity: that of one head, by `num_heads` 1; its mean over heads is that of all.
+    """
+    q, k = layer.q.index_select(1, rows).chunk(num_heads, dim=2), layer.k.chunk(num_heads, dim=2)
+    return torch.stack([similarity(one_q, one_k, num_heads=1) for one_q, one_k in zip(q, k, strict=True)], dim=1)
+
+
+class Compared(NamedTuple):
+    """Queries of a layer after its self-attention, before its cross-attention: no image has changed them yet."""
 
     queries: Tensor
-    """(B, n, d)"""
+    """(B or 1, n, d)"""
     q: Tensor
-    """(B, n, d) projected for the cross-attention."""
+    """(B or 1, n, d) projected for the cross-attention."""
 
 
 class LayerOutput(NamedTuple):
-    """What a decoder layer gives: the new queries, and what its cross-attention compared."""
+    """Result of a decoder layer: the new queries, and what its cross-attention compared."""
 
     queries: Tensor
     """(B, n, d)"""
@@ -81,27 +107,34 @@ class DecoderLayer(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
-    def prepare(self, queries: Tensor) -> Prepared:
-        """The part of the layer that no image has a say in: queries (B, n, d) among themselves."""
-        attended, _ = self.self_attn(self.self_attn.q(queries), queries)
-        queries = self.norm1(queries + self.dropout(attended))
-        return Prepared(queries, self.cross_attn.q(queries))
+    def forward(self, queries: Tensor, tokens: Tensor, compared: Compared | None = None) -> LayerOutput:
+        """Update queries from tokens.
 
-    def forward(self, prepared: Prepared, tokens: Tensor) -> LayerOutput:
-        """Update prepared queries (B or 1, n, d) from tokens (B, N, d)."""
-        attended, k = self.cross_attn(prepared.q, tokens)
-        queries = self.norm2(prepared.queries + self.dropout(attended))
+        Args:
+            queries: (B, n, d); or (1, n, d), the same for all images.
+            tokens: (B, N, d).
+            compared: `compare(queries)`, if it is at hand already (segvit/models/query_cache.py).
+        """
+        queries, q = compared or self.compare(queries)
+        attended, k = self.cross_attn(q, tokens)
+        queries = self.norm2(queries + self.dropout(attended))
         hidden = self.dropout(F.relu(self.fc1(queries)))
         queries = self.norm3(queries + self.dropout(self.fc2(hidden)))
-        return LayerOutput(queries, prepared.q, k)
+        return LayerOutput(queries, q, k)
+
+    def compare(self, queries: Tensor) -> Compared:
+        """Compare queries (B or 1, n, d) with each other: the part of the layer that sees no image."""
+        attended, _ = self.self_attn(self.self_attn.q(queries), queries)
+        queries = self.norm1(queries + self.dropout(attended))
+        return Compared(queries, self.cross_attn.q(queries))
 
 
 class DecoderStage(nn.Module):
     """Decoder layers of queries over one feature map.
 
     Args:
-        in_dim: width D of the map, which is projected to `dim` and normalised; None: the map has width `dim` already
-            and is taken as it comes.
+        in_dim: width D of the map, which is projected to `dim` and normalised. None: the map has width `dim` already
+            and is taken as it is.
         dim: width d of the queries.
         num_layers: decoder layers.
         num_heads: attention heads of a layer.
@@ -116,70 +149,30 @@ class DecoderStage(nn.Module):
             DecoderLayer(dim=dim, num_heads=num_heads, dropout=dropout) for _ in range(num_layers)
         )
 
-    def forward(self, queries: Tensor | Prepared, feature: Tensor) -> list[LayerOutput]:
-        """Queries (B, n, d), or prepared for the first layer, and a map (B, D, h, w) -> what each layer gives."""
+    def forward(self, queries: Tensor, feature: Tensor, compared: Compared | None = None) -> list[LayerOutput]:
+        """Update queries from a map, layer by layer.
+
+        Args:
+            queries: (B or 1, n, d).
+            feature: map (B, D, h, w).
+            compared: of the first layer, if it is at hand already.
+        """
         tokens = self.norm(self.proj(feature.flatten(2).transpose(1, 2)))  # (B, N, d)
         outputs: list[LayerOutput] = []
         for layer in self.layers:
-            assert isinstance(layer, DecoderLayer)
-            prepared = queries if isinstance(queries, Prepared) else layer.prepare(queries)
-            outputs.append(layer(prepared, tokens))
-            queries = outputs[-1].queries
+            outputs.append(layer(queries, tokens, compared))
+            queries, compared = outputs[-1].queries, None
         return outputs
 
-    def prepare(self, queries: Tensor) -> Prepared:
-        """Queries (B, n, d) prepared for the first layer."""
+    def compare(self, queries: Tensor) -> Compared:
+        """Compare queries (B or 1, n, d) with each other in the first layer."""
         first = self.layers[0]
         assert isinstance(first, DecoderLayer)
-        return first.prepare(queries)
-
-
-class LearnedQueries(nn.Module):
-    """What the first stage makes of learned queries, which are the same for every image, before it looks at one.
-
-    In evaluation it is worked out once for a batch, and inside `folding` once for all images.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.held: dict[Hashable, Prepared] | None = None
-
-    def forward(self, queries: Tensor, stage: nn.Module, *, batch: int, key: Hashable = None) -> Prepared:
-        """Queries (1, n, d) prepared for `stage`; as (B, n, d) in training, where each image has its own dropout.
-
-        Args:
-            key: what the queries depend on besides the weights.
-        """
-        assert isinstance(stage, DecoderStage)
-        if self.training:
-            return stage.prepare(queries.expand(batch, -1, -1))
-        if torch.compiler.is_compiling() or self.held is None:  # a graph that looks at it is made anew when it changes
-            return stage.prepare(queries)
-        kind = queries.device.type
-        key = (key, torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind))
-        if key not in self.held:
-            self.held[key] = stage.prepare(queries)
-        return self.held[key]
-
-
-@contextmanager
-def folding(model: nn.Module) -> Iterator[None]:
-    """Work out once, inside the block, what the decoders of a model make of their learned queries before any image.
-
-    The weights must not change inside; what was worked out is dropped at its end. Blocks may lie in one another.
-    """
-    parts = [part for part in model.modules() if isinstance(part, LearnedQueries) and part.held is None]
-    for part in parts:
-        part.held = {}
-    try:
-        yield
-    finally:
-        for part in parts:
-            part.held = None
+        return first.compare(queries)
 
 
 def init_linears(module: nn.Module, std: float) -> None:
-    """Linear layers below `module` start as trunc_normal(std) with zero bias (docs/method.md section 2)."""
+    """Initialise Linear layers below `module` with trunc_normal(std) and zero bias (docs/method.md section 2)."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=std)

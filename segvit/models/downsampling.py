@@ -1,26 +1,62 @@
-"""Query-based down-sampling (QD): one block reads all tokens and keeps every second row and column of them.
+"""Query-based down-sampling (QD): which tokens a block keeps, and what their queries are (docs/method.md section 3).
 
-The queries and the residual of that block come from the kept tokens, keys and values from all; the weights are the
-block's own (docs/method.md section 3). Odd grids keep their last row and column; prefix tokens are always kept.
+The block that shrinks takes queries and residual from the kept tokens, keys and values from all; its weights are its
+own. Below are the three ways to run it; each family of segvit/models/backbone.py knows which of them its blocks need.
+Odd grids keep their last row and column.
 
-Letters: B batch, D width, h w token grid, N = h * w, P prefix tokens, n = P + ceil(h / 2) * ceil(w / 2) kept tokens.
+Letters: B batch, D width, h w token grid, N = h * w patches, n kept ones.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from timm.layers import Attention
-from timm.models.beit import Block as BeitBlock
-from timm.models.eva import EvaBlock
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from segvit.config import Downsampling
+from segvit.models.positions import angles_at, take
 
 STRIDE = 2
 """Every second row and column of the grid is kept."""
+
+
+class Kept(NamedTuple):
+    """The patches that leave the block that shrinks."""
+
+    indices: Tensor
+    """(n,) int64 positions in the grid, row by row; or (B, n), each image's own."""
+    grid: tuple[int, int]
+    """Rows and columns of the map that they make; (1, n) for a set that is no lattice, which an up-sampling reads."""
+    queries: Tensor | None = None
+    """(B, n, D) queries that are no tokens; None: the kept tokens themselves."""
+
+
+class QueryDownsampling(nn.Module):
+    """Keep every second row and column of the patches.
+
+    Args:
+        dim: width D.
+        method: where the queries come from; see `ModelConfig.downsampling`.
+
+    Attributes:
+        keys_from_kept: take keys and values from the kept tokens too, not from all.
+    """
+
+    def __init__(self, *, dim: int, method: Downsampling) -> None:
+        super().__init__()
+        self.method = method
+        self.keys_from_kept = method == "nearest_qkv"
+        self.conv = nn.Conv2d(dim, dim, 3, stride=STRIDE, padding=1) if method == "conv" else None
+
+    def forward(self, patches: Tensor, grid: tuple[int, int]) -> Kept:
+        """Choose among patches (B, N, D) on a grid (h, w)."""
+        queries = None
+        if self.conv is not None:
+            maps: Tensor = self.conv(patches.transpose(1, 2).unflatten(2, grid))
+            queries = maps.flatten(2).transpose(1, 2)  # (B, n, D)
+        return Kept(lattice(grid, patches.device), shrunk_grid(grid), queries)
 
 
 def shrunk_grid(grid: tuple[int, int]) -> tuple[int, int]:
@@ -28,82 +64,25 @@ def shrunk_grid(grid: tuple[int, int]) -> tuple[int, int]:
     return ((grid[0] + STRIDE - 1) // STRIDE, (grid[1] + STRIDE - 1) // STRIDE)  # ONNX divides negatives towards 0
 
 
-def keep(tokens: Tensor, grid: tuple[int, int], num_prefix_tokens: int) -> Tensor:
-    """The prefix and the patches at [::2, ::2] of the grid: (..., P + N, D) -> (..., n, D)."""
-    prefix, patches = tokens[..., :num_prefix_tokens, :], tokens[..., num_prefix_tokens:, :]
-    patches = patches.unflatten(-2, grid)[..., ::STRIDE, ::STRIDE, :].flatten(-3, -2)
-    return torch.cat([prefix, patches], dim=-2) if num_prefix_tokens else patches
+def lattice(grid: tuple[int, int], device: torch.device | None = None) -> Tensor:
+    """Indices (n,) of every second row and column of a grid (h, w)."""
+    rows, columns = (STRIDE * torch.arange(side, device=device) for side in shrunk_grid(grid))
+    return (rows[:, None] * grid[1] + columns).flatten()
 
 
-class QueryDownsampling(nn.Module):
-    """Runs one block of a ViT so that a quarter of the patches leaves it.
-
-    Args:
-        dim: width D.
-        num_prefix_tokens: P.
-        method: where the queries come from; see `ModelConfig.downsampling`.
-    """
-
-    def __init__(self, *, dim: int, num_prefix_tokens: int, method: Downsampling) -> None:
-        super().__init__()
-        self.num_prefix_tokens = num_prefix_tokens
-        self.method = method
-        self.conv = nn.Conv2d(dim, dim, 3, stride=STRIDE, padding=1) if method == "conv" else None
-
-    def forward(self, block: Any, tokens: Tensor, grid: tuple[int, int], inputs: Mapping[str, Tensor]) -> Tensor:
-        """Tokens (B, P + N, D) on `grid` through `block` with its positional `inputs` -> (B, n, D).
-
-        With the method "nearest_qkv", `inputs` are those of the shrunk grid.
-        """
-        queries = self.queries(tokens, grid)
-        if self.method == "nearest_qkv":
-            shrunk: Tensor = block(queries, **inputs)
-            return shrunk
-        if _is_standard(block):
-            attended = block.ls1(attend(block.attn, block.norm1(queries), block.norm1(tokens)))
-            return _mlp_branch(block, queries + block.drop_path1(attended))
-        if self.method == "conv":
-            return self._attend_appended(block, tokens, queries, grid, inputs)
-        if isinstance(block, (BeitBlock, EvaBlock)):
-            attended = block.attn(block.norm1(tokens), **inputs)
-            attended = keep(attended, grid, self.num_prefix_tokens)
-            attended = attended if block.gamma_1 is None else block.gamma_1 * attended
-            return _mlp_branch(block, queries + block.drop_path1(attended))
-        return keep(block(tokens, **inputs), grid, self.num_prefix_tokens)
-
-    def queries(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The tokens that go on (B, n, D): sampled from (B, P + N, D), or convolved."""
-        if self.conv is None:
-            return keep(tokens, grid, self.num_prefix_tokens)
-        prefix, patches = tokens[:, : self.num_prefix_tokens], tokens[:, self.num_prefix_tokens :]
-        maps: Tensor = self.conv(patches.transpose(1, 2).unflatten(2, grid))
-        return torch.cat([prefix, maps.flatten(2).transpose(1, 2)], dim=1)
-
-    def _attend_appended(
-        self, block: Any, tokens: Tensor, queries: Tensor, grid: tuple[int, int], inputs: Mapping[str, Tensor]
-    ) -> Tensor:
-        """Queries that are no tokens, in a block of any family: appended as tokens that no token looks at."""
-        num_prefix, num_tokens = self.num_prefix_tokens, tokens.shape[1]
-        patches = queries[:, num_prefix:]
-        mask = tokens.new_zeros(1, 1, num_tokens + patches.shape[1], num_tokens + patches.shape[1])
-        mask[..., num_tokens:] = float("-inf")
-        inputs = dict(inputs)
-        if "shared_rel_pos_bias" in inputs:
-            bias = inputs["shared_rel_pos_bias"]
-            bias = torch.cat([bias, keep(bias, grid, num_prefix)[:, :, num_prefix:]], dim=2)
-            inputs["shared_rel_pos_bias"] = F.pad(bias, (0, patches.shape[1])) + mask
-        else:
-            inputs["attn_mask"] = mask
-        if "rope" in inputs:
-            inputs["rope"] = torch.cat([inputs["rope"], keep(inputs["rope"], grid, 0)], dim=-2)
-        out: Tensor = block(torch.cat([tokens, patches], dim=1), **inputs)
-        return torch.cat([out[:, :num_prefix], out[:, num_tokens:]], dim=1)
+def keep(tokens: Tensor, indices: Tensor, num_prefix_tokens: int, dim: int = 1) -> Tensor:
+    """The prefix and the patches at `indices`, of P + N along a dimension: (B, P + N, D) -> (B, P + n, D)."""
+    prefix, patches = tokens.tensor_split([num_prefix_tokens], dim=dim)
+    patches = take(patches, indices, dim)
+    if not num_prefix_tokens:
+        return patches
+    return torch.cat([prefix.expand(patches.shape[0], *prefix.shape[1:]), patches], dim=dim)
 
 
 def attend(attention: Attention, queries: Tensor, tokens: Tensor) -> Tensor:
-    """timm's standard attention with queries of their own: (B, n, D) over (B, N, D) -> (B, n, D).
+    """Run timm's standard attention with queries of their own: (B, n, D) over (B, N, D) -> (B, n, D).
 
-    A query is projected once, and keys and values of its tokens only: what the method saves.
+    A query is projected once, and of the tokens only keys and values: that is what QD saves.
     """
     width = attention.num_heads * attention.head_dim
     weight, bias = attention.qkv.weight, attention.qkv.bias
@@ -117,17 +96,35 @@ def attend(attention: Attention, queries: Tensor, tokens: Tensor) -> Tensor:
     return out
 
 
-def _is_standard(block: Any) -> bool:
-    """Whether a block is `x + ls1(attn(norm1(x)))` with the attention that `attend` knows."""
-    return type(block) is Block and type(block.attn) is Attention and getattr(block.attn, "gate", None) is None
-
-
-def _mlp_branch(block: Any, tokens: Tensor) -> Tensor:
-    """The second half of a pre-norm block: tokens (B, n, D) plus their MLP."""
-    hidden = block.mlp(block.norm2(tokens))
-    if type(block) is Block:
-        hidden = block.ls2(hidden)
-    elif block.gamma_2 is not None:
-        hidden = block.gamma_2 * hidden
-    out: Tensor = tokens + block.drop_path2(hidden)
+def run_gamma_block(
+    block: Any, queries: Tensor, tokens: Tensor, kept: Kept, inputs: Mapping[str, Tensor], num_prefix: int
+) -> Tensor:
+    """Run a pre-norm block of Eva or Beit: attention on all tokens, the MLP on the kept ones alone."""
+    attended = keep(block.attn(block.norm1(tokens), **inputs), kept.indices, num_prefix)
+    queries = queries + block.drop_path1(attended if block.gamma_1 is None else block.gamma_1 * attended)
+    hidden = block.mlp(block.norm2(queries))
+    out: Tensor = queries + block.drop_path2(hidden if block.gamma_2 is None else block.gamma_2 * hidden)
     return out
+
+
+def run_any_block(block: Any, tokens: Tensor, kept: Kept, inputs: Mapping[str, Tensor], num_prefix: int) -> Tensor:
+    """Run a block of any kind on all tokens and keep some; queries that are no tokens are appended, seen by none."""
+    if kept.queries is None:
+        return keep(block(tokens, **inputs), kept.indices, num_prefix)
+    indices, num_tokens, num_queries = kept.indices, tokens.shape[1], kept.queries.shape[1]
+    mask = tokens.new_zeros(1, 1, num_tokens + num_queries, num_tokens + num_queries)
+    mask[..., num_tokens:] = float("-inf")
+    inputs = dict(inputs)
+    if "shared_rel_pos_bias" in inputs:
+        bias = inputs["shared_rel_pos_bias"]
+        own = take(bias[:, :, num_prefix:], indices, dim=2)
+        bias = torch.cat([bias.expand(len(own), -1, -1, -1), own], dim=2)
+        inputs["shared_rel_pos_bias"] = F.pad(bias, (0, num_queries)) + mask
+    else:
+        inputs["attn_mask"] = mask
+    if "rope" in inputs:
+        angles = inputs["rope"]
+        own = angles_at(angles, indices)
+        inputs["rope"] = torch.cat([angles.expand(*own.shape[:-2], -1, -1), own], dim=-2)
+    out: Tensor = block(torch.cat([tokens, kept.queries], dim=1), **inputs)
+    return torch.cat([out[:, :num_prefix], out[:, num_tokens:]], dim=1)

@@ -1,11 +1,12 @@
-"""What a SegViT returns, in training and in evaluation alike.
+"""What a SegViT returns, in training and in evaluation alike, and what a head is.
 
-Letters: S supervised outputs, B batch, K classes, H W image, h w token grid.
+Letters: S supervised outputs, B batch, K classes, D width, H W image, h w token grid.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class SegOutput(NamedTuple):
@@ -16,6 +17,26 @@ class SegOutput(NamedTuple):
     mask_logits: Tensor
     """(S, B, K, h, w): one mask per query on the token grid, before the sigmoid."""
     image_size: tuple[int, int]
-    """(H, W) of the images that came, in pixels."""
+    """(H, W) of the input images, in pixels."""
     padded_size: tuple[int, int]
     """(H, W) that the grid of the masks spans, in pixels: the images padded on the right and at the bottom."""
+
+
+class Head(Protocol):
+    """What the package asks of a head, an nn.Module (docs/extending.md)."""
+
+    class_bound: Sequence[str]
+    """Names of its parameters with a row per class. Fine-tuning moves rows by class name; a further last row, such as
+    that of "no object", is kept."""
+
+    def __call__(self, features: Sequence[Tensor], deep: bool = True) -> tuple[Tensor, Tensor]:
+        """Turn maps (B, D, h, w), shallow first, into class logits (S, B, K, K + 1) and mask logits (S, B, K, h, w).
+
+        The masks span the last map, at its resolution or another. With `deep` False, only the last output is needed.
+        """
+
+    def output_names(self, taps: Sequence[int]) -> Sequence[str]:
+        """Name the S supervised outputs of maps of the blocks `taps`."""
+
+    def sharded_modules(self) -> Sequence[nn.Module]:
+        """Return the parts that FSDP makes whole one at a time."""

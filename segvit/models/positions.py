@@ -1,19 +1,79 @@
-"""Where tokens are, for families that tell it to every block: rotary angles (Eva), a relative bias (Beit).
+"""Positions of tokens on another grid than the one that they were learned on, and of some of the tokens alone.
 
-Letters: h w token grid, N = h * w.
+Learned tokens (absolute positions, the tokens of QU) are resized; rotary angles (Eva) are computed for the grid; a
+relative bias (Beit) is looked up in a resized table. All take the indices of kept tokens, any set of them.
+
+Letters: B batch, D width, h w token grid, N = h * w, n kept tokens.
 """
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
-from torch import Tensor, nn
+from torch import Tensor
 
-from segvit.models.tokens import resize_tokens
+CUBIC = -0.75
+"""PyTorch's parameter of the cubic convolution."""
+
+
+def resize_tokens(tokens: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Learned tokens (1, h * w, D) of grid `old` on grid `new`: bicubic, without antialias."""
+    if torch.compiler.is_exporting():
+        return _resize_by_matrices(tokens, old, new)
+    # Compiled, the native grid is one of many: asking whether it is this one would make a graph for it alone.
+    if not torch.compiler.is_compiling() and old == new:
+        return tokens
+    maps = tokens.transpose(1, 2).unflatten(2, old).float()
+    maps = F.interpolate(maps, size=new, mode="bicubic", align_corners=False)
+    return maps.flatten(2).transpose(1, 2).to(tokens.dtype)
+
+
+def _resize_by_matrices(tokens: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """The same in operations that every runtime has: TensorRT resizes nearest and linear only.
+
+    It asks nothing of `new`, which an exported graph does not know.
+    """
+    maps = tokens[0].unflatten(0, old).float()  # (h, w, D)
+    maps = torch.matmul(bicubic_matrix(old[0], new[0], tokens.device), maps.flatten(1))  # (h', w * D)
+    maps = torch.matmul(bicubic_matrix(old[1], new[1], tokens.device), maps.unflatten(1, (old[1], -1)))  # (h', w', D)
+    return maps.flatten(0, 1)[None].to(tokens.dtype)
+
+
+def bicubic_matrix(old: int, new: int, device: torch.device) -> Tensor:
+    """The (new, old) float32 matrix that resizes a line of `old` values to `new`: bicubic, align_corners False."""
+    places = torch.arange(new, device=device).float()
+    places = (places + 0.5) * (old / new) - 0.5
+    low = places.floor()
+    columns = torch.arange(old, device=device).float()
+    taps = [(low + offset).clamp(0, old - 1) for offset in (-1, 0, 1, 2)]  # what lies outside is the border
+    weights = [_cubic((places - low - offset).abs()) for offset in (-1, 0, 1, 2)]
+    parts = [weight[:, None] * (tap[:, None] == columns).float() for tap, weight in zip(taps, weights, strict=True)]
+    return torch.stack(parts).sum(dim=0)
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Keys' kernel at a distance of 0 to 2 values."""
+    near = ((CUBIC + 2) * distance - (CUBIC + 3)) * distance * distance + 1
+    far = ((CUBIC * distance - 5 * CUBIC) * distance + 8 * CUBIC) * distance - 4 * CUBIC
+    return torch.where(distance <= 1, near, far)
+
+
+def take(values: Tensor, indices: Tensor, dim: int) -> Tensor:
+    """Return values at `indices` along a dimension: (n,), the same for all images; or (B, n), each image's own.
+
+    For the latter, dimension 0 has size B or 1.
+    """
+    if indices.ndim == 1:
+        return values.index_select(dim, indices)
+    before, behind = values.shape[1:dim], values.shape[dim + 1 :]
+    places = indices.reshape(len(indices), *(1 for _ in before), -1, *(1 for _ in behind))
+    values = values.expand(len(indices), *values.shape[1:])
+    return values.gather(dim, places.expand(-1, *before, -1, *behind))
 
 
 def rotary_angles(rope: Any, grid: tuple[int, int]) -> Tensor:
-    """What a rotary embedding of timm gives at a grid (h, w)."""
+    """Angles (N, .) that a rotary embedding of timm gives at a grid (h, w); (depth, heads, N, .) of a mixed one."""
     if not (torch.compiler.is_exporting() and _is_dinov3(rope)):
         angles: Tensor = rope.get_embed(shape=list(grid))
         return angles
@@ -25,41 +85,46 @@ def rotary_angles(rope: Any, grid: tuple[int, int]) -> Tensor:
 
 
 def _is_dinov3(rope: Any) -> bool:
-    """Whether it counts places as the released DINOv3 models do: from -1 to 1 along each side."""
+    """True if it counts places as the released DINOv3 models do: from -1 to 1 along each side."""
     if not isinstance(rope, RotaryEmbeddingDinoV3):
         return False
     return (rope.normalize_coords, rope.grid_offset, rope.grid_indexing) == ("separate", 0, "ij")
 
 
-def relative_bias(table: Tensor, old: tuple[int, int], new: tuple[int, int], stride: int = 1) -> Tensor:
-    """BEiT's relative position bias (1, heads, 1 + N, 1 + N) at grid `new` from a table learned at grid `old`.
+def angles_at(angles: Tensor, indices: Tensor | None) -> Tensor:
+    """Rotary angles (N, .) or (heads, N, .) at kept tokens: (.., n, .), or (B, heads or 1, n, .) for indices (B, n)."""
+    if indices is None:
+        return angles
+    if indices.ndim == 2:
+        angles = angles[(None,) * (4 - angles.ndim)]  # (1, heads or 1, N, .)
+    return take(angles, indices, dim=angles.ndim - 2)
 
-    With a stride, it is that of the N tokens in every `stride`-th row and column of the grid.
+
+def relative_bias(table: Tensor, old: tuple[int, int], new: tuple[int, int], indices: Tensor | None = None) -> Tensor:
+    """BEiT's relative position bias (1, heads, 1 + N, 1 + N) at grid `new` from a table learned at grid `old`.
 
     The table holds one row per offset (dy, dx), ((2h - 1) * (2w - 1), heads), then three rows for the class token:
     class to patch, patch to class, class to class. Offsets are resized bicubic without antialias.
+
+    Args:
+        table: as above.
+        old: grid (h, w) that it was learned at.
+        new: grid (h, w) of the tokens.
+        indices: kept tokens (n,) or (B, n), for a bias (1 or B, heads, 1 + n, 1 + n) of theirs.
     """
     offsets, special = table[:-3], table[-3:]
-    old_span, (height, width) = (2 * old[0] - 1, 2 * old[1] - 1), new
-    offsets = resize_tokens(offsets[None], old_span, (2 * height - 1, 2 * width - 1))[0]
-    rows = torch.arange(0, height, stride, device=table.device)
-    columns = torch.arange(0, width, stride, device=table.device)
-    y = rows[:, None].expand(-1, columns.shape[0]).flatten()  # (N,)
-    x = columns.expand(rows.shape[0], -1).flatten()
-    index = (y[:, None] - y + height - 1) * (2 * width - 1) + (x[:, None] - x + width - 1)
-    patches = offsets[index]  # (N, N, heads)
-    num_patches = y.shape[0]
-    top = torch.cat([special[2].expand(1, 1, -1), special[0].expand(1, num_patches, -1)], dim=1)
-    left = special[1].expand(num_patches, 1, -1)
-    bias = torch.cat([top, torch.cat([left, patches], dim=1)], dim=0)
-    return bias.permute(2, 0, 1)[None]
-
-
-def take_relative_bias(vit: Any, blocks: Any) -> nn.ParameterList | None:
-    """Move BEiT's bias tables out of its attention, which knows one grid only; its blocks then take a bias as input."""
-    if vit.rel_pos_bias is not None:
-        return nn.ParameterList([vit.rel_pos_bias.relative_position_bias_table])
-    tables = [block.attn.relative_position_bias_table for block in blocks]
-    for block in blocks:
-        block.attn.relative_position_bias_table = None
-    return nn.ParameterList(tables) if tables[0] is not None else None
+    height, width = new
+    offsets = resize_tokens(offsets[None], (2 * old[0] - 1, 2 * old[1] - 1), (2 * height - 1, 2 * width - 1))[0]
+    y = torch.arange(height, device=table.device)[:, None].expand(-1, width).flatten()  # (N,)
+    x = torch.arange(width, device=table.device).expand(height, -1).flatten()
+    if indices is not None:
+        y, x = y[indices], x[indices]
+    y, x = (place if place.ndim == 2 else place[None] for place in (y, x))  # (1 or B, n)
+    rows = y[:, :, None] - y[:, None] + height - 1
+    columns = x[:, :, None] - x[:, None] + width - 1
+    patches = offsets[rows * (2 * width - 1) + columns]  # (1 or B, n, n, heads)
+    batch, count = y.shape
+    top = torch.cat([special[2].expand(batch, 1, 1, -1), special[0].expand(batch, 1, count, -1)], dim=2)
+    left = special[1].expand(batch, count, 1, -1)
+    bias = torch.cat([top, torch.cat([left, patches], dim=2)], dim=1)
+    return bias.permute(0, 3, 1, 2)

@@ -1,55 +1,52 @@
 """The whole model: uint8 images in, class and mask logits out; normalisation and padding are inside.
 
     model = segvit.create_model("vit_tiny_patch16_224", num_classes=11, image_size=256)
+    model = segvit.SegViT(backbone, head, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), num_classes=11)
     labels = model.predict(images)          # (B, 3, H, W) uint8 or float in 0..1 -> (B, H, W)
 
-Letters: B batch, K classes, H W image, S supervised outputs, p patch, h w token grid.
+Letters: B batch, K classes, D width, H W image, S supervised outputs, p patch, h w token grid.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segvit.config import EvalConfig, ModelConfig, Structure
+from segvit.config import EvalConfig, ModelConfig
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
 from segvit.inference.label_map import label_map
-from segvit.inference.network import Network
-from segvit.models.atm import ATMHead
-from segvit.models.backbone import create_backbone
-from segvit.models.decoder import folding
-from segvit.models.downsampling import STRIDE
 from segvit.models.output import SegOutput
+from segvit.models.query_cache import cached_queries
 from segvit.models.scores import scores
-from segvit.models.upsampling import QueryUpsampling
 from segvit.weights.hub import push_model
 from segvit.weights.model_file import save_model
-from segvit.weights.timm_weights import licence_of, starts_from
 
 
 class SegViT(nn.Module):
-    """Semantic segmentation with a plain ViT and attention to mask.
+    """Semantic segmentation with a plain ViT and attention to mask, or with parts of your own.
 
     Args:
-        config: what the network is.
+        backbone: normalised images to maps (B, D, h, w), shallow first; see `segvit.models.backbone.Backbone`.
+        head: maps to class logits (S, B, K, K + 1) and mask logits (S, B, K, h, w); see `segvit.models.output.Head`.
+        upsampling: maps and a grid of patches to one map at that grid. None: the head reads the maps as they are.
+        mean: of R, G, B on the 0..1 scale, subtracted from every image.
+        std: standard deviation of R, G, B on the 0..1 scale, which every image is divided by.
         num_classes: K.
-        spec: names and colours of the classes, carried along in the model's file.
-        protocol: how images are cut for this model, in evaluation and prediction; carried along too.
+        image_size: side of the training crop in pixels, and of the windows at test.
+        spec: names and colours of the classes; they are saved with the model.
+        protocol: how images are cut for this model, in evaluation and prediction; it is saved with the model.
+        config: settings that `create_model` made the parts of. None: they are your own.
 
     Attributes:
-        mean, std: (3,) of R, G, B on the 0..1 scale; the backbone's own unless the config says otherwise.
-        extra: what else stands in the model's file, in plain values, such as the metrics of its training; `save` writes
-            it again.
+        extra: further plain values of the model's file, such as the metrics of its training; `save` writes them again.
 
     Raises:
-        UserError: a number of classes out of 1..255 or not the spec's, a head that has no layer or does not divide into
-            its heads, or what `create_model` refuses.
+        UserError: `num_classes` is not in 1..255, or not the spec's.
     """
 
     mean: Tensor
@@ -57,68 +54,38 @@ class SegViT(nn.Module):
 
     def __init__(
         self,
-        config: ModelConfig,
+        backbone: nn.Module,
+        head: nn.Module,
+        upsampling: nn.Module | None = None,
         *,
+        mean: Sequence[float] | Tensor,
+        std: Sequence[float] | Tensor,
         num_classes: int,
+        image_size: int = ModelConfig.image_size,
         spec: DatasetSpec | None = None,
         protocol: EvalConfig | None = None,
+        config: ModelConfig | None = None,
     ) -> None:
         super().__init__()
-        if not 1 <= num_classes <= IGNORE_INDEX:
-            raise UserError(f"num_classes {num_classes}: give 1 to {IGNORE_INDEX}; label {IGNORE_INDEX} means ignored")
-        if spec is not None and spec.num_classes != num_classes:
-            raise UserError(f"num_classes {num_classes}, but the spec {spec.name!r} names {spec.num_classes}")
-        for name in ("head_num_layers", "upsampling_num_layers"):
-            if getattr(config, name) < 1:
-                raise UserError(f"model.{name} {getattr(config, name)}: give 1 or more")
+        check_classes(num_classes, spec)
         self.config = config
         self.num_classes = num_classes
+        self.image_size = image_size
         self.spec = spec
         self.protocol = protocol or EvalConfig()
         self.extra: dict[str, Any] = {}
-        self.backbone, weights = create_backbone(config)
-        if config.starts_pretrained:
-            self.extra |= {"starts_from": starts_from(config, weights), "licence": licence_of(weights)}
-        dim = config.head_dim or self.backbone.embed_dim // 2
-        num_heads = config.head_num_heads or max(dim // 32, 1)
-        if dim % num_heads:
-            raise UserError(
-                f"head width {dim} does not divide into {num_heads} heads: set model.head_num_heads to a divisor"
-            )
-        decoder: dict[str, Any] = {
-            "dim": dim,
-            "num_heads": num_heads,
-            "dropout": config.head_dropout,
-            "init_std": config.init_std,
-        }
-        num_taps = len(self.backbone.taps)
-        shrunk = config.structure == "shrunk"
-        self.upsampling = None
-        if shrunk:
-            self.upsampling = QueryUpsampling(
-                in_dim=self.backbone.embed_dim,
-                num_stages=num_taps,
-                native_grid=self.backbone.native_grid,
-                num_layers=config.upsampling_num_layers,
-                **decoder,
-            )
-        self.head = ATMHead(
-            in_dim=None if shrunk else self.backbone.embed_dim,
-            num_stages=1 if shrunk else num_taps,
-            num_classes=num_classes,
-            num_layers=config.head_num_layers,
-            every_layer=shrunk,
-            **decoder,
-        )
-        self.register_buffer("mean", torch.tensor(config.mean or weights["mean"]))
-        self.register_buffer("std", torch.tensor(config.std or weights["std"]))
+        self.backbone: Any = backbone
+        self.upsampling: Any = upsampling
+        self.head: Any = head
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32))
 
     def forward(self, images: Tensor, deep: bool = True, canvas: tuple[int, int] | None = None) -> SegOutput:
-        """Class and mask logits of images (B, 3, H, W) of any size, uint8 or float in 0..1.
+        """Return class and mask logits of images (B, 3, H, W) of any size, uint8 or float in 0..1.
 
         Args:
             images: R, G, B.
-            deep: give every supervised output; else only the prediction (S = 1).
+            deep: compute every supervised output; else only the prediction (S = 1).
             canvas: (H, W) in pixels that smaller images are padded to, on the right and at the bottom, with what
                 normalises to zero.
 
@@ -134,29 +101,35 @@ class SegViT(nn.Module):
             patch = self.backbone.patch_size
             features = [self.upsampling(features, (images.shape[2] // patch, images.shape[3] // patch))]
         class_logits, mask_logits = self.head(features, deep=deep)
-        padded_size = (mask_logits.shape[3] * self.mask_cell, mask_logits.shape[4] * self.mask_cell)
+        height, width = features[-1].shape[2:]
+        padded_size = (height * self.mask_cell, width * self.mask_cell)
         return SegOutput(class_logits, mask_logits, image_size, padded_size)
 
     @property
+    def parts(self) -> dict[str, str]:
+        """Class names of backbone, up-sampling and head, by attribute."""
+        return {name: type(part).__name__ for name, part in self.named_children()}
+
+    @property
     def mask_cell(self) -> int:
-        """Side in pixels of a cell of the masks' grid: a patch, or two where nothing restores a shrunk grid."""
-        restored = self.upsampling is not None or self.backbone.shrink_at is None
-        return self.backbone.patch_size if restored else STRIDE * self.backbone.patch_size
+        """Side in pixels of a cell of the last map: a patch, or two if nothing restores a shrunk grid."""
+        cell: int = self.backbone.patch_size if self.upsampling is not None else self.backbone.map_cell
+        return cell
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 or float in 0..1 (B, 3, H, W) -> zero mean, unit deviation, in the dtype of the weights.
+        """Bring uint8 or float in 0..1 (B, 3, H, W) to zero mean and unit deviation, in the dtype of the weights.
 
         Raises:
             UserError: another dtype.
         """
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise UserError(f"images are {images.dtype}: give torch.uint8, or floats in 0..1")
-        dtype = self.head.class_tokens.dtype
+        dtype = self.mean.dtype
         images = images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
         return (images - self.mean[:, None, None]) / self.std[:, None, None]
 
     def pad(self, images: Tensor, canvas: tuple[int, int] | None = None) -> Tensor:
-        """Zeros on the right and at the bottom up to a canvas and to whole patches: normalised images (B, 3, H, W)."""
+        """Pad normalised images (B, 3, H, W) with zeros, right and bottom, to a canvas and to whole patches."""
         patch = self.backbone.patch_size
         height, width = images.shape[2], images.shape[3]
         if canvas is not None:
@@ -168,13 +141,13 @@ class SegViT(nn.Module):
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> Tensor:
-        """Semantic scores (B, K, H, W) of images (B, 3, H, W), in evaluation mode."""
+        """Return semantic scores (B, K, H, W) of images (B, 3, H, W), in evaluation mode."""
         with evaluating(self):
             return scores(self(images, deep=False))
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Class of every pixel (B, H, W) int64 of images (B, 3, H, W), in evaluation mode."""
+        """Return the class of every pixel (B, H, W) int64 of images (B, 3, H, W), in evaluation mode."""
         with evaluating(self):
             return label_map(self(images, deep=False))
 
@@ -183,56 +156,50 @@ class SegViT(nn.Module):
         save_model(self, path)
 
     def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
-        """Put the model into a repository of the Hugging Face Hub, with a card; `load_model(repo)` gives it back.
+        """Upload the model to a repository of the Hugging Face Hub, with a card; `load_model(repo)` reads it.
 
         Args:
-            repo: `user/repo`; made where missing.
-            private: of a repository that is made: for its owner only.
-            token: that may write there. Default: the one that `hf auth login` keeps.
+            repo: `user/repo`; created if missing.
+            private: show a created repository to its owner only.
+            token: access token with write permission. Default: the one that `hf auth login` stored.
 
         Returns:
             The repository's address.
 
         Raises:
-            UserError: the Hub cannot be reached or does not take it.
+            UserError: the Hub cannot be reached or does not accept the model.
         """
         return push_model(self, repo, private=private, token=token)
 
 
-def create_model(
-    backbone: str,
-    *,
-    num_classes: int,
-    structure: Structure | None = None,
-    image_size: int | None = None,
-    pretrained: bool | None = None,
-    config: ModelConfig | None = None,
-) -> SegViT:
-    """A SegViT on a plain ViT of timm.
-
-    Args:
-        backbone: timm's name, such as `vit_base_patch16_384`.
-        num_classes: K.
-        structure: see `ModelConfig`.
-        image_size: side of the training crop in pixels.
-        pretrained: start the backbone from timm's weights.
-        config: further settings, and those of the arguments before it that are not given.
+def check_classes(num_classes: int, spec: DatasetSpec | None) -> None:
+    """Refuse a number of classes that labels cannot hold, or that is not the spec's.
 
     Raises:
-        UserError: an unknown or hierarchical backbone, or settings that do not fit together.
+        UserError: as above.
     """
-    given = {"structure": structure, "image_size": image_size, "pretrained": pretrained}
-    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    return SegViT(replace(config or ModelConfig(), backbone=backbone, **changes), num_classes=num_classes)
+    if not 1 <= num_classes <= IGNORE_INDEX:
+        raise UserError(f"num_classes {num_classes}: give 1 to {IGNORE_INDEX}; label {IGNORE_INDEX} means ignored")
+    if spec is not None and spec.num_classes != num_classes:
+        raise UserError(f"num_classes {num_classes}, but the spec {spec.name!r} names {spec.num_classes}")
+
+
+class HasModes(Protocol):
+    """A model that can be switched between training and evaluation: a SegViT, or an exported graph."""
+
+    training: bool
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch to training, or to evaluation."""
 
 
 @contextmanager
-def evaluating(model: Network) -> Iterator[None]:
-    """Evaluation mode inside the block, in which the weights must not change; the former mode after it."""
+def evaluating(model: HasModes) -> Iterator[None]:
+    """Switch to evaluation inside the block, and back after it. The weights must not change inside."""
     training = model.training
     model.train(False)
     try:
-        with folding(model) if isinstance(model, nn.Module) else nullcontext():
+        with cached_queries(model) if isinstance(model, nn.Module) else nullcontext():
             yield
     finally:
         model.train(training)

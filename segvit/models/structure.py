@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from segvit.config import Downsampling, ModelConfig, Structure
+from segvit.config import Downsampling, Structure
 from segvit.errors import UserError
 
 
@@ -18,39 +18,50 @@ def default_shrink_at(depth: int) -> int:
     return 6 if depth == 12 else depth // 3
 
 
-def resolve_blocks(config: ModelConfig, depth: int) -> tuple[int | None, tuple[int, ...]]:
-    """The block that shrinks (None: no block does) and the taps, of a backbone with `depth` blocks.
+def resolve_blocks(
+    structure: Structure,
+    depth: int,
+    *,
+    taps: tuple[int, ...] | None = None,
+    shrink_at: int | None = None,
+    downsampling: Downsampling = "nearest_q",
+) -> tuple[int | None, tuple[int, ...]]:
+    """Return the block that shrinks (None: no block does) and the taps, of a backbone with `depth` blocks.
+
+    Args:
+        structure, taps, shrink_at, downsampling: see `ModelConfig`.
+        depth: number of blocks.
 
     Raises:
-        UserError: blocks that the backbone has not, or that do not go together, or an unknown structure.
+        UserError: the backbone lacks a block, blocks do not go together, or the structure is unknown.
     """
-    _check_choice("structure", config.structure, get_args(Structure))
-    _check_choice("downsampling", config.downsampling, get_args(Downsampling))
-    if config.structure == "plain":
-        if config.shrink_at is not None:
+    _check_choice("structure", structure, get_args(Structure))
+    _check_choice("downsampling", downsampling, get_args(Downsampling))
+    if structure == "plain":
+        if shrink_at is not None:
             raise UserError(
-                f"model.shrink_at {config.shrink_at} with model.structure plain: set model.structure to shrunk or "
+                f"model.shrink_at {shrink_at} with model.structure plain: set model.structure to shrunk or "
                 "naive_shrunk, or leave shrink_at out"
             )
-        if config.downsampling != "nearest_q":
+        if downsampling != "nearest_q":
             raise UserError(
-                f"model.downsampling {config.downsampling} with model.structure plain: set model.structure to shrunk "
+                f"model.downsampling {downsampling} with model.structure plain: set model.structure to shrunk "
                 "or naive_shrunk, or leave downsampling out"
             )
-        return None, _check_taps(default_taps(depth) if config.taps is None else config.taps, depth)
-    shrink_at = default_shrink_at(depth) if config.shrink_at is None else config.shrink_at
-    first = 1 if config.structure == "shrunk" else 0
+        return None, _check_taps(default_taps(depth) if taps is None else taps, depth)
+    shrink_at = default_shrink_at(depth) if shrink_at is None else shrink_at
+    first = 1 if structure == "shrunk" else 0
     if not first <= shrink_at <= depth - 2:
         if depth < first + 2:
             raise UserError(
-                f"model.structure {config.structure} needs a backbone of {first + 2} blocks or more; it has {depth}"
+                f"model.structure {structure} needs a backbone of {first + 2} blocks or more; it has {depth}"
             )
         raise UserError(
             f"model.shrink_at {shrink_at}: a backbone of {depth} blocks can shrink at blocks {first} to {depth - 2} "
             f"(counted from 0); the default is {default_shrink_at(depth)}"
         )
-    default = (shrink_at - 1, depth - 1) if config.structure == "shrunk" else (depth - 1,)
-    taps = _check_taps(default if config.taps is None else config.taps, depth)
+    default = (shrink_at - 1, depth - 1) if structure == "shrunk" else (depth - 1,)
+    taps = _check_taps(default if taps is None else taps, depth)
     if shrink_at in taps:
         raise UserError(
             f"model.shrink_at {shrink_at} is one of model.taps {taps}: a tap must lie before or after the block that "
@@ -61,7 +72,7 @@ def resolve_blocks(config: ModelConfig, depth: int) -> tuple[int | None, tuple[i
             f"model.shrink_at {shrink_at} lies behind the last of model.taps {taps}, where no block runs any more: "
             f"taps {default} would do"
         )
-    if config.structure == "naive_shrunk" and taps[0] < shrink_at:
+    if structure == "naive_shrunk" and taps[0] < shrink_at:
         raise UserError(
             f"model.taps {taps} of the naive_shrunk structure must all lie after model.shrink_at {shrink_at}: "
             f"taps {default} would do"

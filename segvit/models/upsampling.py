@@ -8,8 +8,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from segvit.models.decoder import DecoderStage, LearnedQueries, init_linears
-from segvit.models.tokens import resize_tokens
+from segvit.models.decoder import (
+    DecoderLayer,
+    DecoderStage,
+    LayerOutput,
+    head_similarities,
+    init_linears,
+    similarity,
+)
+from segvit.models.positions import resize_tokens
+from segvit.models.query_cache import QueryCache
 
 
 class QueryUpsampling(nn.Module):
@@ -39,9 +47,10 @@ class QueryUpsampling(nn.Module):
         init_std: float = 0.02,
     ) -> None:
         super().__init__()
+        self.num_heads = num_heads
         self.native_grid = native_grid
         self.tokens = nn.Parameter(torch.empty(native_grid[0] * native_grid[1], dim))
-        self.learned = LearnedQueries()
+        self.query_cache = QueryCache()
         self.stages = nn.ModuleList(
             DecoderStage(in_dim=in_dim, dim=dim, num_layers=num_layers, num_heads=num_heads, dropout=dropout)
             for _ in range(num_stages)
@@ -50,10 +59,29 @@ class QueryUpsampling(nn.Module):
         nn.init.normal_(self.tokens)
 
     def forward(self, features: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-        """Maps (B, D, ., .) of any grids, shallow first, to one map (B, d, h, w) at `grid` (h, w)."""
-        tokens = resize_tokens(self.tokens[None], self.native_grid, grid)
-        queries = self.learned(tokens, self.stages[0], batch=features[0].shape[0], key=grid)
+        """Turn maps (B, D, ., .) of any grids, shallow first, into one map (B, d, h, w) at `grid` (h, w)."""
+        queries = resize_tokens(self.tokens[None], self.native_grid, grid)
+        if self.training:  # each image has its own dropout
+            queries = queries.expand(features[0].shape[0], -1, -1)
+        compared = self.query_cache(self.stages[0], queries, grid)
         for stage, feature in zip(self.stages, features, strict=True):
-            queries = stage(queries, feature)[-1].queries
+            queries, compared = stage(queries, feature, compared)[-1].queries, None
         upsampled: Tensor = queries.transpose(1, 2).unflatten(2, grid)
         return upsampled
+
+    def resized(self, grid: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the parameters learned per patch, by name, on another native grid (h, w)."""
+        return {"tokens": resize_tokens(self.tokens[None], self.native_grid, grid)[0].detach()}
+
+    def shown_layers(self) -> list[DecoderLayer]:
+        """Return the last layer over each map, shallow first."""
+        stages = [stage for stage in self.stages if isinstance(stage, DecoderStage)]
+        return [layer for stage in stages for layer in stage.layers[-1:] if isinstance(layer, DecoderLayer)]
+
+    def head_similarities(self, layer: LayerOutput, rows: Tensor) -> Tensor:
+        """Return what each attention head of a layer finds for the tokens `rows`: (B, heads, rows, N)."""
+        return head_similarities(layer, rows, num_heads=self.num_heads, similarity=similarity)
+
+    def sharded_modules(self) -> list[nn.Module]:
+        """Return the parts that FSDP makes whole one at a time."""
+        return list(self.stages)

@@ -203,7 +203,7 @@ def model_digest(model: Network) -> str:
     network = uncompiled(model)
     assert isinstance(network, nn.Module)
     spec: DatasetSpec | None = model.spec
-    about = [asdict(model.config), None if spec is None else spec.to_dict()]
+    about = [None if model.config is None else asdict(model.config), None if spec is None else spec.to_dict()]
     digest = hashlib.sha256(json.dumps(about, default=str).encode())
     for name, tensor in network.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

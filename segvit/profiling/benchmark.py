@@ -31,6 +31,7 @@ from segvit.data.images import read_image
 from segvit.errors import UserError
 from segvit.inference.compiled import compile_model, is_compiled
 from segvit.inference.label_map import label_map
+from segvit.inference.network import described
 from segvit.inference.precision import check_precision, computing_in, resolve_precision
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT, evaluating
@@ -77,7 +78,7 @@ def bench(
         UserError: a size, a batch or a number of rounds is below 1, the device lacks a precision, or memory runs out.
     """
     device = model.mean.device
-    side = model.config.image_size
+    side = model.image_size
     cases = _cases(sizes or [(side, side)], batches, precisions, device)
     if repeats < 1:
         raise UserError(f"{repeats} rounds: give 1 or more")
@@ -247,8 +248,7 @@ def _seconds(stamps: Sequence[Any], device: torch.device) -> tuple[float, ...]:
 def _facts(model: SegViT) -> dict[str, Any]:
     """Return a description of the model."""
     return {
-        "backbone": model.config.backbone,
-        "structure": model.config.structure,
+        **described(model),
         "num_classes": model.num_classes,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "compiled": is_compiled(model),

@@ -13,10 +13,12 @@ from segvit.config import ModelConfig, Structure, TrainConfig
 from segvit.config_files import CONFIG_DIRS
 from segvit.data.folder_spec import resolve_spec
 from segvit.errors import UserError
+from segvit.inference.network import described
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.profiling.multiply_adds import Profile, profile
 from segvit.weights.load import find_model, is_model_name
-from segvit.weights.model_file import averaged, read_header, settings_from_header
+from segvit.weights.model_file import averaged, network_settings, read_header
 
 YAML = (".yaml", ".yml")
 """Suffixes of configs."""
@@ -45,12 +47,11 @@ class Info:
         backbone = self.model.backbone
         return {
             "name": self.name,
-            "backbone": self.model.config.backbone,
-            "structure": self.model.config.structure,
+            **described(self.model),
             "num_classes": self.model.num_classes,
             "num_classes_assumed": self.assumed,
             "classes": None if self.classes is None else list(self.classes),
-            "image_size": self.model.config.image_size,
+            "image_size": self.model.image_size,
             "patch_size": backbone.patch_size,
             "embed_dim": backbone.embed_dim,
             "depth": len(backbone.blocks),
@@ -116,7 +117,7 @@ class Named:
     def build(self) -> SegViT:
         """Build the network with random weights, on the device of the context."""
         count = ASSUMED_CLASSES if self.num_classes is None else self.num_classes
-        return SegViT(self.config.without_weights(), num_classes=count)
+        return create_model(config=self.config.without_weights(), num_classes=count)
 
 
 def describe(
@@ -176,7 +177,7 @@ def find_network(
     if _is_model(name):
         content = read_header(find_model(name))
         known = tuple(given)
-        config, count = settings_from_header(ModelConfig, content["model"], name), int(content["num_classes"])
+        config, count = network_settings(content, name), int(content["num_classes"])
         classes = _class_names(content["spec"]["classes"]) if content["spec"] else None
         header = {"segvit_version": content["version"]}
         told = ("metrics", "protocol", "starts_from", "converted_from", "licence")

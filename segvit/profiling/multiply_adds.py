@@ -27,7 +27,7 @@ from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
 from segvit.inference.label_map import image_views
 from segvit.inference.tiles import Composition
-from segvit.models.backbone import Backbone
+from segvit.models.backbone import PlainViT
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
 
@@ -176,24 +176,25 @@ def _count(run: Callable[[], object]) -> dict[str, int]:
     return {name: sum(spent.values()) // 2 for name, spent in counter.get_flop_counts().items()}
 
 
-def _backbone_parts(backbone: Backbone, spent: dict[str, int], name: str) -> list[Part]:
+def _backbone_parts(backbone: nn.Module, spent: dict[str, int], name: str) -> list[Part]:
     """Return the backbone as one part, or as two if a block shrinks the tokens; that block begins the second."""
-    whole = Part(name="backbone", multiply_adds=spent[name], parameters=_num_parameters(backbone))
-    if backbone.shrink_at is None or backbone.downsampling is None:
+    whole = Part(name="backbone", multiply_adds=spent.get(name, 0), parameters=_num_parameters(backbone))
+    if not isinstance(backbone, PlainViT) or backbone.shrink_at is None:
         return [whole]
-    behind = range(backbone.shrink_at + 1, len(backbone.blocks))
-    modules: list[nn.Module] = [backbone.downsampling, *backbone.blocks[backbone.shrink_at :]]
-    if backbone.relative_bias_tables is not None:
-        modules.append(backbone.relative_bias_tables[backbone.shrink_at :])
-    shrunk = Part(
-        name="backbone from QD on",
-        # The block that shrinks runs inside `downsampling`.
-        multiply_adds=spent[f"{name}.downsampling"] + sum(spent[f"{name}.blocks.{index}"] for index in behind),
-        parameters=_num_parameters(*modules),
-    )
+    blocks = [f"{name}.blocks.{index}" for index in range(backbone.shrink_at)]
+    shrunk = {
+        id(parameter): parameter.numel()
+        for parameter_name, parameter in backbone.named_parameters()
+        if (layer := backbone.layer_of(parameter_name)) is None or layer > backbone.shrink_at
+    }
     before = Part(
         name="backbone before QD",
-        multiply_adds=whole.multiply_adds - shrunk.multiply_adds,
-        parameters=whole.parameters - shrunk.parameters,
+        multiply_adds=sum(spent.get(part, 0) for part in (f"{name}.patch_embed.proj", *blocks)),
+        parameters=whole.parameters - sum(shrunk.values()),
     )
-    return [before, shrunk]
+    behind = Part(
+        name="backbone from QD on",
+        multiply_adds=whole.multiply_adds - before.multiply_adds,
+        parameters=sum(shrunk.values()),
+    )
+    return [before, behind]

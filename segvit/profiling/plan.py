@@ -19,7 +19,7 @@ import torch
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -31,11 +31,14 @@ from segvit.errors import UserError
 from segvit.fused_losses import CHUNK_ELEMENTS, CHUNK_ELEMENTS_GPU, fused_mask_losses
 from segvit.inference.precision import HALVES
 from segvit.losses import Losses, Normalizers, losses_of
-from segvit.models.decoder import Attention, DecoderStage
+from segvit.models.backbone import set_grad_checkpointing
+from segvit.models.create import create_model
+from segvit.models.decoder import Attention
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
 from segvit.profiling.multiply_adds import fake_twin
 from segvit.training.optim import freeze
+from segvit.training.parallel import sharded_modules
 from segvit.training.step import StepInput, run_step
 
 PRESENT = 10
@@ -159,7 +162,7 @@ def plan(config: TrainConfig, *, num_classes: int, gpus: int = 1, tflops: float 
         raise UserError(f"--tflops {tflops}: give what a device sustains, above 0")
     images = config.batch_size // (gpus * config.accumulate)
     with torch.device("meta"):
-        model = SegViT(config.model.without_weights(), num_classes=num_classes)
+        model = create_model(config=config.model.without_weights(), num_classes=num_classes)
     memory = {}
     for parallel in ("data", "fsdp") if gpus > 1 else ("data",):
         for checkpointing in (False, True):
@@ -193,7 +196,7 @@ def _memory(model: SegViT, config: TrainConfig, *, images: int, gpus: int) -> Me
             elif parameter.requires_grad and config.accumulate > 1:  # those of the part before
                 parameter.grad = torch.empty_like(parameter)
         held, peak = _step(twin, config, images, chunk_elements=CHUNK_ELEMENTS if on_cpu else CHUNK_ELEMENTS_GPU)
-        unit = max(_size(list(part.parameters())) for part in _units(twin))
+        unit = max(_size(list(part.parameters())) for part in sharded_modules(twin))
     parts = {
         "parameters": whole,
         "gradients": learned,
@@ -202,7 +205,7 @@ def _memory(model: SegViT, config: TrainConfig, *, images: int, gpus: int) -> Me
     }
     exchange, at_step = learned if gpus > 1 else 0, learned  # AdamW on a GPU makes one more tensor of each
     if config.parallel == "fsdp":
-        loose = whole - sum(_size(list(part.parameters())) for part in _units(twin))
+        loose = whole - sum(_size(list(part.parameters())) for part in sharded_modules(twin))
         parts = {name: size // gpus for name, size in parts.items()}
         # What is whole at a time, its gradient, and the whole copy that validations use.
         exchange, at_step = 2 * (loose + GATHERED_BLOCKS * unit) + whole, at_step // gpus
@@ -212,17 +215,10 @@ def _memory(model: SegViT, config: TrainConfig, *, images: int, gpus: int) -> Me
     return Memory(**parts, exchange=exchange, activations=held, peak=most)
 
 
-def _units(model: SegViT) -> list[nn.Module]:
-    """The parts of a model that `segvit.training.parallel.shard` makes whole one at a time."""
-    shrinks = model.backbone.shrink_at
-    blocks = [block for index, block in enumerate(model.backbone.blocks) if index != shrinks]
-    return blocks + [part for part in model.modules() if isinstance(part, DecoderStage)]
-
-
 def _trainable_twin(model: SegViT, config: TrainConfig) -> SegViT:
     """A fake copy of a model as it trains."""
     twin = fake_twin(model).train().requires_grad_(True)
-    twin.backbone.grad_checkpointing = config.grad_checkpointing
+    set_grad_checkpointing(twin.backbone, config.grad_checkpointing)
     freeze(twin, config.optim.freeze)
     return twin
 

@@ -18,6 +18,8 @@ from torch.optim.swa_utils import AveragedModel
 from segvit.config import TrainConfig
 from segvit.inference.compiled import compile_model
 from segvit.inference.protocol import resolve_protocol
+from segvit.models.backbone import set_grad_checkpointing
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.training.class_weights import resolve_class_weights
 from segvit.training.ema import create_average
@@ -78,7 +80,7 @@ def create_learner(config: TrainConfig, start: Start, own: OwnParts) -> Learner:
     accelerator, state = start.accelerator, start.state
     model = _create_model(config, start, own)
     model.to(accelerator.device)
-    model.backbone.grad_checkpointing = config.grad_checkpointing
+    set_grad_checkpointing(model.backbone, config.grad_checkpointing)
     freeze(model, config.optim.freeze)
     average = None if config.ema_decay is None else create_average(model, decay=config.ema_decay)
     if average is not None and state is not None:
@@ -117,7 +119,7 @@ def _create_model(config: TrainConfig, start: Start, own: OwnParts) -> SegViT:
     model = own.take_model(spec, config)
     if model is None:
         settings = config.model if state is None else config.model.without_weights()
-        model = SegViT(settings, num_classes=spec.num_classes, spec=spec, protocol=config.eval)
+        model = create_model(config=settings, num_classes=spec.num_classes, spec=spec, protocol=config.eval)
     model.extra.setdefault("starts_from", RANDOM)
     if state is not None:
         model.load_state_dict(state["model"])

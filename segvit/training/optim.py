@@ -10,9 +10,6 @@ from torch import nn
 from segvit.config import Freeze, OptimConfig
 from segvit.errors import UserError
 
-NEW = ".downsampling."
-"""Part of the names of those backbone parameters that no pretrained weights contain."""
-
 
 def learning_rate_factor(step: int, *, steps: int, config: OptimConfig) -> float:
     """Return the factor on every base learning rate at a step (from 0): linear warm-up over polynomial decay to 0.
@@ -26,20 +23,21 @@ def learning_rate_factor(step: int, *, steps: int, config: OptimConfig) -> float
 
 
 def layer_number(name: str, backbone: Any) -> int:
-    """Return the layer of a parameter of the whole model, numbered as in BEiT and timm.
+    """Return the layer of a parameter of the whole model, counted as BEiT and timm do.
 
-    - 0: embeddings (patches, positions, prefix tokens, a bias table that all blocks share)
-    - i + 1: block i, with its own bias table
-    - number of blocks + 1: new parts (the head, the up-sampling, a convolution that samples queries)
+    The backbone says it: 0 is its embeddings, i + 1 its block i. Number of blocks + 1 is what is new: the head, the
+    up-sampling, a convolution that samples queries. A backbone that names no layers is layer 0.
     """
-    num_blocks = len(backbone.blocks)
-    if not name.startswith("backbone.") or NEW in name:
-        return num_blocks + 1
-    part, number = [*name.split("."), ""][1:3]
-    tables = backbone.relative_bias_tables
-    if part == "blocks" or (part == "relative_bias_tables" and len(tables) == num_blocks > 1):
-        return int(number) + 1
-    return 0
+    layer: int | None = None
+    if name.startswith("backbone."):
+        layer = backbone.layer_of(name.removeprefix("backbone.")) if hasattr(backbone, "layer_of") else 0
+    return num_layers(backbone) + 1 if layer is None else layer
+
+
+def num_layers(backbone: Any) -> int:
+    """Return the number of layers of a backbone above its embeddings; 0 if it names none."""
+    count: int = getattr(backbone, "num_layers", 0)
+    return count
 
 
 def freeze(model: nn.Module, frozen: Freeze | int) -> None:
@@ -52,7 +50,7 @@ def freeze(model: nn.Module, frozen: Freeze | int) -> None:
         UserError: more blocks than the model has.
     """
     backbone: Any = model.get_submodule("backbone")
-    num_blocks = len(backbone.blocks)
+    num_blocks = num_layers(backbone)
     if frozen == "none":
         return
     layers = num_blocks if frozen == "backbone" else int(frozen)
@@ -64,10 +62,9 @@ def freeze(model: nn.Module, frozen: Freeze | int) -> None:
     for name, parameter in model.named_parameters():
         if layer_number(name, backbone) <= layers:
             parameter.requires_grad_(False)
-    for block in backbone.blocks[:layers]:
-        for part in block.modules():
-            if isinstance(part, DropPath):
-                part.drop_prob = 0.0
+    for name, part in model.named_modules():
+        if isinstance(part, DropPath) and layer_number(name, backbone) <= layers:
+            part.drop_prob = 0.0
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
@@ -78,7 +75,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     """
     backbone: Any = model.get_submodule("backbone")
     norms = set(_norm_parameters(backbone))
-    last = len(backbone.blocks) + 1
+    last = num_layers(backbone) + 1
     layers = {p: layer_number(name, backbone) for name, p in model.named_parameters() if p.requires_grad}
     scales = {p: config.layer_decay ** (last - layer) for p, layer in layers.items()}
     groups: list[dict[str, Any]] = []

@@ -56,9 +56,11 @@ class OwnParts:
             raise UserError(
                 f"init {config.init} and a model of your own both say what to start from: leave one of them out"
             )
+        # Parts of its own have no settings: the log names the backbone's class, and crops are of the model's size.
+        own = self.model.config or ModelConfig(backbone=self.model.parts["backbone"], image_size=self.model.image_size)
         rows = [
             f"  model.{name}: {ours!r} in the config, {theirs!r} in the model"
-            for name, ours, theirs in _differences(config.model, self.model.config)
+            for name, ours, theirs in _differences(config.model, own)
         ]
         if rows:
             differing = "\n".join(rows)
@@ -66,7 +68,7 @@ class OwnParts:
                 f"the config contradicts the model that you hand in:\n{differing}\nLeave these settings out, or give "
                 "the model's: dataclasses.replace(config, model=model.config)"
             )
-        return replace(config, model=self.model.config)
+        return replace(config, model=own)
 
     def check_resumable(self, started_with: list[str]) -> None:
         """Refuse to resume a run without the parts that it was started with.

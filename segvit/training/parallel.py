@@ -17,13 +17,12 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from segvit.config import TrainConfig
 from segvit.errors import UserError
 from segvit.losses import Losses, Normalizers
-from segvit.models.decoder import DecoderStage
 from segvit.models.segvit import SegViT
 from segvit.utils.device import leave_cores_to, resolve_device
 from segvit.utils.distributed import started_processes
@@ -83,18 +82,19 @@ def _check_processes(config: TrainConfig, count: int) -> None:
 def shard(model: SegViT, accelerator: Accelerator) -> None:
     """Share parameters, gradients and so the optimizer's state out over all processes, in place (FSDP2).
 
-    A block of the backbone and a stage of a decoder is whole while it works; what is left (embeddings, the classifier,
-    and the block that shrinks, whose parts are called one by one) for the whole of a pass.
+    The modules that each part names (blocks of the backbone, stages of a decoder) are whole while they work. What is
+    left, such as embeddings and the classifier, is whole for a pass.
     """
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    shrinks = model.backbone.shrink_at
-    for index, block in enumerate(model.backbone.blocks):
-        if index != shrinks:
-            fully_shard(block, mesh=mesh)
-    for stage in [part for part in model.modules() if isinstance(part, DecoderStage)]:
-        fully_shard(stage, mesh=mesh)
-        register_fsdp_forward_method(stage, "prepare")
+    for module in sharded_modules(model):
+        fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
+
+
+def sharded_modules(model: SegViT) -> list[nn.Module]:
+    """Return the modules that FSDP makes whole one at a time, as the parts of a model name them."""
+    parts: list[Any] = [part for part in model.children() if hasattr(part, "sharded_modules")]
+    return [module for part in parts for module in part.sharded_modules()]
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -23,6 +23,8 @@ from segvit.errors import UserError
 from segvit.inference.precision import HALVES
 from segvit.losses import Criterion, Losses, Normalizers
 from segvit.losses import criterion as package_criterion
+from segvit.models.backbone import set_grad_checkpointing
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.training.loader_guard import going_on, written
 from segvit.training.optim import freeze
@@ -268,10 +270,11 @@ def replay(
     config = TrainConfig.from_dict(content["config"], source=str(path))
     place = resolve_device(device)
     if model is None:
-        model = SegViT(config.model.without_weights(), num_classes=content["num_classes"], protocol=config.eval)
+        network, count = config.model.without_weights(), content["num_classes"]
+        model = create_model(config=network, num_classes=count, protocol=config.eval)
     model.load_state_dict(content["model"])
     model.to(place).train()
-    model.backbone.grad_checkpointing = config.grad_checkpointing
+    set_grad_checkpointing(model.backbone, config.grad_checkpointing)
     freeze(model, config.optim.freeze)
     values = {field.name: _moved(content[field.name], place) for field in fields(StepInput)}
     values["divisors"] = Normalizers(**{key: _moved(value, place) for key, value in content["divisors"].items()})

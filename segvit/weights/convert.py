@@ -17,6 +17,7 @@ from torch import Tensor
 from segvit.config import EvalConfig, ModelConfig, Structure, TrainConfig
 from segvit.data.spec import DatasetSpec, load_spec
 from segvit.errors import UserError
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.models.structure import default_shrink_at, default_taps, resolve_blocks
 from segvit.weights.authors import (
@@ -104,7 +105,7 @@ def convert_checkpoint(
     )
     _check_finite(state, path)
     spec, protocol = _dataset(sizes.num_classes, config.image_size)
-    model = SegViT(config, num_classes=sizes.num_classes, spec=spec, protocol=protocol)
+    model = create_model(config=config, num_classes=sizes.num_classes, spec=spec, protocol=protocol)
     own = model.state_dict()
     converted = own_state(state, own, shrunk=sizes.shrunk) | {name: own[name] for name in ("mean", "std")}
     load_strictly(model, converted, source=str(path))
@@ -171,7 +172,7 @@ def _config(sizes: Sizes, path: Path, *, taps: Sequence[int] | None, shrink_at: 
         upsampling_num_layers=sizes.upsampling_num_layers or ModelConfig.upsampling_num_layers,
     )
     try:
-        resolve_blocks(config, sizes.depth)
+        resolve_blocks(config.structure, sizes.depth, taps=config.taps, shrink_at=config.shrink_at)
     except UserError as error:
         raise UserError(f"{path}: --taps and --shrink-at (or their defaults) do not fit it: {error}") from error
     return config
@@ -193,7 +194,8 @@ def _check_tensors(state: Mapping[str, Tensor], config: ModelConfig, sizes: Size
         UserError: a table of what is missing, unexpected or mis-shaped, in the authors' names.
     """
     with torch.device("meta"):
-        own = SegViT(replace(config, mean=IMAGENET[0], std=IMAGENET[1]), num_classes=sizes.num_classes).state_dict()
+        network = replace(config, mean=IMAGENET[0], std=IMAGENET[1])
+        own = create_model(config=network, num_classes=sizes.num_classes).state_dict()
     expected = expected_shapes(own, shrunk=sizes.shrunk)
     given = {name: tuple(value.shape) for name, value in state.items()}
     assert config.taps is not None

@@ -19,13 +19,11 @@ from segvit.config import EvalConfig, ModelConfig
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
-from segvit.models.tokens import resize_tokens
 from segvit.weights.load import find_model, load_model
-from segvit.weights.model_file import load_strictly, read_header, settings_from_header
+from segvit.weights.model_file import load_strictly, network_settings, read_header
 
-CLASS_BOUND = ("head.class_tokens", "head.classifier.weight", "head.classifier.bias")
-"""Tensors with a row per class; the classifier's last one is "no object"."""
 NAMED = 20
 """Class names that a summary lists at most."""
 
@@ -69,7 +67,7 @@ def _key(name: str) -> str:
 def network_of(name: str) -> ModelConfig:
     """The network of a model, to be trained on from its own weights; `name` is what `load_model` takes."""
     path = find_model(name)
-    return settings_from_header(ModelConfig, read_header(path)["model"], path).without_weights()
+    return network_settings(read_header(path), path).without_weights()
 
 
 def load_start(name: str, config: ModelConfig) -> SegViT:
@@ -111,7 +109,7 @@ def check_network(model: SegViT, config: ModelConfig, *, name: str) -> None:
     )
     try:
         with torch.device("meta"):
-            wanted = SegViT(config.without_weights(), num_classes=1)
+            wanted = create_model(config=config.without_weights(), num_classes=1)
     except UserError as error:  # a setting that does not go with the model's others
         raise UserError(f"{name} is another network than the settings say: {error}\n{way_out}") from error
     ours, theirs = network_facts(wanted), network_facts(model)
@@ -131,6 +129,7 @@ def check_network(model: SegViT, config: ModelConfig, *, name: str) -> None:
 def network_facts(model: SegViT) -> dict[str, Any]:
     """What a network is, by the settings that say so, defaults resolved."""
     backbone, head = model.backbone, model.head
+    assert model.config is not None
     block: Any = backbone.blocks[0]
     shrinks = backbone.downsampling is not None
     stages = None if model.upsampling is None else model.upsampling.stages
@@ -183,18 +182,27 @@ def with_classes(
         UserError: `model` has no class names, or `config` is another network.
     """
     model = uncompiled(model)
+    if model.config is None:
+        raise UserError(
+            "with_classes: this model is made of parts of its own. Create them anew for the new classes, and copy the "
+            "weights to keep with load_state_dict"
+        )
     config = model.config if config is None else config
     name = name or f"a model of {model.num_classes} classes"
     if model.spec is None:
         raise UserError(f"{name} has no class names, so that none could be kept: set model.spec")
     check_network(model, config, name=name)
-    new = SegViT(config.without_weights(), num_classes=spec.num_classes, spec=spec, protocol=protocol or model.protocol)
+    protocol = protocol or model.protocol
+    new = create_model(config=config.without_weights(), num_classes=spec.num_classes, spec=spec, protocol=protocol)
     new = new.to(model.mean.device)
     match = match_classes(model.spec.classes, spec.classes)
     state, own = dict(model.state_dict()), new.state_dict()
-    for key in CLASS_BOUND:
+    for key in (f"head.{name}" for name in new.head.class_bound):
         state[key] = _by_class(state[key], own[key], match)
-    state |= _positions(model, new)
+    grid = new.backbone.native_grid
+    state |= {f"backbone.{key}": value for key, value in model.backbone.resized(grid).items()}
+    if model.upsampling is not None:
+        state |= {f"upsampling.{key}": value for key, value in model.upsampling.resized(grid).items()}
     load_strictly(new, state, source=name)
     new.extra["starts_from"] = summary(model, new, match, name=name)
     if "licence" in model.extra:
@@ -210,24 +218,6 @@ def _by_class(old: Tensor, fresh: Tensor, match: ClassMatch) -> Tensor:
     if len(fresh) == len(match.kept) + len(match.new) + 1:
         rows[-1] = old[-1]
     return rows
-
-
-def _positions(model: SegViT, new: SegViT) -> dict[str, Tensor]:
-    """What is learned per cell of the native grid, by name, on the grid of `new`: as `model` itself resizes it."""
-    source, grid = model.backbone, new.backbone.native_grid
-    old = source.native_grid
-    resized = {}
-    if source.pos_embed is not None:
-        embedded = 0 if source.no_embed_class else source.num_prefix_tokens
-        prefix, patches = source.pos_embed[:, :embedded], source.pos_embed[:, embedded:]
-        resized["backbone.pos_embed"] = torch.cat([prefix, resize_tokens(patches, old, grid)], dim=1).detach()
-    for index, table in enumerate(source.relative_bias_tables or ()):
-        span, new_span = ((2 * height - 1, 2 * width - 1) for height, width in (old, grid))
-        offsets = resize_tokens(table[None, :-3], span, new_span)[0]
-        resized[f"backbone.relative_bias_tables.{index}"] = torch.cat([offsets, table[-3:]]).detach()
-    if model.upsampling is not None:
-        resized["upsampling.tokens"] = resize_tokens(model.upsampling.tokens[None], old, grid)[0].detach()
-    return resized
 
 
 def summary(model: SegViT, new: SegViT, match: ClassMatch, *, name: str) -> str:

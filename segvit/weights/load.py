@@ -12,43 +12,59 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from segvit.config import EvalConfig, ModelConfig
+from segvit.config import EvalConfig
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.utils.files import writing
 from segvit.utils.text import suggest
 from segvit.weights.authors import LICENCE, RELEASED
 from segvit.weights.convert import convert_checkpoint
 from segvit.weights.hub import MODEL_FILE, REPOSITORY, NotOnHub, cache_folder, fetch
-from segvit.weights.model_file import KEYS, load_strictly, read_header, read_state, settings_from_header
+from segvit.weights.model_file import (
+    KEYS,
+    load_strictly,
+    network_settings,
+    read_header,
+    read_state,
+    settings_from_header,
+)
 
 ZOO_REPOSITORY = "Akide/SegViTv1"
 FILE_SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".onnx", ".yaml", ".yml"}
 """A name that ends so is a file's, even where it could be a repository's."""
 
 
-def load_model(name: str | Path, *, device: torch.device | str = "cpu") -> SegViT:
-    """A model in evaluation mode.
+def load_model(name: str | Path, *, device: torch.device | str = "cpu", into: SegViT | None = None) -> SegViT:
+    """Load a model, in evaluation mode.
 
     Args:
         name: a file that `SegViT.save` or `segvit convert` wrote; a repository of the Hugging Face Hub, `user/repo` or
             `user/repo@revision`; or a name of the zoo, such as `segvit-large-ade20k`.
         device: where to put it.
+        into: model of the same parts, which is filled and returned. Needed if the parts are your own; a file holds
+            their weights, not their code.
 
     Raises:
-        UserError: none of the three; nothing to be fetched from the Hub; not a safetensors file of segvit's; or tensors
-            that are missing, unexpected or mis-shaped: all are listed.
+        UserError: none of the three; nothing to be fetched from the Hub; not a safetensors file of segvit's; a model of
+            parts of its own without `into`; or tensors that are missing, unexpected or mis-shaped: all are listed.
     """
     path = find_model(name)
     header = read_header(path)
-    config = settings_from_header(ModelConfig, header["model"], path)
     spec = DatasetSpec.from_dict(header["spec"], source=str(path)) if header["spec"] else None
     protocol = settings_from_header(EvalConfig, header["protocol"], path)
-    with torch.device(device):
-        model = SegViT(config.without_weights(), num_classes=header["num_classes"], spec=spec, protocol=protocol)
+    if into is None:
+        config = network_settings(header, path)
+        count = header["num_classes"]
+        with torch.device(device):
+            model = create_model(config=config.without_weights(), num_classes=count, spec=spec, protocol=protocol)
+        model.config = config  # as it was trained: what it started from is part of what it is
+    else:
+        model = into.to(device)
+        model.spec, model.protocol = spec, protocol
+        model.image_size = header.get("image_size", model.image_size)
     load_strictly(model, read_state(path, device=device), source=str(path))
-    model.config = config  # as it was trained: what it started from is part of what it is
     model.extra = {key: value for key, value in header.items() if key not in KEYS}
     return model.eval()
 

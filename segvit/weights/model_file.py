@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,12 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from segvit.config import EvalConfig, ModelConfig
+from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.utils.files import cannot_write, whole_file
 from segvit.weights.file_kind import PICKLE, ZIP, first_bytes, no_weights
-
-if TYPE_CHECKING:
-    from segvit.models.segvit import SegViT
 
 T = TypeVar("T", ModelConfig, EvalConfig)
 
@@ -32,11 +30,31 @@ HEADER_KEY = "segvit"
 """Key of our JSON in the file's header."""
 REQUIRED = {"model", "num_classes", "protocol", "spec"}
 """What `load_model` needs of that JSON."""
-KEYS = REQUIRED | {"version"}
+PARTS = "parts"
+"""Key of a model whose parts are no `create_model`'s: the names of their classes, by attribute; its "model" is null."""
+KEYS = REQUIRED | {"version", PARTS, "image_size"}
 """What `save_model` itself writes there; all else is `SegViT.extra`."""
 
 
-def save_model(model: "SegViT", path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
+class Saved(Protocol):
+    """A model that can be written: a SegViT."""
+
+    config: ModelConfig | None
+    num_classes: int
+    image_size: int
+    spec: DatasetSpec | None
+    protocol: EvalConfig
+    extra: dict[str, Any]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return every tensor by name."""
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """Class names of backbone, up-sampling and head, by attribute."""
+
+
+def save_model(model: Saved, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
     """Write a model to one file, whole or not at all.
 
     Args:
@@ -61,7 +79,7 @@ def save_model(model: "SegViT", path: str | Path, *, extra: Mapping[str, Any] | 
         raise cannot_write(path, error, "give another file") from error
 
 
-def header_text(model: "SegViT", extra: Mapping[str, Any]) -> str:
+def header_text(model: Saved, extra: Mapping[str, Any]) -> str:
     """What stands beside the weights of a model, in any kind of file, as JSON.
 
     Raises:
@@ -70,15 +88,17 @@ def header_text(model: "SegViT", extra: Mapping[str, Any]) -> str:
     more = {**model.extra, **extra}
     if own := KEYS & more.keys():
         raise UserError(f"extra: {', '.join(sorted(own))} is what the file itself says; take another name for yours")
-    header = {
+    header: dict[str, Any] = {
         "version": version("segvit"),
-        "model": asdict(model.config),
+        "model": None if model.config is None else asdict(model.config),
         "num_classes": model.num_classes,
         "protocol": asdict(model.protocol),
         "spec": model.spec.to_dict() if model.spec else None,
-        **more,
     }
-    return json.dumps(header, default=_path_text)
+    if model.config is None:
+        header[PARTS] = dict(model.parts)
+        header["image_size"] = model.image_size
+    return json.dumps(header | more, default=_path_text)
 
 
 def _path_text(value: Any) -> str:
@@ -168,6 +188,21 @@ def load_strictly(model: torch.nn.Module, state: Mapping[str, Tensor], *, source
     if rows:
         raise UserError(f"{source}: the weights do not fit the model:\n" + "\n".join(rows))
     model.load_state_dict(state)
+
+
+def network_settings(header: Mapping[str, Any], source: str | Path) -> ModelConfig:
+    """Return the settings of the network in a header.
+
+    Raises:
+        UserError: the parts of the model are not `create_model`'s, or this version does not know a setting.
+    """
+    if header["model"] is None:
+        parts = ", ".join(f"{name} {kind}" for name, kind in header[PARTS].items())
+        raise UserError(
+            f"{source}: a model of parts of its own ({parts}), which the file does not hold. Build the model in Python "
+            f'as before, then type `segvit.load_model("{source}", into=model)`'
+        )
+    return settings_from_header(ModelConfig, header["model"], source)
 
 
 def settings_from_header(kind: type[T], values: Mapping[str, Any], path: str | Path) -> T:

@@ -6,19 +6,14 @@ Letters: D width, h w token grid.
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import timm
-import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 from torch import Tensor
 
-from segvit.config import ModelConfig
 from segvit.errors import UserError
 from segvit.weights.file_kind import no_weights
-
-if TYPE_CHECKING:
-    from segvit.models.backbone import Backbone
 
 HUB_FILE = "model.safetensors"
 """Name of the weights in a repository of timm's, where its config names no other."""
@@ -26,18 +21,22 @@ RANDOM = "random weights"
 """What a network without any trained weights starts from."""
 
 
-def pretrained_vit(config: ModelConfig) -> Any:
-    """timm's model of `config.backbone` with its weights, at the size that they were trained at.
+def pretrained_vit(name: str, *, file: Path | None = None) -> Any:
+    """Return timm's model of that name with its weights, at the size that they were trained at.
+
+    Args:
+        name: of the model, with the tag of its weights.
+        file: file of the weights. None: they are fetched from the Hub.
 
     Raises:
         UserError: the weights cannot be had, or a file's are not those of that model.
     """
-    if config.pretrained_file is not None:
-        return _from_file(config.backbone, config.pretrained_file)
+    if file is not None:
+        return _from_file(name, file)
     try:
-        return timm.create_model(config.backbone, pretrained=True, num_classes=0)
+        return timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # timm and the Hub raise many kinds: network, cache, missing weights
-        raise UserError(f"no pretrained weights for {config.backbone!r}: {error}\n{_where(config.backbone)}") from error
+        raise UserError(f"no pretrained weights for {name!r}: {error}\n{_where(name)}") from error
 
 
 def _where(name: str) -> str:
@@ -117,46 +116,13 @@ def licence_of(weights: Mapping[str, Any]) -> str:
     return weights.get("license") or "unknown"
 
 
-def starts_from(config: ModelConfig, weights: Mapping[str, Any]) -> str:
-    """What a network begins as, for a log and a model's file.
+def starts_from(weights: Mapping[str, Any], *, file: Path | None = None) -> str:
+    """Name the weights that a network starts from, for a log and a model's file.
 
     Args:
-        config: of the network.
-        weights: timm's `pretrained_cfg` of its backbone.
+        weights: timm's `pretrained_cfg` of the backbone.
+        file: file that they were read from.
     """
-    if not config.starts_pretrained:
-        return RANDOM
     name = ".".join(part for part in (weights["architecture"], weights.get("tag")) if part)
-    where = "" if config.pretrained_file is None else f" in {config.pretrained_file}"
+    where = "" if file is None else f" in {file}"
     return f"timm {name}{where} (licence {licence_of(weights)})"
-
-
-def fit_positions(donor: "Backbone", backbone: "Backbone") -> Tensor:
-    """The donor's position embedding on the backbone's grid and prefix tokens, resized with antialias as timm does.
-
-    Returns:
-        (1, P + N, D) of P prefix tokens that have a position, and N = h * w of the backbone's grid.
-    """
-    embedded = 0 if donor.no_embed_class else donor.num_prefix_tokens
-    wanted = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
-    assert donor.pos_embed is not None
-    prefix, patches = donor.pos_embed[:, :embedded], donor.pos_embed[:, embedded:]
-    if donor.native_grid != backbone.native_grid:
-        patches = timm.layers.resample_abs_pos_embed(
-            patches, list(backbone.native_grid), list(donor.native_grid), num_prefix_tokens=0
-        )
-    return torch.cat([prefix[:, embedded - wanted :], patches], dim=1).detach()
-
-
-def fit_relative_bias(donor: "Backbone", backbone: "Backbone") -> dict[str, Tensor]:
-    """The donor's BEiT tables, by name, on the backbone's grid, resized as timm does; none where they are none."""
-    if donor.relative_bias_tables is None or donor.native_grid == backbone.native_grid:
-        return {}
-    height, width = backbone.native_grid
-    fitted = {}
-    for index, table in enumerate(donor.relative_bias_tables):
-        shape = ((2 * height - 1) * (2 * width - 1) + 3, table.shape[1])
-        fitted[f"relative_bias_tables.{index}"] = timm.layers.resize_rel_pos_bias_table(
-            table.detach(), backbone.native_grid, shape, donor.native_grid
-        )
-    return fitted

@@ -27,7 +27,7 @@ from segvit.data.labels.coco import PolygonFile
 from segvit.data.shapes.scenes import render_scene
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
-from segvit.models.segvit import SegViT
+from segvit.models.create import create_model
 from segvit.prediction.predict_files import predict_files
 from segvit.weights.load import load_model
 from tests.helpers import browser as browsers
@@ -56,7 +56,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             head_num_layers=2,
             structure=structure,  # type: ignore[arg-type]
         )
-        model = SegViT(config, num_classes=spec.num_classes, spec=spec)
+        model = create_model(config=config, num_classes=spec.num_classes, spec=spec)
         tell_apart(model)
         model.extra = {"metrics": {"miou": 0.625, "images": 40}, "licence": "CC-BY-NC-4.0"}
         model.save(folder / f"{structure}.safetensors")

@@ -20,7 +20,7 @@ from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.labels.format import MAX_RAW
 from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec, load_spec
 from segvit.errors import UserError
-from segvit.models.segvit import SegViT
+from segvit.models.create import create_model
 from segvit.pictures import colorize
 from segvit.prediction.predict import predict
 from segvit.prediction.predict_files import predict_files
@@ -220,7 +220,9 @@ def test_predicted_raw_ids_are_the_first_of_each_class(tmp_path: Path) -> None:
     """Through a model file, in which the spec travels."""
     spec = DatasetSpec.from_dict(MERGING)
     config = ModelConfig(backbone="vit_tiny_patch16_224", image_size=32, embed_dim=32, depth=2, num_heads=2, taps=(1,))
-    SegViT(config, num_classes=3, spec=spec, protocol=EvalConfig(mode="whole")).save(tmp_path / "model.safetensors")
+    create_model(config=config, num_classes=3, spec=spec, protocol=EvalConfig(mode="whole")).save(
+        tmp_path / "model.safetensors"
+    )
     model = load_model(tmp_path / "model.safetensors")
     assert model.spec == spec
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)).save(tmp_path / "photo.png")

@@ -31,6 +31,7 @@ from segvit.evaluation.evaluate import evaluate
 from segvit.evaluation.metrics import ConfusionMatrix
 from segvit.evaluation.result import EvalResult, ImageScore
 from segvit.inference.protocol import image_labels
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.utils.threads import in_order, threads
 
@@ -62,7 +63,7 @@ def model() -> SegViT:
     config = ModelConfig(
         backbone="vit_tiny_patch16_224", image_size=32, patch_size=8, embed_dim=32, depth=2, init_std=0.3
     )
-    return SegViT(config, num_classes=8, spec=SPEC, protocol=EvalConfig(stride=20)).eval()
+    return create_model(config=config, num_classes=8, spec=SPEC, protocol=EvalConfig(stride=20)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +272,7 @@ def test_an_image_too_small_for_the_model_is_named(tmp_path: Path, workers: int)
     config = ModelConfig(
         backbone="vit_tiny_patch16_224", structure="shrunk", image_size=32, patch_size=8, embed_dim=32, depth=3
     )
-    shrunk = SegViT(config, num_classes=8, spec=SPEC, protocol=EvalConfig(mode="whole")).eval()
+    shrunk = create_model(config=config, num_classes=8, spec=SPEC, protocol=EvalConfig(mode="whole")).eval()
     with pytest.raises(UserError, match=rf"^{small} with .*: an image of 1 x 4 patches .* cannot be shrunk"):
         evaluate(shrunk, open_dataset(DataConfig(spec="shapes", root=tmp_path), "val"), workers=workers)
 

@@ -31,8 +31,9 @@ from segvit.export.onnx_file import set_metadata
 from segvit.export.quantize import calibration_windows, to_half, to_int8
 from segvit.inference.onnx_model import OnnxModel, load_onnx
 from segvit.inference.protocol import image_labels, image_scores
+from segvit.models.create import create_model
+from segvit.models.positions import _resize_by_matrices, resize_tokens
 from segvit.models.segvit import SegViT
-from segvit.models.tokens import _resize_by_matrices, resize_tokens
 from segvit.weights.load import load_model
 from segvit.weights.model_file import HEADER_KEY, read_header
 from tests.helpers.tiny import VARIANTS, random_images, stir, tell_apart, tiny_config
@@ -59,7 +60,7 @@ def tiny(structure: Structure = "plain", **changes: Any) -> SegViT:
     """A model of the shapes' classes whose labels vary over an image."""
     torch.manual_seed(3)
     config = replace(TINY, structure=structure, depth=3 if structure == "shrunk" else 2, **changes)
-    model = SegViT(config, num_classes=8, spec=load_spec("shapes"), protocol=PROTOCOL).eval()
+    model = create_model(config=config, num_classes=8, spec=load_spec("shapes"), protocol=PROTOCOL).eval()
     stir(model)
     tell_apart(model)
     model.extra = {"metrics": {"miou": 0.5}}
@@ -234,7 +235,7 @@ def test_what_runs_while_exporting_is_the_same(
     variant: str, structure: Structure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    model = SegViT(tiny_config(variant, structure), num_classes=5).eval()
+    model = create_model(config=tiny_config(variant, structure), num_classes=5).eval()
     stir(model)
     images = random_images(1, (50, 113))
     with torch.no_grad():
@@ -540,7 +541,9 @@ def call(arguments: list[str]) -> None:
 def test_command_line_exports_and_scores(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_shapes(tmp_path / "data", train=4, val=4, size=48)
     torch.manual_seed(3)
-    model = SegViT(replace(TINY, structure="shrunk", depth=3), num_classes=8, spec=load_spec("shapes")).eval()
+    model = create_model(
+        config=replace(TINY, structure="shrunk", depth=3), num_classes=8, spec=load_spec("shapes")
+    ).eval()
     tell_apart(model)  # not stirred: large weights do not bear half precision
     model.save(tmp_path / "model.safetensors")
     data = ["--data.spec", "shapes", "--data.root", str(tmp_path / "data"), "--data.workers", "0"]
@@ -563,7 +566,7 @@ def test_command_line_exports_and_scores(tmp_path: Path, capfd: pytest.CaptureFi
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_family_takes_any_size(variant: str, structure: Structure, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = SegViT(replace(tiny_config(variant, structure), head_num_layers=1), num_classes=5).eval()
+    model = create_model(config=replace(tiny_config(variant, structure), head_num_layers=1), num_classes=5).eval()
     stir(model)
     tell_apart(model)
     exported = export_onnx(model, tmp_path / "model.onnx")
@@ -578,7 +581,7 @@ def test_dataset_scores_equal(shared_data: Path, tmp_path: Path) -> None:
     dataset = open_dataset(DataConfig(spec="camvid", root=shared_data / "camvid"), "val")
     spec = load_spec("camvid")
     torch.manual_seed(1)
-    model = SegViT(replace(TINY, image_size=64), num_classes=spec.num_classes, spec=spec).eval()
+    model = create_model(config=replace(TINY, image_size=64), num_classes=spec.num_classes, spec=spec).eval()
     model.protocol = EvalConfig(resize_short=64)
     stir(model)
     tell_apart(model)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from segvit.config import EvalConfig, Structure
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from tests.helpers.tiny import random_images, stir, tell_apart, tiny_config
 
@@ -15,7 +16,7 @@ WHOLE, SLIDE = EvalConfig(mode="whole"), EvalConfig(mode="slide")
 
 def make(variant: str, structure: Structure, *, classes: int = 5, protocol: EvalConfig = WHOLE) -> SegViT:
     torch.manual_seed(0)
-    model = SegViT(tiny_config(variant, structure), num_classes=classes, protocol=protocol).eval()
+    model = create_model(config=tiny_config(variant, structure), num_classes=classes, protocol=protocol).eval()
     stir(model)
     tell_apart(model)
     return model

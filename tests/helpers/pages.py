@@ -96,7 +96,9 @@ def make_world(folder: Path) -> None:
     (folder / "finetune").write_text(RECIPE, encoding="utf-8")
     network = segvit.TrainConfig.load(folder / "finetune").model
     torch.manual_seed(0)
-    segvit.SegViT(network, num_classes=2, spec=segvit.load_spec(folder / "my.yaml")).save(folder / "best.safetensors")
+    segvit.create_model(config=network, num_classes=2, spec=segvit.load_spec(folder / "my.yaml")).save(
+        folder / "best.safetensors"
+    )
 
 
 @dataclass

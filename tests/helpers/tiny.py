@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, OptimConfig, Structure, TrainConfig
 from segvit.data.spec import load_spec
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 
 TINY = {"depth": 4, "embed_dim": 64, "num_heads": 2}
@@ -129,7 +130,9 @@ def labelling_model(*, image_size: int, patch_size: int) -> SegViT:
         taps=(1,),
     )
     torch.manual_seed(0)
-    made = SegViT(config, num_classes=8, spec=load_spec("shapes"), protocol=EvalConfig(mode="whole")).eval()
+    made = create_model(
+        config=config, num_classes=8, spec=load_spec("shapes"), protocol=EvalConfig(mode="whole")
+    ).eval()
     stir(made)
     tell_apart(made)
     return made

@@ -14,6 +14,7 @@ from segvit.errors import UserError
 from segvit.inference.protocol import image_confidence, image_labels, image_scores, protocol_size, resolve_protocol
 from segvit.inference.tiles import Composition, View
 from segvit.inference.windows import Windows, look
+from segvit.models.create import create_model
 from segvit.models.scores import scores
 from segvit.models.segvit import SegViT
 from segvit.utils.resize import bilinear_matrix, resize
@@ -31,7 +32,7 @@ def model(request: pytest.FixtureRequest) -> SegViT:
         backbone="vit_tiny_patch16_224", image_size=32, patch_size=8, embed_dim=32, depth=4, num_heads=2,
         structure=structure,
     )  # fmt: skip
-    model = SegViT(config, num_classes=NUM_CLASSES)
+    model = create_model(config=config, num_classes=NUM_CLASSES)
     with torch.no_grad():
         for parameter in model.backbone.parameters():
             if parameter.ndim > 1:

@@ -28,6 +28,7 @@ from segvit.inference.compiled import compile_model, is_compiled
 from segvit.inference.onnx_model import OnnxModel
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import image_labels
+from segvit.models.create import create_model
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
 from segvit.prediction.predict_files import predict_files
@@ -61,7 +62,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model() -> SegViT:
     """Random weights that see every class somewhere, in windows of 32 pixels."""
     torch.manual_seed(0)
-    model = SegViT(NETWORK, num_classes=8, spec=SPEC, protocol=EvalConfig(stride=16, batch_size=1)).eval()
+    model = create_model(config=NETWORK, num_classes=8, spec=SPEC, protocol=EvalConfig(stride=16, batch_size=1)).eval()
     tell_apart(model)
     return model
 
@@ -207,7 +208,7 @@ class CountCasts(TorchDispatchMode):
 @pytest.mark.parametrize("structure", ["plain", "shrunk"])
 def test_weights_are_cast_once_for_all_windows_and_images(structure: Structure, root: Path, tmp_path: Path) -> None:
     network = replace(NETWORK, structure=structure)
-    model = SegViT(network, num_classes=8, spec=SPEC, protocol=EvalConfig(stride=16, batch_size=1)).eval()
+    model = create_model(config=network, num_classes=8, spec=SPEC, protocol=EvalConfig(stride=16, batch_size=1)).eval()
     weights = [p for name, p in model.named_parameters() if (p.ndim == 2 and "mlp" in name) or ".fc" in name]
     casts = CountCasts({weight.shape for weight in weights if weight.ndim == 2})
     folder = root / SPEC.splits["val"].images
@@ -271,7 +272,7 @@ def test_two_graphs_serve_every_size(
 ) -> None:
     config = replace(tiny_config(variant, structure), depth=3, head_num_layers=1, upsampling_num_layers=1)
     torch.manual_seed(0)
-    model = SegViT(replace(config, head_dropout=0.0), num_classes=5).train(training)
+    model = create_model(config=replace(config, head_dropout=0.0), num_classes=5).train(training)
     twin, counter = copy.deepcopy(model), CompileCounter()
     monkeypatch.setattr(model, "compile", lambda **how: SegViT.compile(model, backend=counter, fullgraph=True, **how))
     compile_model(model)

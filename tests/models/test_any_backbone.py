@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from segvit.config import ModelConfig
-from segvit.models.backbone import Backbone, _create_vit, _weightless
-from segvit.models.segvit import SegViT
+from segvit.models.backbone import adapt
+from segvit.models.create import create_model, create_vit, weightless
 from segvit.profiling.info import describe
 from tests.helpers.tiny import TINY, random_images, relative_difference, stir
 
@@ -26,29 +26,29 @@ AS_IT_IS = ("vit_base_patch16_sapiens2",)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_named_backbone_is_timms_and_shrinks(name: str) -> None:
-    patch = int(_weightless(name).patch_embed.patch_size[0])
+    patch = int(weightless(name).patch_embed.patch_size[0])
     overrides = {} if name in AS_IT_IS else TINY
     config = ModelConfig(backbone=name, image_size=4 * patch, head_num_layers=1, upsampling_num_layers=1, **overrides)
     torch.manual_seed(0)
-    vit = _create_vit(config).eval()
+    vit = create_vit(config).eval()
     stir(vit)
     reference, depth = copy.deepcopy(vit), len(vit.blocks)
     images = torch.randn(1, 3, 4 * patch, 4 * patch)
     with torch.no_grad():
-        ours = Backbone(vit, taps=range(depth)).eval()(images)
+        ours = adapt(vit, taps=range(depth)).eval()(images)
         theirs = reference.forward_intermediates(
             images, indices=list(range(depth)), norm=False, intermediates_only=True
         )
     for feature, expected in zip(ours, theirs, strict=True):
         assert relative_difference(feature, expected) < 1e-5
-    shrunk = SegViT(replace(config, structure="shrunk"), num_classes=3)
+    shrunk = create_model(config=replace(config, structure="shrunk"), num_classes=3)
     size = (5 * patch + 3, 3 * patch)
     assert shrunk.predict(random_images(1, size)).shape == (1, *size)
 
 
 def test_the_page_names_a_backbone_of_every_family() -> None:
     assert len(NAMES) > 25 and len(set(NAMES)) == len(NAMES)
-    assert {type(_weightless(name)).__name__ for name in NAMES[::6]} >= {"VisionTransformer", "Eva"}
+    assert {type(weightless(name)).__name__ for name in NAMES[::6]} >= {"VisionTransformer", "Eva"}
 
 
 @pytest.mark.slow

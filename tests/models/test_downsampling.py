@@ -20,8 +20,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from segvit.config import Downsampling
-from segvit.models.backbone import Backbone
-from segvit.models.downsampling import keep, shrunk_grid
+from segvit.models.backbone import PlainViT, adapt
+from segvit.models.downsampling import Kept, QueryDownsampling, keep, lattice, shrunk_grid
 from segvit.models.positions import relative_bias
 from tests.helpers.tiny import TINY, relative_difference, stir
 
@@ -117,14 +117,15 @@ def tiny_vit(family: str) -> Any:
     return vit.eval()
 
 
-def shrunk_backbone(family: str, method: Downsampling = "nearest_q", shrink_at: int = SHRINK_AT) -> Backbone:
+def shrunk_backbone(family: str, method: Downsampling = "nearest_q", shrink_at: int = SHRINK_AT) -> PlainViT:
     """The family's backbone with every block tapped."""
     torch.manual_seed(1)
     vit = copy.deepcopy(tiny_vit(family))
-    return Backbone(vit, taps=range(4), shrink_at=shrink_at, downsampling=method).eval()
+    downsampling = QueryDownsampling(dim=64, method=method)
+    return adapt(vit, taps=range(4), shrink_at=shrink_at, downsampling=downsampling).eval()
 
 
-def images_of(backbone: Backbone, grid: tuple[int, int], batch: int = 2) -> Tensor:
+def images_of(backbone: PlainViT, grid: tuple[int, int], batch: int = 2) -> Tensor:
     torch.manual_seed(2)
     return torch.randn(batch, 3, grid[0] * backbone.patch_size, grid[1] * backbone.patch_size)
 
@@ -135,12 +136,12 @@ def kept(grid: tuple[int, int], num_prefix_tokens: int) -> list[int]:
     return [*range(num_prefix_tokens), *(num_prefix_tokens + patch for patch in patches)]
 
 
-def inputs_of_all(backbone: Backbone, grid: tuple[int, int], index: int) -> dict[str, Tensor]:
+def inputs_of_all(backbone: PlainViT, grid: tuple[int, int], index: int) -> dict[str, Tensor]:
     """What block `index` takes where every token is there: timm's angles, or the bias of the whole grid."""
-    if backbone.rope is not None:
+    if getattr(backbone, "rope", None) is not None:
         angles = backbone.rope.get_embed(shape=list(grid))
         return {"rope": angles[index] if angles.ndim == 4 else angles}
-    if backbone.relative_bias_tables is not None:
+    if getattr(backbone, "relative_bias_tables", None) is not None:
         tables = backbone.relative_bias_tables
         table = tables[0] if len(tables) == 1 else tables[index]
         return {"shared_rel_pos_bias": relative_bias(table, backbone.native_grid, grid)}
@@ -237,7 +238,7 @@ def slow_block_of_queries(
     return queries + scaled(block, 2, block.mlp(block.norm2(queries)))
 
 
-def slow_shrunk_block(backbone: Backbone, block: Any, tokens: Tensor, grid: tuple[int, int], method: str) -> Tensor:
+def slow_shrunk_block(backbone: PlainViT, block: Any, tokens: Tensor, grid: tuple[int, int], method: str) -> Tensor:
     """(B, P + N, D) -> (B, n, D)"""
     num_prefix = backbone.num_prefix_tokens
     indices = kept(grid, num_prefix)
@@ -257,7 +258,7 @@ def slow_shrunk_block(backbone: Backbone, block: Any, tokens: Tensor, grid: tupl
     return torch.stack(images)
 
 
-def slow_backbone(backbone: Backbone, images: Tensor, method: Downsampling) -> list[Tensor]:
+def slow_backbone(backbone: PlainViT, images: Tensor, method: Downsampling) -> list[Tensor]:
     """The output of every block, tokens (B, ., D)."""
     tokens, grid = backbone.embed(images)
     indices = kept(grid, backbone.num_prefix_tokens)
@@ -286,7 +287,7 @@ def test_every_second_row_and_column_is_kept(
     grid: tuple[int, int], shrunk: tuple[int, int], num_prefix_tokens: int
 ) -> None:
     numbers = torch.arange(num_prefix_tokens + grid[0] * grid[1])
-    ours = keep(numbers[None, :, None], grid, num_prefix_tokens)
+    ours = keep(numbers[None, :, None], lattice(grid), num_prefix_tokens)
     assert ours.flatten().tolist() == kept(grid, num_prefix_tokens)
     assert shrunk_grid(grid) == shrunk
     assert ours.shape == (1, num_prefix_tokens + shrunk[0] * shrunk[1], 1)
@@ -294,7 +295,7 @@ def test_every_second_row_and_column_is_kept(
 
 def test_an_odd_grid_keeps_its_last_row_and_column() -> None:
     assert kept((3, 5), 0) == [0, 2, 4, 10, 12, 14]
-    assert keep(torch.arange(15)[:, None], (3, 5), 0).flatten().tolist() == [0, 2, 4, 10, 12, 14]
+    assert lattice((3, 5)).tolist() == [0, 2, 4, 10, 12, 14]
 
 
 # Every family against the slow reference ------------------------------------------------------------------------------
@@ -321,9 +322,8 @@ def test_every_block_by_hand(family: str, method: Downsampling, grid: tuple[int,
 def test_prefix_tokens_leave_the_block_too(family: str, method: Downsampling) -> None:
     backbone = shrunk_backbone(family, method)
     tokens, grid = backbone.embed(images_of(backbone, (5, 7)))
-    block, inputs = backbone.blocks[SHRINK_AT], backbone.block_inputs(SHRINK_AT, grid, backbone.shared_inputs(grid))
-    assert backbone.downsampling is not None
-    ours = backbone.downsampling(block, tokens, grid, inputs)
+    block = backbone.blocks[SHRINK_AT]
+    ours, _ = backbone.shrink(tokens, grid, backbone.shared_positions(grid))
     expected = slow_shrunk_block(backbone, block, tokens, grid, method)
     assert ours.shape == (2, backbone.num_prefix_tokens + 12, 64)
     assert relative_difference(ours, expected) < TOLERANCE
@@ -350,7 +350,6 @@ def test_convolved_queries_do_not_see_each_other(family: str) -> None:
     backbone = shrunk_backbone(family, "conv")
     grid, place = (5, 7), (1, 2)  # of the shrunk grid, 3 x 4
     tokens, _ = backbone.embed(images_of(backbone, grid))
-    block, inputs = backbone.blocks[SHRINK_AT], backbone.block_inputs(SHRINK_AT, grid, backbone.shared_inputs(grid))
     assert backbone.downsampling is not None
     maps = torch.randn(2, 64, 3, 4)
     outputs = []
@@ -358,7 +357,7 @@ def test_convolved_queries_do_not_see_each_other(family: str) -> None:
         changed = maps.clone()
         changed[:, :, place[0], place[1]] += step
         backbone.downsampling.conv = Given(changed)
-        outputs.append(backbone.downsampling(block, tokens, grid, inputs))
+        outputs.append(backbone.shrink(tokens, grid, backbone.shared_positions(grid))[0])
     moved = (outputs[1] - outputs[0]).abs().amax(dim=(0, 2))
     own = backbone.num_prefix_tokens + place[0] * 4 + place[1]
     assert moved[own] > 0.1
@@ -388,10 +387,11 @@ def test_both_branches_pass_stochastic_depth(family: str, method: Downsampling) 
     for path in paths:
         path.drop_prob = 1.0
     tokens, grid = backbone.embed(images_of(backbone, (3, 4)))
-    block, inputs = backbone.blocks[SHRINK_AT], backbone.block_inputs(SHRINK_AT, grid, backbone.shared_inputs(grid))
-    downsampling = backbone.downsampling
-    assert downsampling is not None
-    assert torch.equal(downsampling(block, tokens, grid, inputs), downsampling.queries(tokens, grid))
+    ours, given = backbone.shrink(tokens, grid, backbone.shared_positions(grid))
+    queries = keep(tokens, given.indices, backbone.num_prefix_tokens)
+    if given.queries is not None:
+        queries = torch.cat([queries[:, : backbone.num_prefix_tokens], given.queries], dim=1)
+    assert torch.equal(ours, queries)
 
 
 @torch.no_grad()
@@ -399,7 +399,7 @@ def test_both_branches_pass_stochastic_depth(family: str, method: Downsampling) 
 @pytest.mark.parametrize("family", ["vit", "beitv2", "rope mixed", "dinov3"])
 def test_blocks_before_are_those_of_a_plain_backbone(family: str, shrink_at: int) -> None:
     shrunk = shrunk_backbone(family, shrink_at=shrink_at)
-    plain = Backbone(copy.deepcopy(tiny_vit(family)), taps=range(4)).eval()
+    plain = adapt(copy.deepcopy(tiny_vit(family)), taps=range(4)).eval()
     images = images_of(plain, (5, 7))
     features, expected = shrunk(images), plain(images)
     for index in range(shrink_at):
@@ -421,30 +421,29 @@ def multiply_adds(run: Callable[[], Tensor]) -> int:
 @pytest.mark.parametrize("family", STANDARD)
 def test_a_standard_block_projects_what_it_needs(family: str) -> None:
     backbone = shrunk_backbone(family)
-    tokens, grid = backbone.embed(images_of(backbone, (8, 8), batch=1))
-    block = backbone.blocks[SHRINK_AT]
-    assert backbone.downsampling is not None
+    with torch.no_grad():
+        tokens, grid = backbone.embed(images_of(backbone, (8, 8), batch=1))
+    block: Any = backbone.blocks[SHRINK_AT]
     num_tokens, num_kept = tokens.shape[1], backbone.num_prefix_tokens + 16
     width = block.attn.num_heads * block.attn.head_dim
     projections = width * 64 * (2 * num_kept + 2 * num_tokens)  # q and out of the kept tokens, k and v of all
     products = 2 * width * num_kept * num_tokens
     mlp = num_kept * sum(part.weight.numel() for part in block.mlp.modules() if isinstance(part, nn.Linear))
-    downsampling = backbone.downsampling
-    assert multiply_adds(lambda: downsampling(block, tokens, grid, {})) == projections + products + mlp
+    assert multiply_adds(lambda: backbone.shrink(tokens, grid, None)[0]) == projections + products + mlp
 
 
 @pytest.mark.parametrize("family", ["beitv2", "eva02", "dinov3"])
 def test_another_block_runs_its_mlp_on_kept_tokens_alone(family: str) -> None:
     backbone = shrunk_backbone(family)
-    tokens, grid = backbone.embed(images_of(backbone, (8, 8), batch=1))
-    block, inputs = backbone.blocks[SHRINK_AT], backbone.block_inputs(SHRINK_AT, grid, backbone.shared_inputs(grid))
-    downsampling = backbone.downsampling
-    assert downsampling is not None
+    with torch.no_grad():
+        tokens, grid = backbone.embed(images_of(backbone, (8, 8), batch=1))
+    shared = backbone.shared_positions(grid)
+    block, inputs = backbone.blocks[SHRINK_AT], backbone.block_inputs(SHRINK_AT, grid, None, shared)
     saved = (tokens.shape[1] - backbone.num_prefix_tokens - 16) * sum(
         part.weight.numel() for part in block.mlp.modules() if isinstance(part, nn.Linear)
     )
     whole = multiply_adds(lambda: block(tokens, **inputs))
-    assert multiply_adds(lambda: downsampling(block, tokens, grid, inputs)) == whole - saved
+    assert multiply_adds(lambda: backbone.shrink(tokens, grid, shared)[0]) == whole - saved
 
 
 def test_the_families_are_what_their_names_say() -> None:
@@ -454,3 +453,76 @@ def test_the_families_are_what_their_names_say() -> None:
     assert tiny_vit("rope mixed").rope_mixed and tiny_vit("rope mixed, and absolute").pos_embed is not None
     assert tiny_vit("sapiens2, grouped queries").blocks[1].attn.num_kv_heads == 1
     assert tiny_vit("gated attention").blocks[0].attn.gate is not None
+
+
+# Any set of kept tokens -----------------------------------------------------------------------------------------------
+
+
+class Chosen(nn.Module):
+    """A down-sampling that keeps given patches, which need not be a lattice."""
+
+    def __init__(self, indices: Tensor, queries: Tensor | None = None) -> None:
+        super().__init__()
+        self.indices = indices
+        self.queries = queries
+
+    def forward(self, patches: Tensor, grid: tuple[int, int]) -> Kept:
+        return Kept(self.indices, (1, self.indices.shape[-1]), self.queries)
+
+
+def backbone_that_keeps(family: str, indices: Tensor, *, keys_from_kept: bool) -> PlainViT:
+    torch.manual_seed(1)
+    chosen = Chosen(indices)
+    chosen.keys_from_kept = keys_from_kept
+    return adapt(copy.deepcopy(tiny_vit(family)), taps=range(4), shrink_at=SHRINK_AT, downsampling=chosen).eval()
+
+
+@torch.no_grad()
+@each_family
+@pytest.mark.parametrize("keys_from_kept", [False, True])
+def test_any_set_of_kept_tokens_by_hand(family: str, keys_from_kept: bool) -> None:
+    """A random set, the same for all images, and each image's own."""
+    grid = (5, 7)
+    own = torch.stack([torch.randperm(35, generator=torch.Generator().manual_seed(seed))[:11] for seed in (3, 4)])
+    backbone = backbone_that_keeps(family, own, keys_from_kept=keys_from_kept)
+    images, num_prefix = images_of(backbone, grid), backbone.num_prefix_tokens
+    features = backbone(images)
+    assert [tuple(feature.shape) for feature in features] == [(2, 64, 5, 7)] + 3 * [(2, 64, 1, 11)]
+    for image, chosen in enumerate(own):
+        indices = [*range(num_prefix), *(num_prefix + patch for patch in chosen.tolist())]
+        tokens, _ = backbone.embed(images[image : image + 1])
+        for index, block in enumerate(backbone.blocks):
+            inputs = inputs_of_all(backbone, grid, index)
+            kept_inputs = inputs_of_kept(inputs, indices, num_prefix)
+            if index < SHRINK_AT:
+                tokens = block(tokens, **inputs)
+            elif index == SHRINK_AT and not keys_from_kept:
+                tokens = block(tokens, **inputs)[:, indices]
+            else:
+                tokens = block(tokens[:, indices] if index == SHRINK_AT else tokens, **kept_inputs)
+            patches = features[index][image].flatten(1).T
+            assert relative_difference(patches, tokens[0, num_prefix:]) < TOLERANCE
+        backbone.downsampling = Chosen(chosen)
+        backbone.downsampling.keys_from_kept = keys_from_kept
+        for alone, together in zip(backbone(images), features, strict=True):
+            assert relative_difference(alone[image], together[image]) < TOLERANCE
+        backbone.downsampling = Chosen(own)
+        backbone.downsampling.keys_from_kept = keys_from_kept
+
+
+@torch.no_grad()
+@each_family
+def test_queries_of_any_places_are_those_of_their_tokens(family: str) -> None:
+    """Queries that are no tokens, but equal them, give what the tokens give."""
+    own = torch.stack([torch.randperm(35, generator=torch.Generator().manual_seed(seed))[:11] for seed in (3, 4)])
+    backbone = backbone_that_keeps(family, own, keys_from_kept=False)
+    tokens, grid = backbone.embed(images_of(backbone, (5, 7)))
+    shared = backbone.shared_positions(grid)
+    expected, _ = backbone.shrink(tokens, grid, shared)
+    for image in (None, 0):
+        indices = own if image is None else own[image]
+        given = keep(tokens, indices, backbone.num_prefix_tokens)[:, backbone.num_prefix_tokens :]
+        backbone.downsampling = Chosen(indices, given)
+        ours, _ = backbone.shrink(tokens, grid, shared)
+        chosen = slice(None) if image is None else slice(image, image + 1)
+        assert relative_difference(ours[chosen], expected[chosen]) < TOLERANCE

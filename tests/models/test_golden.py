@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from segvit.config import LossConfig, ModelConfig
 from segvit.losses import criterion
-from segvit.models.segvit import SegViT
+from segvit.models.create import create_model
 from segvit.weights.authors import own_state
 from segvit.weights.torch_file import read_state_dict
 
@@ -47,7 +47,7 @@ class Golden:
             mean=(0.0, 0.0, 0.0),
             std=(1.0, 1.0, 1.0),
         )
-        self.model = SegViT(config, num_classes=info["ncls"])
+        self.model = create_model(config=config, num_classes=info["ncls"])
         self.shrunk = info["kind"] == "shrunk"
         state = own_state(read_state_dict(folder / "checkpoint.pth"), self.model.state_dict(), shrunk=self.shrunk)
         missing, unexpected = self.model.load_state_dict(state, strict=False)

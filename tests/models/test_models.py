@@ -18,11 +18,11 @@ from segvit.config import Downsampling, EvalConfig, ModelConfig, Structure
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.losses import criterion
-from segvit.models import backbone as backbone_module
-from segvit.models.backbone import Backbone, _create_vit, create_backbone
-from segvit.models.positions import relative_bias
-from segvit.models.segvit import SegViT, create_model
-from segvit.models.tokens import resize_tokens
+from segvit.models import create as create_module
+from segvit.models.backbone import PlainViT, adapt
+from segvit.models.create import create_backbone, create_model, create_vit
+from segvit.models.positions import relative_bias, resize_tokens
+from segvit.models.segvit import SegViT
 from segvit.weights.load import load_model
 from segvit.weights.model_file import read_header
 from tests.helpers.tiny import TINY, VARIANTS, random_images, relative_difference, stir, timm_file, tiny_config
@@ -77,7 +77,7 @@ def structure(request: pytest.FixtureRequest) -> Structure:
 def model(variant: str, structure: Structure) -> SegViT:
     """A tiny model of the variant in evaluation mode; tests leave it as it is."""
     torch.manual_seed(0)
-    model = SegViT(tiny_config(variant, structure), num_classes=NUM_CLASSES, spec=SPEC, protocol=PROTOCOL)
+    model = create_model(config=tiny_config(variant, structure), num_classes=NUM_CLASSES, spec=SPEC, protocol=PROTOCOL)
     stir(model)
     return model.eval()
 
@@ -208,7 +208,7 @@ class TestContract:
     def test_compiles_to_one_graph(self, structure: Structure, variant: str) -> None:
         depth = 2 if structure == "plain" else 3
         config = replace(tiny_config(variant, structure), depth=depth, head_num_layers=1, upsampling_num_layers=1)
-        model = SegViT(config, num_classes=NUM_CLASSES).eval()
+        model = create_model(config=config, num_classes=NUM_CLASSES).eval()
         torch.compiler.reset()
         compiled = torch.compile(model, fullgraph=True, backend="eager")
         images = random_images(1, (50, 77))
@@ -219,7 +219,7 @@ class TestContract:
 
     def test_weighs_nothing_on_meta(self, model: SegViT) -> None:
         with torch.device("meta"):
-            hollow = SegViT(model.config, num_classes=NUM_CLASSES)
+            hollow = create_model(config=model.config, num_classes=NUM_CLASSES)
         assert all(parameter.is_meta for parameter in hollow.parameters())
         assert {n: p.shape for n, p in hollow.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
 
@@ -240,11 +240,11 @@ def masking_layers(model: SegViT) -> set[str]:
     return {f"head.stages.{stage}.layers.{layers[-1]}" for stage in range(len(model.backbone.taps))}
 
 
-def timm_pair(variant: str, **more: Any) -> tuple[Backbone, nn.Module]:
+def timm_pair(variant: str, **more: Any) -> tuple[PlainViT, nn.Module]:
     """Our backbone with every block tapped, and timm's model of the same weights (`more` are its own arguments)."""
     config = tiny_config(variant)
     torch.manual_seed(0)
-    vit = _create_vit(config).eval()
+    vit = create_vit(config).eval()
     stir(vit)
     if more:
         class_token = {} if config.class_token is None else {"class_token": config.class_token, "global_pool": "avg"}
@@ -252,11 +252,11 @@ def timm_pair(variant: str, **more: Any) -> tuple[Backbone, nn.Module]:
         reference.load_state_dict(vit.state_dict())
     else:
         reference = copy.deepcopy(vit)
-    return Backbone(vit, taps=range(4)).eval(), reference.eval()
+    return adapt(vit, taps=range(4)).eval(), reference.eval()
 
 
 @torch.no_grad()
-def assert_taps_equal_timm(backbone: Backbone, reference: nn.Module, images: Tensor) -> None:
+def assert_taps_equal_timm(backbone: PlainViT, reference: nn.Module, images: Tensor) -> None:
     features = backbone(images)
     expected = reference.forward_intermediates(images, indices=[0, 1, 2, 3], norm=False, intermediates_only=True)
     assert len(features) == 4
@@ -289,7 +289,7 @@ def test_relative_bias_of_another_grid_is_timms(grid: tuple[int, int]) -> None:
     """BEiT with tables of 4 x 4 patches, against a timm model of the other size with tables resized as ours are."""
     config = tiny_config("beitv2")
     torch.manual_seed(0)
-    vit = _create_vit(config).eval()
+    vit = create_vit(config).eval()
     stir(vit)
     size = (grid[0] * 16, grid[1] * 16)
     reference = timm.create_model(config.backbone, num_classes=0, img_size=size, **TINY).eval()
@@ -299,7 +299,7 @@ def test_relative_bias_of_another_grid_is_timms(grid: tuple[int, int]) -> None:
             offsets = resize_tokens(table[None, :-3], (7, 7), (2 * grid[0] - 1, 2 * grid[1] - 1))[0]
             state[name] = torch.cat([offsets, table[-3:]])
     reference.load_state_dict(state)
-    assert_taps_equal_timm(Backbone(vit, taps=range(4)).eval(), reference, torch.randn(1, 3, *size))
+    assert_taps_equal_timm(adapt(vit, taps=range(4)).eval(), reference, torch.randn(1, 3, *size))
 
 
 def test_relative_bias_by_loops_on_a_grid_that_is_not_square() -> None:
@@ -352,13 +352,13 @@ def test_parameter_counts_of_the_paper(
 
 
 def test_mean_and_std_are_the_backbones_own_or_the_configs() -> None:
-    own = SegViT(tiny_config("vit"), num_classes=2)
+    own = create_model(config=tiny_config("vit"), num_classes=2)
     assert own.mean.tolist() == own.std.tolist() == [0.5, 0.5, 0.5]
-    imagenet = SegViT(tiny_config("dinov2, registers"), num_classes=2)
+    imagenet = create_model(config=tiny_config("dinov2, registers"), num_classes=2)
     assert imagenet.mean.tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert imagenet.std.tolist() == pytest.approx([0.229, 0.224, 0.225])
     config = ModelConfig(**TINY, **VARIANTS["vit"], mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0))
-    normalised = SegViT(config, num_classes=2).normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8))
+    normalised = create_model(config=config, num_classes=2).normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8))
     assert normalised.flatten().tolist() == pytest.approx([0.9, 0.4, 0.175])
 
 
@@ -402,7 +402,7 @@ def test_pretrained_weights_of_a_shrunk_backbone_are_the_plain_ones(
     states = []
     for settings in (config, replace(config, pretrained=False)):
         torch.manual_seed(3)
-        model = SegViT(settings, num_classes=2)
+        model = create_model(config=settings, num_classes=2)
         if settings.pretrained:
             assert model(torch.zeros(1, 3, 64, 64)).mask_logits.isfinite().all()
         states.append(model.state_dict())
@@ -450,9 +450,9 @@ def test_a_saved_model_is_loaded_without_its_pretrained_weights(
 ) -> None:
     with monkeypatch.context() as patch:
         timm_file(tmp_path, "vit", patch)
-        model = SegViT(ModelConfig(**TINY, **VARIANTS["vit"], pretrained=True), num_classes=2)
+        model = create_model(config=ModelConfig(**TINY, **VARIANTS["vit"], pretrained=True), num_classes=2)
     model.save(tmp_path / "model.safetensors")
-    monkeypatch.setattr(backbone_module, "_load_pretrained", lambda *_: pytest.fail("asked the hub"))
+    monkeypatch.setattr(create_module, "_load_pretrained", lambda *_: pytest.fail("asked the hub"))
     loaded = load_model(tmp_path / "model.safetensors")
     assert torch.equal(loaded.backbone.pos_embed, model.backbone.pos_embed)
 
@@ -509,22 +509,22 @@ def refusals() -> Iterator[Any]:
 @pytest.mark.parametrize("settings, message", refusals())
 def test_settings_that_cannot_be_meant_are_told(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=f"(?s){message}"):
-        SegViT(ModelConfig(**settings), num_classes=2)
+        create_model(config=ModelConfig(**settings), num_classes=2)
 
 
 def test_classes_and_spec_must_agree() -> None:
     for count in (0, NUM_CLASSES + 1):
         with pytest.raises(UserError, match=f"num_classes {count}"):
-            SegViT(tiny_config("vit"), num_classes=count, spec=SPEC)
+            create_model(config=tiny_config("vit"), num_classes=count, spec=SPEC)
 
 
 def test_state_dict_survives_torch_save() -> None:
     """The model can also go through torch's own files, as checkpoints do."""
-    model = SegViT(tiny_config("beitv2"), num_classes=2)
+    model = create_model(config=tiny_config("beitv2"), num_classes=2)
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
     buffer.seek(0)
-    other = SegViT(tiny_config("beitv2"), num_classes=2)
+    other = create_model(config=tiny_config("beitv2"), num_classes=2)
     other.load_state_dict(torch.load(buffer, weights_only=True))
     assert torch.equal(
         other.eval().predict(random_images(1, (40, 40))), model.eval().predict(random_images(1, (40, 40)))

@@ -21,11 +21,12 @@ from segvit.inference.tiles import Composition
 from segvit.inference.windows import Windows, look, window_starts
 from segvit.losses import IGNORE_INDEX, Normalizers, criterion, normalizers, plain_mask_losses
 from segvit.models.atm import ATMHead
+from segvit.models.create import create_model
 from segvit.models.decoder import Attention, DecoderLayer, DecoderStage, similarity
 from segvit.models.output import SegOutput
+from segvit.models.positions import resize_tokens
 from segvit.models.scores import scores
 from segvit.models.segvit import SegViT
-from segvit.models.tokens import resize_tokens
 from segvit.models.upsampling import QueryUpsampling
 from segvit.training.optim import create_optimizer, learning_rate_factor, parameter_groups, set_learning_rate
 
@@ -179,7 +180,7 @@ def test_shrunk_is_its_parts() -> None:
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
     )
-    model = SegViT(config, num_classes=3)
+    model = create_model(config=config, num_classes=3)
     stirred(model)
     images = torch.randn(2, 3, 21, 50)
     padded = F.pad(images, (0, 6, 0, 3))
@@ -549,7 +550,7 @@ def tiny_model() -> SegViT:
     config = ModelConfig(
         backbone="vit_tiny_patch16_224", image_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2
     )
-    model = SegViT(config, num_classes=3)
+    model = create_model(config=config, num_classes=3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "head" in name:
@@ -679,7 +680,7 @@ def test_each_parameter_is_in_one_group(backbone: str, structure: Structure) -> 
         depth=3,
         num_heads=2,
     )
-    model = SegViT(config, num_classes=2)
+    model = create_model(config=config, num_classes=2)
     optim = OptimConfig(lr=1e-3, head_lr_factor=7.0, weight_decay=0.05)
     groups = parameter_groups(model, optim)
     parameters = [id(parameter) for group in groups for parameter in group["params"]]

@@ -13,8 +13,8 @@ import segvit.data.dataset as dataset_module
 from segvit.config import DataConfig, Downsampling, EvalConfig, ModelConfig, OptimConfig, Structure, TrainConfig
 from segvit.errors import UserError
 from segvit.losses import criterion
+from segvit.models.create import create_model
 from segvit.models.decoder import DecoderStage
-from segvit.models.segvit import SegViT
 from segvit.prediction.predict_files import predict_files
 from segvit.training.train import train
 from segvit.weights.load import load_model
@@ -41,7 +41,7 @@ def test_settings_reach_their_parts() -> None:
         head_dropout=0.25,
         init_std=0.2,
     )
-    model = SegViT(config, num_classes=5)
+    model = create_model(config=config, num_classes=5)
     assert model.backbone.shrink_at == 2 and model.backbone.taps == (0, 1, 3)
     assert model.upsampling is not None and model.upsampling.tokens.shape == (16, 48)
     assert [len(stage.layers) for stage in model.upsampling.stages] == [1, 1, 1]
@@ -59,7 +59,7 @@ def test_settings_reach_their_parts() -> None:
 @pytest.mark.parametrize("method", ["nearest_qkv", "conv"])
 def test_every_parameter_gets_a_gradient(variant: str, method: Downsampling) -> None:
     torch.manual_seed(0)
-    model = SegViT(shrunk_config(variant, method), num_classes=5)
+    model = create_model(config=shrunk_config(variant, method), num_classes=5)
     stir(model)
     side = model.config.image_size
     labels = torch.arange(2 * side * side).reshape(2, side, side) // 97 % 4
@@ -77,7 +77,7 @@ def test_every_parameter_gets_a_gradient(variant: str, method: Downsampling) -> 
 @pytest.mark.parametrize("variant", ["vit", "beitv2", "dinov3"])
 def test_a_convolution_compiles_to_one_graph(variant: str) -> None:
     config = shrunk_config(variant, "conv", "naive_shrunk", depth=2, head_num_layers=1)
-    model = SegViT(config, num_classes=5).eval()
+    model = create_model(config=config, num_classes=5).eval()
     torch.compiler.reset()
     images = random_images(1, (50, 77))
     ours, eager = torch.compile(model, fullgraph=True, backend="eager")(images), model(images)
@@ -89,7 +89,7 @@ def test_a_convolution_compiles_to_one_graph(variant: str) -> None:
 @pytest.mark.parametrize("variant", SOME)
 def test_mixed_precision_stays_near(variant: str, method: Downsampling) -> None:
     torch.manual_seed(0)
-    model = SegViT(shrunk_config(variant, method), num_classes=5).eval()
+    model = create_model(config=shrunk_config(variant, method), num_classes=5).eval()
     images = random_images(2, (70, 100))
     exact = model(images)
     with torch.autocast("cpu", torch.bfloat16):
@@ -101,7 +101,7 @@ def test_mixed_precision_stays_near(variant: str, method: Downsampling) -> None:
 
 @pytest.mark.parametrize("structure", ["shrunk", "naive_shrunk"])
 def test_save_and_load_with_a_convolution(structure: Structure, tmp_path: Path) -> None:
-    model = SegViT(shrunk_config("vit", "conv", structure, shrink_at=2), num_classes=5)
+    model = create_model(config=shrunk_config("vit", "conv", structure, shrink_at=2), num_classes=5)
     model.save(tmp_path / "model.safetensors")
     loaded = load_model(tmp_path / "model.safetensors")
     assert loaded.config == model.config and loaded.backbone.shrink_at == 2
@@ -114,7 +114,7 @@ def test_save_and_load_with_a_convolution(structure: Structure, tmp_path: Path) 
 
 @pytest.mark.parametrize("structure", ["shrunk", "naive_shrunk"])
 def test_small_images_are_told_or_padded_to_a_window(structure: Structure, tmp_path: Path) -> None:
-    model = SegViT(tiny_config("vit", structure), num_classes=3)
+    model = create_model(config=tiny_config("vit", structure), num_classes=3)
     image = Image.new("RGB", (100, 9))
     image.save(tmp_path / "thin.png")
     message = r"an image of 1 x 7 patches of 16 px.*at least 2 x 2 patches \(32 x 32 px\)"
@@ -160,7 +160,7 @@ def test_training_runs(structure: Structure, outputs: int, tmp_path: Path, monke
     assert trained.config.structure == structure and 0 <= run.miou <= 1
     assert trained(torch.zeros(1, 3, 40, 56)).class_logits.shape[0] == outputs
     torch.manual_seed(0)
-    start = SegViT(model, num_classes=trained.num_classes).state_dict()
+    start = create_model(config=model, num_classes=trained.num_classes).state_dict()
     assert not torch.equal(
         trained.state_dict()["backbone.downsampling.conv.weight"], start["backbone.downsampling.conv.weight"]
     )

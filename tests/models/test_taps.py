@@ -48,7 +48,7 @@ def test_default_block_that_shrinks() -> None:
     ],
 )
 def test_blocks(depth: int, settings: dict[str, Any], expected: tuple[int | None, tuple[int, ...]]) -> None:
-    assert resolve_blocks(ModelConfig(**settings), depth) == expected
+    assert resolve_blocks(**{"structure": "plain", **settings}, depth=depth) == expected
 
 
 def refusals() -> Iterator[Any]:
@@ -131,7 +131,7 @@ def refusals() -> Iterator[Any]:
 @pytest.mark.parametrize("depth, settings, message", refusals())
 def test_blocks_that_cannot_be_are_told(depth: int, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        resolve_blocks(ModelConfig(**settings), depth)
+        resolve_blocks(**{"structure": "plain", **settings}, depth=depth)
 
 
 SETTINGS = {

@@ -19,7 +19,7 @@ from segvit.cli.look import folder_names
 from segvit.config import Structure
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
-from segvit.models.segvit import SegViT
+from segvit.models.create import create_model
 from segvit.pictures.inside.record import Inside
 from tests.helpers.looked_at import REGISTERS, SLIDE, WHOLE, make, photo_of
 from tests.helpers.tiny import stir, tell_apart, tiny_config
@@ -199,7 +199,7 @@ def street(tmp_path: Path) -> Path:
     """A tiny model of the made-up scenes."""
     config = replace(tiny_config("vit without class token", "plain"), image_size=96)
     torch.manual_seed(0)
-    model = SegViT(config, num_classes=8, spec=load_spec("shapes"), protocol=WHOLE).eval()
+    model = create_model(config=config, num_classes=8, spec=load_spec("shapes"), protocol=WHOLE).eval()
     stir(model)
     tell_apart(model)
     model.save(tmp_path / "street.safetensors")

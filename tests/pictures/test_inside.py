@@ -16,6 +16,7 @@ from segvit.config import Structure
 from segvit.data.palette import default_palette
 from segvit.errors import UserError
 from segvit.models import decoder
+from segvit.models.downsampling import Kept, keep
 from segvit.pictures.inside.canvas import Canvas
 from tests.helpers.looked_at import REGISTERS, SLIDE, WHOLE, as_batch, make, photo_of
 
@@ -104,14 +105,12 @@ def test_kept_tokens_are_the_model_s(variant: str, structure: Structure, size: t
         return
     seen: dict[str, Tensor] = {}
 
-    def numbered(part: Any, inputs: tuple[Any, ...]) -> None:
+    def numbered(part: Any, inputs: tuple[Any, ...], output: Kept) -> None:
         """Let the part that shrinks choose among tokens that hold their own number."""
-        _, all_tokens, grid, _ = inputs
-        numbers = torch.arange(all_tokens.shape[1], dtype=torch.float32)[None, :, None].expand(-1, -1, 64)
-        seen["going on"] = part.queries(numbers, grid)[0, :, 0].long()
+        numbers = torch.arange(prefix + inputs[0].shape[1], dtype=torch.float32)[None, :, None]
+        seen["going on"] = keep(numbers, output.indices, prefix)[0, :, 0].long()
 
-    assert model.backbone.downsampling is not None
-    hook = model.backbone.downsampling.register_forward_pre_hook(numbered)
+    hook = model.backbone.downsampling.register_forward_hook(numbered)
     with torch.no_grad():
         features = model.backbone(model.pad(model.normalise(as_batch(photo_of(*size)))))
     hook.remove()

@@ -26,7 +26,7 @@ TINY = ModelConfig(backbone="vit_tiny_patch16_224", embed_dim=32, depth=3, num_h
 @pytest.fixture(scope="module")
 def model() -> segvit.SegViT:
     torch.manual_seed(0)
-    return segvit.SegViT(TINY, num_classes=5).eval()
+    return segvit.create_model(config=TINY, num_classes=5).eval()
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +267,7 @@ def test_the_plot_draws_what_was_timed(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu(model: segvit.SegViT) -> None:
     torch.manual_seed(0)
-    there = segvit.SegViT(TINY, num_classes=5).cuda().eval()
+    there = segvit.create_model(config=TINY, num_classes=5).cuda().eval()
     sizes = [(64, 64), (512, 512)]
     result = segvit.bench(there, sizes=sizes, batches=[1, 4], precisions=["fp32", "fp16"], repeats=3, present=3)
     assert result.machine["device"] == "cuda" and result.machine["threads"] is None

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import segvit
 from segvit.config import ModelConfig, Structure
 from segvit.errors import UserError
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.profiling.multiply_adds import Profile, profile
 
@@ -47,7 +48,7 @@ SIZE = (75, 131)
 
 def weightless(num_classes: int = NUM_CLASSES, **settings: Any) -> SegViT:
     with torch.device("meta"):
-        return SegViT(ModelConfig(**settings), num_classes=num_classes)
+        return create_model(config=ModelConfig(**settings), num_classes=num_classes)
 
 
 def tiny(family: str, structure: Structure = "plain", **settings: Any) -> dict[str, Any]:
@@ -205,7 +206,11 @@ def names(seen: Profile) -> list[str]:
 )
 def test_parts_sum_to_what_a_real_forward_spends(family: str, structure: Structure) -> None:
     torch.manual_seed(0)
-    model = SegViT(ModelConfig(**tiny(family, structure)), num_classes=NUM_CLASSES).requires_grad_(False).eval()
+    model = (
+        create_model(config=ModelConfig(**tiny(family, structure)), num_classes=NUM_CLASSES)
+        .requires_grad_(False)
+        .eval()
+    )
     seen = profile_of(family, structure)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, *SIZE, dtype=torch.uint8))
@@ -270,7 +275,7 @@ def test_a_model_of_ones_own_is_counted_whole() -> None:
 
 def test_the_model_is_left_as_it_is() -> None:
     torch.manual_seed(0)
-    model = SegViT(ModelConfig(**tiny("eva02", "shrunk")), num_classes=NUM_CLASSES).train()
+    model = create_model(config=ModelConfig(**tiny("eva02", "shrunk")), num_classes=NUM_CLASSES).train()
     model.backbone.requires_grad_(False)
     before = {name: (id(p), p.data_ptr(), p.requires_grad, p.clone()) for name, p in model.named_parameters()}
     buffers = {name: (id(b), b.data_ptr()) for name, b in model.named_buffers()}

@@ -13,7 +13,7 @@ import pytest
 from segvit.cli.main import app
 from segvit.config import ModelConfig, OptimConfig, TrainConfig
 from segvit.errors import UserError
-from segvit.models.segvit import SegViT
+from segvit.models.create import create_model
 from segvit.profiling.benchmark import CLEAR_REFS
 from segvit.profiling.multiply_adds import profile
 from segvit.profiling.plan import CHECKPOINTED, Plan
@@ -39,7 +39,7 @@ def plan(config: TrainConfig, *, num_classes: int, gpus: int = 1, tflops: float 
 
 
 def num_parameters(config: TrainConfig) -> int:
-    return sum(parameter.numel() for parameter in SegViT(config.model, num_classes=CLASSES).parameters())
+    return sum(parameter.numel() for parameter in create_model(config=config.model, num_classes=CLASSES).parameters())
 
 
 def test_what_stands_is_counted_to_the_byte() -> None:
@@ -88,7 +88,7 @@ def test_an_accelerator_keeps_no_attention_weights_and_works_on_larger_chunks() 
 
 def test_multiply_adds_are_thrice_the_forward_pass() -> None:
     seen = plan(CONFIG, num_classes=CLASSES, gpus=2, tflops=0.5)
-    costs = profile(SegViT(CONFIG.model, num_classes=CLASSES), (64, 64))
+    costs = profile(create_model(config=CONFIG.model, num_classes=CLASSES), (64, 64))
     forward = costs.multiply_adds - costs.parts[-1].multiply_adds  # the scores are for inference
     assert seen.multiply_adds == pytest.approx(3 * 8 * forward, rel=0.05)
     assert seen.step_seconds == pytest.approx(2 * seen.multiply_adds / (2 * 0.5e12))

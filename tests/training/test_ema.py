@@ -21,6 +21,7 @@ from segvit.config import DataConfig, LossConfig, TrainConfig
 from segvit.errors import UserError
 from segvit.evaluation.evaluate import evaluate
 from segvit.losses import Losses
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.training.checkpoint import checkpoints
 from segvit.training.ema import create_average, decay_at
@@ -83,10 +84,10 @@ def test_the_files_hold_the_average_of_the_runs_weights(config: TrainConfig, mon
     made: list[SegViT] = []
 
     def keep(*arguments: object, **settings: object) -> SegViT:
-        made.append(SegViT(*arguments, **settings))  # type: ignore[arg-type]
+        made.append(create_model(*arguments, **settings))  # type: ignore[arg-type]
         return made[-1]
 
-    monkeypatch.setattr(learner_module, "SegViT", keep)
+    monkeypatch.setattr(learner_module, "create_model", keep)
     seen: list[dict[str, torch.Tensor]] = []
 
     def note(step: int, _: Losses) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 import segvit.data.dataset as dataset_module
 from segvit.config import Freeze, OptimConfig, Structure, TrainConfig
 from segvit.errors import UserError
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.training.checkpoint import checkpoints
 from segvit.training.optim import create_optimizer, freeze, layer_number, parameter_groups
@@ -38,7 +39,7 @@ def tiny(variant: str, structure: Structure = "plain", drop_path: float = 0.0) -
     config = tiny_config(variant, structure)
     config = replace(config, downsampling="nearest_q" if structure == "plain" else "conv", drop_path=drop_path)
     torch.manual_seed(0)
-    return SegViT(config, num_classes=3)
+    return create_model(config=config, num_classes=3)
 
 
 @pytest.mark.parametrize("structure", ["plain", "shrunk"])

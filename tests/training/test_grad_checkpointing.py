@@ -11,6 +11,7 @@ from torch import Tensor
 import segvit.data.dataset as dataset_module
 from segvit.config import Structure
 from segvit.losses import criterion
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.training.train import train
 from tests.helpers.tiny import random_images, run_records, stir, tiny_config, tiny_run
@@ -36,7 +37,7 @@ def trained(model: SegViT, *, grad_checkpointing: bool) -> tuple[list[Tensor], d
 def test_losses_and_gradients_are_the_same_to_the_bit(variant: str, structure: Structure) -> None:
     config = replace(tiny_config(variant, structure), drop_path=0.4)
     torch.manual_seed(0)
-    model = SegViT(config, num_classes=3)
+    model = create_model(config=config, num_classes=3)
     stir(model)
     terms, gradients = trained(model, grad_checkpointing=False)
     again, others = trained(model, grad_checkpointing=True)
@@ -52,7 +53,7 @@ def test_each_variant_of_the_block_that_shrinks() -> None:
     for downsampling in ("nearest_qkv", "conv"):
         config = replace(tiny_config("vit", "shrunk"), drop_path=0.4, downsampling=downsampling)
         torch.manual_seed(0)
-        model = SegViT(config, num_classes=3)
+        model = create_model(config=config, num_classes=3)
         _, gradients = trained(model, grad_checkpointing=False)
         _, others = trained(model, grad_checkpointing=True)
         assert not [name for name in gradients if not torch.equal(gradients[name], others[name])]
@@ -60,7 +61,7 @@ def test_each_variant_of_the_block_that_shrinks() -> None:
 
 @pytest.mark.parametrize("variant", ["vit", "beitv2"])
 def test_little_is_kept_of_each_block(variant: str) -> None:
-    model = SegViT(tiny_config(variant), num_classes=3).train()
+    model = create_model(config=tiny_config(variant), num_classes=3).train()
     held = {}
     for grad_checkpointing in (False, True):
         model.backbone.grad_checkpointing = grad_checkpointing
@@ -80,7 +81,7 @@ def test_little_is_kept_of_each_block(variant: str) -> None:
 
 
 def test_evaluation_keeps_nothing_and_runs_no_block_twice() -> None:
-    model = SegViT(tiny_config("vit"), num_classes=3).eval()
+    model = create_model(config=tiny_config("vit"), num_classes=3).eval()
     model.backbone.grad_checkpointing = True
     calls: list[Any] = []
     model.backbone.blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))

@@ -32,6 +32,7 @@ from segvit.config import DataConfig, LossConfig, Structure, TrainConfig
 from segvit.data.shapes.scenes import write_shapes
 from segvit.errors import UserError
 from segvit.losses import Losses, criterion
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.training.checkpoint import checkpoint_path, checkpoints
 from segvit.training.loader_guard import LoaderDied
@@ -95,10 +96,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[SegViT]:
     models: list[SegViT] = []
 
     def keep(*arguments: Any, **settings: Any) -> SegViT:
-        models.append(SegViT(*arguments, **settings))
+        models.append(create_model(*arguments, **settings))
         return models[-1]
 
-    monkeypatch.setattr(learner_module, "SegViT", keep)
+    monkeypatch.setattr(learner_module, "create_model", keep)
     return models
 
 
@@ -188,7 +189,7 @@ def test_a_norm_that_overflows_is_told_apart(config: TrainConfig) -> None:
 @pytest.mark.parametrize("structure", ["plain", "shrunk"])
 def test_layers_of_a_sound_model_are_finite(structure: Structure) -> None:
     torch.manual_seed(0)
-    model = SegViT(tiny_config("beitv2", structure), num_classes=3)
+    model = create_model(config=tiny_config("beitv2", structure), num_classes=3)
     with _watching(model) as seen:
         model(random_images(2, (64, 64))).mask_logits.sum().backward()
     assert not seen

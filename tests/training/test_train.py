@@ -21,6 +21,7 @@ from segvit.config import OptimConfig, TrainConfig
 from segvit.data.shapes.scenes import write_shapes
 from segvit.errors import UserError
 from segvit.losses import Losses
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from segvit.training.train import train
@@ -399,7 +400,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_images(
     made: list[SegViT] = []
 
     def keep(*arguments: Any, **settings: Any) -> SegViT:
-        made.append(SegViT(*arguments, **settings))
+        made.append(create_model(*arguments, **settings))
         return made[-1]
 
     def poison(done: int, _: Losses) -> None:
@@ -407,7 +408,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_images(
             with torch.no_grad():
                 made[0].backbone.patch_embed.proj.bias.fill_(value)
 
-    monkeypatch.setattr(learner_module, "SegViT", keep)
+    monkeypatch.setattr(learner_module, "create_model", keep)
     with pytest.raises(UserError, match=r"the loss is nan at step (2|3)\b") as caught:
         train(config, on_step=poison)
     text = str(caught.value)

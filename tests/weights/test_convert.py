@@ -26,7 +26,7 @@ import segvit.weights.convert as convert_module
 import segvit.weights.model_file as weights_module
 from segvit.cli import main as cli
 from segvit.errors import UserError
-from segvit.models.segvit import SegViT
+from segvit.models.create import create_model
 from segvit.weights.convert import convert_checkpoint, read_settings
 from segvit.weights.model_file import read_header
 from segvit.weights.torch_file import read_state_dict
@@ -147,7 +147,7 @@ def test_released_checkpoints_need_no_option(name: str) -> None:
     assert config.mean == ((0.5, 0.5, 0.5) if large else (0.485, 0.456, 0.406))
     assert config.std == ((0.5, 0.5, 0.5) if large else (0.229, 0.224, 0.225))
     with torch.device("meta"):
-        model = SegViT(config, num_classes=sizes.num_classes)
+        model = create_model(config=config, num_classes=sizes.num_classes)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
     in_theirs = sum(value.numel() for key, value in state.items() if not key.endswith("empty_weight"))
     assert in_theirs == parameters + 2 * given["embed_dim"]
@@ -260,7 +260,8 @@ def test_options_are_kept() -> None:
 
 @pytest.mark.parametrize("shrunk", [False, True], ids=["plain", "shrunk"])
 def test_every_tensor_that_is_lost_renamed_or_reshaped_is_told(shrunk: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert_module, "SegViT", functools.cache(SegViT))  # else built anew for each of 700 cases
+    once = functools.cache(create_model)  # else built anew for each of 700 cases
+    monkeypatch.setattr(convert_module, "create_model", once)
     state = state_of(device="meta", **{**SMALL, "depth": 3, "layers": 2}, shrunk=shrunk)
     whole, _ = read_settings(state, Path("x.pth"), **SAID)
     for name, value in state.items():

@@ -11,12 +11,13 @@ import torch
 
 import segvit
 import segvit.data.dataset as dataset_module
-import segvit.models.backbone as backbone_module
+import segvit.models.create as create_module
 from segvit.cli import main as cli
 from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, OptimConfig, Structure, TrainConfig
 from segvit.data.palette import default_palette
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
+from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.training.train import train
 from segvit.weights.finetune import match_classes, with_classes
@@ -51,7 +52,7 @@ NEW = spec_of("road", "mountain", "traffic_light")
 @pytest.fixture(scope="module")
 def old() -> SegViT:
     torch.manual_seed(0)
-    model = SegViT(NETWORK, num_classes=4, spec=OLD, protocol=EvalConfig(mode="whole"))
+    model = create_model(config=NETWORK, num_classes=4, spec=OLD, protocol=EvalConfig(mode="whole"))
     stir(model)
     return model.eval()
 
@@ -87,7 +88,7 @@ def test_classes_are_paired_by_name(old: tuple[str, ...], new: tuple[str, ...], 
 
 def test_shared_classes_keep_their_rows_and_new_ones_start_fresh(old: SegViT) -> None:
     torch.manual_seed(7)
-    fresh = SegViT(NETWORK, num_classes=3).state_dict()
+    fresh = create_model(config=NETWORK, num_classes=3).state_dict()
     torch.manual_seed(7)
     new = with_classes(old, NEW)
     state, before = new.state_dict(), old.state_dict()
@@ -139,7 +140,7 @@ def test_a_compiled_model_serves_as_well(old: SegViT) -> None:
 def test_on_another_crop_it_is_the_same_model(variant: str, structure: Structure) -> None:
     """Positions are resized as the model itself does it at that size, in every family, and then are the new model's."""
     torch.manual_seed(0)
-    model = SegViT(tiny_config(variant, structure), num_classes=4, spec=OLD)
+    model = create_model(config=tiny_config(variant, structure), num_classes=4, spec=OLD)
     stir(model)
     patch = model.backbone.patch_size
     side = model.config.image_size + 3 * patch
@@ -226,7 +227,7 @@ def test_the_first_step_is_taken_with_the_models_weights(
 
 
 def test_nothing_is_fetched_for_it(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbone_module, "_load_pretrained", lambda *_: pytest.fail("asked for timm's weights"))
+    monkeypatch.setattr(create_module, "_load_pretrained", lambda *_: pytest.fail("asked for timm's weights"))
     model = load_model(str(config.init))
     model.config = replace(NETWORK, pretrained=True, pretrained_file=Path("gone.pth"))  # as it began itself
     model.save(tmp_path / "once.safetensors")
@@ -295,7 +296,7 @@ def test_what_says_the_same_network_in_other_words_is_taken(config: TrainConfig,
 
 def test_a_model_without_class_names_is_refused(config: TrainConfig, tmp_path: Path) -> None:
     path = tmp_path / "nameless.safetensors"
-    model = SegViT(NETWORK, num_classes=4)
+    model = create_model(config=NETWORK, num_classes=4)
     model.save(path)
     with pytest.raises(UserError, match=r"(?s)nameless\.safetensors: its 4 classes have no names.*model\.spec = "):
         train(replace(config, init=str(path)))

@@ -22,11 +22,10 @@ from segvit.cli import main as cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 from segvit.data.shapes.scenes import write_shapes
 from segvit.errors import UserError
-from segvit.models.segvit import SegViT
+from segvit.models.create import create_model
 from segvit.training.train import train
 from segvit.weights.authors import RELEASED
-from segvit.weights.card import model_card
-from segvit.weights.hub import MODEL_FILE, cache_folder
+from segvit.weights.hub import MODEL_FILE, cache_folder, model_card
 from segvit.weights.load import ZOO_REPOSITORY, find_model
 from segvit.weights.model_file import read_header
 from tests.helpers.authors import state_of
@@ -132,7 +131,7 @@ def test_the_verb_pushes_and_info_reads(
 
 def test_revisions(hub: Hub, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    first, second = (SegViT(TINY, num_classes=count) for count in (3, 4))
+    first, second = (create_model(config=TINY, num_classes=count) for count in (3, 4))
     first.push_to_hub("somebody/x")
     (commit,) = hub.repositories["somebody/x"]
     second.push_to_hub("somebody/x")
@@ -153,7 +152,7 @@ def test_what_the_hub_lacks_is_told(hub: Hub) -> None:
 
 
 def test_what_the_hub_refuses_is_told(hub: Hub) -> None:
-    model = SegViT(TINY, num_classes=3)
+    model = create_model(config=TINY, num_classes=3)
     with pytest.raises(UserError, match=r"'somebody' is no repository.*user/repo"):
         model.push_to_hub("somebody")
     hub.read_only = True
@@ -163,7 +162,7 @@ def test_what_the_hub_refuses_is_told(hub: Hub) -> None:
 
 
 def test_a_model_that_was_fetched_loads_offline(hub: Hub) -> None:
-    SegViT(TINY, num_classes=3).push_to_hub("somebody/x")
+    create_model(config=TINY, num_classes=3).push_to_hub("somebody/x")
     segvit.load_model("somebody/x")
     hub.shutdown()
     hub.server_close()
@@ -308,7 +307,7 @@ def test_saved_loaded_saved_is_the_same_to_the_byte(trained: Path, tmp_path: Pat
 
 
 def test_what_a_model_began_as_survives(tmp_path: Path) -> None:
-    model = SegViT(TINY, num_classes=3)
+    model = create_model(config=TINY, num_classes=3)
     model.config = replace(TINY, pretrained=True)  # as a run leaves it that began with timm's weights
     model.extra = {"starts_from": "timm x (licence y)", "licence": "y", "mine": [1, {"a": None}]}
     model.save(tmp_path / "first.safetensors")
@@ -345,7 +344,7 @@ def test_the_card_tells_what_the_header_knows(trained: Path) -> None:
 
 
 def test_the_card_of_a_model_without_names_or_scores(tmp_path: Path) -> None:
-    SegViT(TINY, num_classes=3).save(tmp_path / "model.safetensors")
+    create_model(config=TINY, num_classes=3).save(tmp_path / "model.safetensors")
     card = model_card(read_header(tmp_path / "model.safetensors"), repo="somebody/x")
     assert "None are kept in the model's file" in card and "3, whose names are not known" in card
     assert "model-index" not in card and "Not said in the model's file" in card

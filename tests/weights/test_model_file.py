@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import segvit.weights.model_file as weights_module
 from segvit.config import ModelConfig
 from segvit.errors import UserError
-from segvit.models.segvit import SegViT
+from segvit.models.create import create_model
 from segvit.profiling.info import describe
 from segvit.training.checkpoint import load_checkpoint
 from segvit.weights.load import load_model
@@ -27,7 +27,7 @@ CONFIG = ModelConfig(backbone="vit_tiny_patch16_224", image_size=32, embed_dim=3
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "model.safetensors"
-    SegViT(CONFIG, num_classes=3).save(path)
+    create_model(config=CONFIG, num_classes=3).save(path)
     return path
 
 
@@ -43,7 +43,7 @@ def rewrite(file: Path, folder: Path, *, drop: str = "", header: dict[str, Any] 
 
 
 def test_what_does_not_fit_is_listed_whole_and_changes_nothing() -> None:
-    model = SegViT(CONFIG, num_classes=3)
+    model = create_model(config=CONFIG, num_classes=3)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = {name: torch.zeros_like(value) for name, value in before.items()}
     del state["head.class_tokens"], state["backbone.blocks.1.norm1.bias"]

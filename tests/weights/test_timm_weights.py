@@ -17,8 +17,7 @@ import segvit.data.dataset as dataset_module
 from segvit.cli import main as cli
 from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, TrainConfig
 from segvit.errors import UserError
-from segvit.models.backbone import create_backbone
-from segvit.models.segvit import SegViT, create_model
+from segvit.models.create import create_backbone, create_model
 from segvit.training.train import train
 from segvit.weights.load import load_model
 from segvit.weights.timm_weights import licence_of, starts_from
@@ -100,7 +99,7 @@ def test_weights_of_224_have_timms_relative_bias_at_512(tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_mean_and_deviation_are_those_of_the_weights(variant: str) -> None:
-    model = SegViT(tiny_config(variant), num_classes=2)
+    model = create_model(config=tiny_config(variant), num_classes=2)
     settings = timm.get_pretrained_cfg(VARIANTS[variant]["backbone"])
     assert model.mean.tolist() == pytest.approx(settings.mean)
     assert model.std.tolist() == pytest.approx(settings.std)
@@ -220,7 +219,7 @@ def test_what_holds_no_weights_is_refused_and_runs_nothing(kind: str, told: str,
 @pytest.mark.usefixtures("tiny_timm")
 def test_a_model_of_ours_is_not_timms_weights(tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
-    SegViT(VIT, num_classes=2).save(path)
+    create_model(config=VIT, num_classes=2).save(path)
     with pytest.raises(UserError, match=r"best\.safetensors is a model of segvit; start from it with --init"):
         create_backbone(replace(VIT, pretrained_file=path))
 
@@ -264,12 +263,12 @@ def test_the_licence_is_timms_or_unknown() -> None:
     said = {}
     for name in ("vit_tiny_patch16_224", "vit_small_patch16_dinov3", "vit_base_patch16_224.mae"):
         settings = timm.get_pretrained_cfg(name).to_dict()
-        said[name] = starts_from(ModelConfig(backbone=name, pretrained=True), settings)
+        said[name] = starts_from(settings)
     assert said["vit_tiny_patch16_224"] == "timm vit_tiny_patch16_224.augreg_in21k_ft_in1k (licence apache-2.0)"
     assert said["vit_small_patch16_dinov3"] == "timm vit_small_patch16_dinov3.lvd1689m (licence dinov3-license)"
     assert said["vit_base_patch16_224.mae"] == "timm vit_base_patch16_224.mae (licence cc-by-nc-4.0)"
     assert licence_of({"architecture": "x"}) == licence_of({"license": None}) == "unknown"
-    assert starts_from(ModelConfig(), {"architecture": "x", "license": "mit"}) == "random weights"
+    assert starts_from({"architecture": "x", "license": "mit"}, file=Path("a.pth")) == "timm x in a.pth (licence mit)"
 
 
 @pytest.mark.usefixtures("tiny_timm")

@@ -13,12 +13,13 @@ h w grid of the masks, n m grid of the patches, N tokens that are looked at, A a
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from segvit.data.images import Source, to_rgb
 from segvit.errors import UserError
@@ -26,8 +27,8 @@ from segvit.inference.compiled import uncompiled
 from segvit.inference.label_map import label_map
 from segvit.inference.network import Network, classes_of
 from segvit.inference.protocol import protocol_size
-from segvit.models.decoder import DecoderLayer, DecoderStage, LayerOutput
-from segvit.models.downsampling import STRIDE, keep
+from segvit.models.decoder import LayerOutput
+from segvit.models.downsampling import STRIDE, Kept
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT, evaluating
 from segvit.pictures.inside.record import Gaze, Inside, Tokens
@@ -76,16 +77,19 @@ def look(
     chosen = None if classes is None else find_classes(classes, names)
     pixels = to_rgb(photo)
     images = _at_size(pixels, network, size)
-    with torch.no_grad(), evaluating(network), _recorded(network) as (head_layers, query_layers):
+    parts = [part for part in (network.head, network.upsampling) if part is not None]
+    if lacking := [type(part).__name__ for part in parts if not hasattr(part, "shown_layers")]:
+        raise UserError(f"{', '.join(lacking)}: a part that does not show its inside; it has no `shown_layers`")
+    with torch.no_grad(), evaluating(network), _recorded(network) as record:
         output = network.forward(images)
         shown = _bounded(pixels.shape[:2])
         labels = np.stack([_labels(output, index, shown) for index in range(len(output.mask_logits))])
     if chosen is None:
         chosen = _most_seen(labels[-1], network.num_classes)
-    tokens = _tokens(network, images)
+    tokens = _tokens(network, images, record.kept)
     rows = torch.tensor(chosen, device=images.device)
     grid = (output.mask_logits.shape[3], output.mask_logits.shape[4])
-    heads = [_compared(layer, rows, network.head.num_heads).unflatten(2, grid) for layer in head_layers]
+    heads = [network.head.head_similarities(layer, rows)[0].unflatten(2, grid) for layer in record.head]
     return Inside(
         photo=pixels,
         size=output.image_size,
@@ -93,13 +97,13 @@ def look(
         names=names,
         palette=palette,
         classes=chosen,
-        outputs=_output_names(network),
+        outputs=tuple(network.head.output_names(network.backbone.taps)),
         summed=not network.head.every_layer,
         heads=torch.stack(heads).cpu().numpy(),
         masks=output.mask_logits[:, 0, rows].float().cpu().numpy(),
         labels=labels,
         tokens=tokens,
-        gazes=_gazes(network, query_layers, tokens),
+        gazes=_gazes(network, record.upsampling, tokens),
     )
 
 
@@ -136,49 +140,42 @@ def _at_size(pixels: Pixels, model: SegViT, size: int | None) -> Tensor:
     if size is None and model.protocol.mode == "whole":
         image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
         return resize(image, protocol_size(height, width, model.protocol))[None].to(model.mean.device)
-    short = model.config.image_size if size is None else size
+    short = model.image_size if size is None else size
     rows, columns = fit_size(height, width, long=None if size else LONGEST * short, short=short)
     photo = Image.fromarray(pixels).resize((columns, rows), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(photo).transpose(2, 0, 1).copy())[None].to(model.mean.device)
 
 
-@contextmanager
-def _recorded(model: SegViT) -> Iterator[tuple[list[LayerOutput], list[LayerOutput]]]:
-    """What the layers compare while the model runs: those that give the head's masks, and the last of each QU stage.
+@dataclass
+class Record:
+    """What parts of a model computed in one forward pass."""
 
-    A forward hook, for a model gives its masks alone: their heads are summed by then.
+    head: list[LayerOutput] = field(default_factory=list)
+    """Of the layers that give a mask, one per supervised output."""
+    upsampling: list[LayerOutput] = field(default_factory=list)
+    """Of the last layer over each map of QU."""
+    kept: list[Kept] = field(default_factory=list)
+    """The patches that QD keeps; empty if no block shrinks."""
+
+
+@contextmanager
+def _recorded(model: SegViT) -> Iterator[Record]:
+    """Record what layers compare, and what is kept, while the model runs inside the block.
+
+    It takes forward hooks, since a model returns its masks alone, in which the heads are summed.
     """
-    head: list[LayerOutput] = []
-    queries: list[LayerOutput] = []
+    record = Record()
     hooks = []
-    for stages, every, kept in _decoders(model, head, queries):
-        for stage in stages:
-            assert isinstance(stage, DecoderStage)
-            for layer in list(stage.layers)[0 if every else -1 :]:
-                assert isinstance(layer, DecoderLayer)
-                hooks.append(layer.register_forward_hook(lambda _, __, output, kept=kept: kept.append(output)))
+    for part, seen in ((model.head, record.head), (model.upsampling, record.upsampling)):
+        for layer in () if part is None else part.shown_layers():
+            hooks.append(layer.register_forward_hook(lambda _, __, output, seen=seen: seen.append(output)))
+    if model.backbone.downsampling is not None:
+        hooks.append(model.backbone.downsampling.register_forward_hook(lambda _, __, kept: record.kept.append(kept)))
     try:
-        yield head, queries
+        yield record
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _decoders(
-    model: SegViT, head: list[LayerOutput], queries: list[LayerOutput]
-) -> Iterator[tuple[nn.ModuleList, bool, list[LayerOutput]]]:
-    """The stages of the head and of QU, whether all their layers count, and where to keep what they give."""
-    yield model.head.stages, model.head.every_layer, head
-    if model.upsampling is not None:
-        yield model.upsampling.stages, False, queries
-
-
-def _compared(layer: LayerOutput, rows: Tensor, num_heads: int) -> Tensor:
-    """Q_i K_i^T / sqrt(head width) of some queries in every head, for one image: (A, rows, N)."""
-    q, k = layer.q[0, rows].float(), layer.k[0].float()
-    q, k = (x.unflatten(1, (num_heads, -1)).transpose(0, 1) for x in (q, k))  # (A, ., head width)
-    logits: Tensor = q @ k.transpose(1, 2) / q.shape[2] ** 0.5
-    return logits
 
 
 def _bounded(size: tuple[int, ...]) -> tuple[int, int]:
@@ -201,21 +198,20 @@ def _most_seen(labels: npt.NDArray[np.int64], num_classes: int) -> tuple[int, ..
     return tuple(k for k in order[:SHOWN_CLASSES] if fractions[k] > 0)
 
 
-def _tokens(model: SegViT, images: Tensor) -> Tokens:
+def _tokens(model: SegViT, images: Tensor, seen: Sequence[Kept]) -> Tokens:
     """The token grids for images (1, 3, H', W')."""
     backbone = model.backbone
     grid = (-(-images.shape[2] // backbone.patch_size), -(-images.shape[3] // backbone.patch_size))
-    kept = torch.ones(grid, dtype=torch.bool)
-    if backbone.shrink_at is not None:
-        going_on = keep(torch.arange(kept.numel())[:, None], grid, 0)  # by the function that the model keeps by
-        kept = torch.zeros(kept.numel(), dtype=torch.bool).index_fill(0, going_on[:, 0], True).view(grid)
+    kept = torch.ones(grid[0] * grid[1], dtype=torch.bool)
+    if seen:
+        kept = torch.zeros_like(kept).index_fill(0, seen[0].indices.flatten().cpu(), True)
     return Tokens(
         grid=grid,
         patch=backbone.patch_size,
         num_prefix=backbone.num_prefix_tokens,
         depth=len(backbone.blocks),
         shrink_at=backbone.shrink_at,
-        kept=kept.numpy(),
+        kept=kept.view(grid).numpy(),
         restored=model.upsampling is not None,
     )
 
@@ -229,7 +225,7 @@ def _gazes(model: SegViT, layers: Sequence[LayerOutput], tokens: Tokens) -> tupl
     for block, layer in zip(model.backbone.taps, layers):
         behind = tokens.shrink_at is not None and block > tokens.shrink_at
         index = torch.tensor([y * columns + x for y, x in places], device=layer.q.device)
-        weights = _compared(layer, index, model.head.num_heads).softmax(dim=2).mean(dim=0)
+        weights = model.upsampling.head_similarities(layer, index)[0].softmax(dim=2).mean(dim=0)
         gazes.append(
             Gaze(
                 block=block,
@@ -239,10 +235,3 @@ def _gazes(model: SegViT, layers: Sequence[LayerOutput], tokens: Tokens) -> tupl
             )
         )
     return tuple(gazes)
-
-
-def _output_names(model: SegViT) -> tuple[str, ...]:
-    """What the supervised outputs are called."""
-    if model.head.every_layer:
-        return tuple(f"layer {index + 1}" for index in range(len(model.head.stages[0].layers)))  # type: ignore[arg-type]
-    return tuple(f"stage {index + 1}, block {tap}" for index, tap in enumerate(reversed(model.backbone.taps)))

@@ -1,0 +1,261 @@
+"""From settings to a model: the only reader of `ModelConfig`, which turns it into the parts that a SegViT takes.
+
+    model = segvit.create_model("vit_base_patch16_384", num_classes=150, structure="shrunk")
+    model = segvit.create_model(config=config, num_classes=150, spec=spec)
+
+Letters: K classes, h w token grid.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import timm
+import torch
+from timm.layers import PatchEmbed
+from timm.models.eva import Eva
+from torch import nn
+
+from segvit.config import EvalConfig, ModelConfig, Structure
+from segvit.data.spec import DatasetSpec
+from segvit.errors import UserError
+from segvit.models.atm import ATMHead
+from segvit.models.backbone import ADAPTERS, PREFIX_TOKENS, PlainViT, adapt
+from segvit.models.downsampling import STRIDE, QueryDownsampling
+from segvit.models.segvit import SegViT, check_classes
+from segvit.models.structure import resolve_blocks
+from segvit.models.upsampling import QueryUpsampling
+from segvit.utils.text import suggest
+from segvit.weights.timm_weights import licence_of, pretrained_vit, reason, starts_from
+
+TIMM_INIT_STD = 0.02
+"""Deviation of timm's initial weights of Linear layers."""
+
+
+def create_model(
+    backbone: str | None = None,
+    *,
+    num_classes: int,
+    structure: Structure | None = None,
+    image_size: int | None = None,
+    pretrained: bool | None = None,
+    config: ModelConfig | None = None,
+    spec: DatasetSpec | None = None,
+    protocol: EvalConfig | None = None,
+) -> SegViT:
+    """Create a SegViT on a plain ViT of timm.
+
+    Args:
+        backbone: timm's name, such as `vit_base_patch16_384`.
+        num_classes: K.
+        structure: see `ModelConfig`.
+        image_size: side of the training crop in pixels.
+        pretrained: start the backbone from timm's weights.
+        config: further settings; of the arguments before it, those that are given override it.
+        spec: names and colours of the classes.
+        protocol: how images are cut in evaluation and prediction.
+
+    Raises:
+        UserError: the backbone is unknown or no plain ViT, or settings do not fit together.
+    """
+    given = {"backbone": backbone, "structure": structure, "image_size": image_size, "pretrained": pretrained}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    config = replace(config or ModelConfig(), **changes)
+    check_classes(num_classes, spec)
+    for name in ("head_num_layers", "upsampling_num_layers"):
+        if getattr(config, name) < 1:
+            raise UserError(f"model.{name} {getattr(config, name)}: give 1 or more")
+    vit, weights = create_backbone(config)
+    upsampling = create_upsampling(config, vit) if config.structure == "shrunk" else None
+    model = SegViT(
+        vit,
+        create_head(config, vit, num_classes=num_classes),
+        upsampling,
+        mean=config.mean or weights["mean"],
+        std=config.std or weights["std"],
+        num_classes=num_classes,
+        image_size=config.image_size,
+        spec=spec,
+        protocol=protocol,
+        config=config,
+    )
+    if config.starts_pretrained:
+        origin = starts_from(weights, file=config.pretrained_file)
+        model.extra |= {"starts_from": origin, "licence": licence_of(weights)}
+    return model
+
+
+def create_head(config: ModelConfig, backbone: PlainViT, *, num_classes: int) -> ATMHead:
+    """Create the ATM head for the maps of a backbone, or, in the structure "shrunk", for the up-sampled map.
+
+    Raises:
+        UserError: the width of the head does not divide into its heads.
+    """
+    shrunk = config.structure == "shrunk"
+    return ATMHead(
+        in_dim=None if shrunk else backbone.embed_dim,
+        num_stages=1 if shrunk else len(backbone.taps),
+        num_classes=num_classes,
+        num_layers=config.head_num_layers,
+        every_layer=shrunk,
+        **_decoder_settings(config, backbone),
+    )
+
+
+def create_upsampling(config: ModelConfig, backbone: PlainViT) -> QueryUpsampling:
+    """Create the query up-sampling of the maps of a backbone.
+
+    Raises:
+        UserError: the width of the head does not divide into its heads.
+    """
+    return QueryUpsampling(
+        in_dim=backbone.embed_dim,
+        num_stages=len(backbone.taps),
+        native_grid=backbone.native_grid,
+        num_layers=config.upsampling_num_layers,
+        **_decoder_settings(config, backbone),
+    )
+
+
+def _decoder_settings(config: ModelConfig, backbone: PlainViT) -> dict[str, Any]:
+    """Return the settings that head and up-sampling share."""
+    dim = config.head_dim or backbone.embed_dim // 2
+    num_heads = config.head_num_heads or max(dim // 32, 1)
+    if dim % num_heads:
+        raise UserError(
+            f"head width {dim} does not divide into {num_heads} heads: set model.head_num_heads to a divisor"
+        )
+    return {"dim": dim, "num_heads": num_heads, "dropout": config.head_dropout, "init_std": config.init_std}
+
+
+def create_backbone(config: ModelConfig) -> tuple[PlainViT, dict[str, Any]]:
+    """Create the backbone of a config. Return it and timm's `pretrained_cfg` of it (mean, std, licence of the weights).
+
+    Raises:
+        UserError: the backbone is unknown or no plain ViT, does not take an override, lacks a tapped block, or the crop
+            is too small to shrink.
+    """
+    vit = create_vit(config)
+    shrink_at, taps = resolve_blocks(
+        config.structure,
+        len(vit.blocks),
+        taps=config.taps,
+        shrink_at=config.shrink_at,
+        downsampling=config.downsampling,
+    )
+    downsampling = None if shrink_at is None else QueryDownsampling(dim=vit.embed_dim, method=config.downsampling)
+    backbone = adapt(vit, taps=taps, shrink_at=shrink_at, downsampling=downsampling)
+    if shrink_at is not None and min(backbone.native_grid) < STRIDE:
+        raise UserError(
+            f"model.image_size {config.image_size} with model.structure {config.structure}: a crop must hold "
+            f"{STRIDE} x {STRIDE} patches; give {STRIDE * backbone.patch_size} or more, or take the structure plain"
+        )
+    conv = None if downsampling is None else downsampling.conv
+    if conv is not None and conv.bias is not None:
+        nn.init.trunc_normal_(conv.weight, std=config.init_std)
+        nn.init.zeros_(conv.bias)
+    if config.starts_pretrained:
+        _load_pretrained(backbone, config)
+    else:
+        _scale_init(backbone, config.init_std / TIMM_INIT_STD)
+    return backbone, dict(vit.pretrained_cfg)
+
+
+def _scale_init(backbone: PlainViT, factor: float) -> None:
+    """Scale the initial weights of the blocks' Linear layers, whatever correction by depth timm applied to them."""
+    if factor == 1:
+        return
+    for module in backbone.blocks.modules():
+        if isinstance(module, nn.Linear):
+            with torch.no_grad():
+                module.weight.mul_(factor)
+
+
+def _load_pretrained(backbone: PlainViT, config: ModelConfig) -> None:
+    """Copy timm's weights into `backbone`: tokens that it lacks are dropped, positions resized to its grid.
+
+    Raises:
+        UserError: the weights cannot be had or do not fit.
+    """
+    donor = adapt(pretrained_vit(config.backbone, file=config.pretrained_file), taps=backbone.taps)
+    state = backbone.fitted(donor)
+    state |= {name: value for name, value in backbone.state_dict().items() if name.startswith("downsampling.")}
+    for name in PREFIX_TOKENS:
+        if getattr(backbone, name) is None:
+            state.pop(name, None)
+    try:
+        backbone.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"weights of {config.backbone!r} do not fit the model.* overrides: {error}") from error
+
+
+def create_vit(config: ModelConfig) -> Any:
+    """Create timm's model of the config's backbone with its overrides, random weights, at the config's image size.
+
+    Raises:
+        UserError: the backbone is unknown or no plain ViT, or does not take an override.
+    """
+    _check_name(config.backbone)
+    if config.image_size < 1:
+        raise UserError(f"model.image_size is {config.image_size}: give the side of the training crop, 1 pixel or more")
+    overrides: dict[str, Any] = {
+        "patch_size": config.patch_size,
+        "embed_dim": config.embed_dim,
+        "depth": config.depth,
+        "num_heads": config.num_heads or (config.embed_dim and max(config.embed_dim // 64, 1)),
+    }
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    if config.class_token is not None:
+        overrides["class_token"] = config.class_token
+        overrides["global_pool"] = "token" if config.class_token else "avg"
+    if config.drop_path:
+        overrides["drop_path_rate"] = config.drop_path
+    own = weightless(config.backbone)
+    patch = config.patch_size or int(own.patch_embed.patch_size[0])
+    side = -(-config.image_size // patch) * patch
+    any_grid: dict[str, Any] = {}
+    if isinstance(own, Eva):  # else timm keeps rotary angles for one grid only
+        any_grid["dynamic_img_size"] = True
+    try:
+        vit = timm.create_model(config.backbone, img_size=side, num_classes=0, **any_grid, **overrides)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"backbone {config.backbone!r} does not take {overrides}: {reason(error)}; its own are "
+            f"embed_dim {own.embed_dim}, depth {len(own.blocks)}, num_heads {own.blocks[0].attn.num_heads}"
+        ) from error
+    _check_plain(vit, config.backbone)
+    return vit
+
+
+def weightless(name: str) -> Any:
+    """Create timm's own model of a name without memory, to read its family and patch size from.
+
+    Raises:
+        UserError: it is no plain ViT, or has no such tag.
+    """
+    try:
+        with torch.device("meta"):
+            vit: Any = timm.create_model(name, num_classes=0)
+    except RuntimeError as error:
+        tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"
+        raise UserError(f"backbone {name!r}: {error}; its pretrained tags: {tags}") from error
+    _check_plain(vit, name)
+    return vit
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that timm does not know, and suggest the nearest ones."""
+    if timm.is_model(name.split(".")[0].removeprefix("hf_hub:timm/")):
+        return
+    hint = suggest(name, timm.list_models("*vit*") + timm.list_models("*beit*"), most=3)
+    raise UserError(f"unknown backbone {name!r}{hint}: timm has no such model; timm.list_models('vit_*') lists them")
+
+
+def _check_plain(vit: Any, name: str) -> None:
+    """Refuse a model that is no plain ViT of a family with an adapter."""
+    if isinstance(vit, tuple(ADAPTERS)) and type(getattr(vit, "patch_embed", None)) is PatchEmbed:
+        return
+    raise UserError(
+        f"backbone {name!r} is not a plain ViT ({type(vit).__name__}): the head needs tokens on one grid at every "
+        "block; take one such as vit_base_patch16_384, deit3_base_patch16_384, vit_base_patch14_dinov2, "
+        "beitv2_base_patch16_224, eva02_base_patch14_224 or vit_base_patch16_dinov3"
+    )
