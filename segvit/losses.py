@@ -233,8 +233,9 @@ def plain_mask_losses(
         ignore_as_negative: see `LossConfig`.
     """
     _, height, width = labels.shape
-    logits = F.interpolate(masks, size=padded_size, mode="bilinear", align_corners=False)
-    logits = logits[..., :height, :width]  # (S, M, H, W)
+    # A channel each, since M may be 0: (S, M, h, w) -> (S * M, 1, H, W) -> (S, M, H, W)
+    logits = F.interpolate(masks.flatten(0, 1)[:, None], size=padded_size, mode="bilinear", align_corners=False)
+    logits = logits[:, 0, :height, :width].unflatten(0, masks.shape[:2])
     labels = labels[pairs[:, 0]]  # (M, H, W)
     target = (labels == pairs[:, 1, None, None]).float()
     valid = torch.ones_like(target) if ignore_as_negative else (labels != IGNORE_INDEX).float()

@@ -58,11 +58,6 @@ MAY_IMPORT = {
 UNPLACED: set[str] = set()
 BACKWARDS: set[str] = {
     "inference.onnx_model imports weights.load",
-    "models.segvit imports inference.network",
-    "weights.hub imports models.segvit",
-    "weights.hub imports weights.card",
-    "weights.model_file imports models.segvit",
-    "weights.timm_weights imports models.backbone",
 }
 
 
