@@ -1,4 +1,6 @@
-"""Focal and dice loss of masks at full resolution, in bounded memory: `mask_losses` of losses.py, made fast.
+"""Focal and dice loss of masks at full resolution, in bounded memory (docs/method.md section 4).
+
+It computes the same as `plain_mask_losses` of losses.py.
 
 Letters: S supervised outputs, B batch, K classes, H W image, h w token grid, M present (image, class) pairs.
 """

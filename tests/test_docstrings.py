@@ -34,6 +34,7 @@ METHOD_PARTS = {
     "segvit/models/downsampling.py": 3,
     "segvit/models/upsampling.py": 3,
     "segvit/losses.py": 4,
+    "segvit/fused_losses.py": 4,
     "segvit/training/optim.py": 5,
     "segvit/data/transforms.py": 5,
     "segvit/inference/windows.py": 5,
