@@ -54,7 +54,8 @@ def resize(image: Tensor, size: tuple[int, int], window: Window | None = None) -
     rows, columns = _pixel_taps(image.shape[-2], size[0], down), _pixel_taps(image.shape[-1], size[1], across)
     y, x = slice(0, window.height), slice(0, window.width)
     part = image[:, rows.source(y), columns.source(x)].float()
-    return to_uint8(columns.resize(rows.resize(part, y, dim=1), x, dim=2))
+    part = rows.resize(part, y, dim=1)
+    return to_uint8(columns.resize(part, x, dim=2))
 
 
 def resize_labels(labels: Tensor, size: tuple[int, int], window: Window | None = None) -> Tensor:
@@ -130,10 +131,10 @@ class BilinearTaps(NamedTuple):
     def resize(self, values: Tensor, wanted: slice, dim: int) -> Tensor:
         """Compute the places in `wanted` along `dim`, from `values` (a, b, ...) that hold `source(wanted)` there."""
         first = self.low[wanted.start]
+        low, high = self.low[wanted] - first, self.high[wanted] - first
         shape = [1] * values.ndim
         shape[dim] = -1
-        low, high = (_select(values, index[wanted] - first, dim) for index in (self.low, self.high))
-        return torch.lerp(low, high, self.share[wanted].view(shape))
+        return torch.lerp(_select(values, low, dim), _select(values, high, dim), self.share[wanted].view(shape))
 
 
 def bilinear_taps(old: int, new: int, device: torch.device) -> BilinearTaps:

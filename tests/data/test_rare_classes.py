@@ -18,12 +18,13 @@ from segvit.data.sampling.crops import TrainingSamples, collate
 from segvit.data.sampling.order import EndlessBatches
 from segvit.data.sampling.rare_classes import RareClasses
 from segvit.data.spec import IGNORE_INDEX, load_spec
-from segvit.data.transforms import TrainTransform, random_crop, resize_labels
+from segvit.data.transforms import TrainTransform, random_crop
 from segvit.errors import UserError
 from segvit.losses import class_losses, criterion, normalizers
 from segvit.models.output import SegOutput
 from segvit.training.class_weights import resolve_class_weights
 from segvit.training.train import train
+from segvit.utils.resize import resize_labels
 from tests.helpers.tiny import run_records, tiny_run
 
 SIDE = 40
