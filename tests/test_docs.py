@@ -155,6 +155,7 @@ def test_links_that_leave_the_pages_are_put_right(tmp_path: Path) -> None:
     assert relinked("[a](../data.md#splits)") == "[a](../data.md#splits)"
     assert relinked("[a](../../README.md#file-map)") == "[a](../readme.md#file-map)"
     assert relinked("[a](docs/data.md)", "README.md") == "[a](data.md)"
+    assert relinked("[a](segvit_in_one_file.py)", "docs/method.md") == "[a](segvit_in_one_file.md)"
     assert relinked("![a](../images/dial.png)") == "![a](../images/dial.png)"
     assert relinked("[the table](../../tests/test_structure.py)") == "the table"
     assert relinked("[a](https://arxiv.org)") == "[a](https://arxiv.org)"

@@ -13,7 +13,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -36,6 +35,7 @@ from segvit.models.positions import _resize_by_matrices, resize_tokens
 from segvit.models.segvit import SegViT
 from segvit.weights.load import load_model
 from segvit.weights.model_file import HEADER_KEY, read_header
+from tests.helpers.one_file import one_file
 from tests.helpers.tiny import VARIANTS, random_images, stir, tell_apart, tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,8 +223,7 @@ def test_page_shows_how_to_run_it(
 def test_bicubic_by_matrices() -> None:
     for old, new in [((7, 9), (7, 9)), ((7, 9), (13, 4)), ((1, 5), (4, 1)), ((14, 14), (2, 40))]:
         tokens = torch.randn(1, old[0] * old[1], 6, generator=torch.Generator().manual_seed(0))
-        maps = tokens.transpose(1, 2).unflatten(2, old)
-        expected = F.interpolate(maps, size=new, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
+        expected = one_file.resize(tokens, old, new)
         for resized in (_resize_by_matrices(tokens, old, new), resize_tokens(tokens, old, new)):
             torch.testing.assert_close(resized, expected, rtol=0, atol=1e-5)
 

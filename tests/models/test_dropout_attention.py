@@ -1,4 +1,4 @@
-"""Attention with dropout on its weights, against a slow and obvious twin."""
+"""Attention with dropout on its weights, against the plain formula."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from segvit.models import dropout_attention as module
 from segvit.models.dropout_attention import attention, kept
+from tests.helpers.one_file import one_file
 
 SHAPES = [(2, 3, 5, 7, 4), (1, 1, 1, 1, 1), (3, 2, 40, 9, 8)]
 """B, H, n, N, d"""
@@ -22,9 +23,12 @@ def inputs(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[
 
 def reference(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
     """The formula, with the draws that `attention` makes from the same state."""
-    weights = (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(dim=3)
-    keep, share = kept((q.shape[0] * q.shape[1], q.shape[2], k.shape[2]), dropout, q.device)
-    return weights * keep.view(weights.shape) / share @ v
+    heads = q.shape[1]
+    keep, share = kept((len(q) * heads, q.shape[2], k.shape[2]), dropout, q.device)
+    side_by_side = (x.transpose(1, 2).flatten(2) for x in (q, k, v))
+    values, _ = one_file.attend(*side_by_side, heads, lambda weights: weights * keep.view(weights.shape) / share)
+    out: Tensor = values.unflatten(2, (heads, -1)).transpose(1, 2)
+    return out
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -1,23 +1,27 @@
-"""Parity with tensors that were computed once by the paper's authors' implementation."""
+"""Parity of the package and of the one file with tensors that the paper's authors' implementation computed once."""
 
 import json
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from segvit.config import LossConfig, ModelConfig
 from segvit.losses import criterion
 from segvit.models.create import create_model
 from segvit.weights.authors import own_state
 from segvit.weights.torch_file import read_state_dict
+from tests.helpers.one_file import as_one_file, as_table, one_file
 
 TOLERANCE = 1e-5
 """Largest difference over the largest value of a tensor; correct code stays under 2e-6."""
 
 
-def assert_close(ours: torch.Tensor, golden: torch.Tensor, name: str) -> None:
+def assert_close(ours: Tensor, golden: Tensor, name: str) -> None:
     assert ours.shape == golden.shape, name
     difference = (ours - golden).abs().max() / golden.abs().max()
     assert difference <= TOLERANCE, f"{name}: {difference:.2e}"
@@ -26,7 +30,9 @@ def assert_close(ours: torch.Tensor, golden: torch.Tensor, name: str) -> None:
 class Golden:
     """One reference run: a model with its weights, and the tensors it should give."""
 
-    def __init__(self, folder: Path) -> None:
+    model: Any
+
+    def __init__(self, folder: Path, implementation: str) -> None:
         self.info = json.loads((folder / "info.json").read_text())
         self.tensors = load_file(folder / "tensors.safetensors")
         info = self.info
@@ -52,12 +58,31 @@ class Golden:
         state = own_state(read_state_dict(folder / "checkpoint.pth"), self.model.state_dict(), shrunk=self.shrunk)
         missing, unexpected = self.model.load_state_dict(state, strict=False)
         assert set(missing) == {"mean", "std"} and not unexpected
+        self.in_one_file = implementation == "one file"
+        if self.in_one_file:
+            self.model = as_one_file(self.model)
         self.output = self.model(self.tensors["image"])
 
+    def scores(self) -> Tensor:
+        """Scores (B, K, H, W)."""
+        scores: Tensor = one_file.scores(self.output) if self.in_one_file else self.model.scores(self.tensors["image"])
+        return scores
 
-@pytest.fixture(params=["atm", "atm_sparse", "shrunk"])
+    def losses(self) -> Tensor:
+        """Class, focal and dice terms (S, 3), with ignored pixels as negatives."""
+        labels = self.tensors["label"]
+        if self.in_one_file:
+            losses: Tensor = one_file.criterion(self.output, labels, ignore_as_negative=True)
+            return losses
+        return as_table(criterion(self.output, labels, config=LossConfig(ignore_as_negative=True)))
+
+
+@pytest.fixture(
+    params=product(["atm", "atm_sparse", "shrunk"], ["package", "one file"]), ids=lambda pair: ", ".join(pair)
+)
 def golden(request: pytest.FixtureRequest, shared_golden: Path) -> Golden:
-    return Golden(shared_golden / request.param)
+    name, implementation = request.param
+    return Golden(shared_golden / name, implementation)
 
 
 def test_features(golden: Golden) -> None:
@@ -80,21 +105,20 @@ def test_logits_of_every_stage(golden: Golden) -> None:
 
 
 def test_scores(golden: Golden) -> None:
-    assert_close(golden.model.scores(golden.tensors["image"]), golden.tensors["semseg"], "scores")
+    assert_close(golden.scores(), golden.tensors["semseg"], "scores")
 
 
 def test_losses(golden: Golden) -> None:
-    losses = criterion(golden.output, golden.tensors["label"], config=LossConfig(ignore_as_negative=True))
-    for ours, theirs in (("class", "ce"), ("focal", "mask"), ("dice", "dice")):
+    losses = golden.losses()
+    for term, name in enumerate(["ce", "mask", "dice"]):
         for stage, suffix in enumerate(["_0", "_1", ""]):
-            expected = torch.tensor(golden.info["losses"][f"loss_{theirs}{suffix}"])
-            assert_close(losses[ours][stage], expected, f"{ours} {stage}")
-    assert_close(losses.total, torch.tensor(golden.info["total_loss"]), "total")
+            expected = torch.tensor(golden.info["losses"][f"loss_{name}{suffix}"])
+            assert_close(losses[stage, term], expected, f"{name} {stage}")
+    assert_close(losses.sum(), torch.tensor(golden.info["total_loss"]), "total")
 
 
 def test_gradients(golden: Golden) -> None:
-    losses = criterion(golden.output, golden.tensors["label"], config=LossConfig(ignore_as_negative=True))
-    losses.total.backward()
+    golden.losses().sum().backward()
     gradients = {name: parameter.grad for name, parameter in golden.model.named_parameters()}
     expected = {key.removeprefix("grad."): value for key, value in golden.tensors.items() if key.startswith("grad.")}
     assert len(expected) == (5 if golden.info["kind"] == "shrunk" else 4)

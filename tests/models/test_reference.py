@@ -1,7 +1,7 @@
-"""Every formula of the method once more, slow and obvious, and ours equal to it."""
+"""Every formula of the method against a slow and obvious statement of it, which the one file holds for the model."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import product
 from typing import Any, get_args
 
@@ -19,16 +19,17 @@ from segvit.fused_losses import _focal_and_dice, _softplus, _Target, fused_mask_
 from segvit.inference.label_map import label_map
 from segvit.inference.tiles import Composition
 from segvit.inference.windows import Windows, look, window_starts
-from segvit.losses import IGNORE_INDEX, Normalizers, criterion, normalizers, plain_mask_losses
+from segvit.losses import IGNORE_INDEX, MaskLosses, Normalizers, criterion, normalizers, plain_mask_losses
 from segvit.models.atm import ATMHead
 from segvit.models.create import create_model
-from segvit.models.decoder import Attention, DecoderLayer, DecoderStage, similarity
+from segvit.models.decoder import Attention, similarity
 from segvit.models.output import SegOutput
 from segvit.models.positions import resize_tokens
 from segvit.models.scores import scores
 from segvit.models.segvit import SegViT
 from segvit.models.upsampling import QueryUpsampling
 from segvit.training.optim import create_optimizer, learning_rate_factor, parameter_groups, set_learning_rate
+from tests.helpers.one_file import as_table, decoder_stages, one_file, slow_losses, slow_scores
 
 TOLERANCE = 1e-5
 
@@ -43,56 +44,6 @@ def assert_close(ours: Tensor, reference: Tensor, tolerance: float = TOLERANCE) 
 # Attention to mask ----------------------------------------------------------------------------------------------------
 
 
-def layer_norm(norm: nn.LayerNorm, row: Tensor) -> Tensor:
-    """One vector (d,) to mean 0 and variance 1, then scaled and shifted; eps 1e-5."""
-    centred = row - row.mean()
-    return centred / torch.sqrt((centred**2).mean() + 1e-5) * norm.weight + norm.bias
-
-
-def slow_attention(attention: Attention, queries: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """One image, query by query and head by head: (n, d), (N, d) -> attended (n, d), mean similarity (n, N)."""
-    head_dim = queries.shape[1] // attention.num_heads
-    attended, mean_similarity = [], []
-    for query in queries:
-        parts, similarities = [], []
-        for head in range(attention.num_heads):
-            rows = slice(head * head_dim, (head + 1) * head_dim)
-            q = attention.q.weight[rows] @ query + attention.q.bias[rows]
-            keys = [attention.k.weight[rows] @ token + attention.k.bias[rows] for token in tokens]
-            values = [attention.v.weight[rows] @ token + attention.v.bias[rows] for token in tokens]
-            s = torch.stack([q @ key / math.sqrt(head_dim) for key in keys])
-            weights = s.exp() / s.exp().sum()
-            parts.append(torch.stack([w * v for w, v in zip(weights, values, strict=True)]).sum(dim=0))
-            similarities.append(s)
-        attended.append(attention.proj.weight @ torch.cat(parts) + attention.proj.bias)
-        mean_similarity.append(torch.stack(similarities).mean(dim=0))
-    return torch.stack(attended), torch.stack(mean_similarity)
-
-
-def slow_layer(layer: DecoderLayer, queries: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """One image: G = LN(G + self(G)), LN(G + cross(G, Z)), LN(G + FFN(G)); the similarity of the cross-attention."""
-    attended, _ = slow_attention(layer.self_attn, queries, queries)
-    queries = torch.stack([layer_norm(layer.norm1, row) for row in queries + attended])
-    attended, similarity = slow_attention(layer.cross_attn, queries, tokens)
-    queries = torch.stack([layer_norm(layer.norm2, row) for row in queries + attended])
-    hidden = torch.stack([(layer.fc1.weight @ row + layer.fc1.bias).clamp(min=0) for row in queries])
-    branch = torch.stack([layer.fc2.weight @ row + layer.fc2.bias for row in hidden])
-    return torch.stack([layer_norm(layer.norm3, row) for row in queries + branch]), similarity
-
-
-def slow_stage(stage: DecoderStage, queries: Tensor, feature: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """One image: (K, d) and a map (D, h, w) -> after each layer, the queries (K, d) and A (K, h, w)."""
-    _, height, width = feature.shape
-    tokens = [feature[:, y, x] for y, x in product(range(height), range(width))]
-    if isinstance(stage.proj, nn.Linear):  # else the map has width d, and comes as it is
-        tokens = [layer_norm(stage.norm, stage.proj.weight @ token + stage.proj.bias) for token in tokens]
-    outputs = []
-    for layer in stage.layers:
-        queries, similarity = slow_layer(layer, queries, torch.stack(tokens))
-        outputs.append((queries, similarity.reshape(-1, height, width)))
-    return outputs
-
-
 def stirred(module: nn.Module) -> None:
     """Random weights that matter, in evaluation mode."""
     with torch.no_grad():
@@ -102,95 +53,42 @@ def stirred(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def test_attention_to_mask_by_loops() -> None:
-    torch.manual_seed(0)
-    head = ATMHead(in_dim=6, num_stages=2, num_classes=3, dim=8, num_layers=2, num_heads=2)
-    stirred(head)
-    features = [torch.randn(2, 6, 2, 3), torch.randn(2, 6, 2, 3)]
-    class_logits, mask_logits = head(features)
-    assert class_logits.shape == (2, 2, 3, 4) and mask_logits.shape == (2, 2, 3, 2, 3)
-    for image in range(2):
-        queries, total = head.class_tokens, torch.zeros(3, 2, 3)
-        for output, feature in enumerate(reversed(features)):  # the deepest map first
-            queries, similarity = slow_stage(head.stages[output], queries, feature[image])[-1]
-            total = total + similarity
-            classes = torch.stack([head.classifier.weight @ query + head.classifier.bias for query in queries])
-            assert_close(class_logits[output, image], classes)
-            assert_close(mask_logits[output, image], total)
-
-
-@torch.no_grad()
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("num_stages", [1, 2])
-def test_every_layer_by_loops(num_stages: int) -> None:
-    """Each layer's masks stand alone in a stage; the stage before counts as it does in the cascade."""
+@pytest.mark.parametrize("every_layer", [False, True], ids=["last layers", "every layer"])
+@pytest.mark.parametrize("in_dim", [6, None], ids=["projected", "as it comes"])
+def test_attention_to_mask(in_dim: int | None, every_layer: bool, num_stages: int, num_layers: int) -> None:
     torch.manual_seed(0)
-    head = ATMHead(
-        in_dim=None, num_stages=num_stages, num_classes=3, dim=8, num_layers=3, num_heads=2, every_layer=True
-    )
+    decoder: dict[str, Any] = {"in_dim": in_dim, "dim": 8, "num_layers": num_layers, "num_heads": 2}
+    head = ATMHead(num_stages=num_stages, num_classes=3, every_layer=every_layer, **decoder)
     stirred(head)
-    features = [torch.randn(2, 8, 2, 3) for _ in range(num_stages)]
-    class_logits, mask_logits = head(features)
-    assert class_logits.shape == (3 * num_stages, 2, 3, 4) and mask_logits.shape == (3 * num_stages, 2, 3, 2, 3)
-    for image in range(2):
-        queries, before = head.class_tokens, torch.zeros(3, 2, 3)
-        for stage, feature in enumerate(reversed(features)):
-            layers = slow_stage(head.stages[stage], queries, feature[image])
-            for layer, (queries, masks) in enumerate(layers, start=3 * stage):
-                classes = torch.stack([head.classifier.weight @ query + head.classifier.bias for query in queries])
-                assert_close(class_logits[layer, image], classes)
-                assert_close(mask_logits[layer, image], before + masks)
-            before = before + layers[-1][1]
-    last_classes, last_masks = head(features, deep=False)
-    assert torch.equal(last_classes, class_logits[-1:]) and torch.equal(last_masks, mask_logits[-1:])
+    slow = one_file.ATMHead(decoder_stages(num_stages, **decoder), 3, 8, every_layer)
+    slow.eval().load_state_dict(head.state_dict())
+    features = [torch.randn(2, in_dim or 8, 2, 3) for _ in range(num_stages)]
+    outputs = num_stages * (num_layers if every_layer else 1)
+    deep, expected = head(features), slow(features)
+    assert deep[0].shape == (outputs, 2, 3, 4) and deep[1].shape == (outputs, 2, 3, 2, 3)
+    for ours, reference, last in zip(deep, expected, head(features, deep=False), strict=True):
+        for output in range(outputs):
+            assert_close(ours[output], reference[output])
+        assert torch.equal(last, ours[-1:])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("grid", [(2, 3), (3, 5), (2, 2)], ids=["native", "larger", "smaller"])
-def test_upsampling_by_loops(grid: tuple[int, int]) -> None:
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_upsampling(num_layers: int, grid: tuple[int, int]) -> None:
     """Learned tokens on any grid, over a fine map first and a coarse one then."""
     torch.manual_seed(0)
-    upsampling = QueryUpsampling(in_dim=6, num_stages=2, native_grid=(2, 3), dim=8, num_layers=2, num_heads=2)
+    decoder: dict[str, Any] = {"in_dim": 6, "dim": 8, "num_layers": num_layers, "num_heads": 2}
+    upsampling = QueryUpsampling(num_stages=2, native_grid=(2, 3), **decoder)
     stirred(upsampling)
+    slow = one_file.QueryUpsampling(decoder_stages(2, **decoder), (2, 3), 8)
+    slow.eval().load_state_dict(upsampling.state_dict())
     features = [torch.randn(2, 6, *grid), torch.randn(2, 6, -(-grid[0] // 2), -(-grid[1] // 2))]
-    upsampled = upsampling(features, grid)
-    assert upsampled.shape == (2, 8, *grid)
-    learned = upsampling.tokens.T.reshape(8, 2, 3)  # token y * 3 + x is that of cell (y, x)
-    tokens = F.interpolate(learned[None], size=grid, mode="bicubic", align_corners=False)[0]
-    assert_close(resize_tokens(upsampling.tokens[None], (2, 3), grid)[0], tokens.reshape(8, -1).T)
-    for image in range(2):
-        queries = torch.stack([tokens[:, y, x] for y, x in product(range(grid[0]), range(grid[1]))])
-        for stage, feature in zip(upsampling.stages, features, strict=True):
-            queries, _ = slow_stage(stage, queries, feature[image])[-1]
-        for index, (y, x) in enumerate(product(range(grid[0]), range(grid[1]))):
-            assert_close(upsampled[image, :, y, x], queries[index])
-
-
-@torch.no_grad()
-def test_shrunk_is_its_parts() -> None:
-    """The up-sampled map at the grid of the padded image goes to the head; nothing is projected or added between."""
-    torch.manual_seed(0)
-    config = ModelConfig(
-        backbone="vit_tiny_patch16_224",
-        structure="shrunk",
-        image_size=32,
-        patch_size=8,
-        embed_dim=32,
-        depth=3,
-        num_heads=2,
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-    )
-    model = create_model(config=config, num_classes=3)
-    stirred(model)
-    images = torch.randn(2, 3, 21, 50)
-    padded = F.pad(images, (0, 6, 0, 3))
-    features = model.backbone(padded)
-    assert [tuple(feature.shape) for feature in features] == [(2, 32, 3, 7), (2, 32, 2, 4)]
-    assert model.upsampling is not None
-    expected = model.head([model.upsampling(features, (3, 7))])
-    output = model(images)
-    assert torch.equal(output.class_logits, expected[0]) and torch.equal(output.mask_logits, expected[1])
-    assert output.padded_size == (24, 56)
+    assert_close(upsampling(features, grid), slow(features))
+    tokens = upsampling.tokens[None]
+    assert_close(resize_tokens(tokens, (2, 3), grid), one_file.resize(tokens, (2, 3), grid))
 
 
 @torch.no_grad()
@@ -200,18 +98,23 @@ def test_similarity_is_the_mean_over_heads_before_the_softmax() -> None:
     queries, tokens = torch.randn(2, 4, 12), torch.randn(2, 5, 12)
     q = attention.q(queries)
     attended, k = attention(q, tokens)
-    for image in range(2):
-        slow_attended, slow_similarity = slow_attention(attention, queries[image], tokens[image])
-        assert_close(attended[image], slow_attended)
-        assert_close(similarity(q, k, num_heads=3)[image], slow_similarity)
+    values, expected = one_file.attend(q, k, attention.v(tokens), num_heads=3)
+    assert_close(attended, attention.proj(values))
+    assert_close(similarity(q, k, num_heads=3), expected)
 
 
 @pytest.mark.parametrize("part", ["head", "up-sampling"])
-def test_a_part_starts_as_the_paper_says(part: str) -> None:
+@pytest.mark.parametrize("place", ["package", "one file"])
+def test_a_part_starts_as_the_paper_says(place: str, part: str) -> None:
     torch.manual_seed(0)
-    common: dict[str, Any] = {"in_dim": 64, "num_stages": 2, "dim": 64, "num_layers": 2, "num_heads": 2}
-    head, upsampling = ATMHead(num_classes=200, **common), QueryUpsampling(native_grid=(12, 16), **common)
-    assert upsampling.tokens.shape == (12 * 16, 64)
+    if place == "one file":
+        slow = one_file.SegViT(200, taps=(0, 2), shrink_at=1, upsample=True, crop=224, dim=128, num_heads=2)
+        head, upsampling = slow.head, slow.upsampling
+        assert upsampling.tokens.shape == (14 * 14, 64)
+    else:
+        common: dict[str, Any] = {"in_dim": 64, "num_stages": 2, "dim": 64, "num_layers": 2, "num_heads": 2}
+        head, upsampling = ATMHead(num_classes=200, **common), QueryUpsampling(native_grid=(12, 16), **common)
+        assert upsampling.tokens.shape == (12 * 16, 64)
     tokens = head.class_tokens if part == "head" else upsampling.tokens
     assert abs(tokens.std().item() - 1) < 0.05 and abs(tokens.mean().item()) < 0.05
     for module in (head if part == "head" else upsampling).modules():
@@ -223,66 +126,6 @@ def test_a_part_starts_as_the_paper_says(part: str) -> None:
 
 
 # The criterion --------------------------------------------------------------------------------------------------------
-
-
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
-
-
-def softplus(x: float) -> float:
-    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
-
-
-def pixel(mask: Sequence[Sequence[float]], y: int, x: int, size: tuple[int, int]) -> float:
-    """Value at pixel (y, x) of a small mask stretched to `size`: bilinear, align_corners False."""
-    places = []
-    for position, old, new in ((y, len(mask), size[0]), (x, len(mask[0]), size[1])):
-        source = max((position + 0.5) * old / new - 0.5, 0.0)
-        low = min(int(source), old - 1)
-        places.append((low, min(low + 1, old - 1), source - low))
-    (top, bottom, v), (left, right, u) = places
-    above = mask[top][left] * (1 - u) + mask[top][right] * u
-    below = mask[bottom][left] * (1 - u) + mask[bottom][right] * u
-    return above * (1 - v) + below * v
-
-
-def slow_criterion(output: SegOutput, labels: Tensor, config: LossConfig) -> dict[str, list[float]]:
-    """The three terms of every supervised output, pixel by pixel, in Python's doubles."""
-    num_outputs, batch, num_classes = output.class_logits.shape[:3]
-    terms: dict[str, list[float]] = {"class": [], "focal": [], "dice": []}
-    rows = labels.tolist()
-    present = [{value for row in image for value in row if value != 255} for image in rows]
-    num_masks = max(sum(len(classes) for classes in present), 1)
-    for s in range(num_outputs):
-        entropy = weights = focal = dice = 0.0
-        for b in range(batch):
-            for k in range(num_classes):
-                logits = output.class_logits[s, b, k].tolist()
-                target, weight = (k, 1.0) if k in present[b] else (num_classes, config.no_object_weight)
-                largest = max(logits)
-                log_sum = largest + math.log(sum(math.exp(logit - largest) for logit in logits))
-                entropy += weight * (log_sum - logits[target])
-                weights += weight
-                if k not in present[b]:
-                    continue
-                mask = output.mask_logits[s, b, k].tolist()
-                pixel_focal, product_sum, p_sum, t_sum = [], 0.0, 0.0, 0.0
-                for y, row in enumerate(rows[b]):
-                    for x, label in enumerate(row):
-                        if label == 255 and not config.ignore_as_negative:
-                            continue
-                        logit, t = pixel(mask, y, x, output.padded_size), float(label == k)
-                        p = sigmoid(logit)
-                        cross_entropy = softplus(-logit) if t else softplus(logit)
-                        p_t, alpha = (p, 0.25) if t else (1 - p, 0.75)
-                        pixel_focal.append(alpha * (1 - p_t) ** 2 * cross_entropy)
-                        product_sum, p_sum, t_sum = product_sum + p * t, p_sum + p, t_sum + t
-                focal += sum(pixel_focal) / len(pixel_focal)
-                dice += 1 - (2 * product_sum + 1) / (p_sum + t_sum + 1)
-        terms["class"].append(config.class_coefficient * entropy / weights)
-        terms["focal"].append(config.focal_coefficient * focal / num_masks)
-        terms["dice"].append(config.dice_coefficient * dice / num_masks)
-    return terms
 
 
 def random_output(seed: int, *, size: tuple[int, int] = (7, 9), padded: tuple[int, int] = (8, 12)) -> SegOutput:
@@ -317,67 +160,49 @@ CONFIGS = [
 ]
 each_labels = pytest.mark.parametrize("labels", list(label_cases()))
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=["ours", "ignored as negatives", "other coefficients"])
+fused_and_plain = pytest.mark.parametrize("mask_losses", [fused_mask_losses, plain_mask_losses], ids=["fused", "plain"])
 
 
 @each_labels
 @each_config
+@fused_and_plain
 @pytest.mark.parametrize("padded", [(7, 9), (8, 12), (10, 9)], ids=["not padded", "padded", "padded below"])
-def test_losses_pixel_by_pixel(labels: Tensor, config: LossConfig, padded: tuple[int, int]) -> None:
+def test_losses(labels: Tensor, config: LossConfig, mask_losses: MaskLosses, padded: tuple[int, int]) -> None:
     output = random_output(1, padded=padded)
-    ours, reference = criterion(output, labels, config=config), slow_criterion(output, labels, config)
-    for name, values in reference.items():
-        assert ours[name].tolist() == pytest.approx(values, rel=TOLERANCE, abs=1e-7), name
-    assert float(ours.total) == pytest.approx(sum(sum(values) for values in reference.values()), rel=TOLERANCE)
+    ours = criterion(output, labels, config=config, mask_losses=mask_losses)
+    slow = slow_losses(output, labels, config)
+    for s, terms in enumerate(as_table(ours)):
+        assert terms.tolist() == pytest.approx(slow[s].tolist(), rel=TOLERANCE, abs=1e-7)
+    assert float(ours.total) == pytest.approx(float(slow.sum()), rel=TOLERANCE)
     assert ours.named() == {
-        f"{name}_{s + 1}": pytest.approx(values[s], rel=TOLERANCE, abs=1e-7)
-        for name, values in reference.items()
+        f"{name}_{s + 1}": pytest.approx(float(slow[s, term]), rel=TOLERANCE, abs=1e-7)
+        for term, name in enumerate(("class", "focal", "dice"))
         for s in range(2)
     }
 
 
-def plain_total(class_logits: Tensor, mask_logits: Tensor, output: SegOutput, labels: Tensor, c: LossConfig) -> Tensor:
-    """The total loss in autograd's hands, in the dtype of the logits."""
-    total = class_logits.new_zeros(())
-    num_classes = class_logits.shape[2]
-    present = torch.stack([(labels == k).flatten(1).any(dim=1) for k in range(num_classes)], dim=1)  # (B, K)
-    num_masks = max(int(present.sum()), 1)
-    for classes, masks in zip(class_logits, mask_logits, strict=True):
-        targets = torch.where(present, torch.arange(num_classes), num_classes)
-        weight = torch.where(present, 1.0, c.no_object_weight).to(classes.dtype)
-        entropy = F.cross_entropy(classes.flatten(0, 1), targets.flatten(), reduction="none") * weight.flatten()
-        total = total + c.class_coefficient * entropy.sum() / weight.sum()
-        full = F.interpolate(masks, size=output.padded_size, mode="bilinear", align_corners=False)
-        full = full[..., : labels.shape[1], : labels.shape[2]]
-        for b, k in present.nonzero().tolist():
-            kept = torch.ones_like(labels[b], dtype=torch.bool) if c.ignore_as_negative else labels[b] != 255
-            logit, t = full[b, k][kept], (labels[b] == k)[kept].to(full.dtype)
-            p = logit.sigmoid()
-            entropy = F.binary_cross_entropy_with_logits(logit, t, reduction="none")
-            p_t = p * t + (1 - p) * (1 - t)
-            focal = (0.25 * t + 0.75 * (1 - t)) * (1 - p_t) ** 2 * entropy
-            dice = 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
-            total = total + (c.focal_coefficient * focal.mean() + c.dice_coefficient * dice) / num_masks
-    return total
-
-
 def gradients_of(
-    output: SegOutput, labels: Tensor, config: LossConfig
+    output: SegOutput, labels: Tensor, config: LossConfig, mask_losses: MaskLosses = fused_mask_losses
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """(class, mask) gradients of ours in float32, and of the plain version in float64."""
+    """(class, mask) gradients of ours in float32, and of the one file's by autograd in float64."""
     leaves = [tensor.clone().requires_grad_() for tensor in output[:2]]
-    total = criterion(SegOutput(*leaves, *output[2:]), labels, config=config).total
+    total = criterion(SegOutput(*leaves, *output[2:]), labels, config=config, mask_losses=mask_losses).total
     ours = torch.autograd.grad(total, leaves, materialize_grads=True)
     doubles = [tensor.double().requires_grad_() for tensor in output[:2]]
-    plain = plain_total(*doubles, output, labels, config)
-    assert total.item() == pytest.approx(plain.item(), rel=TOLERANCE)
-    return ours, torch.autograd.grad(plain, doubles, materialize_grads=True)
+    slow = slow_losses(SegOutput(*doubles, *output[2:]), labels, config).sum()
+    assert total.item() == pytest.approx(slow.item(), rel=TOLERANCE)
+    return ours, torch.autograd.grad(slow, doubles, materialize_grads=True)
 
 
 @each_labels
 @each_config
-def test_gradients_are_autograds(labels: Tensor, config: LossConfig) -> None:
-    for ours, plain in zip(*gradients_of(random_output(2), labels, config), strict=True):
-        assert_close(ours, plain)
+@fused_and_plain
+@pytest.mark.parametrize("padded", [(7, 9), (8, 12)], ids=["not padded", "padded"])
+def test_gradients_are_autograds(
+    labels: Tensor, config: LossConfig, mask_losses: MaskLosses, padded: tuple[int, int]
+) -> None:
+    for ours, slow in zip(*gradients_of(random_output(2, padded=padded), labels, config, mask_losses), strict=True):
+        assert_close(ours, slow)
 
 
 @pytest.mark.parametrize("size", [50.0, 1000.0])
@@ -388,9 +213,9 @@ def test_extreme_logits_stay_finite_and_right(size: float, config: LossConfig) -
         class_logits=size * output.class_logits.sign(), mask_logits=size * output.mask_logits.sign()
     )
     labels = next(label_cases()).values[0]
-    for ours, plain in zip(*gradients_of(output, labels, config), strict=True):
+    for ours, slow in zip(*gradients_of(output, labels, config), strict=True):
         assert torch.isfinite(ours).all()
-        assert_close(ours, plain)
+        assert_close(ours, slow)
 
 
 @pytest.mark.parametrize("ignored", [False, True], ids=["all", "some"])
@@ -419,21 +244,6 @@ def test_the_short_softplus_is_softplus() -> None:
     wrong = x.sigmoid()
     exact = F.softplus(x.double())
     assert ((_softplus(x, wrong, 1 - wrong).double() - exact).abs() <= 2e-7 * exact.clamp(min=1)).all()
-
-
-@each_labels
-@each_config
-@pytest.mark.parametrize("padded", [(7, 9), (8, 12)], ids=["not padded", "padded"])
-def test_the_plain_mask_losses_are_the_fused_ones(labels: Tensor, config: LossConfig, padded: tuple[int, int]) -> None:
-    output = random_output(9, padded=padded)
-    found = []
-    for mask_losses in (fused_mask_losses, plain_mask_losses):
-        leaves = [tensor.clone().requires_grad_() for tensor in output[:2]]
-        losses = criterion(SegOutput(*leaves, *output[2:]), labels, config=config, mask_losses=mask_losses)
-        gradients = torch.autograd.grad(losses.total, leaves, materialize_grads=True)
-        found.append([*losses.values(), *gradients])
-    for fused, plain in zip(*found, strict=True):
-        assert_close(fused, plain)
 
 
 def test_a_term_of_ones_own_joins_the_total_and_the_log() -> None:
@@ -489,18 +299,9 @@ def test_labels_that_do_not_fit_are_told() -> None:
 # Scores, label maps, windows ------------------------------------------------------------------------------------------
 
 
-def test_scores_by_loops() -> None:
+def test_scores() -> None:
     output = random_output(8)
-    ours = scores(output)
-    assert ours.shape == (2, 4, 7, 9)
-    for b, y, x in product(range(2), range(7), range(9)):
-        for c in range(4):
-            total = 0.0
-            for q in range(4):
-                logits = output.class_logits[-1, b, q].tolist()
-                p = math.exp(logits[c]) / sum(math.exp(logit) for logit in logits)
-                total += p * sigmoid(pixel(output.mask_logits[-1, b, q].tolist(), y, x, output.padded_size))
-            assert float(ours[b, c, y, x]) == pytest.approx(total, rel=TOLERANCE)
+    assert_close(scores(output), slow_scores(output))
 
 
 def assert_is_argmax(labels: Tensor, volume: Tensor) -> None:

@@ -19,6 +19,7 @@ from segvit.models import decoder
 from segvit.models.downsampling import Kept, keep
 from segvit.pictures.inside.canvas import Canvas
 from tests.helpers.looked_at import REGISTERS, SLIDE, WHOLE, as_batch, make, photo_of
+from tests.helpers.one_file import slow_scores
 
 CASES: list[tuple[str, Structure]] = [
     ("vit without class token", "plain"),
@@ -42,17 +43,6 @@ def attended(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
 
     monkeypatch.setattr(decoder, "attention", keep)
     return seen
-
-
-def slow_labels(class_logits: Tensor, mask_logits: Tensor, padded: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """The label map (H, W) of one output by the formula of docs/method.md section 2, query by query."""
-    total = torch.zeros(class_logits.shape[1] - 1, *size)
-    for query in range(len(class_logits)):
-        mask = F.interpolate(mask_logits[None, None, query], size=padded, mode="bilinear", align_corners=False)
-        mask = mask[0, 0, : size[0], : size[1]].sigmoid()
-        for k in range(len(total)):
-            total[k] += class_logits[query].softmax(0)[k] * mask
-    return total.argmax(dim=0)
 
 
 @pytest.mark.parametrize("variant, structure", CASES)
@@ -83,9 +73,7 @@ def test_what_is_kept_is_what_the_model_computed(
                 np.testing.assert_allclose(ours[head, place].ravel(), logits.softmax(0), rtol=1e-3, atol=1e-6)
 
     for index in range(num_outputs):
-        slow = slow_labels(
-            output.class_logits[index, 0], output.mask_logits[index, 0], output.padded_size, output.image_size
-        )
+        slow = slow_scores(output, index)[0].argmax(dim=0)
         assert (inside.labels[index] != slow.numpy()).mean() < 1e-3, "but for ties"
     assert (inside.labels[-1] == model.predict(as_batch(photo))[0].numpy()).all()
     assert (inside.labels[-1] == segvit.predict(model, photo).labels).all()
