@@ -26,6 +26,8 @@ STAGED = ROOT / "build" / "docs"
 SITE = ROOT / "site"
 REPOSITORY_PAGES = {name: f"{name.lower()}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")}
 """Pages at the repository's root, by their names there without suffix, and as the site names them."""
+ONE_FILE = DOCS / "segvit_in_one_file.py"
+"""Code that is a page of its own."""
 HELP_GOES_HERE = "<!-- The site shows the help of every verb here. -->"
 
 CODE = re.compile(r"^(?P<fence>```|~~~).*?^(?P=fence)\s*$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
@@ -46,6 +48,7 @@ def main() -> None:
 def pages() -> dict[Path, Path]:
     """Every page of the repository, and its place in the site."""
     found = {page: page.relative_to(DOCS) for page in sorted(DOCS.rglob("*.md"))}
+    found[ONE_FILE] = Path(f"{ONE_FILE.stem}.md")
     return found | {ROOT / f"{name}.md": Path(place) for name, place in REPOSITORY_PAGES.items()}
 
 
@@ -78,6 +81,8 @@ def build() -> None:
 def relinked(page: Path, place: Path, problems: list[str]) -> str:
     """The text of a page with its relative links as they hold at its place in the site; broken ones are noted."""
     text = page.read_text(encoding="utf-8")
+    if page == ONE_FILE:
+        text = f"# The method in one file\n\n```python\n{text}```\n"
 
     def relink(link: re.Match[str]) -> str:
         where = f"{page.relative_to(ROOT)}: {link['target']}"
