@@ -152,7 +152,7 @@ def test_a_0_255_mask(folders: Folders) -> None:
     folders.error(str(path), "label value 255", "0/255 mask", remedy, ignore=())
     # with the default, 255 is ignored and nothing but one class is left: the check says so
     report = check_dataset(open_dataset(folders.config, "train"))
-    said(report.raise_on_error, "0 and 255 only", "'sky'", remedy)
+    said(report.raise_on_error, "hold only 0 and 255", "'sky'", remedy)
     fixed = DataConfig(**{**vars(folders.config), "classes": ("sky=0", "road=255")})  # what it said to type
     assert not check_dataset(open_dataset(fixed, "train")).errors
 
@@ -170,9 +170,9 @@ def test_a_photo_as_a_label_map(folders: Folders) -> None:
 
 def test_image_and_labels_of_unequal_size(folders: Folders) -> None:
     path = folders.mask(np.zeros((10, 15)))
-    folders.error(str(path), str(folders.images / "b.jpg"), "30 x 20", "15 x 10", "make both the same size")
+    folders.error(str(path), str(folders.images / "b.jpg"), "30 x 20", "15 x 10", "resize one of them")
     folders.mask(np.eye(30, 20))
-    folders.error("30 x 20", "20 x 30", "lies on its side", "EXIF")
+    folders.error("30 x 20", "20 x 30", "turned by 90 degrees", "EXIF")
 
 
 @pytest.mark.parametrize("kind", ["painted", "grey"])
@@ -190,7 +190,7 @@ def test_a_mask_with_transparency(folders: Folders) -> None:
     values = np.full((20, 30, 4), 255)
     values[:5, :, 3] = 0  # what is drawn lies in the transparency alone
     folders.mask(values)
-    folders.error(str(path), "all of it is in its transparency", 'getchannel("A").save')
+    folders.error(str(path), "all labels are in its transparency", 'getchannel("A").save')
     folders.mask(np.stack([np.eye(20, 30), np.full((20, 30), 255)], axis=-1))
     folders.error(str(path), "2 channels (L, A)", "one of them is transparency", "getchannel(0).save")
 
@@ -221,13 +221,13 @@ def test_a_file_that_is_no_whole_image(folders: Folders, kind: str, spoil: str) 
     content = {"cut short": path.read_bytes()[: size // 2], "empty": b"", "text": b"no picture"}[spoil]
     path.write_bytes(content)
     what = "an image" if kind == "photos" else "a label map"
-    folders.error(str(path), f"cannot be read as {what}", "fetch it again or remove it")
+    folders.error(str(path), f"cannot be read as {what}", "replace or remove the file")
 
 
 def test_a_missing_partner_on_either_side(folders: Folders) -> None:
     (folders.masks / "b.png").unlink()
     text = said(lambda: open_dataset(folders.config, "train"), "images without a label map", str(folders.masks), "(b)")
-    assert "data.images" in text and "same but for the suffix" in text
+    assert "data.images" in text and "same path except for the suffix" in text
     folders.mask(np.zeros((20, 30)))
     (folders.images / "a.jpg").unlink()
     said(lambda: open_dataset(folders.config, "train"), "label maps without an image", str(folders.images), "(a)")
@@ -278,7 +278,7 @@ def test_a_name_in_the_list_without_a_file(folders: Folders, tmp_path: Path) -> 
     (tmp_path / "names.txt").write_text("\n")
     said(lambda: open_dataset(config, "train"), "names.txt", "is empty")
     (tmp_path / "names.txt").write_text("a\nzebra\n")
-    said(lambda: open_dataset(config, "train"), "names.txt", "(zebra)", "take the names out of the list")
+    said(lambda: open_dataset(config, "train"), "names.txt", "(zebra)", "remove the names from the list")
 
 
 # --- specs and settings of data --------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ GOOD_SPEC = "name: m\nclasses: [sky, road]\nsplits: {train: {images: a, labels: 
         (GOOD_SPEC + "ignore: [1]\n", ("raw value 1 is class 'road' and is ignored too",)),
         (GOOD_SPEC.replace("name: m\n", ""), ("key `name` is missing",)),
         (GOOD_SPEC.replace(", labels: b", ""), ("split 'train'", "key `labels` is missing")),
-        ("- sky\n- road\n", ("a spec is", "['sky', 'road']")),
+        ("- sky\n- road\n", ("not a spec", "['sky', 'road']")),
         ("classes: [", ("not a YAML file",)),
         (f"name: m\nclasses: {list(map(str, range(300)))}\n", ("300 classes", "1 to 255")),
     ],
@@ -334,7 +334,7 @@ def test_a_spec_for_another_dataset(folders: Folders, tmp_path: Path) -> None:
         "masks, photos",
     )
     (tmp_path / "CamVid" / "images" / "train").mkdir(parents=True)
-    said(lambda: open_dataset(config, "train"), f"it is under {tmp_path / 'CamVid'}: give that as the root")
+    said(lambda: open_dataset(config, "train"), f"it is in {tmp_path / 'CamVid'}: give that as the root")
     missing = DataConfig(spec="camvid", root=tmp_path / "nowhere")
     said(lambda: open_dataset(missing, "train"), f"{tmp_path / 'nowhere'} does not exist")
 
@@ -351,7 +351,7 @@ PHOTOS, MASKS = Path("photos"), Path("masks")
         (DataConfig(spec="camvid", images=PHOTOS), ("data.spec 'camvid'", "data.images", "drop one")),
         (DataConfig(spec="camvid", root=PHOTOS, classes=("a",)), ("data.spec 'camvid'", "data.classes")),
         (DataConfig(spec="camvid", root=PHOTOS, ignore=(0,)), ("data.spec 'camvid'", "data.ignore")),
-        (DataConfig(root=PHOTOS, images=PHOTOS, labels=MASKS), ("data.root goes with data.spec",)),
+        (DataConfig(root=PHOTOS, images=PHOTOS, labels=MASKS), ("data.root works only with data.spec",)),
         (DataConfig(images=PHOTOS, classes=("a",)), ("data.images is given without data.labels", "--data.labels")),
         (DataConfig(labels=MASKS, classes=("a",)), ("data.labels is given without data.images", "--data.images")),
         (DataConfig(images=PHOTOS, labels=MASKS), ("class names", "--data.classes")),

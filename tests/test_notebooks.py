@@ -166,7 +166,7 @@ def test_try_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_finetune_your_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook, said = executed("finetune_your_own", tmp_path, monkeypatch)
     assert pictures(notebook) == 4
-    assert "label value 80, 160, 240 is no class" in said and "fit for training" in said
+    assert "label value 80, 160, 240 is not a class" in said and "Ready to train" in said
     assert "keeps backbone, decoder and 3 of 4 classes" in said
     assert number(r"validation mIoU ([\d.]+)", said) > 0.5
     assert number(r"([\d.]+)% of that photo's pixels", said) > 99.9

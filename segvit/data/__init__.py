@@ -1,1 +1,1 @@
-"""Datasets: what labels mean (spec), where files lie (files), reading (labels, dataset), augmentation, checks."""
+"""Datasets: specs and label formats, pairs of files, reading, augmentation, sampling, and the check before training."""

@@ -1,4 +1,4 @@
-"""Image and label pairs as tensors: which files belong to a split, and what is read from them.
+"""Open the image and label pairs of a split, and read them as tensors.
 
     samples = open_dataset(DataConfig(spec="camvid", root=Path("camvid")), "train")
     image, labels, name = samples.read(0)
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 PROCEDURAL = "shapes"
-"""The spec whose scenes are drawn on the fly where no root is given."""
+"""Name of the spec whose scenes are drawn on the fly if no root is given."""
 SHAPES_LENGTH = {"train": 2000, "val": 200}
 SHAPES_SEED = {"train": 0, "val": 1_000_000}
 
@@ -49,12 +49,12 @@ class SegmentationDataset(Dataset[Sample]):
     """Pairs of image and label files under one spec."""
 
     def __init__(self, spec: DatasetSpec, pairs: Sequence[Pair], *, memory: LabelMemory | None = None) -> None:
-        """Take the pairs.
+        """Set the pairs.
 
         Args:
-            spec: what their labels mean.
-            pairs: the files.
-            memory: what was read of the labels before, and their cache. Default: nothing, and no cache.
+            spec: classes and label format of the pairs.
+            pairs: image and label files.
+            memory: parsed label files and the cache of decoded ones. Default: an empty memory without a cache.
         """
         self.spec = spec
         self.pairs = list(pairs)
@@ -73,14 +73,14 @@ class SegmentationDataset(Dataset[Sample]):
         return self.read(index)
 
     def describe(self, index: int) -> str:
-        """The two files of a sample."""
+        """Return the names of a sample's two files."""
         return f"{self.pairs[index].image} with {self.pairs[index].source}"
 
     def read_raw(self, index: int) -> npt.NDArray[Any]:
-        """The raw values (H, W) of a sample's labels, of an integer type.
+        """Read the raw values (H, W) of a sample's labels, of an integer type.
 
         Raises:
-            UserError: they cannot be read.
+            UserError: the labels cannot be read.
         """
         return self.spec.label_format.read(self.pairs[index], self.spec, self._memory)
 
@@ -100,10 +100,10 @@ class SegmentationDataset(Dataset[Sample]):
         return Sample(tv_tensors.Image(image), tv_tensors.Mask(torch.from_numpy(labels)), pair.name)
 
     def _to_classes(self, raw: npt.NDArray[Any], source: str) -> npt.NDArray[np.int64]:
-        """Raw values (H, W) as class indices and `IGNORE_INDEX`."""
+        """Turn raw values (H, W) into class indices and `IGNORE_INDEX`."""
         if raw.dtype.itemsize <= 2 or (raw.min() >= 0 and raw.max() < len(self._lookup)):
             labels = self._lookup.take(raw)
-            if labels.min() > UNKNOWN:  # -1, the least value in the table
+            if labels.min() > UNKNOWN:  # -1, the smallest value in the table
                 return labels.astype(np.int64)
         raise UserError(f"{source}: {explain_values(np.unique(raw).tolist(), self.spec)}")
 
@@ -111,20 +111,20 @@ class SegmentationDataset(Dataset[Sample]):
 def open_dataset(
     config: DataConfig, split: Literal["train", "val"], *, size: int = 256, labels: LabelFormat | None = None
 ) -> Samples:
-    """The pairs to train on or to validate on.
+    """Open the pairs to train on or to validate on.
 
-    A dataset without a validation split is divided by a hash of the names: the same pairs on every machine, and a pair
-    stays where it is when others are added (nearly: the share is kept exactly). Frames of one film may fall on both
-    sides: give `val_images`, or lists, then.
+    A dataset without a validation split is divided by a hash of the names, so that the division is the same on every
+    machine. Nearly every pair stays in its split when others are added (the share is exact). Frames of one film may end
+    up in both splits: give `val_images` or lists in that case.
 
     Args:
-        config: where the files lie.
-        split: which of `config.train_split` and `config.val_split` to open.
+        config: folders and spec of the dataset.
+        split: the split to open, `config.train_split` or `config.val_split`.
         size: side in pixels of the procedural scenes (spec "shapes" without a root); unused by files.
         labels: format of the label files, in place of the one that the spec names (docs/extending.md).
 
     Raises:
-        UserError: nothing or contradictory things are given, folders are missing or empty, or pairs are incomplete.
+        UserError: no dataset or a contradictory one is given, folders are missing or empty, or pairs are incomplete.
     """
     samples, orphans = open_incomplete(config, split, size=size, labels=labels)
     if orphans:
@@ -135,10 +135,10 @@ def open_dataset(
 def open_incomplete(
     config: DataConfig, split: Literal["train", "val"], *, size: int = 256, labels: LabelFormat | None = None
 ) -> tuple[Samples, Orphans]:
-    """The complete pairs that `open_dataset` gives, and what is left over: for a check that looks at all.
+    """Open the complete pairs of `open_dataset`, and return the files without a partner as well, for a full check.
 
     Raises:
-        UserError: as `open_dataset` does, but for files without a partner where some pairs are complete.
+        UserError: as `open_dataset`, except for files without a partner if at least one pair is complete.
     """
     spec = resolve_spec(config)
     if labels is not None:
@@ -148,9 +148,9 @@ def open_incomplete(
 
         return ShapesDataset(length=SHAPES_LENGTH[split], size=size, seed=SHAPES_SEED[split]), Orphans()
     if config.spec is not None and config.root is None:
-        raise UserError(f"dataset {config.spec!r} needs the folder it lies in: type `--data.root FOLDER`")
+        raise UserError(f"dataset {config.spec!r} needs the folder of its files: give `--data.root FOLDER`")
     if config.cache is not None and not spec.label_format.slow_to_decode:
-        raise UserError("data.cache keeps label maps of .mat and JSON files; these are pictures already: leave it out")
+        raise UserError("data.cache is for label maps in .mat and JSON files; these are images already: leave it out")
     memory = LabelMemory(LabelCache(config.cache) if config.cache else None)
     pairs, orphans = _find_pairs(config, spec, split, memory)
     return SegmentationDataset(spec, pairs, memory=memory), orphans
@@ -159,31 +159,31 @@ def open_incomplete(
 def _find_pairs(
     config: DataConfig, spec: DatasetSpec, split: Literal["train", "val"], memory: LabelMemory
 ) -> tuple[list[Pair], Orphans]:
-    """The complete pairs of a split of `spec`, or the share of its training split that belongs to `split`."""
+    """Find the complete pairs of a split of `spec`, or the part of its training split that belongs to `split`."""
     train, val = (config.train_split, config.val_split) if config.spec else ("train", "val")
     if val in spec.splits:
         if config.val_fraction is not None:
             raise UserError(
-                f"data.val_fraction is {config.val_fraction}, but there is a split to validate on: {val!r}; drop one"
+                f"data.val_fraction is {config.val_fraction}, but the spec has a validation split {val!r}; drop one"
             )
         return _find_split(config, spec, train if split == "train" else val, split, memory)
     if config.val_list is not None:
         if config.train_list is None:
             raise UserError(
-                "data.val_list alone would leave its pairs among those to train on; give data.train_list as well, or a "
-                "split of its own to validate on"
+                "data.val_list alone would leave its pairs in the training set; give data.train_list as well, or a "
+                "validation split"
             )
         return _find_split(config, spec, train, split, memory)
     fraction = spec.val_fraction if config.val_fraction is None else config.val_fraction
     if fraction is None:
         return _find_split(config, spec, train if split == "train" else val, split, memory)
     if not 0 <= fraction < 1:
-        raise UserError(f"data.val_fraction is {fraction}; give a share from 0 up to but not including 1")
+        raise UserError(f"data.val_fraction is {fraction}; give a share of at least 0 and below 1")
     pairs, orphans = _find_split(config, spec, train, "train", memory)
     remedy = (
         "give data.val_images and data.val_labels (the same folders will do for a trial)"
         if config.spec is None
-        else "add a split to validate on to the spec, or give data.train_list and data.val_list"
+        else "add a validation split to the spec, or give data.train_list and data.val_list"
     )
     if orphans and len(pairs) < 2:
         raise UserError(orphans.error)
@@ -193,11 +193,11 @@ def _find_pairs(
 def _find_split(
     config: DataConfig, spec: DatasetSpec, name: str, role: Literal["train", "val"], memory: LabelMemory
 ) -> tuple[list[Pair], Orphans]:
-    """The pairs of the split `name` of `spec`; the list of `role` in `config` takes the place of the split's own."""
+    """Find the pairs of the split `name` of `spec`. The list for `role` in `config` overrides the split's own."""
     if name not in spec.splits:
-        keep = "; to keep a share of the training pairs set data.val_fraction" if role == "val" else ""
+        keep = "; to hold out a share of the training pairs, set data.val_fraction" if role == "val" else ""
         raise UserError(
-            f"dataset {config.spec!r} has no split {name!r} but {', '.join(spec.splits) or 'none'}; "
+            f"dataset {config.spec!r} has no split {name!r}, only {', '.join(spec.splits) or 'none'}; "
             f"set data.{role}_split, or add the split to the spec{keep}"
         )
     found = spec.splits[name]
@@ -215,13 +215,13 @@ def _find_split(
 
 
 def _share(pairs: list[Pair], fraction: float, split: Literal["train", "val"], remedy: str) -> list[Pair]:
-    """The part of `pairs` that belongs to `split`, where a share of them is kept for validation."""
+    """Return the part of `pairs` that belongs to `split`, if a share of them is held out for validation."""
     if fraction == 0:
         if split == "val":
             raise UserError(f"nothing to validate on: data.val_fraction is 0; set it, or {remedy}")
         return pairs
     if len(pairs) < 2:
-        raise UserError(f"{pairs[0].image} is the only pair, so none can be kept for validation; {remedy}")
+        raise UserError(f"{pairs[0].image} is the only pair, so none can be held out for validation; {remedy}")
     kept = min(max(round(len(pairs) * fraction), 1), len(pairs) - 1)
     ordered = sorted(pairs, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
     return sorted(ordered[:kept] if split == "val" else ordered[kept:])

@@ -1,4 +1,4 @@
-"""The dataset that the settings ask for: a spec by name or file, or two plain folders."""
+"""Find the spec of the dataset in the settings: one by name or file, or one made of two plain folders."""
 
 from pathlib import Path
 
@@ -11,25 +11,25 @@ from segvit.errors import UserError
 FOLDERS = "folders"
 """Name of the spec of two plain folders."""
 DEFAULT_FRACTION = 0.1
-"""Share of two plain folders kept for validation where nothing else is said."""
+"""Default share of two plain folders that is held out for validation."""
 
 
 def resolve_spec(config: DataConfig) -> DatasetSpec:
-    """The spec that `config` asks for: `data.spec`, or two folders.
+    """Return the spec of `data.spec`, or of the two folders in `config`.
 
     Raises:
-        UserError: neither or both are given, or a setting of one goes with the other.
+        UserError: neither or both are given, or a setting of one is combined with the other.
     """
     folders = {key: getattr(config, key) for key in ("images", "labels", "val_images", "val_labels")}
     given = [key for key, value in folders.items() if value is not None]
     if config.spec is None:
         if not given:
             raise UserError(
-                "no dataset given; type `--data.spec NAME --data.root FOLDER` for a known one, or "
+                "no dataset given; give `--data.spec NAME --data.root FOLDER` for a known one, or "
                 "`--data.images FOLDER --data.labels FOLDER --data.classes NAME ...` for two folders of your own"
             )
         if config.root is not None:
-            raise UserError("data.root goes with data.spec; with two folders give their whole paths and no data.root")
+            raise UserError("data.root works only with data.spec; for two folders, give their full paths instead")
         return folder_spec(config)
     if config.classes:
         given.append("classes")
@@ -37,27 +37,28 @@ def resolve_spec(config: DataConfig) -> DatasetSpec:
         given.append("ignore")
     if given:
         raise UserError(
-            f"data.spec {config.spec!r} says the folders and classes itself, yet data.{given[0]} is given as well; "
-            "drop one of them (a copy of the spec as a YAML file of yours can be changed freely)"
+            f"data.spec {config.spec!r} defines the folders and classes, but data.{given[0]} is given as well; "
+            "drop one of them (or change a copy of the spec in a YAML file of your own)"
         )
     return load_spec(config.spec)
 
 
 def folder_spec(config: DataConfig) -> DatasetSpec:
-    """The spec of two plain folders, `config.images` and `config.labels`, with the classes of `config.classes`.
+    """Return the spec of two plain folders, `config.images` and `config.labels`, with the classes of `config.classes`.
 
-    A class is `name`, whose value in the files is its position, or `name=VALUE`. The default `ignore` of 255 gives way
-    to a class with that value; any other value that is both is an error.
-    The split "val" is there only where `val_images` is given; otherwise `open_dataset` keeps a share of the pairs.
+    A class is `name`, whose value in the files is its position, or `name=VALUE`. A class with the value 255 replaces
+    the default `ignore`. Any other value that is both a class and ignored is an error.
+    The spec has a split "val" only if `val_images` is given. Otherwise `open_dataset` holds out a share of the pairs.
 
     Raises:
-        UserError: a folder or the classes are missing, a class is ill-formed, or values collide.
+        UserError: a folder or the classes are missing, a class is malformed, or values collide.
     """
     train = _folder_split(config.images, config.labels, "images", "labels")
     if not config.classes:
         raise UserError(
-            "two folders need class names, in the order of the values in the label files: type "
-            "`--data.classes background --data.classes thing`, or `--data.classes thing=7` where a value is no position"
+            "two folders need class names, in the order of the values in the label files: give "
+            "`--data.classes background --data.classes thing`, or `--data.classes thing=7` if the values are not "
+            "0, 1, 2, ..."
         )
     names, raw_ids = [], []
     for position, text in enumerate(config.classes):
@@ -82,8 +83,8 @@ def folder_spec(config: DataConfig) -> DatasetSpec:
 
 
 def _folder_split(images: Path | None, labels: Path | None, images_key: str, labels_key: str) -> Split:
-    """The split of two plain folders, of which neither may be missing."""
+    """Return the split of two plain folders, both of which must be given."""
     if images is None or labels is None:
         missing, other = (images_key, labels_key) if images is None else (labels_key, images_key)
-        raise UserError(f"data.{other} is given without data.{missing}; type `--data.{missing} FOLDER`")
+        raise UserError(f"data.{other} is given without data.{missing}; add `--data.{missing} FOLDER`")
     return Split(images=str(images), labels=str(labels))

@@ -1,4 +1,4 @@
-"""Images on disk: open any kind that Pillow reads as 8-bit RGB, upright, and report the files that cannot be read.
+"""Open image files of any kind that Pillow reads, as 8-bit RGB and upright, and report files that cannot be read.
 
 picture = read_image(Path("photo.jpg"))
 """
@@ -16,11 +16,11 @@ from segvit.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LOSSLESS_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
-"""Suffixes of pictures that keep every pixel value: those that label maps may have."""
+"""Suffixes of pictures that keep every pixel value, so that label maps may have them."""
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
-"""Of pictures whose values are not those that were saved."""
+"""Suffixes of pictures whose compression changes pixel values."""
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-"""Pillow's modes of one wide channel ("I" is how older versions open 16-bit PNGs)."""
+"""Pillow's modes with one wide channel (older versions open 16-bit PNGs as "I")."""
 TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
@@ -29,17 +29,17 @@ Source = str | Path | Image.Image | npt.NDArray[np.uint8]
 
 
 class Unreadable(UserError):
-    """A file that cannot be read as what it should be: the fault of this one alone."""
+    """Error of one file that is missing, damaged or of the wrong kind, while other files may be fine."""
 
 
 def read_image(path: Path) -> Image.Image:
-    """The image in `path` as 8-bit RGB, turned as its EXIF orientation says.
+    """Read the image in `path` as 8-bit RGB, with its EXIF orientation applied.
 
-    16-bit grey is scaled from 0..65535 to 0..255; transparency is shown over white, as a viewer would; palette, grey,
-    CMYK and other colour spaces are converted; of several frames the first is taken.
+    16-bit grey is scaled from 0..65535 to 0..255. Transparency is shown over white, as in a viewer. Palettes, grey,
+    CMYK and other colour spaces are converted. Of several frames, the first is read.
 
     Raises:
-        UserError: no such file, no image, damaged or cut short, or floating-point pixels.
+        UserError: the file does not exist, is not an image, is damaged or truncated, or has floating-point pixels.
     """
     with reading(path, "an image"), Image.open(path) as opened:
         opened.load()
@@ -47,10 +47,10 @@ def read_image(path: Path) -> Image.Image:
 
 
 def as_rgb(image: Image.Image, *, name: str) -> Image.Image:
-    """An open image as `read_image` gives it; `name` is what error texts call it.
+    """Convert an open image as `read_image` does. `name` is the name of the image in error texts.
 
     Raises:
-        UserError: floating-point pixels, or grey beyond 16 bits.
+        UserError: the pixels are floating-point numbers, or grey beyond 16 bits.
     """
     image = upright(image)
     if image.mode in SIXTEEN_BIT:
@@ -67,15 +67,15 @@ def as_rgb(image: Image.Image, *, name: str) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The image as its EXIF orientation says; itself where that says nothing, for Pillow would copy it."""
+    """Return the image with its EXIF orientation applied, and without a copy if it has none."""
     return ImageOps.exif_transpose(image) if image.getexif().get(ExifTags.Base.Orientation, 1) != 1 else image
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image as displayed, from its header alone.
+    """Read the height and width of an image as displayed, from its header alone.
 
     Raises:
-        UserError: no such file, or no image.
+        UserError: the file does not exist or is not an image.
     """
     with reading(path, "an image"), Image.open(path) as opened:
         width, height = opened.size
@@ -84,20 +84,28 @@ def read_size(path: Path) -> tuple[int, int]:
 
 
 def read_orientation(path: Path) -> int:
-    """EXIF orientation of a picture, 1 to 8; 1 where it has none."""
+    """Read the EXIF orientation of a picture, 1 to 8. A picture without one has 1.
+
+    Raises:
+        UserError: the file does not exist or is not an image.
+    """
     with reading(path, "an image"), Image.open(path) as opened:
         return orientation_of(opened)
 
 
 def orientation_of(picture: Image.Image) -> int:
-    """The same of an open picture; other numbers (cameras write 0) turn nothing."""
+    """Return the EXIF orientation of an open picture, and 1 for other numbers (some cameras write 0)."""
     found = picture.getexif().get(ExifTags.Base.Orientation, 1)
     return int(found) if found in range(1, 9) else 1
 
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever Pillow raises on a bad file into an `Unreadable` that names the file and `what` it should be."""
+    """Turn any error of Pillow on a bad file into an `Unreadable` that names the file and `what` it should be.
+
+    Raises:
+        Unreadable: something inside the block could not be read.
+    """
     try:
         yield
     except UserError:
@@ -105,9 +113,9 @@ def reading(path: Path, what: str) -> Iterator[None]:
     except FileNotFoundError:
         raise Unreadable(f"{path}: no such file") from None
     except Image.DecompressionBombError as error:
-        raise Unreadable(f"{path}: {error}; cut or shrink the picture first") from error
+        raise Unreadable(f"{path}: {error}; crop or shrink the image first") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise Unreadable(f"{path}: cannot be read as {what} ({error}); mend it, fetch it again or remove it") from error
+        raise Unreadable(f"{path}: cannot be read as {what} ({error}); replace or remove the file") from error
 
 
 def to_rgb(source: Source) -> npt.NDArray[np.uint8]:

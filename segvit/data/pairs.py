@@ -1,6 +1,6 @@
-"""Image and label files that belong together: found by their names, or by what the labels describe.
+"""Find image and label files that belong together: by their names, or by the names in a file of labels.
 
-Pairs share a name: their path below the two folders without suffix, or, for globs, what the `*` match.
+The files of a pair share a name: their path below the two folders without suffix, or the parts that a glob's `*` match.
 """
 
 import os
@@ -15,29 +15,29 @@ from segvit.data.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES
 from segvit.errors import UserError
 
 WILDCARD = re.compile(r"(\*\*/|\*|\?|\{[^{}]*,[^{}]*\})")
-"""What is not meant literally in a glob."""
+"""The parts of a glob that are not literal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Where the pairs of one split lie."""
+    """The folders and the list of one split."""
 
     images: str
     """Folder (searched with its sub-folders) or glob, relative to the root."""
     labels: str
-    """The same for label maps. Pairs share their path below the folder without suffix, or what the glob's * match.
-    For polygons the one JSON file."""
+    """Folder or glob of the label maps. Pairs share their path below the folder without suffix, or the parts that the
+    globs' * match. For polygons, the JSON file."""
     list: str | None = None
-    """Text file, relative to the root, with one name a line: only these pairs are used. Default: every file."""
+    """Text file, relative to the root, with the name of one pair per line. Default: every file is used."""
     labeled_only: bool = False
-    """Leave out images without a label map; otherwise they are an error."""
+    """Leave out images without a label map. Otherwise they are an error."""
 
 
 class Place(NamedTuple):
     """The folders of one split, and the words for it in error texts."""
 
     root: Path
-    """Folder that the split's paths are relative to (absolute ones stay as they are)."""
+    """Folder that the split's relative paths start from."""
     split: Split
     what: str
     """Name of the split in error texts, such as "dataset 'camvid', split 'train'"."""
@@ -49,30 +49,30 @@ class Pair(NamedTuple):
     """An image and its labels."""
 
     name: str
-    """What both share: their relative path without suffix."""
+    """Relative path of both without suffix."""
     image: Path
     labels: Path
     """The label map, or the file that describes it among others."""
     shared: bool = False
-    """Whether `labels` describes other images too."""
+    """True if `labels` describes other images too."""
 
     @property
     def source(self) -> str:
-        """Where the labels come from, for messages."""
+        """The label file, with the image's name if the file is shared, for messages."""
         return f"{self.labels}: {self.name}" if self.shared else str(self.labels)
 
 
 class Orphans(NamedTuple):
-    """What lacks its partner."""
+    """Files without a partner."""
 
     images: tuple[str, ...] = ()
     """Images without labels: files, or names in a list."""
     labels: tuple[str, ...] = ()
-    """Labels without an image: the same."""
+    """Labels without an image: files, or names in a list."""
     error: str = ""
-    """What forbids to train on it."""
+    """Error text for training on such a split."""
     remedy: str = ""
-    """What to do about it; `error` ends with it."""
+    """The remedy, which `error` ends with."""
 
     def __bool__(self) -> bool:
         return bool(self.images or self.labels)
@@ -81,12 +81,12 @@ class Orphans(NamedTuple):
 def find_pairs(
     place: Place, *, suffixes: Sequence[str], described: Collection[str] | None = None
 ) -> tuple[list[Pair], Orphans]:
-    """The complete pairs of a split, sorted by name or in the order of its list, and what is left over.
+    """Find the complete pairs of a split, sorted by name or in the order of its list, and the files without a partner.
 
     Args:
-        place: folders or globs, and optionally the list of names to use.
-        suffixes: of label files.
-        described: where `split.labels` is one file for all images: their names in it, which are the list to use.
+        place: folders or globs, and optionally a list of names.
+        suffixes: suffixes of label files.
+        described: names of the images in `split.labels`, if that is one file for all images. They serve as the list.
 
     Raises:
         UserError: a folder is missing or empty, a name occurs twice, or no pair is complete.
@@ -104,14 +104,14 @@ def find_pairs(
     bare = [] if partial else [name for name in names if name not in labels]
     alone = [name for name in names if name not in images]
     if listed is not None:
-        remedy = f"they are named in {root / str(split.list)}: add the files, or take the names out of the list"
+        remedy = f"they are named in {root / str(split.list)}: add the files, or remove the names from the list"
     elif described is not None:
         remedy = f"they are named in {root / split.labels}: add the files, or give a list of the names to use"
     else:
         remedy = (
-            "every image needs one label map whose path is the same but for the suffix: move or delete the others; "
-            f"where the names differ by an ending, give globs, such as {options[0]} 'photos/*.jpg' and "
-            f"{options[1]} 'masks/*_mask.png'; images that shall have none: `labeled_only: true` in a spec"
+            "every image needs one label map with the same path except for the suffix: move or delete the others; "
+            f"if the names have different endings, give globs, such as {options[0]} 'photos/*.jpg' and "
+            f"{options[1]} 'masks/*_mask.png'; to leave out images without labels, write `labeled_only: true` in a spec"
         )
     lossy = [others[name] for name in bare if name in others and others[name] != images.get(name)]
     remedy += _explain_lossy(lossy, suffixes)
@@ -138,23 +138,26 @@ def find_pairs(
 
 
 def first(items: Sequence[Any], count: int = 3) -> str:
-    """The first few of `items` as text."""
+    """Return the first few of `items` as text."""
     return ", ".join(str(item) for item in items[:count]) + (", ..." if len(items) > count else "")
 
 
 def _explain_lossy(files: Sequence[Path], suffixes: Sequence[str]) -> str:
-    """What to do about label maps in `files` that are JPEG, where pictures with these suffixes are read."""
+    """Return the remedy for label maps in `files` that are JPEG, if the format reads pictures."""
     if ".png" not in suffixes or not (lossy := [path for path in files if path.suffix.lower() in LOSSY_SUFFIXES]):
         return ""
     return (
-        f"; {len(lossy)} label maps are JPEG ({lossy[0]}), which is not read, for compression changes values: export "
-        "them as PNG, or make masks of two values 0 and 255 again, in Python `from PIL import Image; "
+        f"; {len(lossy)} label maps are JPEG ({lossy[0]}), whose compression changes values, so they are not read: "
+        "export them as PNG, or restore masks of two values 0 and 255 in Python, `from PIL import Image; "
         "Image.open(FILE).convert('L').point(lambda value: 255 * (value > 127)).save(FILE_AS_PNG)`"
     )
 
 
 def _find(root: Path, pattern: str, suffixes: Sequence[str], what: str) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Files by name, under a folder or matching a glob with `*`, `**`, `?` and `{one,other}`; those of other types."""
+    """Find files by name, under a folder or matching a glob with `*`, `**`, `?` and `{one,other}`.
+
+    Returns the files with these suffixes, and the others.
+    """
     pattern = Path(pattern).as_posix()
     wildcard = WILDCARD.search(pattern)
     fixed = pattern[: pattern.rfind("/", 0, wildcard.start()) + 1] if wildcard else pattern
@@ -176,7 +179,7 @@ def _find(root: Path, pattern: str, suffixes: Sequence[str], what: str) -> tuple
             raise UserError(f"{what}: {found[name]} and {path} have the same name {name!r}; keep one of them")
         found[name] = path
     if not found:
-        seen = f"; it holds {len(others)} other files ({first([path.name for path in others.values()])})"
+        seen = f"; it has {len(others)} other files ({first([path.name for path in others.values()])})"
         raise UserError(
             f"{what}: no file of type {', '.join(suffixes)} in {root / pattern}{seen if others else ''}"
             f"{_explain_lossy(list(others.values()), suffixes)}"
@@ -185,7 +188,7 @@ def _find(root: Path, pattern: str, suffixes: Sequence[str], what: str) -> tuple
 
 
 def _glob(pattern: str) -> str:
-    """A regular expression whose groups are the wildcards of `pattern`; what stands in braces is in no group."""
+    """Return a regular expression whose groups are the wildcards of `pattern`, except for the choices in braces."""
     wild = {"**/": "((?:.*/)?)", "*": "([^/]*)", "?": "([^/])"}
     text = ""
     for piece in WILDCARD.split(pattern):
@@ -197,25 +200,25 @@ def _glob(pattern: str) -> str:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files under `folder`, sorted, but for hidden ones (.DS_Store, ._photo.jpg, .ipynb_checkpoints)."""
+    """Yield the files under `folder`, sorted, without hidden ones (.DS_Store, ._photo.jpg, .ipynb_checkpoints)."""
     for base, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(base, name) for name in sorted(files) if not name.startswith("."))
 
 
 def stem(name: str, suffixes: Sequence[str] = ()) -> str:
-    """`name` without the suffix of an image, or one of `suffixes`; other dots stay.
+    """Return `name` without the suffix of an image or one of `suffixes`. Other dots stay.
 
-    Composed (NFC), since macOS writes an accent as a character of its own: the same name on every machine.
+    The name is composed (NFC), because macOS writes an accent as a separate character.
     """
     name = unicodedata.normalize("NFC", name)
     return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in (*IMAGE_SUFFIXES, *suffixes) else name
 
 
 def _read_list(path: Path, suffixes: Sequence[str], what: str) -> list[str]:
-    """The names in a text file, one a line, with or without a suffix."""
+    """Read the names in a text file, one per line, with or without a suffix."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows puts a mark at the start
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows puts a byte-order mark at the start
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{what}: cannot read the list of names {path} ({error})") from error
     names = list(dict.fromkeys(stem(line.strip(), suffixes) for line in lines if line.strip()))
@@ -225,12 +228,12 @@ def _read_list(path: Path, suffixes: Sequence[str], what: str) -> list[str]:
 
 
 def _describe(root: Path, wanted: Path) -> str:
-    """What `root` holds instead of the folder `wanted`, and whether it lies one level deeper."""
+    """Return a text with the content of `root`, in which the folder `wanted` is missing or one level deeper."""
     if wanted.is_absolute():
         return ""
     if not root.is_dir():
         return f": {root} does not exist"
     entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
     if deeper := [entry for entry in entries if (entry / wanted).is_dir()]:
-        return f"; it is under {deeper[0]}: give that as the root"
-    return f"; {root} should hold {wanted}, but holds {first([e.name for e in entries], 8) or 'nothing'}"
+        return f"; it is in {deeper[0]}: give that as the root"
+    return f"; {root} should contain {wanted}, but contains {first([e.name for e in entries], 8) or 'nothing'}"

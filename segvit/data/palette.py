@@ -1,4 +1,4 @@
-"""Colours for classes that have none of their own.
+"""Make colours for classes that have none of their own.
 
 default_palette(3)                 # ((0, 114, 178), (230, 159, 0), (0, 158, 115))
 """
@@ -14,9 +14,12 @@ Color = tuple[int, int, int]
 
 
 def default_palette(num_classes: int) -> tuple[Color, ...]:
-    """Distinct colours (K,), the first 255 also under red-green colour blindness; a class has the same for every K."""
+    """Return distinct colours (K,), the first 255 of them also distinct under red-green colour blindness.
+
+    A class has the same colour for every K.
+    """
     colors = dict.fromkeys(_palette())
-    codes = (step * 0x9E3779 % 2**24 for step in itertools.count(1))  # an odd factor: each of the 2**24 comes once
+    codes = (step * 0x9E3779 % 2**24 for step in itertools.count(1))  # an odd factor reaches each of the 2**24 once
     while len(colors) < num_classes:
         code = next(codes)
         colors[code >> 16, code >> 8 & 255, code & 255] = None
@@ -24,7 +27,7 @@ def default_palette(num_classes: int) -> tuple[Color, ...]:
 
 
 FIXED = 255
-"""Colours that are chosen to be far apart; those beyond are merely distinct."""
+"""Number of colours that are chosen to be far apart. Later ones are merely distinct."""
 OKABE_ITO = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66))
 """The colour-blind-safe palette of Okabe and Ito (2008), without black."""
 DEFICIENCY = np.array(
@@ -38,7 +41,10 @@ DEFICIENCY = np.array(
 
 @functools.cache
 def _palette() -> tuple[Color, ...]:
-    """255 colours: Okabe-Ito, then always the colour of a 9 x 9 x 9 grid farthest from all before, black and white."""
+    """Choose 255 colours: Okabe and Ito's, then those of a 9 x 9 x 9 grid.
+
+    Each next colour is the one farthest from all chosen ones, from black and from white.
+    """
     levels = np.linspace(0, 255, 9).round()
     taken = np.array([(0, 0, 0), (255, 255, 255), *OKABE_ITO], dtype=np.float64)
     grid = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -46,7 +52,7 @@ def _palette() -> tuple[Color, ...]:
 
     def distance(color: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         normal, *deficient = np.linalg.norm(seen_grid - color[:, None], axis=-1)  # (3 visions, 729)
-        return np.asarray(normal + 2 * np.minimum(*deficient))  # > 0 for any other colour, so none comes twice
+        return np.asarray(normal + 2 * np.minimum(*deficient))  # > 0 for any other colour, so none is chosen twice
 
     nearest = np.min([distance(seen_taken[:, i]) for i in range(len(taken))], axis=0)
     colors: list[Color] = list(OKABE_ITO)
@@ -59,7 +65,7 @@ def _palette() -> tuple[Color, ...]:
 
 
 def _perceived(colors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """CIE Lab (3, N, 3) of sRGB colours (N, 3) as seen by normal, protanope and deuteranope eyes."""
+    """Return CIE Lab (3, N, 3) of sRGB colours (N, 3) as seen by normal, protanope and deuteranope eyes."""
     scaled = colors / 255
     linear = np.where(scaled <= 0.04045, scaled / 12.92, ((scaled + 0.055) / 1.055) ** 2.4)
     seen = np.clip(np.stack([linear, *(linear @ matrix.T for matrix in DEFICIENCY)]), 0, 1)

@@ -1,4 +1,4 @@
-"""What every dataset gives: a sample, and the protocol that training and evaluation lean on."""
+"""A sample, and the protocol of every dataset that training and evaluation use."""
 
 from typing import NamedTuple, Protocol
 
@@ -8,7 +8,7 @@ from segvit.data.spec import DatasetSpec
 
 
 class Sample(NamedTuple):
-    """One pair, whole and unaugmented."""
+    """One image and its labels, at full size and without augmentation."""
 
     image: tv_tensors.Image
     """uint8 (3, H, W), RGB."""
@@ -19,7 +19,7 @@ class Sample(NamedTuple):
 
 
 class Samples(Protocol):
-    """What every dataset offers to training and evaluation."""
+    """The protocol of a dataset for training and evaluation."""
 
     @property
     def spec(self) -> DatasetSpec:
@@ -28,7 +28,7 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Sample:
-        """Sample number `index`, from 0."""
+        """Read sample number `index`, counted from 0."""
 
     def describe(self, index: int) -> str:
-        """Where sample number `index` comes from, for messages."""
+        """Return the files, or another origin, of sample number `index` for messages."""

@@ -1,19 +1,19 @@
-"""What a dataset is: class names, colours, the value of each class in the files, and where the files lie.
+"""Describe a dataset: class names, colours, the value of each class in the files, and the folders of the files.
 
-A spec is a YAML file, shipped (`segvit/data/specs`) or a user's own (docs/data.md tells all of it):
+A spec is a YAML file, shipped (`segvit/data/specs`) or your own (docs/data.md describes it in full):
 
     name: street
-    classes:                                                 # raw: values in the files; default: the position
+    classes:                                                 # raw: values in the files (default: the position)
       - road
       - {name: car, raw: [7, 9], color: [64, 0, 128]}
-    ignore: [255]                                            # raw values that count for nothing
-    others: ignore                                           # all others: a class, or ignored; default: an error
-    labels: {format: index}                                  # the form of the label files; see labels/formats.py
+    ignore: [255]                                            # raw values that are ignored
+    others: ignore                                           # class of all other values, or ignored (default: error)
+    labels: {format: index}                                  # format of the label files (labels/formats.py)
     splits:
       train: {images: images/train, labels: labels/train}    # folders or globs under the root
       val: {images: images/val, labels: labels/val, list: val.txt}
 
-The same plain form travels in model files (`to_dict`). folder_spec.py makes a spec of two plain folders.
+Model files contain the same plain form (`to_dict`). folder_spec.py makes a spec of two plain folders.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,20 +36,20 @@ from segvit.errors import UserError
 from segvit.utils.text import suggest
 
 IGNORE_INDEX = 255
-"""Value of a pixel without a class in every label map in memory; hence at most 255 classes."""
+"""Value of a pixel without a class in every label map in memory. Hence there are at most 255 classes."""
 UNKNOWN = -1
-"""What `DatasetSpec.lookup` gives for a raw value that is neither a class nor ignored."""
+"""Value in `DatasetSpec.lookup` of a raw value that is neither a class nor ignored."""
 DEFAULT_IGNORE = (255,)
-"""Raw values ignored where nothing else is said; a class that has one of them takes it."""
+"""Raw values that are ignored by default, unless a class has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """Classes 0..K-1 of a dataset, their names, colours and values in its files.
+    """Classes 0..K-1 of a dataset, with their names, colours and values in its files.
 
     Raises:
-        UserError: no class or more than 255, doubled names or raw values, a value both class and ignored, bad colours,
-            or a class named elsewhere in the spec that is none.
+        UserError: there is no class or more than 255, a name or raw value occurs twice, a value is both a class and
+            ignored, a colour is wrong, or the spec names a class that it does not have.
     """
 
     name: str
@@ -59,19 +59,19 @@ class DatasetSpec:
     palette: tuple[Color, ...]
     """Red, green, blue of each class (K,), 0..255."""
     raw_ids: tuple[int, ...]
-    """raw_ids[k] is the value of class k in the label files (K,); of several, the first."""
+    """Value of each class in the label files (K,), or the first of its values."""
     merged: tuple[tuple[int, ...], ...] = ()
-    """merged[k] are the further raw values of class k (K,); empty: none has any."""
+    """Further raw values of each class (K,). Empty if no class has any."""
     ignore: tuple[int, ...] = ()
     """Raw values that become `IGNORE_INDEX`."""
     others: str | None = None
-    """What every other raw value becomes: a class by its name, or `ignore`. None: such a value is an error."""
+    """Class of all other raw values, or `ignore`. None makes such a value an error."""
     label_format: LabelFormat = field(default_factory=IndexLabels)
-    """In what form the labels lie on disk."""
+    """Format of the label files."""
     splits: Mapping[str, Split] = field(default_factory=dict)
-    """Splits by name; empty where the spec travels in a model file without them."""
+    """Splits by name. Empty if a model file contains the spec without them."""
     val_fraction: float | None = None
-    """Share of the training split to validate on where there is no split for it. None: nothing is kept."""
+    """Share of the training split that is held out if there is no validation split. None holds out nothing."""
 
     def __post_init__(self) -> None:
         where = f"dataset {self.name!r}"
@@ -93,31 +93,31 @@ class DatasetSpec:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes K."""
         return len(self.classes)
 
     def raw_values(self, index: int) -> tuple[int, ...]:
-        """Every raw value of class number `index`, the one to write first."""
+        """Return every raw value of class number `index`. The first is the one to write."""
         return (self.raw_ids[index], *(self.merged[index] if self.merged else ()))
 
     @cached_property
     def listed(self) -> Mapping[int, int]:
-        """Class index, or `IGNORE_INDEX`, of every raw value that the spec lists."""
+        """Class index or `IGNORE_INDEX` of every raw value that the spec lists."""
         classes = {raw: k for k in range(self.num_classes) for raw in self.raw_values(k)}
         return dict.fromkeys(self.ignore, IGNORE_INDEX) | classes
 
     def unknown(self, values: Iterable[int]) -> list[int]:
-        """Those of the raw `values` that are neither a class nor ignored."""
+        """Return the raw `values` that are neither a class nor ignored."""
         listed = self.listed
         return [v for v in values if v not in listed and (self.others is None or not 0 <= v <= MAX_RAW)]
 
     def class_of(self, value: int) -> int:
-        """Class index or `IGNORE_INDEX` of a raw value that is not unknown."""
+        """Return the class index or `IGNORE_INDEX` of a raw value that is not unknown."""
         listed = self.listed
         return listed[value] if value in listed or self.others is None else self.index_of(self.others)
 
     def lookup(self) -> npt.NDArray[np.int16]:
-        """Table (65536,) from raw value to class index, `IGNORE_INDEX` or `UNKNOWN`."""
+        """Return the table (65536,) from raw value to class index, `IGNORE_INDEX` or `UNKNOWN`."""
         rest = UNKNOWN if self.others is None else self.index_of(self.others)
         table = np.full(MAX_RAW + 1, rest, dtype=np.int16)
         listed = self.listed
@@ -125,15 +125,15 @@ class DatasetSpec:
         return table
 
     def index_of(self, name: str) -> int:
-        """Index of a class of this spec; `IGNORE_INDEX` for the word `ignore`."""
+        """Return the index of a class of this spec, or `IGNORE_INDEX` for the word `ignore`."""
         return IGNORE_INDEX if name == IGNORED else self.classes.index(name)
 
     def raw_of(self, name: str) -> int:
-        """The raw value to write for a class of this spec, or for the word `ignore`."""
+        """Return the raw value to write for a class of this spec, or for the word `ignore`."""
         return self.ignore[0] if name == IGNORED else self.raw_ids[self.classes.index(name)]
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec in the plain form of its YAML, fit for JSON; `from_dict` gives it back."""
+        """Return the spec in the plain form of its YAML, for JSON. `from_dict` turns it back into a spec."""
         raws = [values[0] if len(values := self.raw_values(k)) == 1 else list(values) for k in range(self.num_classes)]
         rows = zip(self.classes, raws, self.palette, strict=True)
         content: dict[str, Any] = {
@@ -158,11 +158,11 @@ class DatasetSpec:
         """Build a spec from the plain form of its YAML.
 
         Args:
-            content: the keys of the module's example; name and classes are needed.
-            source: what error texts call it, such as the file's path.
+            content: the keys of the module's example. `name` and `classes` are required.
+            source: name of the spec in error texts, such as the file's path.
 
         Raises:
-            UserError: a missing, unknown or ill-typed key, named with its place and the nearest known one.
+            UserError: a key is missing, unknown (the text gives the nearest known one) or of the wrong type.
         """
         optional = ("ignore", "others", "labels", "splits", "val_fraction")
         check_keys(content, {"name": True, "classes": True, **dict.fromkeys(optional, False)}, source)
@@ -203,10 +203,10 @@ class DatasetSpec:
 
 
 def load_spec(name_or_path: str | Path) -> DatasetSpec:
-    """The shipped spec of that name, or the spec in a YAML file.
+    """Load the shipped spec of that name, or the spec in a YAML file.
 
     Raises:
-        UserError: neither exists (the shipped names are listed), or the file is no valid spec.
+        UserError: neither exists (the text lists the shipped names), or the file is not a valid spec.
     """
     shipped = {
         Path(item.name).stem: item
@@ -226,34 +226,32 @@ def load_spec(name_or_path: str | Path) -> DatasetSpec:
 
 
 def default_ignore(raw_values: Iterable[int]) -> tuple[int, ...]:
-    """`DEFAULT_IGNORE` without the values of classes."""
+    """Return `DEFAULT_IGNORE` without the values of classes."""
     taken = set(raw_values)
     return tuple(value for value in DEFAULT_IGNORE if value not in taken)
 
 
 def _check_values(spec: DatasetSpec, where: str) -> None:
-    """Refuse raw values that collide or are none, and an `others` that is no class."""
+    """Refuse raw values that collide or are out of range, and an `others` that is not a class."""
     owners: dict[int, str] = {}
     for index, name in enumerate(spec.classes):
         for value in spec.raw_values(index):
             if value in owners:
-                raise UserError(
-                    f"{where}: raw value {value} is given to more than one class, or twice to one; list it once"
-                )
+                raise UserError(f"{where}: raw value {value} is given more than once; list it for one class only")
             owners[value] = name
     for value in (*owners, *spec.ignore):
         if not 0 <= value <= MAX_RAW:
-            raise UserError(f"{where}: raw value {value} is not in 0..{MAX_RAW}")
+            raise UserError(f"{where}: raw value {value} is out of range; give values in 0..{MAX_RAW}")
     if both := sorted(set(owners) & set(spec.ignore)):
         raise UserError(
-            f"{where}: raw value {both[0]} is class {owners[both[0]]!r} and is ignored too; take it out of one of them"
+            f"{where}: raw value {both[0]} is class {owners[both[0]]!r} and is ignored too; remove it from one of them"
         )
     if spec.others is not None:
         check_class_or_ignored(spec.others, spec, "others", where)
 
 
 def _read_class(item: Any, position: int, label_format: LabelFormat, source: str) -> tuple[str, tuple[int, ...], Color]:
-    """Name, raw values and colour of one entry of `classes`."""
+    """Read the name, the raw values and the colour of one entry of `classes`."""
     where = f"{source}: classes, entry {position + 1}"
     if not isinstance(item, Mapping):
         item = {"name": item}
@@ -272,7 +270,7 @@ def _read_class(item: Any, position: int, label_format: LabelFormat, source: str
 
 
 def _read_split(content: Any, name: str, source: str) -> Split:
-    """One entry of `splits`."""
+    """Read one entry of `splits`."""
     where = f"{source}: split {name!r}"
     check_keys(content, {"images": True, "labels": True, "list": False, "labeled_only": False}, where)
     labeled_only = content.get("labeled_only", False)

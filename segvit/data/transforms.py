@@ -1,7 +1,8 @@
-"""Training augmentation (docs/method.md section 5), as pure functions of tensors and a random generator.
+"""Augment training pairs (docs/method.md section 5), by pure functions of tensors and a random generator.
 
-In order: resize keeping the ratio, random crop, horizontal flip, photometric distortion, pad; the model normalises.
-Nothing is computed outside the crop: it is chosen on the label map first, and `resize` fills that window only.
+The order is: resize with the ratio kept, random crop, horizontal flip, photometric distortion, pad. The model
+normalises. Nothing is computed outside the crop: it is chosen on the label map first, and `resize` fills only that
+window.
 
 Letters: H, W size of the image, h, w size after the resize, c side of the crop.
 """
@@ -16,11 +17,11 @@ from segvit.errors import UserError
 from segvit.utils.resize import Window, fit_size, resize, resize_labels, to_uint8
 
 CROP_TRIES = 10
-"""Windows drawn before the last is taken as it is (docs/method.md section 5)."""
+"""Number of windows drawn before the last is accepted unconditionally (docs/method.md section 5)."""
 
 
 class TrainTransform:
-    """The paper's augmentation of one pair, all of its randomness from the generator given."""
+    """The paper's augmentation of one pair. The given generator is its only source of randomness."""
 
     def __init__(self, crop: int, augment: AugmentConfig, fill: Sequence[int]) -> None:
         """Set the recipe.
@@ -31,7 +32,7 @@ class TrainTransform:
             fill: red, green, blue in 0..255 of the padding: the model's mean, which is 0 once normalised.
 
         Raises:
-            UserError: a setting out of its range.
+            UserError: a setting is out of range.
         """
         _check(augment)
         assert len(fill) == 3
@@ -42,7 +43,10 @@ class TrainTransform:
     def __call__(
         self, image: torch.Tensor, labels: torch.Tensor, generator: torch.Generator, *, wanted: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image uint8 (3, H, W) and labels int64 (H, W) to (3, c, c) and (c, c); the crop shows the class `wanted`."""
+        """Turn image uint8 (3, H, W) and labels int64 (H, W) into (3, c, c) and (c, c).
+
+        The crop shows the class `wanted`, if the resize leaves a pixel of it.
+        """
         augment = self.augment
         image, labels = image.as_subclass(torch.Tensor), labels.as_subclass(torch.Tensor)  # plain ones are faster
         height, width = labels.shape
@@ -81,18 +85,18 @@ def random_crop(
     wanted: int | None = None,
     generator: torch.Generator,
 ) -> Window:
-    """A random window of the resized label map, at most crop x crop.
+    """Draw a random window of the resized label map, at most crop x crop.
 
-    Drawn again, 10 times in all, until it shows more than one class and none exceeds `max_class_share` of its labelled
-    pixels; the last is taken as it is. A share of 1 takes the first.
+    It is drawn again until it shows more than one class, and none exceeds `max_class_share` of its labelled pixels. The
+    tenth window is accepted unconditionally. With a share of 1, the first is accepted.
 
     Args:
         labels: (H, W), before the resize.
-        size: height and width (h, w) after it.
+        size: height and width (h, w) after the resize.
         crop: side c of the window.
         max_class_share: 0..1.
-        wanted: class that each window must show, where the resize leaves a pixel of it: one is drawn, and the window
-            is one of those that hold it.
+        wanted: class that each window must show, if the resize leaves a pixel of it. One of its pixels is drawn, and
+            then a window that contains it.
         generator: source of randomness.
     """
     height, width = min(crop, size[0]), min(crop, size[1])
@@ -134,17 +138,17 @@ def photometric(
     hue: float,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Distort the colours of uint8 (3, h, w); each part comes with probability 0.5, and never at a range of 0.
+    """Distort the colours of uint8 (3, h, w). Each part is applied with probability 0.5, and never if its range is 0.
 
-    Brightness adds, contrast multiplies; contrast comes before or after saturation and hue, at random. Saturation and
-    hue are those of the HSV cone. Values are cut to 0..255 after each part, and rounded once, at the end.
+    Brightness adds, and contrast multiplies. Contrast comes before or after saturation and hue, at random. Saturation
+    and hue are those of the HSV cone. Values are clipped to 0..255 after each part, and rounded once at the end.
 
     Args:
         image: colours in 0..255.
-        brightness: largest shift, of 255.
-        contrast: the factor is drawn from 1 - contrast .. 1 + contrast.
-        saturation: likewise.
-        hue: largest shift, of 180 (so twice as many degrees).
+        brightness: largest shift, on the scale of 0..255.
+        contrast: half width of the factor's range, 1 - contrast .. 1 + contrast.
+        saturation: half width of the factor's range, 1 - saturation .. 1 + saturation.
+        hue: largest shift, where 180 is the full circle.
         generator: source of randomness.
     """
     shift = _maybe(generator, -brightness, brightness, neutral=0.0)
@@ -169,16 +173,16 @@ def photometric(
 
 
 def saturate(colors: torch.Tensor, factor: float) -> torch.Tensor:
-    """Multiply the HSV saturation, at most to 1, hue and value kept: float (3, h, w) in 0..255."""
+    """Multiply the HSV saturation, up to 1, and keep hue and value: float (3, h, w) in 0..255."""
     value = colors.amax(dim=0, keepdim=True)
     chroma = value - colors.amin(dim=0, keepdim=True)
-    # each channel lies value * saturation * f(hue) below the value, so that gap scales with the saturation
+    # each channel is value * saturation * f(hue) below the value, so that gap scales with the saturation
     factors = (value / chroma.clamp_(min=1e-6)).clamp_(max=factor)
     return value - (value - colors) * factors
 
 
 def turn_hue(colors: torch.Tensor, turns: float) -> torch.Tensor:
-    """Shift the HSV hue by a share of the full circle, saturation and value kept: float (3, h, w) in 0..255."""
+    """Shift the HSV hue by a share of the full circle, and keep saturation and value: float (3, h, w) in 0..255."""
     red, green, blue = colors
     value, low = colors.amax(dim=0), colors.amin(dim=0)
     chroma = value - low
@@ -191,7 +195,7 @@ def turn_hue(colors: torch.Tensor, turns: float) -> torch.Tensor:
     )
     offsets = torch.tensor([5.0, 3.0, 1.0]).view(3, 1, 1)
     position = sixth + (offsets + 6 * turns)  # (3, h, w)
-    # the remainder of 6 at a third of `remainder`'s price; at a whole circle it may be 6 for 0, where the gap is 0 too
+    # the remainder of 6, at a third of the cost of `remainder`; a full circle may give 6 for 0, where the gap is 0 too
     position.sub_((position / 6).floor_().mul_(6))
     gap = torch.minimum(position, 4 - position).clamp_(0, 1)
     return torch.sub(value, gap.mul_(chroma), out=gap)
@@ -212,7 +216,7 @@ def pad_to(
 
 
 def _choose(first: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """`torch.where` of finite numbers to the bit, without its branch for every pixel."""
+    """Return `torch.where` of finite numbers to the bit, without its branch for every pixel."""
     return torch.lerp(other, one, first.to(one.dtype))
 
 
@@ -225,8 +229,8 @@ def _chance(generator: torch.Generator, probability: float) -> bool:
 
 
 def _maybe(generator: torch.Generator, low: float, high: float, *, neutral: float) -> float:
-    """A uniform number with probability 0.5, else `neutral`; an empty range is always `neutral`."""
-    value = _uniform(generator, low, high)  # drawn in any case, so that one part does not move the others' luck
+    """Return a uniform number with probability 0.5, else `neutral`. An empty range always gives `neutral`."""
+    value = _uniform(generator, low, high)  # always drawn, so that one part does not change the others' numbers
     return value if _chance(generator, 0.5) and low < high else neutral
 
 
@@ -235,16 +239,16 @@ def _check(augment: AugmentConfig) -> None:
     low, high = augment.scale
     rules = {
         "scale": (0 < low <= high, "two numbers, 0 < smallest <= largest"),
-        "max_class_share": (augment.max_class_share > 0, "above 0; 1 takes any crop"),
+        "max_class_share": (augment.max_class_share > 0, "above 0; 1 accepts any crop"),
         "rare_class_probability": (0 <= augment.rare_class_probability <= 1, "a probability in 0..1"),
         "flip": (0 <= augment.flip <= 1, "a probability in 0..1"),
         "brightness": (0 <= augment.brightness <= 255, "in 0..255"),
         "contrast": (0 <= augment.contrast <= 1, "in 0..1"),
         "saturation": (0 <= augment.saturation <= 1, "in 0..1"),
         "hue": (0 <= augment.hue <= 90, "in 0..90"),
-        "resize_long": (augment.resize_long is None or augment.resize_long > 0, "pixels above 0"),
-        "resize_short": (augment.resize_short is None or augment.resize_short > 0, "pixels above 0"),
+        "resize_long": (augment.resize_long is None or augment.resize_long > 0, "above 0 pixels"),
+        "resize_short": (augment.resize_short is None or augment.resize_short > 0, "above 0 pixels"),
     }
     for key, (good, needed) in rules.items():
         if not good:
-            raise UserError(f"augment.{key} is {getattr(augment, key)}; needed: {needed}")
+            raise UserError(f"augment.{key} is {getattr(augment, key)}; it must be {needed}")

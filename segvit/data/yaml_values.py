@@ -1,4 +1,4 @@
-"""The plain content of a YAML file: what may stand in it, and what is said of what may not."""
+"""Read plain values from YAML, and report keys and values that are wrong."""
 
 from collections.abc import Mapping, Sequence
 from importlib.resources.abc import Traversable
@@ -12,25 +12,27 @@ from segvit.utils.text import suggest
 
 
 def parse_yaml(file: Traversable, source: str) -> Mapping[str, Any]:
-    """The mapping in a YAML file, which error texts call `source`.
+    """Return the mapping in a YAML file. `source` is its name in error texts.
 
     Raises:
-        UserError: no YAML, or no mapping.
+        UserError: the file is not YAML, or not a mapping.
     """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{source}: not a YAML file: {error}") from error
     if not isinstance(content, Mapping):
-        raise UserError(f"{source}: a spec is `name: ...`, `classes: [...]`, `splits: ...`; found {repr(content)[:80]}")
+        raise UserError(
+            f"{source}: not a spec, but {repr(content)[:80]}; write `name: ...`, `classes: [...]`, `splits: ...`"
+        )
     return content
 
 
 def check_keys(content: Any, known: Mapping[str, bool], source: str) -> None:
-    """Refuse keys outside `known` and the absence of those marked True.
+    """Check that all keys are in `known`, and that none of those marked True is missing.
 
     Raises:
-        UserError: naming the key and the nearest known one, or the missing one.
+        UserError: a key is unknown (the text gives the nearest known one) or missing.
     """
     if not isinstance(content, Mapping):
         raise UserError(f"{source}: expected keys {', '.join(known)}; found {repr(content)[:80]}")
@@ -43,18 +45,18 @@ def check_keys(content: Any, known: Mapping[str, bool], source: str) -> None:
 
 
 def read_text(value: Any, key: str, source: str) -> str:
-    """`value` where it is text.
+    """Return `value` if it is text.
 
     Raises:
-        UserError: it is not, or it is blank.
+        UserError: it is not text, or it is blank.
     """
     if isinstance(value, str) and value.strip():
         return value
-    raise UserError(f"{source}: `{key}` is {value!r}; give text, in quotes where YAML reads it otherwise, such as 'no'")
+    raise UserError(f"{source}: `{key}` is {value!r}; give text, in quotes if YAML reads it otherwise, such as 'no'")
 
 
 def read_color(value: Any, key: str, source: str) -> Color:
-    """`value` where it is a list of three whole numbers.
+    """Return `value` if it is a list of three whole numbers.
 
     Raises:
         UserError: it is not.
@@ -65,21 +67,25 @@ def read_color(value: Any, key: str, source: str) -> Color:
 
 
 def check_color(color: Sequence[int], whose: str, where: str) -> None:
-    """Refuse a colour that is not three numbers in 0..255."""
+    """Check that a colour is three numbers in 0..255.
+
+    Raises:
+        UserError: it is not.
+    """
     if len(color) != 3 or not all(0 <= part <= 255 for part in color):
         raise UserError(f"{where}: colour {list(color)} of {whose} is not three numbers in 0..255")
 
 
 def quoted(text: str) -> str:
-    """`text` as it stands in the braces of a YAML file, in quotes where it needs them."""
+    """Return `text` in the form for the braces of a YAML file, with quotes if it needs them."""
     return yaml.safe_dump([text], default_flow_style=True, allow_unicode=True, width=2**30).strip()[1:-1]
 
 
 def is_whole(value: Any) -> bool:
-    """Whether `value` is a whole number (true and false are none)."""
+    """True if `value` is a whole number (true and false are not)."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def doubled(items: Sequence[Any]) -> list[Any]:
-    """Those of `items` that came before."""
+    """Return the items that occur earlier in `items` as well."""
     return [item for position, item in enumerate(items) if item in items[:position]]

@@ -55,7 +55,7 @@ def test_a_picture_too_large_to_be_true(tmp_path: Path, monkeypatch: pytest.Monk
     config = folders(tmp_path, {"a": (0, 1)})
     assert config.images is not None
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # the file has 24; Pillow refuses at twice the limit
-    with pytest.raises(UserError, match=r"a\.jpg: .*cut or shrink"):
+    with pytest.raises(UserError, match=r"a\.jpg: .*crop or shrink"):
         read_image(config.images / "a.jpg")
 
 
@@ -127,7 +127,7 @@ def files(tmp_path: Path) -> Set:
 def test_a_good_set_ends_with_how_to_train(files: Set, segvit: Command) -> None:
     said = segvit("check-data", *files.flags)
     assert said.code == 0 and not said.err and "warning" not in said.out
-    assert "fit for training; type" in said.out and "all 30 x 20 (width x height); 11 landscape" in said.out
+    assert "Ready to train. Run:" in said.out and "all 30 x 20 (width x height); 11 landscape" in said.out
     command, bound, _ = cli.app.parse_args(said.next, exit_on_error=False, print_error=False)
     assert command.__name__ == "train" and bound.arguments["settings"].data.classes == ("sky", "road")
 
@@ -180,14 +180,14 @@ def test_names_in_a_list_without_a_file(files: Set, segvit: Command) -> None:
     assert segvit(*said.next).code == 0
 
 
-def test_a_0_255_mask_ends_with_the_command_that_mends_it(files: Set, segvit: Command) -> None:
+def test_a_0_255_mask_ends_with_the_command_that_fixes_it(files: Set, segvit: Command) -> None:
     files.mask(np.eye(20, 30) * 255)
     for extra in ([], ["--data.empty-ignore"]):
         said = segvit("check-data", *files.flags, *extra)
         assert said.code == 1 and "0/255" in said.err
         assert "sky=0" in said.next and "road=255" in said.next
-        mended = segvit(*said.next)
-        assert mended.code == 0 and "fit for training" in mended.out
+        fixed = segvit(*said.next)
+        assert fixed.code == 0 and "Ready to train" in fixed.out
 
 
 def test_a_0_255_mask_with_soft_edges_is_no_class_more(files: Set, segvit: Command) -> None:
@@ -209,13 +209,13 @@ def test_as_many_values_as_classes_are_taken_in_order(files: Set, segvit: Comman
     said = segvit("check-data", *files.flags, "traffic light")
     assert said.code == 1 and "'traffic light=255'" in said.err  # as a shell takes it
     assert said.next[-3:] == ["sky=0", "road=128", "traffic light=255"]
-    mended = segvit(*said.next)
-    assert mended.code == 0 and "warning" not in mended.out
+    fixed = segvit(*said.next)
+    assert fixed.code == 0 and "warning" not in fixed.out
     files.mask(np.tile([0, 7], (20, 15)))
     assert segvit("check-data", *files.flags).next[-2:] == ["sky=0", "road=7"]
 
 
-def test_no_setting_mends_what_leaves_one_class(files: Set, segvit: Command) -> None:
+def test_no_setting_fixes_what_leaves_one_class(files: Set, segvit: Command) -> None:
     files.mask(np.tile([0, 70, 80], (20, 10)))
     assert "--data.ignore" not in segvit("check-data", *files.flags).next
 
@@ -244,8 +244,8 @@ def test_labels_off_by_one(lowest: int, files: Set, segvit: Command) -> None:
     files.mask(lowest + np.arange(600).reshape(20, 30) % (3 - lowest))
     said = segvit("check-data", *files.flags)
     assert said.code == 1 and "label value 2" in said.err and "sky=1" in said.next and "road=2" in said.next
-    mended = segvit(*said.next)
-    assert mended.code == 0 and "sky" in mended.out
+    fixed = segvit(*said.next)
+    assert fixed.code == 0 and "sky" in fixed.out
 
 
 def test_labels_one_too_small_for_their_spec(files: Set, segvit: Command) -> None:
@@ -282,8 +282,8 @@ def test_masks_painted_in_colours_and_the_spec_that_reads_them(
     assert "[70, 130, 180]" in text
     (files.root / "painted.yaml").write_text(text)
     monkeypatch.chdir(files.root)
-    mended = segvit("check-data", "--data.spec", "painted.yaml", "--data.root", ".")
-    assert mended.code == 0 and "all 11 pairs" in mended.out and "class_3" in mended.out
+    fixed = segvit("check-data", "--data.spec", "painted.yaml", "--data.root", ".")
+    assert fixed.code == 0 and "all 11 pairs" in fixed.out and "class_3" in fixed.out
 
 
 def test_grey_saved_as_rgb(files: Set, segvit: Command) -> None:

@@ -81,7 +81,7 @@ def test_a_field_of_a_structure_and_wide_values(tmp_path: Path) -> None:
     assert read_mat(tmp_path / "a.mat", "GTcls.Segmentation").tolist() == values.tolist()
     assert read_mat(tmp_path / "a.mat", "GTcls.deep.x").tolist() == values.T.tolist()
     said(lambda: read_mat(tmp_path / "a.mat", "GTcls.seg"), "a.mat", "'GTcls' has no field 'seg'", "Segmentation, deep")
-    said(lambda: read_mat(tmp_path / "a.mat", "GTcls"), "'GTcls' is no matrix of numbers", "labels: key")
+    said(lambda: read_mat(tmp_path / "a.mat", "GTcls"), "'GTcls' is not a matrix of numbers", "labels: key")
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_a_field_of_a_structure_and_wide_values(tmp_path: Path) -> None:
         (np.array([[np.nan]]), ("not whole",)),
         (np.array([[-1]], dtype=np.int16), ("values from -1 to -1", "0..65535")),
         (np.array([[70_000]]), ("to 70000",)),
-        (np.zeros((2, 2, 3)), ("no matrix", "(2, 2, 3)")),
-        (np.zeros((0, 0)), ("no matrix", "(0, 0)")),
-        ("text", ("no matrix",)),
-        (np.array([[1j]]), ("no matrix", "complex")),
+        (np.zeros((2, 2, 3)), ("not a matrix", "(2, 2, 3)")),
+        (np.zeros((0, 0)), ("not a matrix", "(0, 0)")),
+        ("text", ("not a matrix",)),
+        (np.array([[1j]]), ("not a matrix", "complex")),
     ],
     ids=str,
 )
@@ -106,7 +106,7 @@ def test_what_is_no_matrix_of_labels(value: Any, parts: tuple[str, ...], tmp_pat
 
 def test_a_wrong_key_lists_those_there_are(tmp_path: Path) -> None:
     savemat(tmp_path / "a.mat", {"LabelMap": np.eye(2), "names": "x"})
-    said(lambda: read_mat(tmp_path / "a.mat", "S"), "a.mat", "no variable 'S' but LabelMap, names", "`labels: key`")
+    said(lambda: read_mat(tmp_path / "a.mat", "S"), "a.mat", "no variable 'S', only LabelMap, names", "`labels: key`")
 
 
 def test_matlab_7_3_is_told_and_how_to_save_it_again(tmp_path: Path) -> None:
@@ -444,7 +444,7 @@ def test_no_json(tmp_path: Path) -> None:
     made = coco(tmp_path, [])
     for text in ("{", "[]", "\xff"):
         (tmp_path / "labels.json").write_text(text, encoding="latin-1")
-        said(made.open, str(tmp_path / "labels.json"), "JSON" if text != "[]" else "form of COCO")
+        said(made.open, str(tmp_path / "labels.json"), "JSON" if text != "[]" else "COCO's format")
     (tmp_path / "labels.json").unlink()
     said(made.open, "labels.json: no such file")
 

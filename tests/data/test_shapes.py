@@ -176,7 +176,7 @@ def test_written_labels_are_indices_with_the_palette_of_the_spec(tmp_path: Path)
 
 def test_writing_does_not_mix_with_other_files(tmp_path: Path) -> None:
     write_shapes(tmp_path, train=2, val=1)
-    with pytest.raises(UserError, match=r"images.train holds scene_000001\.png"):
+    with pytest.raises(UserError, match=r"images.train contains scene_000001\.png"):
         write_shapes(tmp_path, train=1, val=1)
 
 

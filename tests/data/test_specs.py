@@ -174,7 +174,7 @@ def test_all_other_values(others: str, index: int) -> None:
         ({"classes": ["a", {"name": "b", "raw": []}]}, ("entry 2", "`raw` is []", "a list of them")),
         ({"classes": ["a", {"name": "b", "raw": [1, "x"]}]}, ("entry 2", "[1, 'x']", "whole number")),
         ({"classes": ["a", {"name": "b", "raw": [3, 0]}]}, ("raw value 0", "more than one class")),
-        ({"classes": ["a", {"name": "b", "raw": [3, 3]}]}, ("raw value 3", "twice to one")),
+        ({"classes": ["a", {"name": "b", "raw": [3, 3]}]}, ("raw value 3", "for one class only")),
         ({"classes": ["a", {"name": "b", "raw": [3, 2]}]}, ("raw value 2 is class 'b' and is ignored too",)),
         ({"val_fraction": 2.0}, ("`val_fraction` is 2.0", "between 0 and 1")),
         ({"splits": {"train": {"images": "a", "labels": "b", "labeled_only": 1}}}, ("`labeled_only` is 1", "true")),
@@ -463,7 +463,7 @@ def test_a_share_for_validation_in_a_spec(one_split: Path) -> None:
     every = [f"{index:02}" for index in range(20)]
     spec = one_split / "spec.yaml"
     assert names(opened(spec, one_split)) == every  # nothing is kept that nobody asked for
-    with pytest.raises(UserError, match=r"no split 'val' but train.*data\.val_fraction"):
+    with pytest.raises(UserError, match=r"no split 'val', only train.*data\.val_fraction"):
         opened(spec, one_split, "val")
     shares = {}
     for fraction in (0.25, 0.1):
@@ -478,7 +478,7 @@ def test_a_share_for_validation_in_a_spec(one_split: Path) -> None:
     assert names(opened(spec, one_split, "val")) == shares[0.25]
     assert names(opened(spec, one_split, "val", val_fraction=0.1)) == shares[0.1]  # the setting goes before the spec
     assert names(opened(spec, one_split, val_fraction=0.0)) == every
-    with pytest.raises(UserError, match=r"nothing to validate on.*add a split"):
+    with pytest.raises(UserError, match=r"nothing to validate on.*add a validation split"):
         opened(spec, one_split, "val", val_fraction=0.0)
 
 
@@ -486,7 +486,7 @@ def test_a_share_beside_a_split_is_a_contradiction(one_split: Path) -> None:
     spec = one_split / "spec.yaml"
     spec.write_text(ONE_SPLIT.replace("{train", "{val: {images: i, labels: l}, train"))
     assert len(opened(spec, one_split, "val")) == 20
-    with pytest.raises(UserError, match=r"data\.val_fraction is 0\.1, but there is a split to validate on: 'val'"):
+    with pytest.raises(UserError, match=r"data\.val_fraction is 0\.1, but the spec has a validation split 'val'"):
         opened(spec, one_split, val_fraction=0.1)
 
 

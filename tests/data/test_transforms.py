@@ -426,6 +426,6 @@ def settings_out_of_range() -> Iterator[Any]:
 
 @pytest.mark.parametrize("key, value", settings_out_of_range())
 def test_settings_out_of_range_are_named(key: str, value: Any) -> None:
-    with pytest.raises(UserError, match=rf"augment\.{key} is .*needed: ") as caught:
+    with pytest.raises(UserError, match=rf"augment\.{key} is .*it must be ") as caught:
         TrainTransform(32, AugmentConfig(**{key: value}), FILL)
     assert str(value) in str(caught.value)

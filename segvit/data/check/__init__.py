@@ -1,1 +1,1 @@
-"""Check a dataset before training, and say how to fix it."""
+"""Check a dataset before training, and explain how to fix it."""

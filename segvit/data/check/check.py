@@ -1,9 +1,10 @@
-"""A look at a dataset before training: what every label value becomes, and what is wrong with the files.
+"""Check a dataset before training: report the class of every label value, and what is wrong with the files.
 
     report = check_dataset(open_dataset(config, "train"))
     print(report.verdict); report.raise_on_error()
 
-Label files are read in full, of images only the header (`decode` reads them too). survey.py checks both splits.
+Label files are read in full. Of the images, only the header is read unless `decode` is set. report.py checks both
+splits.
 """
 
 from collections import Counter
@@ -19,25 +20,25 @@ from segvit.utils.progress import Progress
 
 
 class ClassRow(NamedTuple):
-    """What the checked label maps hold of one class."""
+    """Share and images of one class in the checked label maps."""
 
     name: str
     raw: int
-    """Its value in the files; of several, the first."""
+    """Its value in the files, or the first of its values."""
     color: tuple[int, int, int]
     share: float
-    """Of all pixels checked, ignored ones included; 0..1."""
+    """Share of all checked pixels, ignored ones included; 0..1."""
     images: int
-    """Images that show it."""
+    """Number of images that show it."""
 
 
 class ValueRow(NamedTuple):
-    """What the checked label maps hold of one raw value."""
+    """Pixels and images of one raw value in the checked label maps."""
 
     value: int
     pixels: int
     images: int
-    """Label maps that hold it."""
+    """Number of label maps that hold it."""
     becomes: str
     """Class name, `(ignored)` or `(unknown)`."""
 
@@ -48,26 +49,26 @@ class UnknownValue(NamedTuple):
     value: int
     pixels: int
     files: tuple[str, ...]
-    """Files that hold it, the first twenty."""
+    """The first twenty files that hold it."""
     images: int
-    """How many hold it."""
+    """Number of label maps that hold it."""
 
 
 class Sizes(NamedTuple):
     """Heights and widths of the images that could be read, in pixels."""
 
     smallest: Size
-    """Of the image with the fewest pixels."""
+    """Size of the image with the fewest pixels."""
     largest: Size
-    """Of the one with the most."""
+    """Size of the image with the most pixels."""
     sides: tuple[int, int]
-    """Shortest and longest side of any."""
+    """Shortest and longest side of any image."""
     landscape: int
-    """Images wider than high."""
+    """Number of images wider than high."""
     portrait: int
     square: int
     distinct: int
-    """Number of sizes."""
+    """Number of different sizes."""
 
     def __str__(self) -> str:
         low, high = ("{1} x {0}".format(*size) for size in (self.smallest, self.largest))
@@ -78,19 +79,19 @@ class Sizes(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """The findings of `check_dataset`. Errors forbid training; warnings may be meant."""
+    """The findings of `check_dataset`. Errors stop training; warnings may be intended."""
 
     name: str
     total: int
-    """Pairs of the dataset."""
+    """Number of pairs in the dataset."""
     checked: int
-    """Pairs looked at."""
+    """Number of pairs that were checked."""
     rows: tuple[ClassRow, ...]
-    """One for each class (K,)."""
+    """One row per class (K,)."""
     values: tuple[ValueRow, ...]
-    """One for each raw value found, ascending."""
+    """One row per raw value found, ascending."""
     ignored_share: float
-    """Share of all pixels checked that is ignored; 0..1."""
+    """Share of ignored pixels among all checked pixels; 0..1."""
     unknown: tuple[UnknownValue, ...]
     mismatches: tuple[str, ...]
     """Pairs whose image and label map differ in size, as text."""
@@ -99,14 +100,14 @@ class CheckReport:
     uniform: tuple[str, ...]
     """Samples whose label map shows one class or none."""
     sizes: Sizes | None
-    """None where no image could be read."""
+    """None if no image could be read."""
     findings: tuple[Finding, ...]
     digests: dict[bytes, list[str]]
-    """Image files by the hash of their picture; empty where images were not decoded."""
+    """Image files by the hash of their pixels; empty if images were not decoded."""
     classes: tuple[bytes | None, ...]
-    """Indices of the classes that each checked sample shows; None where it cannot be drawn."""
+    """Indices of the classes that each checked sample shows. None if the sample cannot be drawn."""
     turned: tuple[int, ...]
-    """Positions among the checked samples of those that EXIF may have turned against their labels."""
+    """Checked samples, by position, whose image EXIF may turn and whose label map it does not."""
 
     @property
     def errors(self) -> tuple[str, ...]:
@@ -120,37 +121,37 @@ class CheckReport:
 
     @property
     def smallest(self) -> Size | None:
-        """Height and width of the checked image with the fewest pixels; None where no image could be read."""
+        """Height and width of the checked image with the fewest pixels. None if no image could be read."""
         return self.sizes.smallest if self.sizes else None
 
     @property
     def largest(self) -> Size | None:
-        """The same of the one with the most."""
+        """Height and width of the checked image with the most pixels. None if no image could be read."""
         return self.sizes.largest if self.sizes else None
 
     @property
     def verdict(self) -> str:
-        """The result in a line."""
+        """The result in one line."""
         part = "all" if self.checked == self.total else f"{self.checked} of"
         found = "no errors" if not self.errors else f"{len(self.errors)} error" + "s" * (len(self.errors) > 1)
         found += f", {len(self.warnings)} warning" + "s" * (len(self.warnings) != 1) if self.warnings else ""
         return f"{self.name}: {part} {self.total} pairs checked, {found}"
 
     def raise_on_error(self, *, skip_unreadable: int = 0) -> None:
-        """Refuse a dataset with errors.
+        """Raise the errors of the report, if there are any.
 
         Args:
-            skip_unreadable: so many files that cannot be read are no error.
+            skip_unreadable: number of unreadable files that are not an error.
 
         Raises:
-            UserError: the list of its errors.
+            UserError: the dataset has errors. The text lists them.
         """
         spared = "unreadable" if len(self.unreadable) <= skip_unreadable else None
         if any(finding.level == "error" and finding.kind != spared for finding in self.findings):
             raise UserError("\n".join([self.verdict, *(f"- {error}" for error in self.errors)]))
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the hashes, as plain values fit for JSON."""
+        """Return everything but the hashes, as plain values for JSON."""
         return {
             "dataset": self.name,
             "verdict": self.verdict,
@@ -179,12 +180,12 @@ def check_dataset(
 
     Args:
         samples: the dataset.
-        limit: look at this many samples, evenly spaced; None looks at all.
-        decode: read the images in full as well, which finds those cut short, and copies.
+        limit: number of samples to check, evenly spaced. None checks all.
+        decode: read the images in full as well, which finds truncated files and copies.
         progress: called after each sample.
 
     Raises:
-        UserError: `limit` is below 1. Findings are in the report; `raise_on_error` raises them.
+        UserError: `limit` is below 1. Findings are not raised: see `CheckReport.raise_on_error`.
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}; give the number of samples to check, at least 1")
@@ -200,7 +201,7 @@ def check_dataset(
 
 
 def _report(tally: Tally, *, total: int, checked: int) -> CheckReport:
-    """The sums as a report."""
+    """Return the sums as a report."""
     spec, pixels = tally.spec, max(tally.pixels.total(), 1)
     by_class: Counter[int] = Counter()
     for value in tally.pixels.keys() - tally.unknown.keys():
@@ -233,7 +234,7 @@ def _report(tally: Tally, *, total: int, checked: int) -> CheckReport:
 
 
 def _value_row(value: int, tally: Tally) -> ValueRow:
-    """What one raw value becomes."""
+    """Return the pixels, the images and the class of one raw value."""
     spec = tally.spec
     if value in tally.unknown:
         becomes = "(unknown)"
@@ -244,7 +245,7 @@ def _value_row(value: int, tally: Tally) -> ValueRow:
 
 
 def _sizes(counts: Counter[Size]) -> Sizes | None:
-    """Of images by height and width."""
+    """Summarise the number of images of each height and width."""
     if not counts:
         return None
     ordered = sorted(counts, key=lambda size: (size[0] * size[1], size))

@@ -1,4 +1,4 @@
-"""What the sums of a check mean: errors, which forbid training, and warnings, which may be meant but seldom are."""
+"""Turn the sums of a check into findings: errors, which stop training, and warnings, which may be intended."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from segvit.data.yaml_values import quoted
 from segvit.utils.text import percentage
 
 SHOWN = 5
-"""Findings of a kind that a report spells out; the others are counted."""
+"""Number of findings of one kind that a report spells out. The others are counted."""
 MOSTLY_IGNORED = 0.5
-"""Share of ignored pixels from which the report warns."""
+"""Share of ignored pixels above which the report warns."""
 MANY_COLORS = 255
-"""Colours from which painted label maps are taken for photos."""
+"""Number of colours above which painted label maps are taken for photos."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +30,13 @@ class Finding:
     """Short name, such as `unknown-values`."""
     level: Literal["error", "warning"]
     text: str
-    """What was found, what is needed, what to type."""
+    """The fault, what is needed, and the remedy."""
     count: int = 1
-    """Files or classes that it is about."""
+    """Number of files or classes concerned."""
 
 
 def judge(tally: Tally, *, checked: int) -> Iterator[Finding]:
-    """The findings, errors first.
+    """Yield the findings, errors first.
 
     Args:
         tally: sums over the samples.
@@ -49,7 +49,7 @@ def judge(tally: Tally, *, checked: int) -> Iterator[Finding]:
 
 
 def _files(tally: Tally) -> Iterator[Finding]:
-    """Files that cannot be read, or do not fit together."""
+    """Report files that cannot be read or do not match."""
     for texts, what, kind in (
         (tally.unreadable, "unreadable files", "unreadable"),
         (tally.mismatches, "pairs of unequal size", "size-mismatch"),
@@ -64,7 +64,7 @@ def _files(tally: Tally) -> Iterator[Finding]:
 
 
 def _values(tally: Tally) -> Iterator[Finding]:
-    """Values that are no class, and values that leave nothing to learn."""
+    """Report values without a class, and values that leave nothing to learn."""
     spec = tally.spec
     if tally.unknown:
         text = explain_values(sorted(tally.pixels), spec, what="all files together hold")
@@ -81,35 +81,35 @@ def _values(tally: Tally) -> Iterator[Finding]:
         yield Finding(kind="all-ignored", level="error", text=text)
     elif set(tally.pixels) == {0, 255} and 255 in spec.ignore and spec.num_classes > 1:
         text = (
-            f"the label maps hold 0 and 255 only, and 255 is ignored, so nothing but {spec.classes[0]!r} would be "
-            f"learnt; for 0/255 masks {remap(spec, {0: 0, 1: 255})}"
+            f"the label maps hold only 0 and 255, and 255 is ignored, so the model would learn only "
+            f"{spec.classes[0]!r}; for 0/255 masks {remap(spec, {0: 0, 1: 255})}"
         )
         yield Finding(kind="mask-0-255", level="error", text=text)
 
 
 def _classes(tally: Tally, checked: int) -> Iterator[Finding]:
-    """Classes that never occur, and what that may mean."""
+    """Report classes that never occur, and a likely cause."""
     spec = tally.spec
     absent = [k for k in range(spec.num_classes) if not tally.images[k]]
     if absent:
         names = first([f"{spec.raw_ids[k]} {spec.classes[k]}" for k in absent], 10)
-        text = f"{len(absent)} of {spec.num_classes} classes are in none of the {checked} label maps checked: {names}"
+        text = f"{len(absent)} of {spec.num_classes} classes are in none of the {checked} label maps: {names}"
         yield Finding(kind="absent-classes", level="warning", text=text, count=len(absent))
     last = spec.num_classes
     counted_from_one = not spec.merged and spec.raw_ids == tuple(range(1, last + 1))
     if counted_from_one and 0 in spec.ignore and last > 2 and set(range(last)) == set(tally.pixels) - {255}:
         shifted = remap(spec, {k: k for k in range(last)})
         text = (
-            f"values 0..{last - 1} occur and {last} ({spec.classes[-1]}) never does, though classes are counted from "
-            f"1 and 0 is ignored: labels may be one too small; if 0 is {spec.classes[0]!r}, {shifted}"
+            f"the label maps hold 0..{last - 1} but never {last} ({spec.classes[-1]}), while the classes start at 1 "
+            f"and 0 is ignored: the labels may be one too small; if 0 means {spec.classes[0]!r}, {shifted}"
         )
         yield Finding(kind="off-by-one", level="warning", text=text)
 
 
 def _label_maps(tally: Tally) -> Iterator[Finding]:
-    """Label maps that say little, and photos that may lie on their side."""
+    """Report label maps with one class or none, and photos that may be turned by 90 degrees."""
     if tally.uniform:
-        wholly = f" ({tally.empty.count} of them nothing: every pixel is ignored)" if tally.empty.count else ""
+        wholly = f" (in {tally.empty.count} of them every pixel is ignored)" if tally.empty.count else ""
         text = f"{len(tally.uniform)} label maps show one class or none{wholly}: {first(tally.uniform)}"
         yield Finding(kind="uniform", level="warning", text=text, count=len(tally.uniform))
     share = ignored_share(tally)
@@ -118,14 +118,14 @@ def _label_maps(tally: Tally) -> Iterator[Finding]:
         yield Finding(kind="mostly-ignored", level="warning", text=text)
     if tally.turned.count:
         text = (
-            f"{tally.turned.count} photos are turned by an EXIF orientation and their label maps bear none; the sizes "
-            f"fit both ways, so look at them (--sheet FILE shows such first): {first(tally.turned.names)}"
+            f"{tally.turned.count} photos have an EXIF orientation and their label maps have none; the sizes match "
+            f"either way, so check that they are upright (--sheet FILE shows them first): {first(tally.turned.names)}"
         )
         yield Finding(kind="exif", level="warning", text=text, count=tally.turned.count)
 
 
 def ignored_share(tally: Tally) -> float:
-    """Share of all pixels that is ignored, 0..1."""
+    """Return the share of ignored pixels, 0..1."""
     spec = tally.spec
     ignored = sum(
         count
@@ -136,19 +136,19 @@ def ignored_share(tally: Tally) -> float:
 
 
 def _explain_painted(tally: Tally) -> str:
-    """Text for label maps with colours in them, and the spec that would read them."""
-    found = f"{tally.painted[0]}; {len(tally.painted)} label maps in all have colour channels"
+    """Return the text for label maps with colours in them, and a spec that reads them."""
+    found = f"{tally.painted[0]}; {len(tally.painted)} label maps have colour channels"
     grey = all(color[0] == color[1] == color[2] for color in tally.colors)
     if grey or len(tally.colors) > MANY_COLORS:
         return found
     return found + (
-        f", and {len(tally.colors)} colours; this spec, with the right names, reads them: save it as painted.yaml and "
+        f", with {len(tally.colors)} colours; save this spec as painted.yaml, correct the class names, and "
         f"give `--data.spec painted.yaml --data.root .`:\n{painted_spec(tally.colors, tally.spec)}"
     )
 
 
 def painted_spec(colors: Counter[Color], spec: DatasetSpec) -> str:
-    """A spec, as YAML, that reads painted label maps: a class for each colour, the commonest first."""
+    """Return a spec in YAML that reads painted label maps: one class per colour, the commonest first."""
     names = iter(spec.classes if spec.name == FOLDERS else ())
     known = dict(zip(spec.palette, spec.classes, strict=True)) if spec.name != FOLDERS else {}
     lines = ["name: painted", "labels: {format: color}", "classes:"]

@@ -1,4 +1,4 @@
-"""What is said of pairs and label values that do not do, and what to type: texts, flags, and settings that mend."""
+"""Explain pairs and label values that cannot be used, and find the flags or settings that fix them."""
 
 import shlex
 from collections.abc import Collection, Iterator, Sequence
@@ -13,32 +13,32 @@ from segvit.data.yaml_values import quoted
 from segvit.errors import UserError
 
 EMPTY = "empty-"
-"""What makes a flag mean: none at all."""
+"""Prefix of a flag that sets an empty list."""
 FEW = 3
-"""Unknown values up to which it is proposed to ignore them."""
+"""Largest number of unknown values that we propose to ignore."""
 MANY_VALUES = 20
-"""Unknown values in one label file from which it is taken for no label map at all."""
+"""Number of unknown values above which a label file is taken for a photo."""
 NEAR = 16
-"""How far from 255 compression takes the values of a mask."""
+"""Largest distance from 255 to which compression takes the values of a mask."""
 
 
 def explain_sizes(pair: Pair, image: tuple[int, int], labels: tuple[int, int]) -> str:
-    """Text for a pair whose sizes (height, width) differ."""
+    """Return the text for a pair whose sizes (height, width) differ."""
     text = (
         f"{pair.image} is {image[1]} x {image[0]} pixels (width x height as displayed), but its label map "
         f"{pair.source} is {labels[1]} x {labels[0]}; "
     )
     if image == labels[::-1]:
-        return text + "one of them lies on its side: an EXIF orientation of the image is applied; save both upright"
-    return text + "make both the same size (label maps without interpolation), or remove the pair"
+        return text + "one of them is turned by 90 degrees (segvit applies the EXIF orientation); save both upright"
+    return text + "resize one of them (label maps without interpolation), or remove the pair"
 
 
 def explain_values(values: Sequence[int], spec: DatasetSpec, *, what: str = "the file holds") -> str:
-    """Text for label files that hold `values` (distinct, sorted), some of them unknown to `spec`."""
+    """Return the text for label files that hold `values` (distinct, sorted), some of them unknown to `spec`."""
     unknown = spec.unknown(values)
     names = ", ".join(f"{raw} {name}" for name, raw in zip(spec.classes[:6], spec.raw_ids[:6], strict=False))
     text = (
-        f"label value {first(unknown, 10)} is no class of {spec.name!r} "
+        f"label value {first(unknown, 10)} is not a class of {spec.name!r} "
         f"({names}{', ...' if spec.num_classes > 6 else ''}; ignored: {first(spec.ignore, 10) or 'none'}); "
         f"{what} {first(values, 20)}; "
     )
@@ -46,33 +46,34 @@ def explain_values(values: Sequence[int], spec: DatasetSpec, *, what: str = "the
         return text + f"it looks like a 0/255 mask: {remap(spec, {0: 0, 1: 255})}"
     if _is_soft(spec, values):
         return text + (
-            "it looks like a 0/255 mask whose edges compression (JPEG) or smooth resizing made soft: make them hard, "
-            "in Python `from PIL import Image; Image.open(FILE).point(lambda value: 255 * (value > 127)).save(FILE)`, "
+            "it looks like a 0/255 mask whose edges were blurred by compression (JPEG) or smooth resizing: sharpen "
+            "them in Python, `from PIL import Image; "
+            "Image.open(FILE).point(lambda value: 255 * (value > 127)).save(FILE)`, "
             f"then {remap(spec, {0: 0, 1: 255})}"
         )
     if len(unknown) > MANY_VALUES:
         return text + (
-            "so many values look like a photo, or a mask that was resized with smoothing or saved with compression: "
-            "write label maps without interpolation, as PNG (where the values are meant, a spec drops them by "
-            "`others: ignore`)"
+            "so many values look like a photo, or like a mask that was resized with smoothing or saved with "
+            "compression: write label maps without interpolation, as PNG (if the values are correct, drop them with "
+            "`others: ignore` in a spec)"
         )
     if len(unknown) == 1 and unknown[0] == max(spec.raw_ids) + 1 and set(spec.raw_ids) == set(range(spec.num_classes)):
         shifted = remap(spec, {k: raw + 1 for k, raw in enumerate(spec.raw_ids)})
         if 0 not in values:
-            return text + f"all values look one too large: {shifted}"
+            return text + f"all values seem one too large: {shifted}"
         ignored = "`--data.ignore 0`" if spec.name == FOLDERS else "`ignore: [0]`"
-        return text + f"a class name is missing, or 0 means unlabelled and classes begin at 1: {shifted} and {ignored}"
-    if spec.num_classes > 2 and (ordered := _in_order(spec, values)):  # one file of two classes tells too little
-        return text + f"there are as many values as classes: if they come in this order, {remap(spec, ordered)}"
+        return text + f"a class name is missing, or 0 means unlabelled and classes start at 1: {shifted} and {ignored}"
+    if spec.num_classes > 2 and (ordered := _in_order(spec, values)):  # one file of two classes proves too little
+        return text + f"there are as many values as classes: if they are in the same order, {remap(spec, ordered)}"
     if spec.name == FOLDERS:
         flags = " ".join(f"--data.ignore {value}" for value in (*spec.ignore, *unknown[:3]))
         return text + f"add it as a class, `--data.classes NAME={unknown[0]}`, or ignore it, `{flags}`"
     ignore = f"`ignore: {[*spec.ignore, *unknown[:10]]}` or `others: ignore`"
-    return text + f"is this the right spec? In a spec of your own, add the class, or write {ignore}"
+    return text + f"check that this is the right spec; in a spec of your own, add the class, or write {ignore}"
 
 
 def remap(spec: DatasetSpec, raw_ids: dict[int, int]) -> str:
-    """What to type so that class k has the value raw_ids[k] in the files."""
+    """Return the instruction that gives class k the value raw_ids[k] in the files."""
     rows = [(spec.classes[k] if k < spec.num_classes else "thing", raw) for k, raw in raw_ids.items()]
     if spec.name == FOLDERS:
         return "type `" + " ".join(f"--data.classes {shlex.quote(f'{name}={raw}')}" for name, raw in rows) + "`"
@@ -81,13 +82,13 @@ def remap(spec: DatasetSpec, raw_ids: dict[int, int]) -> str:
 
 
 def _is_soft(spec: DatasetSpec, values: Collection[int]) -> bool:
-    """Whether all label values look like masks of 0 and 255 to which compression or smoothing added values between."""
+    """True if the values look like 0/255 masks to which compression or smoothing added values between."""
     near = any(255 - NEAR <= value < 255 for value in spec.unknown(values))
     return near and {0, 255} <= set(values) and spec.num_classes <= 2
 
 
 def _in_order(spec: DatasetSpec, values: Collection[int]) -> dict[int, int] | None:
-    """Label values by class, where there are as many as classes and at most one (0, say) is a class's already."""
+    """Return label values by class if there are as many as classes, and at most one (such as 0) has a class already."""
     if sum(value in values for k in range(spec.num_classes) for value in spec.raw_values(k)) > 1:
         return None
     for found in (set(values), set(values) - set(DEFAULT_IGNORE)):
@@ -97,20 +98,20 @@ def _in_order(spec: DatasetSpec, values: Collection[int]) -> dict[int, int] | No
 
 
 def command(verb: str, config: DataConfig, *more: str, settings: Path | None = None) -> str:
-    """A whole command line on a dataset.
+    """Return a complete command line for a dataset.
 
     Args:
-        verb: such as `check-data`.
+        verb: command of segvit, such as `check-data`.
         config: the dataset.
-        more: further words.
-        settings: the file of --config that the dataset came from.
+        more: further arguments.
+        settings: file of --config that the dataset came from.
     """
     given = ["--config", str(settings)] if settings else []
     return shlex.join(["segvit", verb, *given, *data_flags(config), *more])
 
 
 def data_flags(config: DataConfig) -> list[str]:
-    """The flags that say what differs from the defaults."""
+    """Return the flags for all settings that differ from their defaults."""
     words: list[str] = []
     for setting in fields(DataConfig):
         value, flag = getattr(config, setting.name), setting.name.replace("_", "-")
@@ -123,34 +124,34 @@ def data_flags(config: DataConfig) -> list[str]:
     return words
 
 
-def mend_values(config: DataConfig, values: Collection[int]) -> DataConfig | None:
-    """Settings of two folders under which every raw value found means something; None where none is at hand.
+def fix_values(config: DataConfig, values: Collection[int]) -> DataConfig | None:
+    """Return settings of two folders that give every raw value a meaning, or None if we know of none.
 
     Args:
-        config: settings under which some are unknown, or all but one class is ignored.
-        values: all that occur.
+        config: settings under which some values are unknown, or all classes but one are ignored.
+        values: all raw values that occur.
     """
     spec = resolve_spec(config)
     if spec.name != FOLDERS:
         return None
     for classes, ignore in _candidates(spec, values):
         try:
-            mended = replace(config, classes=tuple(classes), ignore=ignore)
-            result = resolve_spec(mended)
+            fixed = replace(config, classes=tuple(classes), ignore=ignore)
+            result = resolve_spec(fixed)
         except UserError:
             continue
         if result.unknown(values):
             continue
         shown = {result.class_of(value) for value in values} - {IGNORE_INDEX}
-        if len(shown) >= min(2, result.num_classes):  # one alone would leave nothing to learn
-            return mended
+        if len(shown) >= min(2, result.num_classes):  # a single class would leave nothing to learn
+            return fixed
     return None
 
 
 def _candidates(spec: DatasetSpec, values: Collection[int]) -> Iterator[tuple[Sequence[str], tuple[int, ...]]]:
-    """Classes and ignored values to try, the likeliest first."""
+    """Yield classes and ignored values to try, the likeliest first."""
     unknown = spec.unknown(sorted(values))
-    if _is_soft(spec, values):  # no setting mends that
+    if _is_soft(spec, values):  # no setting helps
         return
     if set(values) <= {0, 255}:
         second = spec.classes[1] if spec.num_classes > 1 else "thing"

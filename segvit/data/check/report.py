@@ -1,4 +1,4 @@
-"""The check of a whole dataset, as `segvit check-data` prints it: both splits, what lacks a partner, what is in both.
+"""Check a whole dataset, as `segvit check-data` does: both splits, files without a partner, images in both splits.
 
 survey = check_splits(config, ("train", "val"))
 rich.print(survey.table()); print(survey.advice)
@@ -15,7 +15,7 @@ from rich.table import Table
 from segvit.config import DataConfig
 from segvit.data.check.check import CheckReport, check_dataset
 from segvit.data.check.findings import SHOWN, Finding
-from segvit.data.check.fixes import command, mend_values
+from segvit.data.check.fixes import command, fix_values
 from segvit.data.dataset import Samples, open_incomplete
 from segvit.data.pairs import Orphans, first
 from segvit.data.palette import Color
@@ -25,28 +25,28 @@ from segvit.utils.text import percentage
 
 SplitName = Literal["train", "val"]
 MANY = 40
-"""Ignored and unknown values that get rows of their own in the table; the others share one."""
+"""Largest number of ignored or unknown values with rows of their own in the table. More of them share one row."""
 BAR = 6
-"""Characters of the longest bar in it."""
+"""Length of the longest bar in the table, in characters."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """The reports of the splits of a dataset, and what is found between them."""
+    """The reports of a dataset's splits, and the findings that concern both."""
 
     config: DataConfig
     samples: Mapping[SplitName, Samples]
-    """The complete pairs."""
+    """The complete pairs of each split."""
     reports: Mapping[SplitName, CheckReport]
     orphans: Mapping[SplitName, Orphans]
-    """What lacks its partner."""
+    """Files without a partner."""
     findings: tuple[Finding, ...]
-    """Beyond those of the reports: splits that cannot be opened, orphans, copies."""
+    """Findings that no report has: splits that cannot be opened, orphans, copies."""
     settings: Path | None = None
     """The file of --config that `config` came from."""
 
     def all_findings(self) -> Iterator[tuple[str, Finding]]:
-        """Each finding with its split, or without one."""
+        """Yield each finding with the name of its split, or with an empty name."""
         for finding in self.findings:
             yield "", finding
         for split, report in self.reports.items():
@@ -55,12 +55,12 @@ class Survey:
 
     @property
     def errors(self) -> list[str]:
-        """Texts of everything that forbids training."""
+        """Texts of everything that stops training."""
         return self._texts("error")
 
     @property
     def warnings(self) -> list[str]:
-        """Texts of everything that may be meant, but seldom is."""
+        """Texts of everything that may be intended, but seldom is."""
         return self._texts("warning")
 
     def _texts(self, level: str) -> list[str]:
@@ -68,42 +68,42 @@ class Survey:
 
     @property
     def verdicts(self) -> list[str]:
-        """A line for each split."""
+        """One line per split."""
         return [
             f"{split}: {report.verdict}; images {report.sizes}" if report.sizes else f"{split}: {report.verdict}"
             for split, report in self.reports.items()
         ]
 
     @property
-    def mended(self) -> DataConfig | None:
-        """Settings under which all label values mean something, where they don't and some are at hand."""
+    def fixed(self) -> DataConfig | None:
+        """Settings that give all label values a meaning. None if they have one already, or if we know of no fix."""
         kinds = {finding.kind for _, finding in self.all_findings()}
         if not kinds & {"unknown-values", "mask-0-255"}:
             return None
-        return mend_values(self.config, {row.value for report in self.reports.values() for row in report.values})
+        return fix_values(self.config, {row.value for report in self.reports.values() for row in report.values})
 
     @property
     def next_command(self) -> str:
-        """The whole command line to type next."""
-        if mended := self.mended:
-            return command("check-data", mended, settings=self.settings)
+        """The complete command line to run next."""
+        if fixed := self.fixed:
+            return command("check-data", fixed, settings=self.settings)
         if self.errors:
             return command("check-data", self.config, settings=self.settings)
         return command("train", self.config, settings=self.settings or Path("finetune"))
 
     @property
     def advice(self) -> str:
-        """The verdict, and what to type next."""
-        if self.mended:
-            said = "not fit for training as it is; if the labels are what they look like, type"
+        """The verdict, and the command to run next."""
+        if self.fixed:
+            verdict = "Not ready to train. If the masks are correct, run:"
         elif self.errors:
-            said = "not fit for training: mend the errors, then type"
+            verdict = "Not ready to train. Fix the errors, then run:"
         else:
-            said = "fit for training" + ", if the warnings are meant" * bool(self.warnings) + "; type"
-        return f"{said}\n  {self.next_command}"
+            verdict = "Ready to train" + ", if the warnings are intended" * bool(self.warnings) + ". Run:"
+        return f"{verdict}\n  {self.next_command}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain values fit for JSON."""
+        """Return everything as plain values for JSON."""
         return {
             "fit": not self.errors,
             "splits": {split: report.to_dict() for split, report in self.reports.items()},
@@ -116,7 +116,7 @@ class Survey:
         }
 
     def table(self) -> Table:
-        """What every raw value becomes, with pixels and images in each split, for a terminal."""
+        """Return a table for a terminal: the class of every raw value, with its pixels and images in each split."""
         return _values_table(self.reports)
 
 
@@ -127,16 +127,16 @@ def check_splits(
     settings: Path | None = None,
     progress: Progress | None = None,
 ) -> Survey:
-    """Look at every pair of these splits, images read in full.
+    """Check every pair of these splits, and read the images in full.
 
     Args:
         config: the dataset.
-        splits: which of its splits.
-        settings: the file of --config that `config` came from, named in `next_command`.
-        progress: called after each sample with the number done and in all.
+        splits: the splits to check.
+        settings: file of --config that `config` came from, for `next_command`.
+        progress: called after each sample with the number done and the total.
 
     Raises:
-        UserError: none of the splits can be opened. One of two is a finding.
+        UserError: none of the splits can be opened. If one of two cannot, that is a finding.
     """
     samples: dict[SplitName, Samples] = {}
     orphans: dict[SplitName, Orphans] = {}
@@ -167,10 +167,10 @@ def check_splits(
 
 
 def _describe(orphans: Mapping[SplitName, Orphans]) -> Iterator[Finding]:
-    """Orphans as findings; those that two splits share once."""
+    """Yield orphans as findings, and those that two splits share only once."""
     said: set[Orphans] = set()
     for found in orphans.values():
-        bare = found._replace(error="")  # which names the split
+        bare = found._replace(error="")  # the error names the split
         if not found or bare in said:
             continue
         said.add(bare)
@@ -185,14 +185,14 @@ def _describe(orphans: Mapping[SplitName, Orphans]) -> Iterator[Finding]:
 
 
 def _copies(reports: Mapping[SplitName, CheckReport]) -> Iterator[Finding]:
-    """Pictures that are in both splits, and those that are in one of them twice."""
+    """Report images that are in both splits, and images that are in one split twice."""
     train, val = (reports[split].digests if split in reports else {} for split in ("train", "val"))
     both = train.keys() & val.keys()
     if both:
         shown = "; ".join(f"{train[key][0]} = {val[key][0]}" for key in sorted(both, key=lambda key: val[key])[:SHOWN])
         text = (
-            f"{len(both)} pictures are in train and in val ({shown}): scores on them tell of memory, not of skill; "
-            "take them out of one of the two"
+            f"{len(both)} images are in train and in val ({shown}): the model memorises them, so its scores come out "
+            "too high; remove them from one of the two"
         )
         yield Finding(kind="leak", level="warning", text=text, count=len(both))
     for split, report in reports.items():
@@ -200,12 +200,12 @@ def _copies(reports: Mapping[SplitName, CheckReport]) -> Iterator[Finding]:
         if groups:
             count = sum(len(files) - 1 for files in groups)
             shown = "; ".join(" = ".join(files[:SHOWN]) for files in groups[:3])
-            text = f"{split}: {count} images are copies of others, whatever their names: {shown}"
+            text = f"{split}: {count} images are copies of others under another name: {shown}"
             yield Finding(kind="copies", level="warning", text=text, count=count)
 
 
 class _Row(NamedTuple):
-    """One line: values that become the same."""
+    """One line of the table: raw values of one class, or of none."""
 
     values: tuple[int, ...]
     becomes: str
@@ -214,7 +214,7 @@ class _Row(NamedTuple):
 
 
 def _values_table(reports: Mapping[SplitName, CheckReport]) -> Table:
-    """Raw values and what they become, with pixels and images of each split."""
+    """Return the table of raw values and their classes, with pixels and images of each split."""
     table = Table(title=escape(next(iter(reports.values())).name))
     table.add_column("value", justify="right", overflow="fold", min_width=5)
     table.add_column("", no_wrap=True)
@@ -234,7 +234,7 @@ def _values_table(reports: Mapping[SplitName, CheckReport]) -> Table:
 
 
 class _Stats:
-    """One split's numbers."""
+    """Numbers of one split."""
 
     def __init__(self, report: CheckReport) -> None:
         self.pixels = {row.value: row.pixels for row in report.values}
@@ -244,20 +244,20 @@ class _Stats:
         self.highest = max((row.share for row in report.rows), default=0) or 1
 
     def images(self, row: _Row) -> int:
-        """Of a class, those that show it; of other values, those that hold one (the commonest of several)."""
+        """Count the images that show the class, or that hold the commonest of the other values."""
         if row.color is not None:
             return self.shown[row.becomes]
         return max((self.files.get(value, 0) for value in row.values), default=0)
 
     def cells(self, row: _Row) -> tuple[str, str, str]:
-        """Share of pixels, a bar, and images."""
+        """Return the share of pixels, a bar, and the number of images."""
         share = sum(self.pixels.get(value, 0) for value in row.values) / self.total
         bar = "█" * min(BAR, round(BAR * share / self.highest)) or "▏" * (share > 0)
         return percentage(share, ".2f"), bar, str(self.images(row))
 
 
 def _rows(reports: Sequence[CheckReport]) -> list[_Row]:
-    """Classes in order, then what is ignored, then what is unknown."""
+    """Return a row for each class in order, then for the ignored and the unknown values."""
     becomes = {row.value: row.becomes for report in reports for row in report.values}
     rows = []
     for entry in reports[0].rows:

@@ -1,10 +1,10 @@
-"""One look at each sample of a dataset (sizes, raw values, colours, orientation, a hash of the picture), and the sums.
+"""Scan each sample of a dataset (sizes, raw values, colours, orientation, a hash of the pixels), and add the scans up.
 
     tally = Tally(samples.spec)
     for scan in scan_all(samples, range(len(samples)), decode=True):
         tally.add(scan)
 
-What comes back is small (no pixels), so that a large set fits the memory; check.py reports the sums.
+A scan holds no pixels, so that the scans of a large dataset fit in memory. check.py reports the sums.
 """
 
 import hashlib
@@ -29,61 +29,62 @@ from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
 
 SLICE = 1024
-"""Samples that are handed to the threads together."""
+"""Number of samples that the threads get at a time."""
 NAMED = 20
-"""Files that are kept by name for a value or a finding; the others are counted."""
+"""Number of files kept by name for a value or a finding. The others are counted."""
 
 TURN = {5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
-"""Pillow's name of what an EXIF orientation does to a picture."""
+"""Pillow's name of the transposition for each EXIF orientation that swaps height and width."""
 
 Size = tuple[int, int]
 """Height and width in pixels."""
 
 
 class Scan(NamedTuple):
-    """What one sample holds."""
+    """The facts of one sample."""
 
     where: str
-    """Its label file, or where else it comes from."""
+    """Label file of the sample, or a text that identifies a drawn one."""
     image: str
-    """Its image file, or the same."""
+    """Image file of the sample, or the same text."""
     size: Size | None = None
-    """Of the image as displayed; None where it cannot be read."""
+    """Size of the image as displayed. None if it cannot be read."""
     label_size: Size | None = None
     mismatch: str | None = None
-    """What is said of an image and a label map that differ in size."""
+    """Error text for an image and a label map that differ in size."""
     pixels: dict[int, int] | None = None
-    """Pixels by raw value; None where the label map cannot be read."""
+    """Number of pixels by raw value. None if the label map cannot be read."""
     unreadable: tuple[str, ...] = ()
-    """What is wrong with files that cannot be read."""
+    """Error texts of the files that cannot be read."""
     colors: dict[Color, int] | None = None
-    """Pixels by colour, of a picture with colour channels where one number per pixel is needed; empty: a photo."""
+    """Number of pixels by colour, if the labels have colour channels instead of one number. A photo has none."""
     turned: int = 1
-    """EXIF orientation of the image where its label map has none; 1: upright."""
+    """EXIF orientation of the image if its label map has none. 1 means upright."""
     digest: bytes = b""
-    """Hash of the decoded picture; empty where it was not decoded."""
+    """Hash of the decoded image, or empty if it was not decoded."""
 
 
 def scan_all(samples: Samples, indices: Sequence[int], *, decode: bool) -> Iterator[Scan]:
-    """The scans in the order of `indices`, by a thread per core: decoding, counting and hashing free the interpreter.
+    """Yield the scans in the order of `indices`, from one thread per core.
 
-    Processes were measured to be no quicker, and each takes memory of its own (benchmarks/check_data.py).
+    Decoding, counting and hashing release Python's lock. Processes were measured to be no faster, and each takes memory
+    of its own (benchmarks/check_data.py).
 
     Args:
         samples: the dataset.
-        indices: which of them.
-        decode: read the images in full and hash them; otherwise their headers alone.
+        indices: samples to scan.
+        decode: read the images in full and hash them. Otherwise only their headers are read.
     """
     pool = ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1))
     try:
-        for start in range(0, len(indices), SLICE):  # a slice at a time: results must not pile up
+        for start in range(0, len(indices), SLICE):  # one slice at a time, so that results do not pile up
             yield from pool.map(lambda index: scan(samples, index, decode=decode), indices[start : start + SLICE])
     finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt ends at once
+        pool.shutdown(cancel_futures=True)  # an interrupt stops at once
 
 
 def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
-    """Look at one sample."""
+    """Scan one sample."""
     if not isinstance(samples, SegmentationDataset):
         return _scan_drawn(samples, index, decode=decode)
     pair = samples.pairs[index]
@@ -117,7 +118,7 @@ def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
 
 
 def count_values(labels: npt.NDArray[Any]) -> dict[int, int]:
-    """Pixels by value, of labels (H, W)."""
+    """Count the pixels of each value in labels (H, W)."""
     if labels.dtype.kind in "bu" and labels.dtype.itemsize <= 2:
         counts = np.bincount(labels.ravel())
         values = counts.nonzero()[0]
@@ -127,7 +128,7 @@ def count_values(labels: npt.NDArray[Any]) -> dict[int, int]:
 
 
 def _scan_drawn(samples: Samples, index: int, *, decode: bool) -> Scan:
-    """Look at a sample that lies in no files."""
+    """Scan a sample that is drawn and has no files."""
     spec = samples.spec
     image, labels, _ = samples.read(index)
     ignored = spec.ignore[0] if spec.ignore else IGNORE_INDEX
@@ -144,18 +145,18 @@ def _scan_drawn(samples: Samples, index: int, *, decode: bool) -> Scan:
 
 
 def _explain(pair: Pair, size: Size, shape: Size, turned: int) -> str:
-    """Text for a pair whose sizes differ, with what EXIF has to do with it."""
+    """Return the text for a pair whose sizes differ, which mentions EXIF if that is the cause."""
     if turned not in TURN or shape != size[::-1]:
         return explain_sizes(pair, size, shape)
     return (
         f"{pair.image} is turned by its EXIF orientation ({turned}) to {size[1]} x {size[0]} pixels (width x height), "
-        f"but its label map {pair.source} still lies as the photo is stored, {shape[1]} x {shape[0]}: turn it too, in "
+        f"but its label map {pair.source} is not turned, {shape[1]} x {shape[0]}: turn it too, in "
         f"Python `from PIL import Image; Image.open(FILE).transpose(Image.Transpose.{TURN[turned]}).save(FILE)`"
     )
 
 
 def _look_at_image(path: Path, *, decode: bool) -> tuple[Size, int, bytes]:
-    """Size as displayed, EXIF orientation and hash of an image."""
+    """Return the size as displayed, the EXIF orientation and the hash of an image."""
     if not decode:
         return read_size(path), read_orientation(path), b""
     with reading(path, "an image"), Image.open(path) as opened:
@@ -166,23 +167,23 @@ def _look_at_image(path: Path, *, decode: bool) -> tuple[Size, int, bytes]:
 
 
 def _hash(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Of the picture as it is seen, (H, W, 3): copies that were renamed or saved without loss have the same."""
+    """Hash the displayed pixels (H, W, 3). Copies that were renamed or saved without loss have the same hash."""
     digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).tobytes())
     return digest.digest()
 
 
 def _has_orientation(pair: Pair) -> bool:
-    """Whether a label picture is turned by EXIF as well."""
+    """True if EXIF turns the label map as well."""
     try:
         return read_orientation(pair.labels) != 1
-    except UserError:  # no picture, such as a .mat file
+    except UserError:  # not an image, such as a .mat file
         return False
 
 
 @dataclass
 class Named:
-    """A count of files, the first of them by name."""
+    """A number of files, and the names of the first."""
 
     count: int = 0
     names: list[str] = field(default_factory=list)
@@ -200,11 +201,11 @@ class Tally:
 
     spec: DatasetSpec
     pixels: Counter[int] = field(default_factory=Counter)
-    """By raw value."""
+    """Number of pixels by raw value."""
     files: Counter[int] = field(default_factory=Counter)
-    """Label maps that hold a raw value."""
+    """Number of label maps by raw value."""
     images: Counter[int] = field(default_factory=Counter)
-    """Images that show a class, by its index."""
+    """Number of images by index of the class that they show."""
     unknown: dict[int, Named] = field(default_factory=dict)
     """Files by unknown value."""
     strange: Named = field(default_factory=Named)
@@ -212,23 +213,23 @@ class Tally:
     uniform: list[str] = field(default_factory=list)
     """Files that show one class or none."""
     empty: Named = field(default_factory=Named)
-    """Files that are wholly ignored."""
+    """Files in which every pixel is ignored."""
     mismatches: list[str] = field(default_factory=list)
-    """What is said of pairs of unequal size."""
+    """Error texts of pairs that differ in size."""
     unreadable: list[str] = field(default_factory=list)
     painted: list[str] = field(default_factory=list)
-    """What is said of label files with colours in them."""
+    """Error texts of label files with colours in them."""
     colors: Counter[Color] = field(default_factory=Counter)
-    """Pixels by colour, in those."""
+    """Number of pixels by colour in those files."""
     turned: Named = field(default_factory=Named)
-    """Images that EXIF turns, whose label maps fit both ways."""
+    """Images that EXIF turns, and whose label maps match either way."""
     sizes: Counter[Size] = field(default_factory=Counter)
     digests: dict[bytes, list[str]] = field(default_factory=dict)
-    """Image files by the hash of their picture."""
+    """Image files by the hash of their pixels."""
     classes: list[bytes | None] = field(default_factory=list)
-    """Indices of the classes that each scanned sample shows; None where it cannot be drawn."""
+    """Indices of the classes that each scanned sample shows. None if the sample cannot be drawn."""
     turned_at: list[int] = field(default_factory=list)
-    """Positions of the `turned` among the scanned."""
+    """Positions of the `turned` images among the scanned samples."""
 
     def add(self, scan: Scan) -> None:
         """Count one sample."""
@@ -237,7 +238,7 @@ class Tally:
         if scan.colors is not None:
             self.painted.append(scan.unreadable[-1])
             self.colors.update(scan.colors)
-            self.unreadable.extend(scan.unreadable[:-1])  # what is said of the image
+            self.unreadable.extend(scan.unreadable[:-1])  # the error of the image, if it has one
         if scan.size:
             self.sizes[scan.size] += 1
         if scan.mismatch:
@@ -251,7 +252,7 @@ class Tally:
         self.classes.append(found if fits and scan.size else None)
 
     def _add_values(self, scan: Scan) -> bytes:
-        """Count the values of a label map; the classes that it shows."""
+        """Count the values of a label map, and return the indices of the classes that it shows."""
         assert scan.pixels is not None
         self.pixels.update(scan.pixels)
         self.files.update(scan.pixels.keys())

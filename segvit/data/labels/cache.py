@@ -1,7 +1,7 @@
-"""Label maps of .mat and JSON files, kept as PNG files (`data.cache`): made once, whole or not at all.
+"""Keep the label maps of .mat and JSON files as PNG files (`data.cache`), so that each is decoded once.
 
-An entry bears the size and the time of the file it was made from, and a checksum of its pixels: one that is stale or
-damaged is made anew. Any number of processes may read and write the same folder.
+An entry records the size and modification time of its source, and a checksum of its pixels. A stale or damaged entry is
+replaced. Any number of processes may read and write the same folder.
 """
 
 import hashlib
@@ -21,18 +21,18 @@ from segvit.data.images import reading
 from segvit.utils.files import PARTIAL, cannot_write, whole_file, writing
 
 STAMP = "segvit"
-"""Key of the text in an entry that says what it was made from."""
-REMEDY = "name another folder with `--data.cache FOLDER`, or leave it out and decode the label maps each time"
+"""Key of the text in an entry that identifies its source."""
+REMEDY = "give another folder, `--data.cache FOLDER`, or leave it out to decode the label maps each time"
 
 
 class LabelCache:
     """A folder of decoded label maps."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            UserError: it cannot be made or written to.
+            UserError: the folder cannot be created or written to.
         """
         self.folder = folder
         with writing(folder, REMEDY):
@@ -43,16 +43,16 @@ class LabelCache:
     def get(
         self, source: Path, decode: Callable[[], npt.NDArray[Any]], *, item: str = "", settings: str = ""
     ) -> npt.NDArray[Any]:
-        """The label map (H, W), uint8 or uint16, that `decode` gives, from the folder where it is there.
+        """Return the label map (H, W), uint8 or uint16, from the folder, or from `decode` if it is not there.
 
         Args:
-            source: file that `decode` reads; the entry is made anew when its size or time of change differs.
-            decode: called where there is no good entry.
-            item: which label map of the file, where it holds several.
-            settings: whatever else the result depends on.
+            source: file that `decode` reads. The entry is replaced if its size or modification time differs.
+            decode: called if there is no valid entry.
+            item: name of the label map, if the file holds several.
+            settings: everything else that the result depends on.
 
         Raises:
-            UserError: no such file, or an entry cannot be written.
+            UserError: the file does not exist, or an entry cannot be written.
         """
         with reading(source, "a label file"):
             state = source.stat()
@@ -67,7 +67,7 @@ class LabelCache:
 
 
 def _load(entry: Path, made_from: str) -> npt.NDArray[Any] | None:
-    """The label map in an entry; None where it is missing, stale or damaged."""
+    """Read the label map in an entry. None if it is missing, stale or damaged."""
     try:
         with Image.open(entry) as opened:
             opened.load()
@@ -79,15 +79,15 @@ def _load(entry: Path, made_from: str) -> npt.NDArray[Any] | None:
 
 
 def _store(labels: npt.NDArray[Any], entry: Path, made_from: str) -> None:
-    """Write an entry aside and move it into its place."""
+    """Write an entry under another name and rename it."""
     about = PngInfo()
     about.add_text(STAMP, _stamp(labels, made_from))
     with writing(entry, REMEDY):
         entry.parent.mkdir(exist_ok=True)
-        with whole_file(entry, flush=False, ending=PARTIAL) as aside:  # the stamp tells a damaged entry
+        with whole_file(entry, flush=False, ending=PARTIAL) as aside:  # the stamp reveals a damaged entry
             Image.fromarray(labels).save(aside, "PNG", pnginfo=about)
 
 
 def _stamp(labels: npt.NDArray[Any], made_from: str) -> str:
-    """What an entry says of itself."""
+    """Return the text that identifies an entry's source and pixels."""
     return f"{made_from} {zlib.crc32(np.ascontiguousarray(labels).tobytes())}"

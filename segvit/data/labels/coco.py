@@ -1,6 +1,8 @@
-"""Labels in the JSON of COCO: images, categories, and annotations of polygons or run-length masks.
+"""Read labels in COCO's JSON: images, categories, and annotations of polygons or run-length masks.
 
-Polygons of one annotation are joined. Annotations are painted in the order of the file, each over those before.
+The polygons of one annotation are joined. Annotations are painted in the order of the file, each over the ones before.
+
+Letters: H, W size of an image.
 """
 
 import json
@@ -28,26 +30,31 @@ from segvit.data.yaml_values import check_keys, is_whole, read_text
 from segvit.errors import UserError
 
 FARTHEST = 1e7
-"""Largest coordinate, in pixels, that is taken for one."""
+"""Largest coordinate, in pixels, that is accepted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CocoLabels(LabelFormat):
-    """One JSON file per split with polygons and run-length masks; raw values are its category ids."""
+    """One JSON file per split with polygons and run-length masks. Raw values are its category ids."""
 
     name: ClassVar[str] = "coco"
     class_keys: ClassVar[Mapping[str, str]] = {
-        "raw": "in the format coco it is the id of the category in the JSON file"
+        "raw": "in the format coco, it is the id of the category in the JSON file"
     }
     slow_to_decode: ClassVar[bool] = True
 
     unlabeled: str
     """Class of the pixels outside every annotation, or `ignore`."""
     crowd: Literal["class", "ignore"] = "class"
-    """Whether regions marked `iscrowd` belong to their class or count for nothing."""
+    """Treatment of regions marked `iscrowd`: they belong to their class, or are ignored."""
 
     @classmethod
     def parse(cls, options: Mapping[str, Any], where: str) -> Self:
+        """Read `unlabeled`, which must be given, and `crowd`.
+
+        Raises:
+            UserError: an option is missing, unknown or wrong.
+        """
         check_keys(options, {"unlabeled": True, "crowd": False}, where)
         crowd = options.get("crowd", "class")
         if crowd not in ("class", "ignore"):
@@ -55,16 +62,19 @@ class CocoLabels(LabelFormat):
         return cls(unlabeled=read_text(options["unlabeled"], "unlabeled", where), crowd=crowd)
 
     def check(self, classes: Classes, where: str) -> None:
+        """Check that `unlabeled` is a class or ignored, and that dropped regions have an ignored value."""
         check_class_or_ignored(self.unlabeled, classes, "labels: unlabeled", where)
         for key, value in (("unlabeled", self.unlabeled), ("crowd", self.crowd)):
             if value == IGNORED:
                 check_ignored_value(key, classes, where)
 
     def find(self, place: Place, classes: Classes, memory: LabelMemory) -> tuple[list[Pair], Orphans]:
+        """Find the images that the JSON file describes."""
         described = self._file(place.root / place.split.labels, classes, memory).names
         return find_pairs(place, suffixes=self.suffixes, described=described)
 
     def read(self, pair: Pair, classes: Classes, memory: LabelMemory) -> npt.NDArray[Any]:
+        """Paint the annotations of one image, (H, W)."""
         rest = classes.raw_of(self.unlabeled)
         ignored = classes.raw_of(IGNORED) if self.crowd == "ignore" else None
         return memory.decoded(
@@ -75,10 +85,10 @@ class CocoLabels(LabelFormat):
         )
 
     def _file(self, path: Path, classes: Classes, memory: LabelMemory) -> "PolygonFile":
-        """The parsed file, read once.
+        """Return the parsed file, which is read once.
 
         Raises:
-            UserError: it cannot be read, or it uses a category that is neither a class nor ignored.
+            UserError: the file cannot be read, or uses a category that is neither a class nor ignored.
         """
         return memory.once(path, lambda: _read_file(path, classes))
 
@@ -89,7 +99,7 @@ class Entry(NamedTuple):
     height: int
     width: int
     annotations: bytes
-    """Its annotations as JSON: a hundred thousand images of parsed ones would fill the memory of every worker."""
+    """Its annotations as JSON text. Parsed ones of a hundred thousand images would fill the memory of every worker."""
 
 
 class PolygonFile:
@@ -99,13 +109,13 @@ class PolygonFile:
         """Read the whole file.
 
         Raises:
-            UserError: no such file, no JSON, or not of the form of COCO: the entry and the key are named.
+            UserError: the file does not exist, is not JSON, or does not follow COCO (the text names entry and key).
         """
         self.path = path
         content = _parse(path)
         for key in ("images", "annotations", "categories"):
             if not isinstance(content.get(key), list):
-                raise self._error(f"has no list `{key}`; the form of COCO needs images, annotations and categories")
+                raise self._error(f"has no list `{key}`; COCO's format needs images, annotations and categories")
         self.categories: dict[int, str] = {}
         """Category names by id."""
         for row in content["categories"]:
@@ -116,19 +126,19 @@ class PolygonFile:
 
     @property
     def names(self) -> list[str]:
-        """Names of the images: their `file_name` without suffix."""
+        """Names of the images, which are their `file_name` without suffix."""
         return list(self._images)
 
     def paint(self, name: str, *, unlabeled: int, crowd: int | None) -> npt.NDArray[Any]:
-        """The category ids (H, W) of one image, uint8 or uint16.
+        """Paint the category ids (H, W) of one image, uint8 or uint16.
 
         Args:
             name: one of `names`.
             unlabeled: value of pixels outside every annotation.
-            crowd: value of regions marked `iscrowd`; None: their category, as for others.
+            crowd: value of regions marked `iscrowd`. None gives them their category.
 
         Raises:
-            UserError: no such image, or an annotation is ill-formed: its id is named.
+            UserError: there is no such image, or an annotation is malformed (the text names its id).
         """
         if name not in self._images:
             raise self._error(f"describes no image {name!r}")
@@ -156,12 +166,12 @@ class PolygonFile:
                 fill_polygon(labels, np.array(polygon, dtype=np.float64).reshape(-1, 2), value)
         else:
             raise self._error(
-                f"{where}: `segmentation` is {repr(shape)[:80]}, neither polygons nor run lengths; a box alone labels "
-                "no pixels"
+                f"{where}: `segmentation` is {repr(shape)[:80]}; give polygons or run lengths (a box alone labels no "
+                "pixels)"
             )
 
     def _read_images(self, content: Any) -> dict[str, Entry]:
-        """The images by name, each with its annotations."""
+        """Return the images by name, each with its annotations."""
         rows: dict[int, dict[str, Any]] = {}
         for row in content["images"]:
             identity = self._whole(row, "id", "an image")
@@ -171,7 +181,7 @@ class PolygonFile:
             if not isinstance(row.get("file_name"), str) or not row["file_name"]:
                 raise self._error(f"{where}: `file_name` is {row.get('file_name')!r}; give the image's file")
             if min(self._whole(row, key, where) for key in ("height", "width")) < 1:
-                raise self._error(f"{where}: it is {row['width']} x {row['height']} pixels; give its size")
+                raise self._error(f"{where}: its size is {row['width']} x {row['height']} pixels; give the real one")
             rows[identity] = row
         shapes: dict[int, list[Any]] = {identity: [] for identity in rows}
         for annotation in content["annotations"]:
@@ -179,7 +189,7 @@ class PolygonFile:
             image = self._whole(annotation, "image_id", where)
             category = self._whole(annotation, "category_id", where)
             if image not in rows:
-                raise self._error(f"{where} is of image {image}, which the file does not describe")
+                raise self._error(f"{where} belongs to image {image}, which the file does not describe")
             if not 0 <= category <= MAX_RAW:
                 raise self._error(f"{where}: category {category} is not in 0..{MAX_RAW}")
             self.categories_used[category] += 1
@@ -194,7 +204,7 @@ class PolygonFile:
         return images
 
     def _whole(self, row: Any, key: str, where: str) -> int:
-        """A whole number of an entry."""
+        """Return a whole number of an entry."""
         value: Any = row.get(key) if isinstance(row, dict) else None
         if not is_whole(value):
             raise self._error(f"{where}: `{key}` is {value!r}; give a whole number")
@@ -205,21 +215,21 @@ class PolygonFile:
 
 
 def _read_file(path: Path, classes: Classes) -> PolygonFile:
-    """The parsed file, all of whose categories the spec knows."""
+    """Parse the file, and check that the spec knows all of its categories."""
     polygons = PolygonFile(path)
     if unknown := classes.unknown(polygons.categories_used):
         first = unknown[0]
         raise UserError(
             f"{path}: category {first} ({polygons.categories.get(first, 'without a name')!r}, "
-            f"{polygons.categories_used[first]} annotations) is no class of {classes.name!r} and not ignored"
-            f"{f', nor are {len(unknown) - 1} others' if unknown[1:] else ''}; in the spec add "
+            f"{polygons.categories_used[first]} annotations) is not a class of {classes.name!r} and not ignored"
+            f"{f', nor are {len(unknown) - 1} others' if unknown[1:] else ''}; in the spec, add "
             f"`{{name: NAME, raw: {first}}}` to the classes, or drop it with `ignore` or `others: ignore`"
         )
     return polygons
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    """The mapping in a JSON file."""
+    """Return the mapping in a JSON file."""
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -227,5 +237,5 @@ def _parse(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); fetch it again") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: the form of COCO is a mapping of images, annotations and categories")
+        raise UserError(f"{path}: not a mapping; COCO's format needs one of images, annotations and categories")
     return content

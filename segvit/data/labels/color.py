@@ -1,4 +1,7 @@
-"""Label maps painted in the colours of the classes."""
+"""Read label maps that are painted in the colours of the classes.
+
+Letters: H, W size of a label map, N colours.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +21,7 @@ from segvit.data.yaml_values import check_color, check_keys, doubled, read_color
 from segvit.errors import UserError
 
 MANY_COLORS = 100
-"""Unknown colours in one file from which they are taken for the traces of compression."""
+"""Number of unknown colours in one file above which they are taken for traces of compression."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +30,20 @@ class ColorLabels(LabelFormat):
 
     name: ClassVar[str] = "color"
     suffixes: ClassVar[Sequence[str]] = LOSSLESS_SUFFIXES
-    class_keys: ClassVar[Mapping[str, str]] = {"color": "in the format color it tells the class in the label files"}
+    class_keys: ClassVar[Mapping[str, str]] = {"color": "in the format color, the label files identify the class by it"}
 
     ignore: tuple[Color, ...] = ()
-    """Colours that count for nothing."""
+    """Colours that are ignored."""
     merge: Mapping[str, tuple[Color, ...]] = field(default_factory=dict)
     """Further colours of a class, by its name."""
 
     @classmethod
     def parse(cls, options: Mapping[str, Any], where: str) -> Self:
+        """Read `ignore` and `merge`.
+
+        Raises:
+            UserError: an option is unknown or of the wrong type.
+        """
         check_keys(options, {"ignore": False, "merge": False}, where)
         merge = options.get("merge", {})
         if not isinstance(merge, Mapping):
@@ -48,6 +56,11 @@ class ColorLabels(LabelFormat):
         )
 
     def check(self, classes: Classes, where: str) -> None:
+        """Check that no colour has two meanings, and that `merge` names classes.
+
+        Raises:
+            UserError: a colour has two meanings or is none, or `merge` names no class.
+        """
         colors = dict(zip(classes.palette, classes.classes, strict=True))
         if len(colors) < len(classes.classes):
             color = doubled(classes.palette)[0]
@@ -63,11 +76,12 @@ class ColorLabels(LabelFormat):
             check_ignored_value("ignore" if self.ignore else "others", classes, where)
 
     def read(self, pair: Pair, classes: Classes, memory: LabelMemory) -> npt.NDArray[np.uint16]:
+        """Read a painted picture, (H, W)."""
         return memory.once("colors", lambda: ColorTable(classes, self)).read(pair.labels)
 
 
 class ColorTable:
-    """From the colours of a spec to its raw values."""
+    """A table from the colours of a spec to its raw values."""
 
     def __init__(self, spec: Classes, label_format: ColorLabels) -> None:
         names = dict(zip(spec.palette, spec.classes, strict=True))
@@ -81,10 +95,10 @@ class ColorTable:
         self._dataset = spec.name
 
     def read(self, path: Path) -> npt.NDArray[np.uint16]:
-        """The raw values (H, W) that the colours in a picture stand for. An EXIF orientation is applied.
+        """Return the raw values (H, W) of the colours in a picture, with its EXIF orientation applied.
 
         Raises:
-            UserError: no such file, no picture, damaged, transparent, or a colour that stands for nothing.
+            UserError: the file does not exist, is not a picture, is damaged or transparent, or has an unknown colour.
         """
         codes = _pack(_read_colors(path))  # (H, W)
         places = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
@@ -97,26 +111,26 @@ class ColorTable:
         return raws
 
     def _explain(self, codes: npt.NDArray[np.int64]) -> str:
-        """Text for packed colours that stand for nothing."""
+        """Return the error text for packed colours that are unknown."""
         values, counts = np.unique(codes, return_counts=True)
         worst = int(values[counts.argmax()])
         color = [worst >> 16, worst >> 8 & 255, worst & 255]
         nearest = int(np.linalg.norm(self.colors - color, axis=1).argmin())
         more = f", and {len(values) - 1} other such colours in {len(codes) - counts.max()} pixels" * (len(values) > 1)
         text = (
-            f"the colour {color}, in {counts.max()} pixels, is no class of {self._dataset!r} and not ignored{more}; "
+            f"the colour {color}, in {counts.max()} pixels, is not a class of {self._dataset!r} and not ignored{more}; "
             f"the nearest known one is {self.colors[nearest].tolist()} ({self.names[nearest]}); "
         )
         if len(values) > MANY_COLORS:
             return text + "so many colours come from compression (JPEG) or smooth resizing: save painted masks as PNG"
         return text + (
-            "in the spec give it to a class, as its `color` or in `labels: {format: color, merge: {CLASS: [COLOR]}}`, "
+            "in the spec, give it to a class, as its `color` or in `labels: {format: color, merge: {CLASS: [COLOR]}}`, "
             "or drop it with `labels: {format: color, ignore: [COLOR]}` or `others: ignore`"
         )
 
 
 def _read_colors(path: Path) -> npt.NDArray[np.uint8]:
-    """The colours (H, W, 3) of a picture."""
+    """Read the colours (H, W, 3) of a picture."""
     with reading(path, "a painted label map"), Image.open(path) as opened:
         opened.load()
         picture = ImageOps.exif_transpose(opened)
@@ -132,13 +146,13 @@ def _read_colors(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def _pack(colors: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Colours (..., 3) as one number each."""
+    """Return colours (..., 3) as one number each."""
     wide = colors.astype(np.int64)
     return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
 
 
 def _read_list(value: Any, key: str, where: str) -> tuple[Color, ...]:
-    """A list of colours."""
+    """Return a list of colours from YAML."""
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise UserError(f"{where}: `{key}` is {value!r}; give a list of colours, such as [[0, 0, 0]]")
     return tuple(read_color(color, key, where) for color in value)

@@ -1,9 +1,11 @@
-"""The contract of a label format: what a spec says of it, and how label files are found and read.
+"""Define the contract of a label format: its options in a spec, and how its files are found and read.
 
-A format is one subclass of `LabelFormat`. Hand in an instance, or name the class in `FORMATS` (formats.py) so that a
-spec in YAML can ask for it. docs/extending.md has a worked example.
+A format is one subclass of `LabelFormat`. Hand in an instance, or add the class to `FORMATS` (formats.py) so that a
+spec in YAML can name it. docs/extending.md has a worked example.
 
     samples = open_dataset(config, "train", labels=MyLabels())
+
+Letters: H, W size of a label map.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +23,7 @@ from segvit.errors import UserError
 from segvit.utils.text import suggest
 
 IGNORED = "ignore"
-"""What stands in the place of a class name for pixels that count for nothing."""
+"""Word in place of a class name for pixels that are ignored."""
 MAX_RAW = 65_535
 """Largest raw value a label file may hold (16 bits)."""
 
@@ -30,17 +32,30 @@ class Classes(Protocol):
     """The part of a `DatasetSpec` that label formats use."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Short name of the dataset."""
+
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """Class names."""
+
     @property
-    def palette(self) -> tuple[Color, ...]: ...
+    def palette(self) -> tuple[Color, ...]:
+        """Colour of each class."""
+
     @property
-    def ignore(self) -> tuple[int, ...]: ...
+    def ignore(self) -> tuple[int, ...]:
+        """Raw values that are ignored."""
+
     @property
-    def others(self) -> str | None: ...
-    def raw_of(self, name: str) -> int: ...
-    def unknown(self, values: Iterable[int]) -> list[int]: ...
+    def others(self) -> str | None:
+        """Class of all other raw values, or `ignore`. None makes such a value an error."""
+
+    def raw_of(self, name: str) -> int:
+        """Return the raw value to write for a class, or for the word `ignore`."""
+
+    def unknown(self, values: Iterable[int]) -> list[int]:
+        """Return the raw `values` that are neither a class nor ignored."""
 
 
 class LabelFormat(ABC):
@@ -54,9 +69,9 @@ class LabelFormat(ABC):
     suffixes: ClassVar[Sequence[str]] = ()
     """Suffixes of the label files, in lower case, with their dot."""
     class_keys: ClassVar[Mapping[str, str]] = {}
-    """Keys that each class of a spec in YAML must have (`raw`, `color`), with the reason, which error texts give."""
+    """Keys that each class of a spec in YAML must have (`raw`, `color`), with the reason for error texts."""
     slow_to_decode: ClassVar[bool] = False
-    """True if reading pays for a folder of decoded label maps (`data.cache`)."""
+    """True if a folder of decoded label maps (`data.cache`) makes reading faster."""
 
     @classmethod
     def parse(cls, options: Mapping[str, Any], where: str) -> Self:
@@ -67,16 +82,16 @@ class LabelFormat(ABC):
             where: name of the section in error texts.
 
         Raises:
-            UserError: an option is missing, unknown or ill-typed.
+            UserError: an option is missing, unknown or of the wrong type.
         """
         check_keys(options, {}, where)
         return cls()
 
     def check(self, classes: Classes, where: str) -> None:  # noqa: B027  # by default, all classes fit
-        """Check that the classes of a spec fit this format.
+        """Check that this format can serve the classes of a spec.
 
         Raises:
-            UserError: they do not. The text begins with `where`.
+            UserError: it cannot. The text begins with `where`.
         """
 
     def find(self, place: Place, classes: Classes, memory: LabelMemory) -> tuple[list[Pair], Orphans]:
@@ -89,37 +104,45 @@ class LabelFormat(ABC):
 
     @abstractmethod
     def read(self, pair: Pair, classes: Classes, memory: LabelMemory) -> npt.NDArray[Any]:
-        """Read the raw values (H, W) of one image's labels, of an integer type, upright as the image is displayed.
+        """Read the raw values (H, W) of one image's labels, in an integer type and upright like the displayed image.
 
         Args:
-            pair: the files.
+            pair: the image and its label file.
             classes: the spec that the values belong to.
-            memory: what this dataset has read before.
+            memory: the files that this dataset has read before.
 
         Raises:
-            UserError: the labels cannot be read. `Unreadable` if only this file is at fault.
+            UserError: the labels cannot be read. Raise `Unreadable` if only this file is at fault.
         """
 
     def painted_colors(self, path: Path) -> dict[Color, int] | None:
         """Count the pixels of each colour in a label file that `read` refused for its colours.
 
-        None means that the file is something else; an empty result, a photo. `segvit check-data` proposes a spec for
+        Return None if the file is something else, and an empty dict for a photo. `segvit check-data` proposes a spec of
         painted labels with these colours.
         """
         return None
 
 
 def check_class_or_ignored(name: str, classes: Classes, key: str, where: str) -> None:
-    """Refuse a `name` under `key` that is neither a class nor the word `ignore`."""
+    """Check that `name` under `key` is a class or the word `ignore`.
+
+    Raises:
+        UserError: it is neither.
+    """
     if name != IGNORED and name not in classes.classes:
         hint = suggest(name, [*classes.classes, IGNORED])
         raise UserError(f"{where}: `{key}` names {name!r}{hint}; give a class of the spec, or {IGNORED}")
 
 
 def check_ignored_value(key: str, classes: Classes, where: str) -> None:
-    """Refuse classes without an ignored raw value, which the labels that the option `key` drops would take."""
+    """Check that there is an ignored raw value for the labels that the option `key` drops.
+
+    Raises:
+        UserError: there is none.
+    """
     if not classes.ignore:
         raise UserError(
             f"{where}: labels that `{key}` drops need a raw value that is ignored; "
-            "write `ignore: [VALUE]` with one that no class has"
+            "write `ignore: [VALUE]` with a value that no class has"
         )

@@ -1,8 +1,8 @@
-"""The label formats by the names that a spec gives them, and the section `labels` of a spec.
+"""Name the label formats, and read and write the section `labels` of a spec.
 
     labels: {format: mat, key: S}
 
-docs/data.md says what each format means to a user.
+docs/data.md describes each format for users.
 """
 
 from collections.abc import Mapping
@@ -22,37 +22,39 @@ from segvit.errors import UserError
 from segvit.utils.text import suggest
 
 FORMATS: dict[str, type[LabelFormat]] = {kind.name: kind for kind in (IndexLabels, MatLabels, ColorLabels, CocoLabels)}
-"""Add a class of your own here to name it in a spec."""
+"""The formats by their names in a spec. Add a class of your own here to name it in YAML."""
 HANDED_IN = "handed_in"
-"""Key that marks a format which was handed in as an object, and which no name stands for."""
+"""Key that marks a format that was handed in as an object and is not in `FORMATS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HandedInLabels(LabelFormat):
-    """A format that was handed in when a model was trained, as the model's file remembers it: by its name alone."""
+    """A format that was handed in when a model was trained. The model's file keeps only its name."""
 
     name: ClassVar[str] = HANDED_IN
     format: str
     """Name of the format that was handed in."""
 
     def find(self, place: Place, classes: Classes, memory: LabelMemory) -> tuple[list[Pair], Orphans]:
+        """Raise an error, because the class of the format is unknown here."""
         raise self._error(place.what)
 
     def read(self, pair: Pair, classes: Classes, memory: LabelMemory) -> npt.NDArray[Any]:
+        """Raise an error, because the class of the format is unknown here."""
         raise self._error(pair.source)
 
     def _error(self, where: str) -> UserError:
         return UserError(
-            f"{where}: the labels are of the format {self.format!r}, which was handed in as an object of your own; "
+            f"{where}: the labels have the format {self.format!r}, which was handed in as an object; "
             "hand it in again with `open_dataset(config, split, labels=...)`"
         )
 
 
 def read_format(content: Any, source: str) -> LabelFormat:
-    """The format that the section `labels` of a spec describes.
+    """Return the format that the section `labels` of a spec describes.
 
     Raises:
-        UserError: an unknown format, or a missing, unknown or ill-typed option of it.
+        UserError: the format is unknown, or an option of it is missing, unknown or of the wrong type.
     """
     where = f"{source}: labels"
     name = content.get("format") if isinstance(content, Mapping) else content
@@ -66,7 +68,7 @@ def read_format(content: Any, source: str) -> LabelFormat:
 
 
 def format_to_dict(label_format: LabelFormat) -> dict[str, Any]:
-    """The section `labels` of a spec; `read_format` gives the format back."""
+    """Return the section `labels` of a spec. `read_format` turns it back into the format."""
     if FORMATS.get(label_format.name) is not type(label_format):
         name = label_format.format if isinstance(label_format, HandedInLabels) else label_format.name
         return {"format": name, HANDED_IN: True}
@@ -77,7 +79,7 @@ def format_to_dict(label_format: LabelFormat) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, all the way down."""
+    """Return tuples as lists, at every depth."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value

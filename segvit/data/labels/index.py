@@ -1,4 +1,7 @@
-"""Label maps as pictures of one channel: each pixel is a raw value, or an index into the picture's palette."""
+"""Read label maps that are pictures of one channel: each pixel is a raw value, or an index into the palette.
+
+Letters: H, W size of a label map.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +20,7 @@ from segvit.data.palette import Color
 from segvit.errors import UserError
 
 MAX_COLORS = 4096
-"""Colours in a painted label map from which it is taken for a photo."""
+"""Number of colours above which a painted label map is taken for a photo."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +31,11 @@ class IndexLabels(LabelFormat):
     suffixes: ClassVar[Sequence[str]] = LOSSLESS_SUFFIXES
 
     def read(self, pair: Pair, classes: Classes, memory: LabelMemory) -> npt.NDArray[Any]:
+        """Read the pixels, (H, W)."""
         return read_labels(pair.labels)
 
     def painted_colors(self, path: Path) -> dict[Color, int] | None:
+        """Count the pixels of each colour if the picture has colour channels."""
         try:
             with reading(path, "a label map"), Image.open(path) as opened:
                 if len(opened.getbands()) < 3:
@@ -42,12 +47,12 @@ class IndexLabels(LabelFormat):
 
 
 def read_labels(path: Path) -> npt.NDArray[Any]:
-    """The raw values (H, W) in a label file, of its own integer type: 8 bits, 16 bits, or palette indices.
+    """Read the raw values (H, W) in a label file, in its own integer type: 8 bits, 16 bits, or palette indices.
 
-    A 1-bit file holds 0 and 1. An EXIF orientation is applied, as for images.
+    A 1-bit file holds 0 and 1. The EXIF orientation is applied, as for images.
 
     Raises:
-        UserError: no such file, no image, damaged or cut short, or more than one channel (a coloured mask).
+        UserError: the file does not exist, is not an image, is damaged, or has several channels (a coloured mask).
     """
     with reading(path, "a label map"), Image.open(path) as opened:
         opened.load()
@@ -58,25 +63,25 @@ def read_labels(path: Path) -> npt.NDArray[Any]:
             return np.asarray(labels)
         channels = labels.getbands()
         if len(channels) == 1:
-            raise UserError(f"{path}: pixels are floating-point numbers; a label map holds whole numbers: save it so")
+            raise UserError(f"{path}: pixels are floating-point numbers; save the label map with whole numbers")
         raise UserError(f"{path}: {_explain_channels(np.asarray(labels), channels)}")
 
 
 def _explain_channels(pixels: npt.NDArray[Any], channels: Sequence[str]) -> str:
-    """Why a label map of several channels is refused, and how to mend it."""
+    """Return the error text for a label map of several channels, with a remedy."""
     found = f"the label map has {len(channels)} channels ({', '.join(channels)}), but one number per pixel is needed; "
     see_through = channels[-1] in ("A", "a")
     color = pixels[..., :-1] if see_through else pixels[..., :3]
     if (color == color[..., :1]).all():
         kept = '"A"' if see_through and color.min() == color.max() and np.ptp(pixels[..., -1]) else "0"
-        why = "all of it is in its transparency" if kept != "0" else "its colour channels are equal"
+        why = "all labels are in its transparency" if kept != "0" else "its colour channels are equal"
         if color.shape[-1] == 1 and kept == "0":
             why = "one of them is transparency"
         return found + (
-            f"{why}, so nothing is lost by saving one of them: in Python, "
+            f"{why}, so saving one of them loses nothing: in Python, "
             f"`from PIL import Image; Image.open(FILE).getchannel({kept}).save(FILE)`"
         )
     return found + (
-        "it looks like a mask painted in colours: describe them in a spec, with `labels: {format: color}` and each "
-        "class's `color`, or save class numbers instead, as a grey or palette PNG"
+        "it looks like a mask painted in colours: describe them in a spec, with `labels: {format: color}` and the "
+        "`color` of each class, or save class numbers instead, as a grey or palette PNG"
     )

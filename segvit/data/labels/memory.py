@@ -1,4 +1,7 @@
-"""Label files that were read before: parsed files in memory, decoded label maps in a folder."""
+"""Keep label files that were read before: parsed files in memory, decoded label maps in a folder.
+
+Letters: H, W size of a label map.
+"""
 
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -12,13 +15,13 @@ T = TypeVar("T")
 
 
 class LabelMemory:
-    """What one dataset keeps of its label files between reads."""
+    """The label files of one dataset that were read before."""
 
     def __init__(self, cache: LabelCache | None = None) -> None:
         """Start empty.
 
         Args:
-            cache: folder for decoded label maps. Default: they are decoded each time.
+            cache: folder of decoded label maps. Default: label maps are decoded each time.
         """
         self._cache = cache
         self._made: dict[Hashable, Any] = {}
@@ -33,7 +36,7 @@ class LabelMemory:
     def decoded(
         self, source: Path, decode: Callable[[], npt.NDArray[Any]], *, item: str = "", settings: str = ""
     ) -> npt.NDArray[Any]:
-        """Return the label map that `decode` gives, through the cache if there is one: see `LabelCache.get`."""
+        """Return the label map (H, W) that `decode` gives, through the cache if there is one: see `LabelCache.get`."""
         if self._cache is None:
             return decode()
         return self._cache.get(source, decode, item=item, settings=settings)

@@ -1,7 +1,7 @@
-"""Pixels of polygons, and of the run-length masks of COCO.
+"""Turn polygons and COCO's run-length masks into pixels.
 
-A pixel belongs to a polygon when its centre lies inside (even-odd rule; a centre on a left or upper edge is inside, on
-a right or lower edge outside, so that neighbours share no pixel): pixel (row, column) has its centre at
+A pixel belongs to a polygon if its centre is inside, by the even-odd rule. A centre on a left or upper edge is inside.
+One on a right or lower edge is outside, so that neighbours share no pixel. Pixel (row, column) has its centre at
 (column + 0.5, row + 0.5), and the pixel at the origin covers 0..1.
 
 Letters: H, W size of an image, N points of a polygon, C rows crossed by all its edges together.
@@ -16,9 +16,9 @@ from segvit.data.yaml_values import is_whole
 
 
 def fill_polygon(labels: npt.NDArray[Any], points: npt.NDArray[np.float64], value: int) -> None:
-    """Set the pixels of `labels` (H, W) whose centres lie inside the polygon `points` (N, 2), each x, y in pixels.
+    """Set the pixels of `labels` (H, W) whose centres are inside the polygon `points` (N, 2), each x, y in pixels.
 
-    Fewer than three points hold no centre.
+    Fewer than three points contain no centre.
     """
     height, width = labels.shape
     (x, y), (to_x, to_y) = points.T, np.roll(points, -1, axis=0).T  # edges (N,), the last closes the polygon
@@ -38,14 +38,14 @@ def fill_polygon(labels: npt.NDArray[Any], points: npt.NDArray[np.float64], valu
 
 
 def decode_rle(rle: dict[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """The mask (H, W) of a run-length code: runs of 0 and 1 in turn, down the columns, from 0.
+    """Decode the mask (H, W) of a run-length code: runs of 0 and 1 in turn, down the columns, beginning with 0.
 
     Args:
         rle: `size` [H, W] and `counts`, a list of lengths or COCO's compressed text.
         size: (H, W) of the image.
 
     Raises:
-        ValueError: another size, or lengths that are none or do not add up to H * W.
+        ValueError: the size differs, or `counts` is malformed or does not add up to H * W.
     """
     counts, height, width = rle.get("counts"), *size
     if rle.get("size") != [height, width]:
@@ -60,9 +60,10 @@ def decode_rle(rle: dict[str, Any], size: tuple[int, int]) -> npt.NDArray[np.boo
 
 
 def _decompress(text: str) -> list[int]:
-    """Run lengths from COCO's text: 5 bits a character from "0" on, low bits first, bit 6 says that more follow.
+    """Decompress COCO's text of run lengths.
 
-    The last character's bit 5 is the sign. From the fourth on, a number is the difference to the run two before.
+    Each character above "0" holds 5 bits, low bits first, and bit 6 if more follow. Bit 5 of the last character is the
+    sign. From the fourth on, a number is the difference from the run two before.
     """
     runs: list[int] = []
     number = shift = 0

@@ -1,9 +1,9 @@
-"""Archives unpacked so that no harm is done: nothing outside the folder, nothing half written, nothing twice.
+"""Unpack archives safely: nothing outside the folder, nothing half written, nothing twice.
 
     unpack(Path("set.zip"), Path("set"), below=("images", "annotations"))
 
-Every name is looked at before the first file is written. A file is written aside and renamed; one that is there with
-the right size is kept, so a run that was stopped goes on where it was.
+Every name is checked before the first file is written. A file is written under another name and then renamed. An
+existing file of the right size is kept, so that a run that was stopped can be resumed.
 """
 
 import shutil
@@ -26,16 +26,17 @@ class Member(NamedTuple):
 
     path: PurePosixPath
     size: int
-    """Bytes."""
+    """Size in bytes."""
     open: Callable[[], IO[bytes] | None]
 
 
 class Unpacked(NamedTuple):
-    """What was done with an archive."""
+    """The result of unpacking one archive."""
 
     written: int
+    """Number of files written."""
     kept: int
-    """Files that were there already."""
+    """Number of files that existed already."""
 
 
 def unpack(archive: Path, folder: Path, *, below: Sequence[str] = (), progress: Progress | None = None) -> Unpacked:
@@ -43,13 +44,13 @@ def unpack(archive: Path, folder: Path, *, below: Sequence[str] = (), progress: 
 
     Args:
         archive: the file.
-        folder: where to; it is made.
-        below: leading folders whose files are wanted, such as `images`; empty: all.
+        folder: target folder, which is created.
+        below: top folders to unpack, such as `images`. Empty unpacks all.
         progress: called after each file.
 
     Raises:
-        UserError: the archive cannot be read, or holds a path that leads out of it, a link or a device; or the disk is
-            full. Nothing is written then, but for a damaged file found half way.
+        UserError: the archive cannot be read, it holds a path outside the folder, a link or a device, or the disk is
+            full. Nothing is written in these cases, unless the archive turns out to be damaged half way.
     """
     with _reading(archive), _members(archive) as members:
         wanted = [member for member in members if not below or member.path.parts[0] in below]
@@ -65,7 +66,7 @@ def unpack(archive: Path, folder: Path, *, below: Sequence[str] = (), progress: 
 
 @contextmanager
 def _members(archive: Path) -> Iterator[list[Member]]:
-    """The files of an archive, all of them safe."""
+    """Yield the files of an archive, after checking that all of them are safe."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             yield list(_zip_members(opened, archive))
@@ -73,7 +74,7 @@ def _members(archive: Path) -> Iterator[list[Member]]:
         with tarfile.open(archive) as opened_tar:
             yield list(_tar_members(opened_tar, archive))
     else:
-        raise UserError(f"{archive}: neither a zip nor a tar archive, or damaged; fetch it again")
+        raise UserError(f"{archive}: not a zip or tar archive, or damaged; download it again")
 
 
 def _zip_members(opened: zipfile.ZipFile, archive: Path) -> Iterator[Member]:
@@ -92,16 +93,16 @@ def _tar_members(opened: tarfile.TarFile, archive: Path) -> Iterator[Member]:
         if info.issym() or info.islnk():
             raise _refuse(archive, info.name, "is a link")
         if not info.isfile() and not info.isdir():
-            raise _refuse(archive, info.name, "is no file")
+            raise _refuse(archive, info.name, "is not a file")
         if info.isfile() and not _is_clutter(path):
             yield Member(path, info.size, lambda info=info: opened.extractfile(info))  # type: ignore[misc]
 
 
 def _safe_path(name: str, archive: Path) -> PurePosixPath:
-    """The path of a member, below the folder.
+    """Return the path of a member below the folder.
 
     Raises:
-        UserError: it is absolute, leads upwards, or is Windows' own.
+        UserError: the path is absolute, leads upwards, or has a drive or backslashes.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or ":" in (path.parts or ("",))[0]:
@@ -110,7 +111,7 @@ def _safe_path(name: str, archive: Path) -> PurePosixPath:
 
 
 def _is_clutter(path: PurePosixPath) -> bool:
-    """What macOS leaves in archives."""
+    """True for the files that macOS adds to archives."""
     return path.name.startswith(("._", ".DS_Store")) or path.parts[0] == "__MACOSX"
 
 
@@ -119,11 +120,11 @@ def _is_there(path: Path, size: int) -> bool:
 
 
 def _write(member: Member, path: Path) -> None:
-    """Write a file aside and rename it."""
+    """Write a file under another name and rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     source = member.open()
-    assert source is not None  # None is for what is no file
-    with source, whole_file(path, flush=False) as aside:  # of tens of thousands; one of another size is written again
+    assert source is not None  # None is for members that are not files
+    with source, whole_file(path, flush=False) as aside:  # a cut file has another size, so it is written again
         with aside.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
         if aside.stat().st_size != member.size:
@@ -136,24 +137,24 @@ def _check_space(folder: Path, needed: int, archive: Path) -> None:
     if needed > free:
         raise UserError(
             f"{archive}: needs {needed / 1e9:.1f} GB more in {folder}, where {free / 1e9:.1f} GB are free; "
-            "make room, or give another --root"
+            "free some space, or give another --root"
         )
 
 
 @contextmanager
 def _reading(archive: Path) -> Iterator[None]:
-    """Turn what a damaged archive or a full disk raises into a UserError that names it."""
+    """Turn the errors of a damaged archive or a full disk into a UserError that names the archive."""
     try:
         yield
     except UserError:
         raise
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{archive}: damaged, or not fetched in full ({error}); fetch it again") from error
+        raise UserError(f"{archive}: damaged, or not downloaded in full ({error}); download it again") from error
     except OSError as error:
-        raise UserError(f"{archive}: cannot be unpacked ({error}); mend that and type the same again") from error
+        raise UserError(f"{archive}: cannot be unpacked ({error}); fix that and run the same command again") from error
 
 
 def _refuse(archive: Path, name: str, why: str) -> UserError:
     return UserError(
-        f"{archive}: {name!r} {why}: this is not the official archive, nothing was unpacked; fetch it again"
+        f"{archive}: {name!r} {why}: this is not the official archive, and nothing was unpacked; download it again"
     )

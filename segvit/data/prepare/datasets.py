@@ -1,9 +1,9 @@
-"""Datasets that come as archives, unpacked so that their shipped spec finds the files: `segvit data prepare`.
+"""Unpack datasets that come as archives, so that their shipped spec finds the files: `segvit data prepare`.
 
     print(prepare_dataset("ade20k", Path("data")).text)
 
-Archives are fetched by hand from the dataset's home page, whose terms apply; this finds them, unpacks them
-(archives.py) and counts what came out.
+You download the archives from the dataset's home page, whose terms apply. This module finds them, unpacks them
+(archives.py) and counts the pairs.
 """
 
 import shlex
@@ -23,23 +23,23 @@ from segvit.utils.text import suggest
 
 
 class Archive(NamedTuple):
-    """One file to fetch."""
+    """One archive to download."""
 
     name: str
     page: str
-    """Where it is offered."""
+    """Page that offers the archive."""
     into: str = ""
-    """Folder below the root that it is unpacked into."""
+    """Folder below the root to unpack into."""
     below: tuple[str, ...] = ()
-    """Its leading folders that are wanted; empty: all."""
+    """Top folders of the archive to unpack. Empty unpacks all."""
 
 
 class Recipe(NamedTuple):
-    """How a dataset is made of its archives."""
+    """The archives of a dataset, and the facts to check it by."""
 
     archives: tuple[Archive, ...]
     roots: tuple[str, ...]
-    """Where `data.root` may be, below the folder unpacked into."""
+    """Possible places of `data.root` below the target folder."""
     counts: tuple[int, int]
     """Official numbers of training and validation pairs."""
     note: str = ""
@@ -55,7 +55,7 @@ PASCAL_CONTEXT = Recipe(
     (VOC_2010, CONTEXT),
     ("VOCdevkit/VOC2010",),
     (4998, 5105),
-    "papers count 4,996 and 5,104, which leaves three images out: see docs/data.md",
+    "papers count 4,996 and 5,104, because they leave out three images: see docs/data.md",
 )
 CITYSCAPES = "https://www.cityscapes-dataset.com/"
 RECIPES = {
@@ -89,38 +89,39 @@ RECIPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What `prepare_dataset` did and found."""
+    """The result of `prepare_dataset`."""
 
     unpacked: dict[str, Unpacked]
-    """By the archive's name; archives that are gone but whose files are there are left out."""
+    """Results by the archive's name, without archives that are gone but whose files exist."""
     config: DataConfig
     """Settings that open the dataset."""
     pairs: dict[str, int]
-    """Complete pairs by split."""
+    """Number of complete pairs by split."""
     problems: tuple[str, ...]
-    """What does not fit the spec."""
+    """Differences from the spec."""
     text: str
-    """All of that, and what to type next."""
+    """Report of all this, with the command to run next."""
 
     @property
     def complete(self) -> bool:
-        """Whether the dataset opens as its spec says."""
+        """True if the dataset matches its spec."""
         return not self.problems
 
 
 def prepare_dataset(
     name: str, folder: Path, *, archives: Sequence[Path] = (), progress: Progress | None = None
 ) -> Prepared:
-    """Unpack a dataset's archives and check what came out.
+    """Unpack a dataset's archives and check the result.
 
     Args:
-        name: of a shipped spec.
-        folder: what to unpack into; archives are looked for in it as well.
-        archives: files that lie elsewhere.
+        name: name of a shipped spec.
+        folder: target folder, which is also searched for archives.
+        archives: archives in other places.
         progress: called after each file.
 
     Raises:
-        UserError: an unknown name, a missing archive (with where to fetch it), or one that is damaged or unsafe.
+        UserError: the name is unknown, an archive is missing (the text says where to download it), or one is damaged or
+            unsafe.
     """
     if name not in RECIPES:
         raise UserError(f"no archives are known for {name!r}{suggest(name, RECIPES)}; give {', '.join(RECIPES)}")
@@ -138,7 +139,7 @@ def prepare_dataset(
 
 
 def _find_archives(recipe: Recipe, folder: Path, given: Sequence[Path]) -> dict[str, Path]:
-    """The archives at hand by their official name; a browser may have added ` (1)` to it."""
+    """Find the given archives by their official names, to which a browser may have added ` (1)`."""
     for path in given:
         if not path.is_file():
             raise UserError(f"--archive {path}: no such file")
@@ -160,25 +161,25 @@ def _find_archives(recipe: Recipe, folder: Path, given: Sequence[Path]) -> dict[
         found[missing[0]] = strangers[0]  # under another name
     elif strangers:
         names = ", ".join(archive.name for archive in recipe.archives)
-        raise UserError(f"--archive {strangers[0]}: which one is it? Rename it as on the home page: {names}")
+        raise UserError(f"--archive {strangers[0]}: unknown name; rename it as on the home page: {names}")
     return found
 
 
 def _explain_missing(name: str, folder: Path, missing: Sequence[Archive]) -> str:
     lines = "\n".join(f"  {archive.name} from {archive.page}" for archive in missing)
     return (
-        f"{name}: {len(missing)} archives are missing in {folder}; fetch (an account may be asked for, and the "
-        f"dataset's own terms apply)\n{lines}\nput them into {folder}, or give them as --archive FILE, and type the "
-        "same again"
+        f"{name}: {len(missing)} archives are missing in {folder}; download (you may need an account, and the "
+        f"dataset's own terms apply)\n{lines}\nput them into {folder}, or give them as --archive FILE, and run the "
+        "same command again"
     )
 
 
 def _check(name: str, recipe: Recipe, folder: Path, unpacked: dict[str, Unpacked]) -> Prepared:
-    """Open the dataset as training would, and count."""
+    """Open the dataset as training does, and count the pairs."""
     root = next((folder / root for root in reversed(recipe.roots) if (folder / root).is_dir()), folder)
     config = DataConfig(spec=name, root=root)
     lines = [
-        f"{archive}: {done.written} files unpacked" + f", {done.kept} were there" * bool(done.kept)
+        f"{archive}: {done.written} files unpacked" + f", {done.kept} existed already" * bool(done.kept)
         for archive, done in unpacked.items()
     ]
     pairs: dict[str, int] = {}
@@ -197,7 +198,7 @@ def _check(name: str, recipe: Recipe, folder: Path, unpacked: dict[str, Unpacked
             problems.append(f"{split}: {len(orphans.images) + len(orphans.labels)} files without a partner: {listed}")
     lines += [f"note: {recipe.note}"] * bool(recipe.note)
     lines += [f"error: {problem}" for problem in problems]
-    lines.append("fetch the archives again, then type again" if problems else f"{name} is ready; type")
+    lines.append("Download the archives again, then run:" if problems else f"{name} is ready. Run:")
     verb = f"data prepare {name} --root {shlex.quote(str(folder))}"
     lines.append("  segvit " + verb if problems else "  " + command("check-data", config))
     return Prepared(unpacked=unpacked, config=config, pairs=pairs, problems=tuple(problems), text="\n".join(lines))

@@ -1,9 +1,9 @@
-"""How often each class occurs in a dataset, and in which samples: for class weights and the sampling of rare classes.
+"""Count each class in each sample of a dataset, for class weights and for the sampling of rare classes.
 
     census = take_census(samples, folder=cache_folder() / "census")
 
-Every label map is read once. The counts are kept in a file whose name is a hash of the spec and of the label files'
-names, sizes and times of change: another run on the same files does not read them again.
+Every label map is read once. The counts are kept in a file whose name is a hash of the spec and of the label files:
+their names, sizes and modification times. Another run on the same files reads the counts instead.
 
 Letters: N samples, K classes.
 """
@@ -25,23 +25,23 @@ from segvit.utils.files import PARTIAL, whole_file, writing
 
 
 class Census(NamedTuple):
-    """The classes of a dataset."""
+    """The class counts of a dataset."""
 
     pixels: npt.NDArray[np.int64]
-    """(K,) labelled pixels of each class, over all samples."""
+    """(K,) number of pixels of each class, over all samples."""
     shown: npt.NDArray[np.bool_]
-    """(N, K) which samples show it."""
+    """(N, K) True if the sample shows the class."""
 
 
 def take_census(samples: Samples, *, folder: Path | None = None) -> Census:
-    """Count the classes of every sample; a label map that cannot be read counts for nothing.
+    """Count the classes of every sample. Label maps that cannot be read are left out.
 
     Args:
         samples: the dataset.
-        folder: where counts are kept. Default: nowhere. Scenes that lie in no files are drawn each time.
+        folder: folder to keep the counts in. Default: they are not kept. Drawn scenes are always counted again.
 
     Raises:
-        UserError: the counts cannot be written there.
+        UserError: the counts cannot be written to the folder.
     """
     kept = folder / f"{_key(samples)}.npz" if folder and isinstance(samples, SegmentationDataset) else None
     census = _load(kept, (len(samples), samples.spec.num_classes)) if kept else None
@@ -53,7 +53,7 @@ def take_census(samples: Samples, *, folder: Path | None = None) -> Census:
 
 
 def _count(samples: Samples) -> Census:
-    """The census of all samples, by a thread per core."""
+    """Count all samples, with one thread per core."""
     classes = samples.spec.lookup()  # raw value -> class
     pixels = np.zeros(samples.spec.num_classes, dtype=np.int64)
     shown = np.zeros((len(samples), len(pixels)), dtype=np.bool_)
@@ -67,7 +67,7 @@ def _count(samples: Samples) -> Census:
 
 
 def _key(samples: SegmentationDataset) -> str:
-    """A hash of what the counts depend on."""
+    """Hash everything that the counts depend on."""
     spec = samples.spec.to_dict()
     digest = hashlib.sha256(json.dumps([spec["classes"], spec["ignore"], spec.get("others")]).encode())
     digest.update(repr(samples.spec.label_format).encode())
@@ -82,7 +82,7 @@ def _key(samples: SegmentationDataset) -> str:
 
 
 def _load(path: Path, shape: tuple[int, int]) -> Census | None:
-    """The census in a file; None where it is missing or damaged."""
+    """Read the counts in a file. None if it is missing or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             census = Census(content["pixels"], np.unpackbits(content["shown"], axis=1, count=shape[1]).astype(bool))
@@ -92,7 +92,7 @@ def _load(path: Path, shape: tuple[int, int]) -> Census | None:
 
 
 def _store(census: Census, path: Path) -> None:
-    """Write a file aside and move it into its place: other processes may be doing the same."""
+    """Write a file under another name and rename it, because other processes may do the same."""
     content: dict[str, Any] = {"pixels": census.pixels, "shown": np.packbits(census.shown, axis=1)}
     with writing(path, "name another folder for the class counts in SEGVIT_CACHE"):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a training run draws: augmented crops, and what is put in the place of those that cannot be read.
+"""Draw augmented crops for training, and replace samples that cannot be read.
 
 crops = TrainingSamples(samples, transform, seed=0)
 image, labels, index = crops[index, draw]
@@ -19,18 +19,18 @@ from segvit.errors import UserError
 
 
 class Replaced(NamedTuple):
-    """A sample, or a batch, in which others were unreadable."""
+    """A sample or a batch that replaces unreadable samples."""
 
     content: Any
-    """As it is without that."""
+    """The sample or the batch itself."""
     unreadable: tuple[str, ...]
-    """What was said of them."""
+    """Error texts of the unreadable samples."""
 
 
 class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int] | Replaced | UserError]):
-    """Augmented crops, addressed by (index, draw); the draw and the seed alone decide the augmentation.
+    """Augmented crops by (index, draw). The draw and the seed alone determine the augmentation.
 
-    Up to `skip_unreadable` samples that cannot be read are replaced, each time by one that they decide as well.
+    Up to `skip_unreadable` samples that cannot be read are replaced. The draw and the seed determine by which.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int] | Replaced 
         return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, int] | Replaced | UserError:
-        """Image uint8 (3, crop, crop), labels int64 (crop, crop), and the index, to name the file in messages.
+        """Return the image uint8 (3, crop, crop), the labels int64 (crop, crop), and the index for messages.
 
-        Where `rare` binds the draw to a class, it is another sample, whose index is given. A sample that cannot be read
-        is its error, for the main process to raise: a worker would wrap it in a traceback.
+        If `rare` assigns a class to the draw, the sample and its index are those that `rare` chose. If a sample cannot
+        be read, its error is returned for the main process to raise, because a worker would wrap it in a traceback.
         """
         index, draw = key
         bound = self.rare.choose(draw) if self.rare else None
@@ -69,14 +69,14 @@ class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int] | Replaced 
         except UserError as error:
             return error
         generator = torch.Generator().manual_seed(mix(self.seed, draw, "augment"))
-        wanted = None if found.unreadable else wanted  # another sample need not show that class
+        wanted = None if found.unreadable else wanted  # the replacement need not show that class
         image, labels = self.transform(found.sample.image, found.sample.labels, generator, wanted=wanted)
         drawn = (image, labels, found.chosen)
         return Replaced(drawn, found.unreadable) if found.unreadable else drawn
 
 
 def collate(samples: list[Any]) -> Any:
-    """A batch of tensors, what was unreadable beside it, or the first error among the samples."""
+    """Return a batch of tensors, with the errors of replaced samples, or the first error among the samples."""
     if error := next((sample for sample in samples if isinstance(sample, UserError)), None):
         return error
     unreadable = tuple(text for sample in samples if isinstance(sample, Replaced) for text in sample.unreadable)

@@ -1,11 +1,11 @@
-"""What a dataset consists of, so that a run which is resumed knows whether it is still the same.
+"""Record the files of a dataset, so that a resumed run can check that the dataset is still the same.
 
     manifest = take_manifest({"train": train_set, "val": val_set})
     differences(old, manifest)                  # ["added: train image street/0101.jpg", ...]
 
-Names and sizes in bytes of the files, in their order, by which batches are drawn, and the spec; no times, which change
-when a dataset is copied, and no folders, which may be others when it is moved. A file whose content changes and whose
-size does not goes unnoticed.
+A manifest holds the spec, and the names and sizes in bytes of the files in the order from which batches are drawn. It
+holds no times, which change when a dataset is copied, and no folders, which change when it is moved. A change of a
+file's content is not noticed if its size stays.
 """
 
 import hashlib
@@ -19,17 +19,17 @@ from segvit.data.pairs import Pair
 from segvit.data.sample import Samples
 
 Manifest = dict[str, Any]
-"""`specs`: what each split's labels mean; `files`: bytes by name, None where there is no such file."""
+"""`specs`: the spec of each split. `files`: bytes by name, None if there is no such file."""
 
 
 def take_manifest(splits: Mapping[str, Samples]) -> Manifest:
-    """The manifest of some splits, by their names."""
+    """Return the manifest of some splits, given by name."""
     files: dict[str, int | None] = {}
     specs = {}
     sizes: dict[Path, int | None] = {}  # one JSON file may hold the labels of all images
     for split, samples in splits.items():
         specs[split] = json.loads(json.dumps(samples.spec.to_dict()))
-        if not isinstance(samples, SegmentationDataset):  # drawn: the first and the last scene say which ones
+        if not isinstance(samples, SegmentationDataset):  # drawn: the first and the last scene identify them
             files[f"{split} {len(samples)} scenes, {samples.describe(0)} to {samples.describe(len(samples) - 1)}"] = 0
             continue
         for pair in samples.pairs:
@@ -41,13 +41,13 @@ def take_manifest(splits: Mapping[str, Samples]) -> Manifest:
 
 
 def _named(pair: Pair) -> list[tuple[str, Path]]:
-    """The two files of a pair, and what they are called wherever the dataset lies."""
+    """Return the two files of a pair, with names that do not depend on the dataset's folder."""
     labels = pair.labels.name if pair.shared else pair.name + pair.labels.suffix
     return [(f"image {pair.name}{pair.image.suffix}", pair.image), (f"labels {labels}", pair.labels)]
 
 
 def _size(path: Path) -> int | None:
-    """Bytes in a file; None where it cannot be asked, which whoever reads it will tell."""
+    """Return the bytes in a file. None if they cannot be read, which reading the file will report."""
     try:
         return path.stat().st_size
     except OSError:
@@ -55,12 +55,12 @@ def _size(path: Path) -> int | None:
 
 
 def digest(manifest: Manifest) -> str:
-    """What two manifests have in common if they are the same, in the same order."""
+    """Hash a manifest. Equal manifests in the same order have the same hash."""
     return hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
 
 
 def differences(old: Manifest, new: Manifest) -> list[str]:
-    """What is not as it was, a line each: the specs, then files added, removed, and changed in size, or their order."""
+    """List the changes, one per line: the specs, then files added, removed and changed in size, or their order."""
     lines = []
     for split, spec in new["specs"].items():
         before = old["specs"].get(split, {})

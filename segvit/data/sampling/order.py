@@ -1,4 +1,4 @@
-"""The endless order of a training run: which sample comes when, for each process, by the seed alone.
+"""Give each process its samples at each step of a training run, without an end and by the seed alone.
 
 order = EndlessBatches(len(samples), 16, seed=0, start_step=90_000)
 next(iter(order))                           # [(index, draw), ...] of step 90,000
@@ -14,10 +14,10 @@ from segvit.errors import UserError
 
 
 class EndlessBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (index, draw) for one rank, over epochs that are seeded permutations, without an end.
+    """Endless batches of (index, draw) for one rank. Each epoch is a seeded permutation.
 
-    Step s takes the draws s * batch_size to (s + 1) * batch_size - 1 of the run; draw t is sample
-    permutation(t // length)[t % length]. So an order depends on neither ranks nor workers, and starting late is free.
+    Step s takes the draws s * batch_size to (s + 1) * batch_size - 1 of the run. Draw t is sample
+    permutation(t // length)[t % length]. So the order depends on neither ranks nor workers, and starting late is free.
     """
 
     def __init__(
@@ -34,22 +34,22 @@ class EndlessBatches(Sampler[list[tuple[int, int]]]):
         """Set the order.
 
         Args:
-            length: samples of the dataset.
+            length: number of samples in the dataset.
             batch_size: samples per step over all ranks.
-            seed: of the permutations.
-            start_step: first step to give, counted from the run's start.
-            rank: this process takes every world_size-th sample of a global batch, from this one.
+            seed: seed of the permutations.
+            start_step: first step, counted from the run's start.
+            rank: position of this process, which takes every world_size-th sample of a global batch from there.
             world_size: number of processes.
-            steps: steps of the whole run (not those left); None never ends.
+            steps: steps of the whole run, not only those left. None never ends.
 
         Raises:
-            UserError: the batch cannot be dealt out evenly.
+            UserError: the batch cannot be divided evenly.
         """
         if length < 1:
             raise UserError("the training set is empty")
         if batch_size < 1 or batch_size % world_size:
             raise UserError(
-                f"batch_size {batch_size} cannot be dealt out evenly to {world_size} processes; "
+                f"batch_size {batch_size} cannot be divided evenly among {world_size} processes; "
                 f"make it a multiple of {world_size}"
             )
         assert 0 <= rank < world_size and start_step >= 0
@@ -79,11 +79,11 @@ class EndlessBatches(Sampler[list[tuple[int, int]]]):
             step += 1
 
     def permutation(self, epoch: int) -> torch.Tensor:
-        """The order of the N samples in an epoch, (N,)."""
+        """Return the order of the N samples in an epoch, (N,)."""
         generator = torch.Generator().manual_seed(mix(self.seed, epoch, "order"))
         return torch.randperm(self.length, generator=generator)
 
 
 def mix(seed: int, number: int, purpose: str) -> int:
-    """A 64-bit seed in which neighbouring (seed, number) have nothing in common."""
+    """Return a 64-bit seed. Those of neighbouring (seed, number) have nothing in common."""
     return int.from_bytes(hashlib.blake2b(f"{purpose} {seed} {number}".encode(), digest_size=8).digest(), "little")

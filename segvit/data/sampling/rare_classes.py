@@ -1,9 +1,9 @@
-"""Crops that show rare classes: now and then, a draw of the training set is bound to a class drawn by its rarity.
+"""Force a share of the crops to contain a class. Rare classes are picked more often.
 
     rare = RareClasses(take_census(samples), probability=0.5, seed=0)
-    rare.choose(draw)                           # (index, class), or None: the draw stays as it is
+    rare.choose(draw)                           # (index, class), or None: the draw is not changed
 
-A draw and the seed alone decide, whoever loads it.
+The choice depends on the draw and the seed alone, and not on the process that loads it.
 
 Letters: K classes.
 """
@@ -19,19 +19,19 @@ from segvit.errors import UserError
 from segvit.utils.text import percentage
 
 NAMED = 8
-"""Classes whose odds are told."""
+"""Number of classes whose odds are printed."""
 
 
 class RareClasses:
-    """Which draws must show which class, and in which image."""
+    """The draws that must show a class, with the class and the image."""
 
     def __init__(self, census: Census, *, probability: float, seed: int) -> None:
         """Set the odds.
 
         Args:
-            census: of the training set.
-            probability: that a draw is bound to a class.
-            seed: of the run.
+            census: class counts of the training set.
+            probability: probability that a draw must show a class.
+            seed: seed of the run.
 
         Raises:
             UserError: no label map shows any class.
@@ -43,17 +43,18 @@ class RareClasses:
         if not inverse.any():
             raise UserError("augment.rare_class_probability: no label map of the training set shows any class")
         self.odds = torch.from_numpy(inverse / inverse.sum())
-        """(K,) probability of each class, by 1 / its pixels."""
+        """(K,) probability of each class, proportional to 1 / its number of pixels."""
 
     def describe(self, classes: Sequence[str]) -> str:
-        """The odds in a line, the likeliest classes first."""
+        """Return the odds in one line, the likeliest classes first."""
         order = self.odds.argsort(descending=True, stable=True)[:NAMED].tolist()
-        told = ", ".join(f"{classes[k]} {percentage(float(self.odds[k]), '.2g')}" for k in order if self.odds[k] > 0)
+        odds = ", ".join(f"{classes[k]} {percentage(float(self.odds[k]), '.2g')}" for k in order if self.odds[k] > 0)
         more = ", ..." * (len(classes) > NAMED)
-        return f"{percentage(self.probability, 'g')} of the crops show a class drawn by its rarity: {told}{more}"
+        share = percentage(self.probability, "g")
+        return f"{share} of the crops show a class drawn by its rarity: {odds}{more}"
 
     def choose(self, draw: int) -> tuple[int, int] | None:
-        """Sample and class that draw number `draw` of the run must show; None where it is like any other."""
+        """Return the sample and the class that draw number `draw` of the run must show. None for an ordinary draw."""
         generator = torch.Generator().manual_seed(mix(self.seed, draw, "rare class"))
         if float(torch.rand((), generator=generator)) >= self.probability:
             return None

@@ -1,10 +1,10 @@
-"""Images that cannot be read: refused, or up to a limit replaced, left out and listed.
+"""Raise the error of an image that cannot be read, or replace and list such images up to a limit.
 
     listed = UnreadableList(Path("runs/camvid/unreadable.txt"), limit=5, fresh=True)
     listed.add(["photos/17.jpg: cannot be read as an image (...)"])
 
-What replaces an image is chosen by the seed and the number of the draw alone (crops.py), so that a run which is
-resumed sees the same images.
+The replacement depends on the seed and the number of the draw alone (crops.py), so that a resumed run sees the same
+images.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,20 +22,20 @@ class Readable(NamedTuple):
     chosen: int
     sample: Sample
     unreadable: tuple[str, ...]
-    """What was said of those."""
+    """Error texts of the others."""
 
 
 def read_or_replace(samples: Samples, index: int, *, another: Callable[[int], int], limit: int) -> Readable:
-    """The sample `index`, or the first of those that `another` names (given 0, 1, 2, ...) which can be read.
+    """Read the sample `index`, or else the first readable one of another(0), another(1), another(2), ...
 
     Args:
         samples: the dataset.
-        index: which sample is wanted.
-        another: what is tried instead.
-        limit: of unreadable samples; more are an error. 0: the first one is raised as it is.
+        index: the sample to read.
+        another: index of the sample to try instead, by attempt.
+        limit: largest number of unreadable samples. 0 raises the first error unchanged.
 
     Raises:
-        UserError: more than `limit`, or all of the dataset, cannot be read.
+        UserError: more than `limit` samples, or all of the dataset, cannot be read.
     """
     failed: dict[int, str] = {}
     attempt = 0
@@ -54,15 +54,15 @@ def read_or_replace(samples: Samples, index: int, *, another: Callable[[int], in
 
 
 class UnreadableList:
-    """The unreadable images of a run, each once, in a file with one a line."""
+    """The unreadable images of a run, in a file with one line for each."""
 
     def __init__(self, path: Path, *, limit: int, fresh: bool) -> None:
-        """Go on with the list of a run that is resumed, or begin one.
+        """Continue the list of a resumed run, or start a new one.
 
         Args:
-            path: of the file.
-            limit: images that may be unreadable, over the whole run.
-            fresh: the run begins; what another one has listed here does not count.
+            path: file with the list.
+            limit: largest number of unreadable images in the whole run.
+            fresh: start a new list, even if another run has left one here.
         """
         self.path = path
         self.limit = limit
@@ -70,10 +70,10 @@ class UnreadableList:
         self.lines = dict.fromkeys(known)
 
     def add(self, texts: Iterable[str]) -> list[str]:
-        """Take up what is said of images that cannot be read; those that were not known.
+        """Add the errors of unreadable images, and return the new ones.
 
         Raises:
-            UserError: they are more than the limit, in all.
+            UserError: the list is longer than the limit.
         """
         new = [line for line in dict.fromkeys(" ".join(text.split()) for text in texts) if line not in self.lines]
         self.lines.update(dict.fromkeys(new))
@@ -82,18 +82,18 @@ class UnreadableList:
         return new
 
     def text(self) -> str:
-        """The content of the file."""
+        """Return the content of the file."""
         return "".join(line + "\n" for line in self.lines)
 
 
 def explain_too_many(texts: Iterable[str], *, limit: int) -> str:
-    """What is said where more images are unreadable than may be."""
+    """Return the error text for more unreadable images than the limit."""
     lines = list(texts)
     if len(lines) <= limit:
         return f"none of the {len(lines)} images can be read:\n{_listing(lines)}"
     return (
-        f"{len(lines)} images cannot be read, and data.skip_unreadable allows for {limit}: mend them, or take them out "
-        "of the dataset (segvit check-data finds all of them), or type a larger --data.skip-unreadable:\n"
+        f"{len(lines)} images cannot be read, and data.skip_unreadable allows {limit}: replace them, remove them from "
+        "the dataset (segvit check-data finds all of them), or give a larger --data.skip-unreadable:\n"
         + _listing(lines)
     )
 

@@ -1,8 +1,9 @@
-"""A small anti-aliased painter: signed distances, value noise and a canvas that keeps image and labels together.
+"""Paint with soft edges: signed distances, value noise, and a canvas that keeps image and labels together.
 
 Coordinates are fractions of the image side: x to the right, y down, both from 0 to 1, so that a scene looks
 the same at any size.
-Arithmetic is only what IEEE 754 rounds alike on every machine (+ - * / sqrt, comparisons): no sin, no exp, no BLAS.
+Arithmetic uses only operations that IEEE 754 rounds alike on every machine (+ - * / sqrt, comparisons): no sin, no exp,
+no BLAS.
 
 Letters: S side of the canvas in pixels; h, w a window of it.
 """
@@ -19,7 +20,7 @@ from segvit.data.spec import IGNORE_INDEX
 Floats = NDArray[np.floating[Any]]
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
-"""x0, y0, x1, y1."""
+"""Corners x0, y0, x1, y1."""
 
 BORDER = 1 / 400
 """Half the width of the ignored line around an object, as a fraction of the side: a quarter of a pixel at 96."""
@@ -27,14 +28,14 @@ BORDER = 1 / 400
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A region of the plane: `distance(x, y)` is negative inside, and beyond `box` it is positive."""
+    """A region of the plane. `distance(x, y)` is negative inside, and positive outside `box`."""
 
     box: Box
     distance: Callable[[Floats, Floats], Floats]
 
 
 def ellipse(cx: float, cy: float, rx: float, ry: float) -> Shape:
-    """An axis-parallel ellipse; the distance is exact for a circle, and to first order at the edge of others."""
+    """Return an axis-parallel ellipse. Its distance is exact for a circle, and to first order at the edge of others."""
 
     def distance(x: Floats, y: Floats) -> Floats:
         dx, dy = (x - cx) / rx, (y - cy) / ry
@@ -49,7 +50,7 @@ def ellipse(cx: float, cy: float, rx: float, ry: float) -> Shape:
 
 
 def rectangle(x0: float, y0: float, x1: float, y1: float) -> Shape:
-    """An axis-parallel rectangle."""
+    """Return an axis-parallel rectangle."""
     cx, cy, half_width, half_height = (x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / 2, (y1 - y0) / 2
 
     def distance(x: Floats, y: Floats) -> Floats:
@@ -60,7 +61,7 @@ def rectangle(x0: float, y0: float, x1: float, y1: float) -> Shape:
 
 
 def polygon(*points: Point) -> Shape:
-    """A convex polygon; points go clockwise as seen on the screen."""
+    """Return a convex polygon. Its points go clockwise as seen on the screen."""
     xs, ys = [p[0] for p in points], [p[1] for p in points]
 
     def distance(x: Floats, y: Floats) -> Floats:
@@ -77,7 +78,7 @@ def polygon(*points: Point) -> Shape:
 
 
 def limb(start: Point, end: Point, start_radius: float, end_radius: float) -> Shape:
-    """A straight stick with round ends that tapers from one radius to the other."""
+    """Return a straight stick with round ends that tapers from one radius to the other."""
     (px, py), (qx, qy) = start, end
     dx, dy = qx - px, qy - py
     square, radius = dx * dx + dy * dy, max(start_radius, end_radius)
@@ -92,7 +93,7 @@ def limb(start: Point, end: Point, start_radius: float, end_radius: float) -> Sh
 
 
 def union(*shapes: Shape) -> Shape:
-    """All points of any of the shapes."""
+    """Return the union of the shapes."""
 
     def distance(x: Floats, y: Floats) -> Floats:
         result = shapes[0].distance(x, y)
@@ -106,7 +107,7 @@ def union(*shapes: Shape) -> Shape:
 
 
 def grid(box: Box, columns: int, rows: int, fill: float) -> Shape:
-    """`columns` x `rows` equal rectangles within `box`, each filling that share of its cell's sides."""
+    """Return `columns` x `rows` equal rectangles within `box`. Each fills that share of its cell's sides."""
     x0, y0, x1, y1 = box
     width, height = (x1 - x0) / columns, (y1 - y0) / rows
 
@@ -122,7 +123,10 @@ def grid(box: Box, columns: int, rows: int, fill: float) -> Shape:
 
 
 def noise(random: np.random.Generator, size: int, columns: float, rows: float) -> Floats:
-    """Value noise (size, size) of -1..1 with that many cells across and down: random knots, smoothly interpolated."""
+    """Return value noise (size, size) in -1..1: random knots, smoothly interpolated.
+
+    `columns` and `rows` are the numbers of cells across and down.
+    """
     knots = random.random((int(rows) + 2, int(columns) + 2), dtype=np.float32) * 2 - 1
     centres = (np.arange(size, dtype=np.float32) + 0.5) / size
     x, y = centres * np.float32(columns), centres * np.float32(rows)
@@ -136,8 +140,8 @@ def noise(random: np.random.Generator, size: int, columns: float, rows: float) -
 class Canvas:
     """An image (3, S, S) of 0..1 and its labels (S, S), painted back to front.
 
-    A pixel belongs to the object that covers its centre; pixels on the edge of an object, where colours
-    mix, are ignored.
+    A pixel belongs to the object that covers its centre. Pixels on the edge of an object, where colours mix, are
+    ignored.
     """
 
     def __init__(self, size: int) -> None:
@@ -148,7 +152,7 @@ class Canvas:
         self.labels: NDArray[np.uint8] = np.full((size, size), IGNORE_INDEX, dtype=np.uint8)
 
     def window(self, box: Box) -> tuple[slice, slice]:
-        """Rows and columns that `box` touches, with a pixel to spare for the soft edge."""
+        """Return the rows and columns that `box` touches, with one more pixel for the soft edge."""
         left, top, right, bottom = (int(value * self.size) for value in box)
         return slice(max(0, top - 1), max(0, bottom + 2)), slice(max(0, left - 1), max(0, right + 2))
 
@@ -161,14 +165,14 @@ class Canvas:
         shade: Floats | None = None,
         opacity: float = 1.0,
     ) -> None:
-        """Cover `shape` with a colour; without a label it is a detail of what lies below.
+        """Cover `shape` with a colour. Without a label, it is a detail of the object below.
 
         Args:
-            shape: what to cover.
+            shape: region to cover.
             colour: (3,) or (3, S, S) of 0..1.
             label: class of the covered pixels.
             shade: factor on the colour, (S, S) or (1, S).
-            opacity: 0..1; below 1 what lies below shines through.
+            opacity: 0..1. Below 1, the colours below shine through.
         """
         rows, columns = self.window(shape.box)
         target = self.image[:, rows, columns]
@@ -189,7 +193,7 @@ class Canvas:
             labels[edge] = IGNORE_INDEX
 
     def photograph(self, light: Floats, exposure: Floats, grain: Floats) -> NDArray[np.uint8]:
-        """The image (S, S, 3) in 8 bits, as a camera takes it.
+        """Return the image (S, S, 3) in 8 bits, as a camera takes it.
 
         Args:
             light: (3,) factor of red, green and blue.

@@ -1,4 +1,4 @@
-"""Shapes: endless toy street scenes with labels, the dataset that needs no files.
+"""Make datasets of toy street scenes: drawn on the fly without files, or written to a folder.
 
 image, labels = render_scene(seed=7, size=96)
 write_shapes(Path("scenes"), train=500, val=100)     # segvit train --data.spec shapes --data.root scenes
@@ -18,27 +18,27 @@ from segvit.data.spec import load_spec
 from segvit.errors import UserError
 
 SCENES_PER_SEED = 1_000_000
-"""Datasets of different seeds share no scene."""
+"""Number of scenes per seed, so that datasets of different seeds share no scene."""
 SMALLEST = 32
-"""Least side of a scene in pixels; below it cars and signs are a pixel or two."""
+"""Smallest side of a scene in pixels. In smaller ones, cars and signs would be a pixel or two."""
 
 
 def render_scene(seed: int, size: int = 96) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw scene number `seed` as image (size, size, 3) and labels (size, size), where 255 is ignored.
 
     Args:
-        seed: a whole number from 0; the same number and size give the same bytes.
-        size: side of the picture in pixels; everything but the noise of the sensor grows with it.
+        seed: a whole number from 0. The same number and size give the same bytes.
+        size: side of the picture in pixels. Everything but the noise of the sensor grows with it.
 
     Raises:
-        UserError: a negative seed, or a size under 32.
+        UserError: the seed is negative, or the size is under 32.
     """
     _check(seed, size)
     return Street(seed, size).draw()
 
 
 class ShapesDataset:
-    """Scenes drawn on the fly; satisfies `segvit.data.dataset.Samples`."""
+    """Scenes that are drawn on the fly. Follows the protocol `segvit.data.sample.Samples`."""
 
     def __init__(self, length: int, size: int = 96, seed: int = 0) -> None:
         """Choose the scenes.
@@ -49,10 +49,10 @@ class ShapesDataset:
             seed: datasets of different seeds share no scene.
 
         Raises:
-            UserError: a length, size or seed out of range.
+            UserError: the length, size or seed is out of range.
         """
         if not 1 <= length <= SCENES_PER_SEED:
-            raise UserError(f"a shapes dataset of {length} scenes: give a length of 1 to {SCENES_PER_SEED}")
+            raise UserError(f"length of a shapes dataset is {length}; give 1 to {SCENES_PER_SEED} scenes")
         _check(seed, size)
         self.spec = load_spec("shapes")
         self.length = length
@@ -63,7 +63,7 @@ class ShapesDataset:
         return self.length
 
     def scene(self, index: int) -> int:
-        """Number of the scene at `index`, from 0, as `render_scene` takes it."""
+        """Return the seed of `render_scene` for the scene at `index`, counted from 0."""
         if not 0 <= index < self.length:
             raise IndexError(f"scene {index} of {self.length}")
         return self.seed * SCENES_PER_SEED + index
@@ -75,7 +75,7 @@ class ShapesDataset:
         return Sample(tv_tensors.Image(pixels), tv_tensors.Mask(torch.from_numpy(labels).long()), f"scene_{index:06}")
 
     def describe(self, index: int) -> str:
-        """Which scene a sample is."""
+        """Return the number and the seed of a sample's scene."""
         return f"shapes scene {index} (seed {self.scene(index)})"
 
 
@@ -83,14 +83,14 @@ def write_shapes(root: Path, train: int = 500, val: int = 100, size: int = 96, s
     """Write scenes as PNG images and label maps under `root`, where the spec `shapes` looks for them.
 
     Args:
-        root: folder; made where missing.
+        root: target folder, which is created if it is missing.
         train: number of training scenes.
-        val: number of validation scenes; none of them is a training scene.
+        val: number of validation scenes. None of them is a training scene.
         size: side of a scene in pixels.
-        seed: calls of different seeds share no scene.
+        seed: calls with different seeds share no scene.
 
     Raises:
-        UserError: a number out of range, or other files lie where the scenes belong.
+        UserError: a number is out of range, or the folders hold other files.
     """
     spec = load_spec("shapes")
     palette = bytes(part for colour in spec.palette for part in colour).ljust(3 * 256, b"\0")  # ignored is black
@@ -101,7 +101,9 @@ def write_shapes(root: Path, train: int = 500, val: int = 100, size: int = 96, s
         for folder in (images, labels):
             folder.mkdir(parents=True, exist_ok=True)
             if others := sorted({path.name for path in folder.iterdir()} - set(names)):
-                raise UserError(f"{folder} holds {others[0]}, which is not to be written: give an empty folder")
+                raise UserError(
+                    f"{folder} contains {others[0]}, which is not one of these scenes; give an empty folder"
+                )
         for index, name in enumerate(names):
             pixels, values = render_scene(samples.scene(index), size)
             Image.fromarray(pixels).save(images / name)
@@ -112,4 +114,6 @@ def write_shapes(root: Path, train: int = 500, val: int = 100, size: int = 96, s
 
 def _check(seed: int, size: int) -> None:
     if seed < 0 or size < SMALLEST:
-        raise UserError(f"shapes of size {size} and seed {seed}: give a size of at least {SMALLEST} and a seed from 0")
+        raise UserError(
+            f"size is {size} and seed is {seed}; give a size of at least {SMALLEST} and a seed of at least 0"
+        )

@@ -1,7 +1,7 @@
-"""A toy street scene: sky, water, grass, a road, buildings, trees, cars and signs under one sun.
+"""Draw a toy street scene: sky, water, grass, a road, buildings, trees, cars and signs under one sun.
 
-As in photos, no class is given away by its colour alone: families of colours overlap (sky and water, crowns and
-meadows, asphalt and concrete) and the light of the hour shifts them all; texture, shape and place say the rest.
+As in photos, colour alone does not identify a class. Families of colours overlap (sky and water, crowns and meadows,
+asphalt and concrete), and the light of the hour shifts them all. Texture, shape and place decide.
 
     image, labels = Street(seed=7, size=96).draw()
 """
@@ -24,7 +24,7 @@ COLOURS: dict[int, tuple[tuple[float, float, float], ...]] = {
     CAR: ((0.82, 0.14, 0.14), (0.16, 0.36, 0.74), (0.92, 0.92, 0.90), (0.48, 0.50, 0.54), (0.16, 0.54, 0.46)),
     SIGN: ((0.86, 0.12, 0.16), (0.10, 0.30, 0.78), (0.98, 0.82, 0.14), (0.98, 0.60, 0.10)),
 }
-"""Anchors of each class's family of colours: red, green and blue of 0..1 in white light."""
+"""Anchors of each class's family of colours: red, green and blue in 0..1 under white light."""
 LIGHTS = ((1.06, 1.04, 1.00), (1.16, 0.98, 0.78), (0.92, 0.95, 0.98), (0.84, 0.80, 0.98))
 """The light of noon, evening, a grey day and dusk."""
 DARK = np.array((0.10, 0.11, 0.14), dtype=np.float32)
@@ -36,7 +36,7 @@ WHITE = np.array((0.95, 0.95, 0.92), dtype=np.float32)
 
 
 class Street:
-    """One scene on the way: its canvas, its stream of random numbers, and the facts that all its objects share."""
+    """One scene in progress: its canvas, its random numbers, and the facts that all its objects share."""
 
     def __init__(self, seed: int, size: int) -> None:
         self.random = np.random.Generator(np.random.PCG64(seed))
@@ -62,13 +62,15 @@ class Street:
         return self.photograph(), self.canvas.labels
 
     def chance(self, probability: float) -> bool:
+        """Return True with this probability."""
         return float(self.random.random()) < probability
 
     def between(self, low: float, high: float) -> float:
+        """Draw a uniform number in low..high."""
         return low + (high - low) * float(self.random.random())
 
     def colour(self, family: int) -> Floats:
-        """A colour (3,) of a class's family: an anchor with up to half of another, and some chance."""
+        """Draw a colour (3,) of a class's family: an anchor mixed with up to half of another, plus noise."""
         anchors, (first, second, mix, *change) = COLOURS[family], self.random.random(6).tolist()
         one, other = anchors[int(first * len(anchors))], anchors[int(second * len(anchors))]
         return np.array(
@@ -76,15 +78,15 @@ class Street:
         )
 
     def hazy(self, colour: Floats, depth: float) -> Floats:
-        """The colour as seen from afar: depth 0 is at the horizon, 1 in front."""
+        """Return the colour as seen from afar: depth 0 is at the horizon, 1 in front."""
         return colour + (self.haze - colour) * np.float32(0.3 * (1 - depth))
 
     def depth(self, y: float) -> float:
-        """Nearness of a point of the ground: 0 at the horizon, 1 at the bottom of the picture."""
+        """Return the nearness of a point on the ground: 0 at the horizon, 1 at the bottom of the picture."""
         return (y - self.horizon) / (1 - self.horizon)
 
     def lit(self, x0: float, x1: float, strength: float = 0.2) -> Floats:
-        """Shade (1, S) of a body from x0 to x1: brighter on the side of the sun."""
+        """Return the shade (1, S) of a body from x0 to x1, which is brighter on the side of the sun."""
         across = (self.canvas.x - (x0 + x1) / 2) * (2 / (x1 - x0))
         shade: Floats = 1 + np.clip(across, -1, 1) * (self.sun * strength)
         return shade
@@ -95,7 +97,7 @@ class Street:
         self.canvas.paint(shape, DARK, opacity=0.35)
 
     def sky(self) -> None:
-        """From the zenith's colour down to the haze on the horizon, with clouds."""
+        """Paint the sky from the zenith's colour down to the haze on the horizon, with clouds."""
         canvas, top = self.canvas, self.colour(SKY)
         image = top[:, None, None] + (self.haze - top)[:, None, None] * np.minimum(canvas.y / self.horizon, 1)
         puffs = self.broad * 2 + noise(self.random, self.size, 7, 14)
@@ -104,7 +106,7 @@ class Street:
         canvas.labels[:] = SKY
 
     def meadow(self) -> None:
-        """Grass from a wavy horizon to the bottom, in patches, fading into the haze."""
+        """Paint grass from a wavy horizon to the bottom, in patches that fade into the haze."""
         canvas, colour, other = self.canvas, self.colour(GRASS)[:, None, None], self.colour(GRASS)[:, None, None]
         ridge = self.horizon - 0.01 + noise(self.random, self.size, 3, 1)[:1] * self.between(0, 0.04)
         nearness = np.clip((canvas.y - self.horizon) * 2.5, 0, 1)
@@ -115,7 +117,7 @@ class Street:
         canvas.paint(shape, field, label=GRASS)
 
     def water(self) -> None:
-        """A lake below the horizon, or one that reaches into the foreground."""
+        """Paint a lake below the horizon, or one that reaches into the foreground."""
         half = self.between(0.06, 0.12)
         y = self.horizon + half + 0.01 if self.chance(0.6) else self.between(0.85, 1.0)
         shape = ellipse(self.between(0, 1), y, self.between(0.4, 0.8), half)
@@ -124,7 +126,7 @@ class Street:
         self.canvas.paint(shape, base, label=WATER, shade=1 + self.ripples * 0.22)
 
     def buildings(self) -> None:
-        """A row of houses and towers behind the road."""
+        """Paint a row of houses and towers behind the road."""
         x = self.between(-0.1, 0.5)
         for _ in range(int(self.random.integers(1, 5))):
             width = self.between(0.18, 0.34)
@@ -132,6 +134,7 @@ class Street:
             x += width + self.between(-0.02, 0.14)
 
     def building(self, x0: float, x1: float, base: float) -> None:
+        """Paint a tower, or a house with a roof, with a dark side and windows."""
         canvas, wall, is_tower = self.canvas, self.hazy(self.colour(BUILDING), 0.7), self.chance(0.55)
         top = base - (self.between(0.26, 0.48) if is_tower else self.between(0.14, 0.24))
         shade = self.lit(x0, x1, 0.1) + self.grain * 0.06
@@ -148,7 +151,7 @@ class Street:
         canvas.paint(panes, self.hazy(GLASS if self.chance(0.7) else LAMPLIGHT, 0.7))
 
     def road(self) -> None:
-        """A road into the picture, or one across it; either has a broken line in the middle."""
+        """Paint a road into the picture or across it, with a broken line in the middle."""
         if self.chance(0.5):
             half, y, tilt = self.between(0.10, 0.14), self.horizon + self.between(0.2, 0.4), self.between(-0.06, 0.06)
             self.lane = (-0.05, y - tilt, half), (1.05, y + tilt, half)
@@ -169,7 +172,7 @@ class Street:
             self.canvas.paint(limb(ends[0], ends[1], *widths), WHITE, opacity=0.8)
 
     def things(self) -> None:
-        """Trees, cars and signs, far ones first."""
+        """Paint trees, cars and signs, far ones first."""
         places: list[tuple[float, float, int]] = []
         for _ in range(int(self.random.integers(1, 4))):
             places.append((self.horizon + self.between(0.05, 0.5), self.between(0, 1), TREE))
@@ -187,7 +190,7 @@ class Street:
             draw[kind](x, y, 0.65 + 0.6 * self.depth(y))
 
     def tree(self, x: float, y: float, scale: float) -> None:
-        """A trunk with two branches under a round or a pointed crown."""
+        """Paint a trunk with two branches under a round or a pointed crown."""
         height, radius = self.between(0.24, 0.34) * scale, self.between(0.10, 0.13) * scale
         middle, lean = y - height, self.between(-0.02, 0.02)
         self.shadow(x, y, radius)
@@ -211,7 +214,7 @@ class Street:
         self.canvas.paint(union(*parts), self.hazy(self.colour(TREE), self.depth(y)), label=TREE, shade=shade)
 
     def car(self, x: float, y: float, scale: float) -> None:
-        """Body, cabin with panes, and wheels: from the side on a road across, else from behind."""
+        """Paint a body, a cabin with panes, and wheels: from the side if the road runs across, else from behind."""
         across = self.lane[0][2] == self.lane[1][2]
         half, unit = (0.15 if across else 0.105) * scale, 0.085 * scale
         shift = (0.1 if self.chance(0.5) else -0.1) if across else 0.0
@@ -231,7 +234,7 @@ class Street:
             self.canvas.paint(wheel, DARK, label=CAR)
 
     def sign(self, x: float, y: float, scale: float) -> None:
-        """A plate in two colours, round, square or pointed, on a thin pole."""
+        """Paint a plate in two colours, round, square or pointed, on a thin pole."""
         radius, thin = self.between(0.085, 0.105) * scale, 0.020 * scale
         top = y - self.between(0.30, 0.40) * scale
         self.shadow(x, y, 0.04)
@@ -246,9 +249,12 @@ class Street:
             self.canvas.paint(plate, self.colour(SIGN) if label else WHITE, label=label)
 
     def photograph(self) -> NDArray[np.uint8]:
-        """The image (S, S, 3) as a camera takes it: light of the hour, darker to one side and in the corners, noise."""
+        """Return the image (S, S, 3) as a camera takes it, in the light of the hour.
+
+        It is darker to one side and in the corners, and has noise.
+        """
         hours = self.random.random(len(LIGHTS), dtype=np.float32)
-        hours = hours * hours * hours  # so that one of them tells
+        hours = hours * hours * hours  # so that one of them dominates
         light = (hours[:, None] * np.array(LIGHTS, dtype=np.float32)).sum(axis=0) / hours.sum()
         dx, dy = self.canvas.x - 0.5, self.canvas.y - 0.5
         sideways, corners = 1 + dx * (self.sun * 0.2), 1 - (dx * dx + dy * dy) * self.between(0.1, 0.5)
