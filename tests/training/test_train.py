@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import segvit.data.dataset as dataset_module
 import segvit.training.learner as learner_module
-import segvit.training.train as train_module
+import segvit.training.validation as validation_module
 import segvit.utils.signals as signals_module
 from segvit.config import OptimConfig, TrainConfig
 from segvit.data.shapes.scenes import write_shapes
@@ -341,7 +341,7 @@ def test_a_validation_that_a_signal_breaks_off_is_made_up_for(
     whole = replace(config, output=config.output / "whole")
     best = train(whole).miou
     config = replace(config, output=config.output / "stopped")
-    evaluate = train_module.evaluate
+    evaluate = validation_module.evaluate
 
     def ask(*arguments: Any, progress: Callable[[int, int], None], **settings: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -349,7 +349,7 @@ def test_a_validation_that_a_signal_breaks_off_is_made_up_for(
         monkeypatch.setattr(dataset_module, "SHAPES_LENGTH", {"train": 10, "val": 3})
         return evaluate(*arguments, progress=progress, **settings)
 
-    monkeypatch.setattr(train_module, "evaluate", ask)
+    monkeypatch.setattr(validation_module, "evaluate", ask)
     with pytest.raises(Interrupted, match="after step 2"):
         train(config)
     assert not [record for record in records(config.output) if "miou" in record]
