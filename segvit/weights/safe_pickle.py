@@ -1,18 +1,16 @@
-"""A pickle of torch.save as plain data, read without running anything that it asks for.
+"""Read a pickle of torch.save as plain data, without running anything that it asks for.
 
-A pickle is a program for a small machine that can call any function by its name. Here the program is read, never run:
-`pickletools` tells its instructions apart, no name in it is looked up, and what a call would have made becomes an inert
-`Made`. A program that names anything but plain data is refused nevertheless, since other readers would run it.
+A pickle is a program that can import any module and call any function by name. Python's own unpickler reads it here,
+but `find_class` replaces every name by an inert stand-in: nothing is imported, looked up or called. A pickle that names
+anything but plain data is refused all the same, since other readers would run it.
 """
 
-import pickletools
+import pickle
 import re
 import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, NoReturn
 
 import torch
 
@@ -53,36 +51,47 @@ DATA: dict[str, str] = {
     "types": "SimpleNamespace",
     "uuid": "UUID",
 }
-"""Names by which plain data is pickled; beyond them, only classes of other libraries are taken for data."""
+"""Names that pickles of plain data use, by module. Apart from these, only classes of other libraries count as data."""
 CLASS_NAME = re.compile(r"_*[A-Z]\w*(\._*[A-Z]\w*)*")
-"""How a class is named; functions begin with a small letter."""
+"""Name of a class: it begins with a capital letter, unlike a function's."""
 
 
-class Name(NamedTuple):
-    """A function or class that a pickle names; it is never looked up."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclass(eq=False)
 class Made:
-    """What a call in a pickle would have given: the name and the arguments, and nothing behind them."""
+    """Result of a call in a pickle: the arguments, with nothing behind them. Each name has a subclass of its own."""
 
-    by: Name
-    arguments: Any
+    by = ""
+    """Name of the function or class, such as "torch._utils._rebuild_tensor_v2"."""
+    arguments: tuple[Any, ...]
+
+    def __new__(cls, *arguments: Any, **_: Any) -> "Made":
+        """Keep the arguments, and do nothing with them."""
+        made = super().__new__(cls)
+        made.arguments = arguments
+        return made
+
+    def __call__(self, *_: Any) -> NoReturn:
+        """Refuse to be called: plain data never calls what another call returned.
+
+        Raises:
+            CallOfResult: always.
+        """
+        raise CallOfResult
 
     def swallow(self, *_: Any) -> None:
-        """Take what the pickle would put into the object."""
+        """Drop what the pickle would put into the object."""
 
-    append = extend = add = update = __setitem__ = swallow
+    __setstate__ = append = extend = add = update = __setitem__ = swallow
+
+
+class Ordered(dict[Any, Any]):
+    """An OrderedDict, which holds a checkpoint's tensors: its items are kept, its attributes are dropped."""
+
+    def __setstate__(self, _: Any) -> None:
+        """Drop the attributes, such as the `_metadata` of a state_dict."""
 
 
 class Stored(NamedTuple):
-    """Numbers that lie beside the pickle."""
+    """Numbers of a tensor, which are stored beside the pickle."""
 
     key: str
     dtype: torch.dtype
@@ -96,155 +105,84 @@ class Broken(Exception):
     """The file is cut short or damaged."""
 
 
+class CallOfResult(Exception):
+    """The pickle calls the result of another call."""
+
+
 def read_pickle(file: IO[bytes], path: Path) -> tuple[Any, dict[str, Stored]]:
-    """What the pickle at the file's position would give, with `Made` for every call, and the numbers it refers to.
+    """Return the content of the pickle at the file's position, and the numbers that it refers to by key.
+
+    Every call in the pickle gives a `Made`.
 
     Raises:
-        Refused: it names a function, or a class of Python itself that is no plain data.
-        Exception: of any kind, where it is no whole pickle.
+        Refused: the pickle names a function, or a class of Python itself that is not plain data.
+        Exception: of any kind, if the pickle is not whole.
     """
-    machine = _Machine(path)
-    for instruction, argument, _ in pickletools.genops(file):
-        machine.step(instruction.name, argument)
-    return machine.stack[-1], machine.stored
+    reader = _Reader(file, path)
+    try:
+        return reader.load(), reader.stored
+    except CallOfResult as error:
+        raise Refused(
+            f"{path}: refused, nothing of it was run: it calls the result of another call, which no checkpoint needs"
+        ) from error
 
 
-EMPTY: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_SET": set,
-    "EMPTY_TUPLE": tuple,
-}
-LITERAL = re.compile(r"(INT|BININT\d?|LONG\d?|FLOAT|BINFLOAT|(SHORT_)?(BIN)?(STRING|BYTES|UNICODE)8?|BYTEARRAY8)")
+class _Reader(pickle._Unpickler):
+    """Python's unpickler in which every name is a stand-in.
 
+    It is the version written in Python. The C version allocates 4 GB for the 9 bytes `80 02 4e 72 ff ff ff 0f 2e`,
+    since its memo is an array, and it reads past the end of a pickle, where the older layout has the next one.
+    """
 
-class _Machine:
-    """The stack of a pickle's program, on which names are names and calls are records of calls."""
+    # A bytearray is read as bytes: Python would allocate the length that the pickle claims before reading any byte.
+    dispatch = pickle._Unpickler.dispatch | {pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]]}
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        super().__init__(file, encoding="latin1")  # fits the strings of Python 2 whatever their bytes
         self.path = path
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
         self.stored: dict[str, Stored] = {}
+        self.stand_ins: dict[str, type] = {"collections.OrderedDict": Ordered}
 
-    def step(self, name: str, argument: Any) -> None:
-        """One instruction, by the name that pickletools gives it."""
-        stack = self.stack
-        if name in EMPTY:
-            stack.append(EMPTY[name]())
-        elif LITERAL.fullmatch(name):
-            stack.append(argument)
-        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            self.memo[len(self.memo) if argument is None else argument] = stack[-1]
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(self.memo[argument])
-        elif name == "MARK":
-            self.marks.append(len(stack))
-        elif name == "POP":
-            stack.pop()
-        elif name == "POP_MARK":
-            self.group()
-        elif name == "DUP":
-            stack.append(stack[-1])
-        elif name == "BINPERSID":
-            stack.append(self.numbers(stack.pop()))
-        elif name in ("LIST", "DICT", "FROZENSET") or name.startswith("TUPLE"):
-            self.gather(name)
-        elif name in ("APPEND", "APPENDS", "ADDITEMS", "SETITEM", "SETITEMS"):
-            self.fill(name)
-        elif name not in ("PROTO", "FRAME", "STOP"):
-            self.call(name, argument)
+    def find_class(self, module: str, name: str) -> type:
+        """Return the stand-in for a function or class that plain data may name.
 
-    def group(self) -> list[Any]:
-        """Take the values since the last mark off the stack."""
-        start = self.marks.pop()
-        values = self.stack[start:]
-        del self.stack[start:]
-        return values
-
-    def gather(self, name: str) -> None:
-        """Make a container of values on the stack."""
-        if name[-1].isdigit():
-            count = int(name[-1])
-            values = self.stack[-count:]
-            del self.stack[-count:]
-        else:
-            values = self.group()
-        if name == "DICT":
-            self.stack.append(dict(zip(values[::2], values[1::2], strict=True)))
-        else:
-            self.stack.append({"LIST": list, "FROZENSET": frozenset}.get(name, tuple)(values))
-
-    def fill(self, name: str) -> None:
-        """Put values into the container below them."""
-        single = {"APPEND": 1, "SETITEM": 2}.get(name)
-        values = [self.stack.pop() for _ in range(single)][::-1] if single else self.group()
-        target: Any = self.stack[-1]
-        if type(target) not in (dict, list, set, Made):
-            raise Broken(f"{name} on a {type(target).__name__}")
-        if name.startswith("SETITEM"):
-            for key, value in zip(values[::2], values[1::2], strict=True):
-                target[key] = value
-        else:
-            put = target.add if name == "ADDITEMS" else target.append
-            for value in values:
-                put(value)
-
-    def call(self, name: str, argument: Any) -> None:
-        """A name, or a call of one: recorded, and refused where it is not known for plain data."""
-        stack = self.stack
-        if name == "GLOBAL":
-            stack.append(self.named(*argument.split(" ", 1)))
-        elif name == "STACK_GLOBAL":
-            attribute, module = stack.pop(), stack.pop()
-            stack.append(self.named(module, attribute))
-        elif name == "BUILD":
-            stack.pop()  # the state of an object that is not there
-        elif name in ("REDUCE", "NEWOBJ"):
-            arguments, by = stack.pop(), stack.pop()
-            stack.append(self.made(by, arguments))
-        elif name == "NEWOBJ_EX":
-            named, arguments, by = stack.pop(), stack.pop(), stack.pop()
-            stack.append(self.made(by, (arguments, named)))
-        elif name in ("INST", "OBJ"):
-            values = self.group()
-            by = self.named(*argument.split(" ", 1)) if name == "INST" else values.pop(0)
-            stack.append(self.made(by, tuple(values)))
-        else:
-            raise Broken(f"the instruction {name}, which torch.save does not write")
-
-    def named(self, module: Any, name: Any) -> Name:
-        """The name of a function or class, if it can be plain data's."""
-        if (module, name) in NAME_MAPPING:  # Python 2's names, as torch.save writes them: `commands` is `subprocess`
+        Raises:
+            Refused: plain data does not name it.
+        """
+        if (module, name) in NAME_MAPPING:  # torch.save writes the names of Python 2: `subprocess` is `commands`
             module, name = NAME_MAPPING[module, name]
         module = IMPORT_MAPPING.get(module, module)
-        if name in DATA.get(module, "").split():
-            return Name(module, name)
-        if module.partition(".")[0] not in sys.stdlib_module_names and CLASS_NAME.fullmatch(name):
-            return Name(module, name)
-        raise Refused(
-            f"{self.path}: refused, nothing of it was run: loading it in the usual way would call {module}.{name}, "
-            "which no checkpoint needs; do not load this file with other programs, and fetch it from its authors"
-        )
+        is_foreign_class = module.partition(".")[0] not in sys.stdlib_module_names and CLASS_NAME.fullmatch(name)
+        if name not in DATA.get(module, "").split() and not is_foreign_class:
+            raise Refused(
+                f"{self.path}: refused, nothing of it was run: loading it in the usual way would call {module}.{name}, "
+                "which no checkpoint needs; do not load this file with other programs, and fetch it from its authors"
+            )
+        full_name = f"{module}.{name}"
+        if full_name not in self.stand_ins:
+            self.stand_ins[full_name] = type("StandIn", (Made,), {"by": full_name})
+        return self.stand_ins[full_name]
 
-    def made(self, by: Any, arguments: Any) -> Any:
-        """What calling `by` gives: an ordered dict is a dict here, all else is inert."""
-        if not isinstance(by, Name):
-            raise Refused(f"{self.path}: refused, nothing of it was run: it calls what another call gave")
-        if by == Name("collections", "OrderedDict"):
-            return dict(*arguments) if isinstance(arguments, tuple) else {}
-        return Made(by, arguments)
+    def get_extension(self, code: int) -> NoReturn:
+        """Refuse numbers in place of names, which Python may resolve without asking `find_class`.
 
-    def numbers(self, reference: Any) -> Stored:
-        """What `torch.save` puts in place of a tensor's numbers: ("storage", class, key, device, count)."""
+        Raises:
+            Broken: always; torch.save does not write them.
+        """
+        raise Broken(f"the extension code {code}, which torch.save does not write")
+
+    def persistent_load(self, reference: Any) -> Stored:
+        """Return the numbers that torch.save refers to by ("storage", class, key, device, count).
+
+        Raises:
+            Broken: torch.save does not write such a reference.
+            UserError: the numbers are of a kind that checkpoints do not need, such as complex.
+        """
         kind, storage, key = reference[:3]
-        if kind != "storage" or not isinstance(storage, Name) or any(reference[5:]):
+        if kind != "storage" or not isinstance(storage, type) or not issubclass(storage, Made) or any(reference[5:]):
             raise Broken("a reference to numbers that torch.save does not write")
-        if storage.name not in DTYPES:
-            raise UserError(f"{self.path}: holds tensors of the kind {storage}; give a checkpoint in floating point")
-        self.stored[key] = Stored(key, DTYPES[storage.name])
+        name = storage.by.rpartition(".")[2]
+        if name not in DTYPES:
+            raise UserError(f"{self.path}: holds tensors of the kind {storage.by}; give a checkpoint in floating point")
+        self.stored[key] = Stored(key, DTYPES[name])
         return self.stored[key]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from segvit.errors import UserError
 from segvit.weights.file_kind import AGAIN, PICKLE, ZIP, first_bytes, no_weights
-from segvit.weights.safe_pickle import Broken, Made, Name, Stored, read_pickle
+from segvit.weights.safe_pickle import Broken, Made, Stored, read_pickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """The first pickle of the older layout."""
@@ -130,9 +130,9 @@ def _state_of(content: Any, path: Path) -> Mapping[str, Any]:
 
 def _tensor(value: Any, read: Callable[[Stored], bytes], where: str) -> Tensor:
     """The tensor that a call of torch's own would have put together."""
-    if isinstance(value, Made) and value.by == Name("torch._utils", "_rebuild_parameter"):
+    if isinstance(value, Made) and value.by == "torch._utils._rebuild_parameter":
         value = value.arguments[0]
-    rebuilds = (Name("torch._utils", "_rebuild_tensor_v2"), Name("torch._utils", "_rebuild_tensor"))
+    rebuilds = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
     if not isinstance(value, Made) or value.by not in rebuilds:
         what = value.by if isinstance(value, Made) else type(value).__name__
         raise UserError(f"{where} is no plain tensor ({what}); give a checkpoint with weights alone in its state_dict")

@@ -5,11 +5,15 @@ import builtins
 import collections
 import datetime
 import functools
+import io
 import json
 import os
 import pickle
 import random
+import resource
+import struct
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +33,7 @@ from segvit.errors import UserError
 from segvit.models.create import create_model
 from segvit.weights.convert import convert_checkpoint, read_settings
 from segvit.weights.model_file import read_header
+from segvit.weights.safe_pickle import Broken, Made, Refused, read_pickle
 from segvit.weights.torch_file import read_state_dict
 from tests.helpers.authors import SMALL, shapes_of, state_of
 
@@ -453,6 +458,80 @@ def test_tensors_are_those_of_torch(layout: str, tmp_path: Path) -> None:
         assert list(read) == list(state)
         for name, value in read.items():
             assert value.dtype == state[name].dtype and torch.equal(value, state[name]), name
+
+
+AUDITED: list[str] | None = None
+"""Names of the audit events since somebody began to listen; None: nobody does."""
+
+
+def listen(event: str, _: tuple[Any, ...]) -> None:
+    """Note an import, a file opened, a program run: Python reports each to its audit hooks."""
+    if AUDITED is not None:
+        AUDITED.append(event)
+
+
+@pytest.fixture(scope="module")
+def hook() -> None:
+    """Install the audit hook, which Python never removes; load the codec of protocol 0 first, which is an import."""
+    "".encode("raw-unicode-escape")
+    sys.addaudithook(listen)
+
+
+@pytest.mark.usefixtures("hook")
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+@pytest.mark.parametrize("name", ["harmless", *TRAPS])
+def test_reading_a_pickle_imports_opens_and_runs_nothing(
+    name: str, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = harmless(tmp_path) if name == "harmless" else TRAPS[name](str(tmp_path / "sprung"))
+    program = io.BytesIO(pickle.dumps(content, protocol))
+    events: list[str] = []
+    refused = False
+    monkeypatch.setattr(sys.modules[__name__], "AUDITED", events)
+    try:
+        read_pickle(program, Path("x.pth"))
+    except Refused:
+        refused = True
+    monkeypatch.undo()
+    assert not events
+    assert refused is (name != "harmless")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"\x80\x02N" + pickle.LONG_BINPUT + b"\xff\xff\xff\x0f.",
+        b"\x80\x05" + pickle.BYTEARRAY8 + struct.pack("<Q", 2**38) + b".",
+        b"\x80\x05" + pickle.BINBYTES8 + struct.pack("<Q", 2**38) + b".",
+        b"\x80\x04" + pickle.FRAME + struct.pack("<Q", 2**38) + b"N.",
+    ],
+    ids=["a far place in the memo", "a long bytearray", "long bytes", "a long frame"],
+)
+def test_a_few_bytes_cannot_ask_for_gigabytes(program: bytes, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", program)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"cut short or damaged|not weights by name"):
+        read_state_dict(tmp_path / "bomb.pth")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
+
+
+def test_extension_codes_and_calls_of_results_are_refused() -> None:
+    with pytest.raises(Broken, match="extension code 7"):
+        read_pickle(io.BytesIO(b"\x80\x02" + pickle.EXT1 + b"\x07."), Path("x.pth"))
+    for call in (b"(tR.", b"(tR(tR."):
+        program = io.BytesIO(b"\x80\x02cmmcv\nConfig\n" + call)
+        if call.count(pickle.REDUCE) == 1:
+            made, _ = read_pickle(program, Path("x.pth"))
+            assert isinstance(made, Made) and made.by == "mmcv.Config"
+        else:
+            with pytest.raises(Refused, match="the result of another call"):
+                read_pickle(program, Path("x.pth"))
+
+
+def test_strings_and_byte_arrays_of_any_python_are_read() -> None:
+    for program, content in ((b"U\x02\xff\x00.", "\xff\0"), (pickle.dumps(bytearray(b"ab"), 5), b"ab")):
+        assert read_pickle(io.BytesIO(program), Path("x.pth"))[0] == content
 
 
 def test_the_optimizer_is_not_even_read(tmp_path: Path) -> None:
