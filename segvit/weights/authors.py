@@ -1,4 +1,4 @@
-"""The paper's authors' checkpoints: which there are, their tensors' names in ours, and the sizes that these tell.
+"""Checkpoints of the paper's authors: their files, the names of their tensors, and the sizes read from these.
 
 Letters: D backbone width, d head width, K classes, p patch, N patches of the training crop.
 """
@@ -22,9 +22,9 @@ RELEASED = {
     "segvit-large-pascal-context-59": "PC59cls_64.1.pth",
     "segvit-large-shrunk-pascal-context-59": "PC59cls_62.3.pth",
 }
-"""The files that they have released, by our names; the number is the mIoU that they report (single scale)."""
+"""Files that the authors have released, by our names. The number is the mIoU that they report (single scale)."""
 LICENCE = "academic use only, says the paper's authors' licence"
-"""Of these files."""
+"""Licence of these files."""
 
 BACKBONE = (
     (r"\.patch_embed\.proj\.", ".patch_embed.projection."),
@@ -35,7 +35,7 @@ BACKBONE = (
     (r"\.mlp\.fc1\.", ".ffn.layers.0.0."),
     (r"\.mlp\.fc2\.", ".ffn.layers.1."),
 )
-"""Parts of our names, and what the authors call them."""
+"""Patterns in our names of the backbone's tensors, and the authors' names for them."""
 DECODER = (
     (r"\.self_attn\.[qkv]\.", ".self_attn.in_proj_"),
     (r"\.self_attn\.proj\.", ".self_attn.out_proj."),
@@ -44,19 +44,20 @@ DECODER = (
     (r"\.(class_tokens|tokens)$", ".q.weight"),
     (r"\.cross_attn\.", ".multihead_attn."),
 )
+"""Patterns in our names of the decoder's tensors, and the authors' names for them."""
 FUSED = ((r"\.multihead_attn\.[qkv]\.", ".multihead_attn.in_proj_"), (r"(multihead_attn)\.proj\.", r"\1.out_proj."))
-"""In the up-sampling, queries, keys and values of the cross-attention are one tensor too."""
+"""Further patterns for the up-sampling, where queries, keys and values of the cross-attention are one tensor too."""
 STAGE = (("layers.", "decoder_{}.layers."), ("proj.", "input_proj_{}."), ("norm.", "proj_norm_{}."))
-"""Parts of a stage, whose number the authors count from 1."""
+"""Parts of a decoder stage. The authors count stages from 1."""
 CLASS_TOKEN = "backbone.cls_token"
 POSITIONS = "backbone.pos_embed"
-"""Its first row is the class token's; the method uses neither."""
+"""Position embedding. Its first row belongs to the class token; the method uses neither."""
 LOSS_WEIGHT = re.compile(r"decode_head\.(atm\.)?loss_decode\.criterion\.empty_weight")
-"""(K + 1,) of the loss; not needed."""
+"""Class weights (K + 1,) of the loss, which inference does not need."""
 
 
 def authors_name(name: str, *, shrunk: bool) -> str:
-    """What the authors call the tensor that holds ours of that name; several of ours can lie in one of theirs."""
+    """Return the authors' name of the tensor that holds ours; one of theirs can hold several of ours."""
     if name.startswith("backbone."):
         return _replace(name, BACKBONE)
     part, rest = name.split(".", 1)
@@ -72,14 +73,14 @@ def authors_name(name: str, *, shrunk: bool) -> str:
 
 
 def _replace(name: str, rules: Iterable[tuple[str, str]]) -> str:
-    """`name` with every rule applied in turn."""
+    """Apply every rule to `name` in turn."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
 
 
 def pairs(own: Iterable[str], *, shrunk: bool) -> dict[str, list[str]]:
-    """The authors' names of a model's tensors, each with ours that lie in it one after the other."""
+    """Map each of the authors' names to our names of the tensors that it holds, in order."""
     found: dict[str, list[str]] = {}
     for name in own:
         if name not in ("mean", "std"):
@@ -88,7 +89,7 @@ def pairs(own: Iterable[str], *, shrunk: bool) -> dict[str, list[str]]:
 
 
 def own_state(state: Mapping[str, Tensor], own: Iterable[str], *, shrunk: bool) -> dict[str, Tensor]:
-    """Those tensors of the authors' that a model with the names `own` takes, under our names and in our shapes."""
+    """Convert the authors' tensors that a model with the names `own` needs to our names and shapes."""
     converted: dict[str, Tensor] = {}
     for theirs, ours in pairs(own, shrunk=shrunk).items():
         if theirs in state:
@@ -98,7 +99,7 @@ def own_state(state: Mapping[str, Tensor], own: Iterable[str], *, shrunk: bool) 
 
 
 def expected_shapes(own: Mapping[str, Tensor], *, shrunk: bool) -> dict[str, Shape]:
-    """Names and shapes of a whole checkpoint of the authors' for a model with the tensors `own`."""
+    """Return names and shapes of the authors' complete checkpoint for a model with the tensors `own`."""
     shapes: dict[str, Shape] = {CLASS_TOKEN: (1, 1, own[POSITIONS].shape[2])}
     for theirs, ours in pairs(own, shrunk=shrunk).items():
         first = tuple(own[ours[0]].shape)
@@ -110,30 +111,36 @@ def expected_shapes(own: Mapping[str, Tensor], *, shrunk: bool) -> dict[str, Sha
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What can be read from a checkpoint's tensors."""
+    """Sizes read from the tensors of a checkpoint."""
 
     shrunk: bool
-    """Whether it has an up-sampling."""
+    """True if there is an up-sampling."""
     embed_dim: int
-    """D."""
+    """Width D of the backbone."""
     depth: int
+    """Number of backbone blocks."""
     patch_size: int
-    """p."""
+    """Side p of a patch in pixels."""
     grid: int | None
-    """Patches along a side of the training crop; None: the position embedding is lost or torn."""
+    """Patches along a side of the training crop, or None if the position embedding is missing or damaged."""
     num_classes: int
-    """K."""
+    """Number of classes K."""
     head_dim: int
-    """d."""
+    """Width d of the head."""
     num_stages: int
-    """Of the decoder that reads the backbone: one for each tap."""
+    """Stages of the decoder that reads the backbone, one for each tap."""
     head_num_layers: int
+    """Layers of each stage of the head."""
     upsampling_num_layers: int | None
-    """None: there is no up-sampling."""
+    """Layers of the up-sampling, or None if there is none."""
 
 
 def read_sizes(state: Mapping[str, Tensor]) -> Sizes | None:
-    """Sizes by what most tensors say, so that a lost or torn one shows against the rest; None: nothing of SegViT's."""
+    """Read each size from the majority of the tensors, so that a missing or damaged one differs from the rest.
+
+    Returns:
+        None if these are not the tensors of a SegViT.
+    """
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     shrunk = sum(name.startswith("decode_head.atm.") for name in shapes) > 5
     atm = r"decode_head\.atm\." if shrunk else r"decode_head\."
@@ -161,17 +168,17 @@ def read_sizes(state: Mapping[str, Tensor]) -> Sizes | None:
 
 
 def _sizes(shapes: Mapping[str, Shape], pattern: str) -> list[int]:
-    """First sizes of the tensors whose names fit."""
+    """Return the first size of each tensor whose name matches."""
     return [shape[0] for name, shape in shapes.items() if shape and re.fullmatch(pattern, name)]
 
 
 def _most(values: Iterable[int]) -> int:
-    """The value that comes most often."""
+    """Return the most frequent value."""
     return Counter(values).most_common(1)[0][0]
 
 
 def _count(shapes: Iterable[str], pattern: str, *, first: int = 0) -> int:
-    """How many numbered parts there are: up to the last number that has its share of tensors."""
+    """Count numbered parts, up to the last number with at least half as many tensors as the largest part."""
     found = Counter(int(match[1]) for name in shapes if (match := re.match(pattern, name)))
     if not found:
         return 0

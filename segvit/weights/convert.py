@@ -1,9 +1,9 @@
-"""A checkpoint of the paper's authors as a model file of segvit.
+"""Convert a checkpoint of the paper's authors to a model file of segvit.
 
     model = segvit.convert_checkpoint("ade_54.6.pth", "model.safetensors")
 
-Structure, sizes, grid and classes are read from the tensors (authors.py); what they cannot say has the paper's defaults
-and an option each. Nothing in the checkpoint is executed (inert.py).
+Structure, sizes, grid and number of classes are read from the tensors (authors.py). Everything else has the paper's
+default and an option. Nothing in the checkpoint is executed (safe_pickle.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,25 +35,26 @@ from segvit.weights.model_file import load_strictly, save_model
 from segvit.weights.torch_file import read_state_dict
 
 BACKBONE_HEAD_DIM = 64
+"""Width of one attention head of a backbone block in the paper."""
 HEAD_HEAD_DIM = 32
-"""Width of one attention head in the paper: of a backbone block, and of a layer of the ATM head or the up-sampling."""
+"""Width of one attention head of a layer of the ATM head or the up-sampling in the paper."""
 KNOWN_BACKBONES = {
     (768, 12): "vit_base_patch16_384.orig_in21k_ft_in1k",
     (1024, 24): "vit_large_patch16_384.augreg_in21k_ft_in1k",
 }
-"""The paper's, by width and blocks; others are told by their sizes."""
+"""The paper's backbones by width and number of blocks. Others are described by their sizes."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 NORMALISATION = {768: IMAGENET, 1024: ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
-"""Mean and deviation in the paper, by width."""
+"""Mean and standard deviation of the pixels in the paper, by backbone width."""
 RECIPES = {
     59: ("pascal_context_59/large",),
     60: ("pascal_context_60/large",),
     150: ("ade20k/large", "ade20k/base"),
     171: ("coco_stuff_10k/large",),
 }
-"""Shipped recipes by the number of classes: they name the dataset and the test protocol."""
+"""Shipped recipes by number of classes. They name the dataset and the test protocol."""
 UNKNOWN_CROP = 512
-"""Stands in where the position embedding is lost, so that all else can be compared."""
+"""Training crop assumed if the position embedding is missing, so that the other tensors can be compared."""
 
 
 def convert_checkpoint(
@@ -68,26 +69,26 @@ def convert_checkpoint(
     std: Sequence[float] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> SegViT:
-    """Read a checkpoint of the paper's authors, and write it as a model file of segvit; an old file is replaced.
+    """Convert a checkpoint of the paper's authors to a model file of segvit, replacing an old file.
 
     Args:
-        checkpoint: a .pth file; of what it holds, the weights alone are taken.
+        checkpoint: a .pth file. Only its weights are read.
         output: the .safetensors file to write.
         num_heads: attention heads of a backbone block. Default: D / 64.
         head_num_heads: attention heads of a head layer. Default: d / 32.
         taps: blocks (from 0) that the head reads, shallow first. Default: the paper's for the depth.
-        shrink_at: block (from 0) that shrinks. Default: the paper's for the depth, where there is an up-sampling.
-            Without one, it makes the structure naive_shrunk, whose tensors are those of a plain model.
+        shrink_at: block (from 0) that shrinks. Default: the paper's for the depth, if there is an up-sampling. If
+            there is none, this makes the structure naive_shrunk, which has the tensors of a plain model.
         mean: of R, G, B on the 0..1 scale. Default: ImageNet's for width 768, 0.5 for 1024.
-        std: deviation of the same.
+        std: standard deviation of R, G, B on the 0..1 scale. Default: as for `mean`.
         extra: plain values for the header of the file.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        UserError: not a checkpoint of SegViT's, tensors that are missing, unexpected or mis-shaped (all are listed), no
-            default where an option is needed, an option that does not fit, or an output that cannot be written.
+        UserError: the checkpoint is not a SegViT's; tensors are missing, unexpected or mis-shaped (all are listed); an
+            option is needed and has no default; an option does not fit; or the output cannot be written.
     """
     path, output = Path(checkpoint), Path(output)
     if output.suffix != ".safetensors":
@@ -126,10 +127,10 @@ def read_settings(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> tuple[ModelConfig, Sizes]:
-    """The network that a checkpoint's tensors (names and shapes alone matter) and the options describe.
+    """Return the network that the names and shapes of a checkpoint's tensors and the options describe.
 
     Raises:
-        UserError: as `convert_checkpoint`.
+        UserError: as in `convert_checkpoint`.
     """
     sizes = read_sizes(state)
     if sizes is None:
@@ -144,15 +145,15 @@ def read_settings(
 
 
 def _config(sizes: Sizes, path: Path, *, taps: Sequence[int] | None, shrink_at: int | None) -> ModelConfig:
-    """What the tensors and the two options about blocks say, with one attention head everywhere."""
+    """Return the network by the tensors and the two options about blocks, with one attention head everywhere."""
     structure: Structure = "shrunk" if sizes.shrunk else "plain" if shrink_at is None else "naive_shrunk"
     if sizes.shrunk and shrink_at is None:
         shrink_at = default_shrink_at(sizes.depth)
     blocks = _default_taps(structure, sizes, shrink_at) if taps is None else tuple(taps)
     if len(blocks) != sizes.num_stages:
         raise UserError(
-            f"{path}: its head reads {sizes.num_stages} of {sizes.depth} blocks, which are not {blocks}: say which, "
-            f"shallow first, with --taps and {sizes.num_stages} block numbers from 0 to {sizes.depth - 1}"
+            f"{path}: its head reads {sizes.num_stages} of {sizes.depth} blocks, but {blocks} were given or assumed: "
+            f"give --taps and {sizes.num_stages} block numbers from 0 to {sizes.depth - 1}, shallow first"
         )
     known = KNOWN_BACKBONES.get((sizes.embed_dim, sizes.depth)) if sizes.patch_size == 16 else None
     config = ModelConfig(
@@ -179,7 +180,7 @@ def _config(sizes: Sizes, path: Path, *, taps: Sequence[int] | None, shrink_at: 
 
 
 def _default_taps(structure: Structure, sizes: Sizes, shrink_at: int | None) -> tuple[int, ...]:
-    """The paper's taps."""
+    """Return the paper's taps."""
     last = sizes.depth - 1
     if structure == "shrunk":
         assert shrink_at is not None
@@ -188,7 +189,7 @@ def _default_taps(structure: Structure, sizes: Sizes, shrink_at: int | None) -> 
 
 
 def _check_tensors(state: Mapping[str, Tensor], config: ModelConfig, sizes: Sizes, path: Path) -> None:
-    """Refuse a checkpoint with other tensors than its sizes ask for; those behind the last tap are not looked at.
+    """Check that a checkpoint has the tensors that its sizes require, ignoring blocks after the last tap.
 
     Raises:
         UserError: a table of what is missing, unexpected or mis-shaped, in the authors' names.
@@ -220,7 +221,11 @@ def _check_tensors(state: Mapping[str, Tensor], config: ModelConfig, sizes: Size
 
 
 def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse the weights of a training that went wrong."""
+    """Check that no weight is NaN or infinite.
+
+    Raises:
+        UserError: some are.
+    """
     found = [name for name, value in state.items() if not value.isfinite().all()]
     if found:
         names = ", ".join(found[:5]) + (f", ... ({len(found)})" if len(found) > 5 else "")
@@ -228,7 +233,7 @@ def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _shape(name: str, expected: Mapping[str, Shape], sizes: Sizes) -> str:
-    """The shape that a tensor should have, in words where the grid is not known."""
+    """Describe the shape that a tensor should have, in words if the grid is unknown."""
     unknown = name == POSITIONS and sizes.grid is None
     return f"(1, 1 + side * side, {sizes.embed_dim})" if unknown else str(expected[name])
 
@@ -243,10 +248,10 @@ def _with_options(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> ModelConfig:
-    """The config with what no tensor says: as given, or the paper's.
+    """Add the settings that no tensor shows: as given, or the paper's.
 
     Raises:
-        UserError: every option that has no default here, in a list; or one that does not fit.
+        UserError: options without a default are missing (all are listed), or one does not fit.
     """
     width, head_width = sizes.embed_dim, sizes.head_dim
     missing = []
@@ -254,19 +259,20 @@ def _with_options(
         missing.append(f"--num-heads N            attention heads of a backbone block, of width {width}")
     if head_num_heads is None and head_width % HEAD_HEAD_DIM:
         missing.append(f"--head-num-heads N       attention heads of a head layer, of width {head_width}")
-    for option, given, meaning in (("mean", mean, "mean"), ("std", std, "deviation")):
+    for option, given, meaning in (("mean", mean, "mean"), ("std", std, "standard deviation")):
         if given is None and width not in NORMALISATION:
             missing.append(f"{f'--{option} R G B':<24} {meaning} of the pixels on the 0..1 scale, such as 0.5 0.5 0.5")
     if missing:
         raise UserError(
-            f"{path}: its tensors do not say all, and the paper's models are others (heads of {BACKBONE_HEAD_DIM} and "
-            f"{HEAD_HEAD_DIM}, widths {' and '.join(map(str, NORMALISATION))}); give\n  " + "\n  ".join(missing)
+            f"{path}: its tensors do not show everything, and the defaults fit only the paper's models (heads of "
+            f"{BACKBONE_HEAD_DIM} and {HEAD_HEAD_DIM}, widths {' and '.join(map(str, NORMALISATION))}); give\n  "
+            + "\n  ".join(missing)
         )
     num_heads = width // BACKBONE_HEAD_DIM if num_heads is None else num_heads
     head_num_heads = head_width // HEAD_HEAD_DIM if head_num_heads is None else head_num_heads
     for option, count, whole in (("num-heads", num_heads, width), ("head-num-heads", head_num_heads, head_width)):
         if count < 1 or whole % count:
-            raise UserError(f"{path}: --{option} {count}: the width {whole} does not divide into so many heads")
+            raise UserError(f"{path}: --{option} {count}: the width {whole} is not divisible by the number of heads")
     return replace(
         config,
         num_heads=num_heads,
@@ -277,9 +283,13 @@ def _with_options(
 
 
 def _rgb(option: str, values: Sequence[float]) -> tuple[float, float, float]:
-    """Three numbers in 0..1, which as a deviation are above 0."""
+    """Check three numbers in 0..1; standard deviations must be above 0.
+
+    Raises:
+        UserError: they are not.
+    """
     if len(values) != 3 or not all(0 <= value <= 1 for value in values) or (option == "std" and min(values) == 0):
-        hint = "; divide by 255 what is on the 0..255 scale" if any(value > 1 for value in values) else ""
+        hint = "; if they are on the 0..255 scale, divide by 255" if any(value > 1 for value in values) else ""
         raise UserError(
             f"--{option} {tuple(values)}: give three numbers on the 0..1 scale, for R, G, B (std above 0){hint}"
         )
@@ -287,12 +297,12 @@ def _rgb(option: str, values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _dataset(num_classes: int, image_size: int) -> tuple[DatasetSpec | None, EvalConfig | None]:
-    """Classes and test protocol of the paper's dataset with so many classes; None: it has none."""
+    """Return classes and test protocol of the paper's dataset with that number of classes, or None if there is none."""
     if num_classes not in RECIPES:
         return None, None
     recipes = [TrainConfig.load(name) for name in RECIPES[num_classes]]
     recipe = next((recipe for recipe in recipes if recipe.model.image_size == image_size), None)
     assert recipes[0].data.spec is not None
-    if recipe is None:  # another crop than the paper's: its window and step go with it, the fit is the dataset's
+    if recipe is None:  # not the paper's crop: window and stride follow the crop, the resizing is the dataset's
         return load_spec(recipes[0].data.spec), replace(recipes[0].eval, window=None, stride=None)
     return load_spec(recipes[0].data.spec), recipe.eval

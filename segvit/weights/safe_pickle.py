@@ -1,8 +1,8 @@
 """Read a pickle of torch.save as plain data, without running anything that it asks for.
 
 A pickle is a program that can import any module and call any function by name. Python's own unpickler reads it here,
-but `find_class` replaces every name by an inert stand-in: nothing is imported, looked up or called. A pickle that names
-anything but plain data is refused all the same, since other readers would run it.
+but `find_class` replaces every name by an inert placeholder: nothing is imported, looked up or called. A pickle that
+names anything but plain data is refused all the same, since other readers would run it.
 """
 
 import pickle
@@ -128,7 +128,7 @@ def read_pickle(file: IO[bytes], path: Path) -> tuple[Any, dict[str, Stored]]:
 
 
 class _Reader(pickle._Unpickler):
-    """Python's unpickler in which every name is a stand-in.
+    """Python's unpickler in which every name is a placeholder.
 
     It is the version written in Python. The C version allocates 4 GB for the 9 bytes `80 02 4e 72 ff ff ff 0f 2e`,
     since its memo is an array, and it reads past the end of a pickle, where the older layout has the next one.
@@ -141,10 +141,10 @@ class _Reader(pickle._Unpickler):
         super().__init__(file, encoding="latin1")  # fits the strings of Python 2 whatever their bytes
         self.path = path
         self.stored: dict[str, Stored] = {}
-        self.stand_ins: dict[str, type] = {"collections.OrderedDict": Ordered}
+        self.placeholders: dict[str, type] = {"collections.OrderedDict": Ordered}
 
     def find_class(self, module: str, name: str) -> type:
-        """Return the stand-in for a function or class that plain data may name.
+        """Return the placeholder for a function or class that plain data may name.
 
         Raises:
             Refused: plain data does not name it.
@@ -159,9 +159,9 @@ class _Reader(pickle._Unpickler):
                 "which no checkpoint needs; do not load this file with other programs, and fetch it from its authors"
             )
         full_name = f"{module}.{name}"
-        if full_name not in self.stand_ins:
-            self.stand_ins[full_name] = type("StandIn", (Made,), {"by": full_name})
-        return self.stand_ins[full_name]
+        if full_name not in self.placeholders:
+            self.placeholders[full_name] = type("Placeholder", (Made,), {"by": full_name})
+        return self.placeholders[full_name]
 
     def get_extension(self, code: int) -> NoReturn:
         """Refuse numbers in place of names, which Python may resolve without asking `find_class`.

@@ -1,9 +1,9 @@
-"""The weights in a file of torch.save, read without running anything that the file asks for (inert.py tells how).
+"""Read the weights in a file of torch.save without running anything that the file asks for (see safe_pickle.py).
 
     state = read_state_dict(Path("ade_54.6.pth"))
 
-Tensors are put together from the numbers that lie beside the pickle. Both layouts of torch.save are known: the zip file
-(torch 1.6 and later) and the older row of pickles.
+Tensors are built from the numbers stored beside the pickle. Both layouts of torch.save are supported: the zip file of
+torch 1.6 and later, and the older sequence of pickles.
 """
 
 import io
@@ -26,11 +26,13 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, on the CPU: its `state_dict`, or all of it where it is one itself.
+    """Return the tensors of a checkpoint by name, on the CPU.
+
+    They are its `state_dict`, or its whole content if that is a state_dict itself.
 
     Raises:
-        UserError: no such file, or an empty, cut, damaged or foreign one; no state_dict in it; or a file that would run
-            code when loaded in the usual way.
+        UserError: the file is missing, empty, cut short, damaged or of another format; it has no state_dict; or it
+            would run code if loaded in the usual way.
     """
     if not path.is_file():
         raise UserError(f"no checkpoint file {path}: give a .pth file of torch.save")
@@ -42,7 +44,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return {name: _tensor(value, read, f"{path}: {name}") for name, value in entries.items()}
         except UserError:
             raise
-        except Exception as error:  # a pickle can be broken in as many ways as there are bytes in it
+        except Exception as error:  # a damaged pickle can raise anything
             reason = str(error) or type(error).__name__
             raise UserError(
                 f"{path}: cut short or damaged ({reason}; {path.stat().st_size:,} bytes): {AGAIN}"
@@ -50,10 +52,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _is_zip(path: Path) -> bool:
-    """Which of the two layouts a file has by its first bytes.
+    """True if the file has the zip layout, False if it has the older one, by its first bytes.
 
     Raises:
-        UserError: neither; what it is instead is told where it can be seen.
+        UserError: neither; the error names the format if it is recognised.
     """
     if reason := no_weights(path):
         raise UserError(f"{path}: {reason}")
@@ -61,14 +63,16 @@ def _is_zip(path: Path) -> bool:
     if head.startswith((ZIP, PICKLE)):
         return head.startswith(ZIP)
     if head[8:10] == b'{"':
-        raise UserError(f"{path}: a safetensors file; one that segvit wrote is a model already and needs no conversion")
+        raise UserError(
+            f"{path}: a safetensors file; if segvit wrote it, it is a model already and needs no conversion"
+        )
     start = head[:60].decode("latin-1").splitlines()[0]
     seen = f"; it begins with {start!r}" if start.isprintable() else ""
     raise UserError(f"{path}: not a file of torch.save{seen}; give the .pth file of a checkpoint")
 
 
 def _open_zip(file: IO[bytes], path: Path) -> tuple[Any, Callable[[Stored], bytes]]:
-    """Content of the pickle in a zip file, and what reads its numbers."""
+    """Return the content of the pickle in a zip file, and a function that reads its numbers."""
     try:
         archive = zipfile.ZipFile(file)
     except zipfile.BadZipFile as error:
@@ -85,12 +89,12 @@ def _open_zip(file: IO[bytes], path: Path) -> tuple[Any, Callable[[Stored], byte
 
 
 def _open_legacy(file: IO[bytes], path: Path) -> tuple[Any, Callable[[Stored], bytes]]:
-    """Content of the fourth pickle of the older layout, and what reads the numbers behind the fifth."""
+    """Return the content of the fourth pickle of the older layout, and a function that reads its numbers."""
     magic, _ = read_pickle(file, path)
     if magic != LEGACY_MAGIC:
         raise UserError(f"{path}: a pickle, but not of torch.save; give the .pth file of a checkpoint")
     read_pickle(file, path)  # protocol
-    read_pickle(file, path)  # byte order and sizes of the machine
+    read_pickle(file, path)  # byte order and sizes of types
     content, stored = read_pickle(file, path)
     keys, _ = read_pickle(file, path)
     places: dict[str, tuple[int, int]] = {}
@@ -112,14 +116,21 @@ def _open_legacy(file: IO[bytes], path: Path) -> tuple[Any, Callable[[Stored], b
 
 
 def _state_of(content: Any, path: Path) -> Mapping[str, Any]:
-    """The `state_dict` in what a checkpoint holds."""
+    """Find the `state_dict` in the content of a checkpoint.
+
+    Raises:
+        UserError: there is none.
+    """
     if isinstance(content, Made):
-        raise UserError(f"{path}: a pickled {content.by}, not weights by name; save its state_dict() and give that")
+        raise UserError(
+            f"{path}: a pickled {content.by}, not weights by name; save its state_dict() and give that file"
+        )
     if not isinstance(content, dict) or not content:
-        raise UserError(f"{path}: holds a {type(content).__name__}, not weights by name; give a checkpoint's .pth file")
+        kind = "dict" if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"{path}: holds a {kind}, not weights by name; give a checkpoint's .pth file")
     state = content.get("state_dict", content)
     if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
-        raise UserError(f"{path}: its state_dict is no mapping of names to tensors; give a checkpoint's .pth file")
+        raise UserError(f"{path}: its state_dict is not a mapping of names to tensors; give a checkpoint's .pth file")
     if state is content and not any(isinstance(value, Made) for value in state.values()):
         raise UserError(
             f"{path}: no `state_dict` in it, only {', '.join(map(repr, list(state)[:6]))}; give the .pth file of a "
@@ -129,13 +140,19 @@ def _state_of(content: Any, path: Path) -> Mapping[str, Any]:
 
 
 def _tensor(value: Any, read: Callable[[Stored], bytes], where: str) -> Tensor:
-    """The tensor that a call of torch's own would have put together."""
+    """Build the tensor that torch's own call would return.
+
+    Raises:
+        UserError: the value is not a plain tensor.
+    """
     if isinstance(value, Made) and value.by == "torch._utils._rebuild_parameter":
         value = value.arguments[0]
     rebuilds = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
     if not isinstance(value, Made) or value.by not in rebuilds:
         what = value.by if isinstance(value, Made) else type(value).__name__
-        raise UserError(f"{where} is no plain tensor ({what}); give a checkpoint with weights alone in its state_dict")
+        raise UserError(
+            f"{where} is not a plain tensor ({what}); give a checkpoint whose state_dict holds only weights"
+        )
     stored, offset, size, stride = value.arguments[:4]
     numbers = read(stored)
     if not math.prod(size):

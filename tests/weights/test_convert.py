@@ -604,7 +604,7 @@ def write(kind: str, path: Path, whole: bytes) -> None:
         ("list", "holds a list"),
         ("run", "no `state_dict` in it, only 'config', 'step', 'model'"),
         ("backbone", "not of SegViT.*blocks.0.norm1.weight"),
-        ("other numbers", "epoch is no plain tensor"),
+        ("other numbers", "epoch is not a plain tensor"),
         ("pickle", "a pickle, but not of torch.save"),
         ("broken in the middle", "damaged.*fetch it again"),
     ],
