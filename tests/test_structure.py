@@ -56,9 +56,7 @@ MAY_IMPORT = {
 }
 # What has not found its place yet, and imports that still point back: both are to become empty.
 UNPLACED: set[str] = set()
-BACKWARDS: set[str] = {
-    "inference.onnx_model imports weights.load",
-}
+BACKWARDS: set[str] = set()
 
 
 def modules() -> dict[str, Path]:

@@ -20,12 +20,13 @@ from segvit.app.messages import About, Job, Labelled, Seen, Setup
 from segvit.app.polygons import coco
 from segvit.config import PrecisionChoice
 from segvit.inference.network import Network, described
-from segvit.inference.onnx_model import load_network, place_for
+from segvit.inference.onnx_model import place_for
 from segvit.inference.precision import resolve_precision
 from segvit.pictures.paint import save_index_png
 from segvit.prediction.predict import Prediction, predict
 from segvit.reports.viewer import viewer_page
 from segvit.utils.device import resolve_device
+from segvit.weights.load import load_network
 
 VIEWER = "viewer.html"
 USUAL_NAMES = {"best", "last", "model"}

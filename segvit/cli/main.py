@@ -165,8 +165,9 @@ def evaluate(
     from segvit.evaluation import files as report
     from segvit.evaluation.evaluate import evaluate as run_evaluation
     from segvit.inference.compiled import compile_model
-    from segvit.inference.onnx_model import load_network, place_for
+    from segvit.inference.onnx_model import place_for
     from segvit.utils.distributed import joined, rank
+    from segvit.weights.load import load_network
     from segvit.weights.model_file import averaged
 
     check_paths(files=(json, csv), folder=pictures)

@@ -82,10 +82,11 @@ def predict(
         Where to run.
     """
     from segvit.inference.compiled import compile_model
-    from segvit.inference.onnx_model import load_network, place_for
+    from segvit.inference.onnx_model import place_for
     from segvit.inference.precision import resolve_precision
     from segvit.prediction.predict_files import predict_files
     from segvit.utils.distributed import joined, rank
+    from segvit.weights.load import load_network
 
     if not 0 <= opacity <= 1:
         raise UserError(f"--opacity {opacity}: give a number from 0 to 1")

@@ -15,15 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segvit.config import Device, EvalConfig, ModelConfig
-from segvit.data.spec import DatasetSpec
+from segvit.config import Device
 from segvit.errors import UserError
-from segvit.inference.network import Network
 from segvit.models.output import SegOutput
 from segvit.utils.optional import need
 from segvit.weights.file_kind import no_weights
-from segvit.weights.load import load_model
-from segvit.weights.model_file import KEYS, PARTS, parse_header, settings_from_header
+from segvit.weights.model_file import facts_from_header, parse_header
 
 INPUT, VALID = "images", "valid"
 """Input of an exported graph, and a constant that becomes an input here: height and width of the image part.
@@ -63,14 +60,11 @@ class OnnxModel(nn.Module):
                 f"{path}: an ONNX file of another version of segvit (no {', '.join(sorted(lacking))} under 'export' in "
                 "its header): export the model again"
             )
-        self.config = None if header["model"] is None else settings_from_header(ModelConfig, header["model"], path)
-        self.image_size: int = header["image_size"] if self.config is None else self.config.image_size
-        self.parts: dict[str, str] = header.get(PARTS, {})
-        self.protocol = settings_from_header(EvalConfig, header["protocol"], path)
-        self.spec = DatasetSpec.from_dict(header["spec"], source=str(path)) if header["spec"] else None
-        self.num_classes: int = header["num_classes"]
+        facts = facts_from_header(header, path)
+        self.config, self.parts = facts.config, facts.parts
+        self.num_classes, self.image_size = facts.num_classes, facts.image_size
+        self.spec, self.protocol, self.extra = facts.spec, facts.protocol, facts.extra
         self.export: dict[str, Any] = header["export"]
-        self.extra: dict[str, Any] = {key: value for key, value in header.items() if key not in KEYS}
         self.size = None if self.export["size"] is None else (self.export["size"][0], self.export["size"][1])
         self.path = path
         self._session = open_session(_with_valid(graph), torch.device(device), source=path)
@@ -137,20 +131,14 @@ def load_onnx(path: str | Path, *, device: torch.device | str = "cpu") -> OnnxMo
     return OnnxModel(path, device=device)
 
 
-def load_network(name: str | Path, *, device: torch.device | str) -> Network:
-    """Load an exported model if the name ends in .onnx, else call `segvit.load_model`."""
-    model: Network = load_onnx(name, device=device) if _is_onnx(name) else load_model(name, device=device)
-    return model
-
-
 def place_for(name: str | Path, device: Device) -> Device:
     """Resolve `--device auto` for an exported model: cuda if ONNX Runtime can use it, else cpu."""
-    if device != "auto" or not _is_onnx(name):
+    if device != "auto" or not is_onnx(name):
         return device
     return "cuda" if torch.cuda.is_available() and _provider("cuda") in runtime().get_available_providers() else "cpu"
 
 
-def _is_onnx(name: str | Path) -> bool:
+def is_onnx(name: str | Path) -> bool:
     """True if the name is that of an exported model."""
     return Path(name).suffix.lower() == ".onnx"
 

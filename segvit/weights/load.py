@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from segvit.config import EvalConfig
-from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
+from segvit.inference.network import Network
+from segvit.inference.onnx_model import is_onnx, load_onnx
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.utils.files import writing
@@ -22,14 +22,7 @@ from segvit.utils.text import suggest
 from segvit.weights.authors import LICENCE, RELEASED
 from segvit.weights.convert import convert_checkpoint
 from segvit.weights.hub import MODEL_FILE, REPOSITORY, NotOnHub, cache_folder, fetch
-from segvit.weights.model_file import (
-    KEYS,
-    load_strictly,
-    network_settings,
-    read_header,
-    read_state,
-    settings_from_header,
-)
+from segvit.weights.model_file import facts_from_header, load_strictly, network_settings, read_header, read_state
 
 ZOO_REPOSITORY = "Akide/SegViTv1"
 FILE_SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".onnx", ".yaml", ".yml"}
@@ -52,21 +45,33 @@ def load_model(name: str | Path, *, device: torch.device | str = "cpu", into: Se
     """
     path = find_model(name)
     header = read_header(path)
-    spec = DatasetSpec.from_dict(header["spec"], source=str(path)) if header["spec"] else None
-    protocol = settings_from_header(EvalConfig, header["protocol"], path)
+    facts = facts_from_header(header, path)
     if into is None:
         config = network_settings(header, path)
-        count = header["num_classes"]
         with torch.device(device):
-            model = create_model(config=config.without_weights(), num_classes=count, spec=spec, protocol=protocol)
-        model.config = config  # as it was trained: what it started from is part of what it is
+            model = create_model(
+                config=config.without_weights(),
+                num_classes=facts.num_classes,
+                spec=facts.spec,
+                protocol=facts.protocol,
+            )
+        model.config = config  # as it was trained; without_weights only kept create_model from fetching any
     else:
         model = into.to(device)
-        model.spec, model.protocol = spec, protocol
-        model.image_size = header.get("image_size", model.image_size)
+        model.spec, model.protocol, model.image_size = facts.spec, facts.protocol, facts.image_size
     load_strictly(model, read_state(path, device=device), source=str(path))
-    model.extra = {key: value for key, value in header.items() if key not in KEYS}
+    model.extra = facts.extra
     return model.eval()
+
+
+def load_network(name: str | Path, *, device: torch.device | str) -> Network:
+    """Load any model: an exported one if the name ends in .onnx, else as `load_model` does.
+
+    Raises:
+        UserError: as in `load_onnx` and `load_model`.
+    """
+    model: Network = load_onnx(name, device=device) if is_onnx(name) else load_model(name, device=device)
+    return model
 
 
 def is_model_name(name: str) -> bool:

@@ -8,7 +8,7 @@ Nothing is ever unpickled.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -203,6 +203,41 @@ def network_settings(header: Mapping[str, Any], source: str | Path) -> ModelConf
             f'as before, then type `segvit.load_model("{source}", into=model)`'
         )
     return settings_from_header(ModelConfig, header["model"], source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """Content of a header: everything about a model but its weights. Exported models have it too."""
+
+    config: ModelConfig | None
+    """Settings of the network, or None if its parts are your own."""
+    parts: dict[str, str]
+    """Class names of the parts by attribute, if they are your own."""
+    num_classes: int
+    image_size: int
+    """Side of the training crop in pixels."""
+    spec: DatasetSpec | None
+    protocol: EvalConfig
+    extra: dict[str, Any]
+    """Keys of the header that are not the file's own."""
+
+
+def facts_from_header(header: Mapping[str, Any], source: str | Path) -> ModelFacts:
+    """Return the content of a header as settings.
+
+    Raises:
+        UserError: this version does not know a setting.
+    """
+    config = None if header["model"] is None else settings_from_header(ModelConfig, header["model"], source)
+    return ModelFacts(
+        config=config,
+        parts=header.get(PARTS, {}),
+        num_classes=header["num_classes"],
+        image_size=header["image_size"] if config is None else config.image_size,
+        spec=DatasetSpec.from_dict(header["spec"], source=str(source)) if header["spec"] else None,
+        protocol=settings_from_header(EvalConfig, header["protocol"], source),
+        extra={key: value for key, value in header.items() if key not in KEYS},
+    )
 
 
 def settings_from_header(kind: type[T], values: Mapping[str, Any], path: str | Path) -> T:
