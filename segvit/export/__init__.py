@@ -1,1 +1,1 @@
-"""Models for other runtimes: ONNX, and torch.export."""
+"""Export models to other runtimes: ONNX and torch.export."""

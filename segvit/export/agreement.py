@@ -1,4 +1,4 @@
-"""Whether an exported graph gives PyTorch's labels: on noise, on made-up scenes and on a user's own images.
+"""Compare the labels of an exported graph with PyTorch's on noise, on drawn scenes and on a user's own images.
 
 Letters: B batch, H W image.
 """
@@ -19,19 +19,19 @@ from segvit.utils.resize import resize
 from segvit.utils.text import percentage
 
 NUM_SCENES = 2
-"""Made-up scenes at each size."""
+"""Drawn scenes at each size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How the labels of a graph compare with those of PyTorch."""
+    """Result of comparing a graph's labels with PyTorch's."""
 
     sizes: tuple[tuple[int, int], ...]
     """(H, W) in pixels of the images compared."""
     images: int
-    """Images compared, over all sizes."""
+    """Number of images compared, over all sizes."""
     differing: float
-    """Share of the pixels with another label, 0..1, of the image where it is largest."""
+    """Share of pixels with another label, 0..1, in the image with the most of them."""
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{height} x {width}" for height, width in self.sizes)
@@ -42,7 +42,7 @@ class Agreement:
 
 
 def check_sizes(graph: LabelGraph, fixed: tuple[int, int] | None) -> tuple[tuple[int, int], ...]:
-    """Sizes (H, W) to compare at: the training crop, a wide one, and a small odd one; or the one that is fixed."""
+    """Return the sizes (H, W) to compare at: the training crop, a wide one and a small odd one, or the fixed one."""
     if fixed:
         return (fixed,)
     side, least = graph.model.image_size, STRIDE * graph.model.backbone.patch_size
@@ -60,10 +60,10 @@ def compare(
     """Compare labels at every size.
 
     Args:
-        graph: PyTorch's side.
-        run: the other side: images uint8 (B, 3, H, W) to labels (B, H, W).
+        graph: the model in PyTorch.
+        run: the exported graph, from images uint8 (B, 3, H, W) to labels (B, H, W).
         sizes: (H, W) in pixels.
-        images: files of a user's own, resized to each size.
+        images: files of a user's own images, resized to each size.
 
     Raises:
         UserError: an image cannot be read.
@@ -79,7 +79,7 @@ def compare(
 
 
 def _batches(size: tuple[int, int], images: Sequence[Path]) -> Iterator[Tensor]:
-    """Noise, the scenes as a batch, then a user's images one by one: uint8 (B, 3, H, W)."""
+    """Yield noise, the scenes as one batch, then a user's images one by one, uint8 (B, 3, H, W)."""
     generator = torch.Generator().manual_seed(size[0] * 10_000 + size[1])
     yield torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8, generator=generator)
     scenes = [torch.from_numpy(render_scene(seed)[0]).permute(2, 0, 1) for seed in range(NUM_SCENES)]

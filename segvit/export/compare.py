@@ -1,4 +1,4 @@
-"""What an export costs and gains on a dataset: mIoU, time and size of PyTorch and of exported files, side by side."""
+"""Compare exported files with PyTorch on a dataset by mIoU, time per image and file size."""
 
 import statistics
 import time
@@ -16,29 +16,30 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MOST_ROUNDS = 5
-"""Images that are timed."""
+"""Maximum number of images timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A model in some runtime."""
+    """A model in one runtime."""
 
     name: str
     network: Network
     num_bytes: int
-    """Of its file."""
+    """Size of its file in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How a candidate fared."""
+    """Result of one candidate."""
 
     name: str
     miou: float
-    """Over the whole dataset, 0..1."""
+    """Mean IoU over the whole dataset, 0..1."""
     seconds: float
-    """From an image to its label map under the model's test protocol, median."""
+    """Median time from an image to its label map under the model's test protocol."""
     num_bytes: int
+    """Size of its file in bytes."""
 
 
 def score(
@@ -48,16 +49,16 @@ def score(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> list[Score]:
-    """Score candidates on every sample of a dataset, under each one's own protocol, and time them.
+    """Evaluate candidates on every sample of a dataset, each under its own protocol, and time them.
 
     Args:
         candidates: at least one.
-        dataset: of the model's classes.
-        workers: processes that read images.
-        progress: called with (images done, images in all, over the candidates).
+        dataset: samples with the model's classes.
+        workers: number of processes that read images.
+        progress: called with (images done, total images), counted over all candidates.
 
     Raises:
-        UserError: the dataset's classes are not the model's, or it cannot be read.
+        UserError: the dataset has other classes than the model, or cannot be read.
     """
     seconds = _seconds(candidates, dataset)
     scores = []
@@ -80,9 +81,9 @@ def score(
 
 
 def _seconds(candidates: Sequence[Candidate], dataset: Samples) -> Mapping[str, float]:
-    """Median time of an image; every round runs each candidate once, so that noise of the machine falls on all."""
+    """Time each candidate: the median over images. Candidates take turns, so that load on the machine affects all."""
     times: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
-    indices = [0, *range(min(MOST_ROUNDS, len(dataset)))]  # the first one warms up
+    indices = [0, *range(min(MOST_ROUNDS, len(dataset)))]  # the first round warms up
     for round_, index in enumerate(indices):
         image = dataset.read(index).image
         for candidate in candidates:
@@ -94,12 +95,12 @@ def _seconds(candidates: Sequence[Candidate], dataset: Samples) -> Mapping[str, 
 
 
 def table(scores: Sequence[Score], *, title: str) -> "Table":
-    """Scores for a terminal, each beside the first one."""
+    """Build a table of scores for the terminal, each compared with the first."""
     from rich.table import Table
 
     result = Table(title=title)
     result.add_column("")
-    for column in ("mIoU", "change", "ms an image", "x", "MB"):
+    for column in ("mIoU", "change", "ms per image", "x", "MB"):
         result.add_column(column, justify="right")
     first = scores[0]
     for row in scores:

@@ -1,4 +1,4 @@
-"""Models out: one ONNX file or torch.export program that gives PyTorch's labels, or an error and no file.
+"""Export a model to one ONNX file or torch.export program whose labels match PyTorch's, or raise and leave no file.
 
 exported = segvit.export_onnx(model, "model.onnx")                          # any batch, height and width
 exported = segvit.export_onnx(model, "small.onnx", precision="int8", images=["photos"])
@@ -30,39 +30,39 @@ from segvit.utils.text import percentage
 from segvit.weights.model_file import HEADER_KEY, header_text
 
 MOST_DIFFERING: dict[ExportPrecision, float | None] = {"fp32": 0.001, "fp16": 0.01, "int8": None}
-"""Share of the pixels of an image that may get another label than PyTorch's. None: whatever it is, it is told."""
+"""Maximum share of an image's pixels that may get another label than in PyTorch. None: no limit; it is only printed."""
 MOST_PHOTOS = 32
-"""Of a user's own images that are looked at; of more they are taken at even distances."""
+"""Maximum number of user images compared. If there are more, they are picked at equal distances."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A file that was written, and what is known of it."""
+    """A written file and its properties."""
 
     path: Path
     precision: ExportPrecision
     size: tuple[int, int] | None
-    """(H, W) in pixels that it is fixed to; None: it takes any."""
+    """Fixed (H, W) in pixels, or None if it takes any size."""
     agreement: Agreement
     calibrated_on: int = 0
-    """Images that int8 took its ranges from; 0: from each image anew."""
+    """Number of images that int8 was calibrated on. 0: int8 takes its ranges from each image."""
     note: str | None = None
-    """Why the size is fixed although nobody asked for it."""
+    """Reason why the size is fixed although no size was given."""
 
     @property
     def num_bytes(self) -> int:
-        """Of the file."""
+        """Size of the file in bytes."""
         return self.path.stat().st_size
 
     def lines(self) -> list[str]:
-        """What a user should know, in words."""
+        """Describe the file to the user, in lines of text."""
         size = "any height and width" if self.size is None else f"{self.size[0]} x {self.size[1]} pixels only"
         precision: str = self.precision
         if precision == "int8":
             ranges = f"calibrated on {self.calibrated_on} images" if self.calibrated_on else "dynamic"
             precision = f"int8 ({ranges})"
-        told = [f"{self.path}: {precision}, {self.num_bytes / 1e6:.1f} MB, any batch, {size}", str(self.agreement)]
-        return told + ([f"the size is fixed: {self.note}"] if self.note else [])
+        lines = [f"{self.path}: {precision}, {self.num_bytes / 1e6:.1f} MB, any batch, {size}", str(self.agreement)]
+        return lines + ([f"the size is fixed: {self.note}"] if self.note else [])
 
 
 def export_onnx(
@@ -74,25 +74,25 @@ def export_onnx(
     scores: bool = False,
     images: Sequence[str | Path] = (),
 ) -> Exported:
-    """Write a model as an ONNX file, whole and checked, or not at all.
+    """Write a model as an ONNX file, compare its labels with PyTorch's, and keep the file only if they agree.
 
-    Its input is `images`, uint8 (B, 3, H, W) RGB; its outputs are `labels`, int64 (B, H, W), the logits behind them,
-    and `scores` where asked for. Its metadata hold what a model file's header does, mean and std among them.
+    The input is `images`, uint8 (B, 3, H, W) RGB. The outputs are `labels`, int64 (B, H, W), the logits behind them,
+    and `scores` if requested. The metadata holds the header of a model file, and also the mean and std of the pixels.
 
     Args:
-        model: on any device; it stays as it is.
-        path: of the file, .onnx; an old one is replaced.
-        precision: of weights and sums; see segvit/export/quantize.py.
-        size: (H, W) in pixels to fix the graph to. Default: any size; where a backbone does not allow it, the training
-            crop, and `Exported.note` says why.
-        scores: give the scores (B, K, H, W) too.
-        images: files and folders of a user's own images, to compare labels on, and to calibrate int8 on; of more than
-            `MOST_PHOTOS` so many are taken.
+        model: model on any device; it is not changed.
+        path: .onnx file to write; an old one is replaced.
+        precision: precision of weights and computation; see segvit/export/quantize.py.
+        size: fixed (H, W) of the graph in pixels. Default: any size. If the backbone does not allow that, the size of
+            the training crop, and `Exported.note` has the reason.
+        scores: return the scores (B, K, H, W) too.
+        images: files and folders of your own images, on which labels are compared and int8 is calibrated. At most
+            `MOST_PHOTOS` of them are used.
 
     Raises:
-        UserError: onnx, onnxscript or onnxruntime is missing; another suffix, or a folder that cannot be written; an
-            image that cannot be read; more than 2 GB of weights; an operation that has no translation; or labels that
-            differ from PyTorch's on more than 0.1 % of the pixels of an image (1 % in half precision). No file is left.
+        UserError: onnx, onnxscript or onnxruntime is missing; the suffix is wrong; the file cannot be written; an image
+            cannot be read; the weights exceed 2 GB; an operation has no ONNX equivalent; or labels differ from
+            PyTorch's on more than 0.1 % of an image's pixels (1 % in half precision). No file is left.
     """
     if precision not in MOST_DIFFERING:
         raise UserError(f"precision {precision!r}: give {', '.join(MOST_DIFFERING)}")
@@ -116,13 +116,14 @@ def export_program(
     scores: bool = False,
     images: Sequence[str | Path] = (),
 ) -> Exported:
-    """Write a model as a program of torch.export, whole and checked, or not at all: `torch.export.load(path).module()`.
+    """Write a model as a program of torch.export, and keep the file only if its labels agree with PyTorch's.
 
-    It takes and gives what the ONNX file does, as a tuple, in float32. The header is the extra file `segvit`.
+    `torch.export.load(path).module()` runs it. It has the inputs and outputs of the ONNX file, as a tuple, in float32.
+    The header is the extra file `segvit`.
 
     Args:
         model: as in `export_onnx`.
-        path: of the file, .pt2; an old one is replaced.
+        path: .pt2 file to write; an old one is replaced.
         size: as in `export_onnx`.
         scores: as in `export_onnx`.
         images: as in `export_onnx`.
@@ -138,7 +139,11 @@ def export_program(
 
 
 def _target(path: str | Path, suffix: str) -> Path:
-    """The file to write."""
+    """Check the path of the file to write.
+
+    Raises:
+        UserError: it has another suffix, or is a folder.
+    """
     path = Path(path)
     if path.suffix.lower() != suffix:
         raise UserError(f"{path}: give a file that ends in {suffix}")
@@ -148,25 +153,31 @@ def _target(path: str | Path, suffix: str) -> Path:
 
 
 def _photos(images: Sequence[str | Path], path: Path) -> list[Path]:
-    """The image files among a user's files and folders, `MOST_PHOTOS` at most, each of which can be read.
+    """Return at most `MOST_PHOTOS` image files among a user's files and folders.
 
-    One folder after the other: those of two may bear the same name, for nothing is written of them.
+    Raises:
+        UserError: there is no such file or folder, or an image cannot be read.
     """
+    # One folder at a time: find_images would refuse equal names in two folders, which matter only if files are written.
     found = [file for given in images for file, _ in find_images([given], path)]
     count = min(len(found), MOST_PHOTOS)
     photos = [found[number * len(found) // count] for number in range(count)]
     for photo in photos:
-        read_image(photo)  # else a bad one is told when all the work is done
+        read_image(photo)  # else a bad one raises only after all the work
     return photos
 
 
 def _any_size_else_crop(
     graph: LabelGraph, size: tuple[int, int] | None, write: Callable[[tuple[int, int] | None], Exported]
 ) -> Exported:
-    """Write at the size asked for; where any size is and the model does not allow it, at its training crop."""
+    """Write at the given size. If it is None and the model does not allow any size, write at its training crop.
+
+    Raises:
+        UserError: the size is too small, or the model cannot be exported.
+    """
     if size is not None and min(size) < STRIDE * graph.model.backbone.patch_size:
         least = STRIDE * graph.model.backbone.patch_size
-        raise UserError(f"size {size[0]} x {size[1]}: give at least {least} x {least} pixels, two patches a side")
+        raise UserError(f"size {size[0]} x {size[1]}: give at least {least} x {least} pixels, two patches per side")
     try:
         return write(size)
     except NotExportable as error:
@@ -189,7 +200,7 @@ def _write_onnx(
     *,
     folder: Path,
 ) -> Exported:
-    """Translate, check in float32, change the precision, check again, and move the file from `folder` to its place."""
+    """Translate, check in float32, change the precision, check again, and move the file from `folder` to `path`."""
     translated = to_onnx(trace(graph, size, with_valid=True), graph)
     windows = calibration_windows(graph.model, photos, size) if precision == "int8" else []
     file = folder / "fp32.onnx"
@@ -214,10 +225,10 @@ def _write_onnx(
 def _write_program(
     graph: LabelGraph, path: Path, size: tuple[int, int] | None, photos: Sequence[Path], *, folder: Path
 ) -> Exported:
-    """Trace, check what a reader of the file gets, and move the file from `folder` to its place."""
+    """Trace, save, check the program as loaded from the file, and move the file from `folder` to `path`."""
     program = trace(graph, size, with_valid=False)
     file = folder / "program.pt2"
-    # PyTorch would hold every later image to what it noticed of the example, such as more than one in a batch.
+    # Else PyTorch would require of later images what held for the example, such as a batch of more than one.
     program._guards_code = []
     torch.export.save(program, file)
     module = torch.export.load(file).module()
@@ -231,10 +242,10 @@ def _write_program(
 
 @contextmanager
 def _folder_beside(path: Path) -> Iterator[Path]:
-    """A folder on the disk of `path` for files that are not finished, made before any work; it vanishes in the end.
+    """Make a temporary folder beside `path` for unfinished files, and remove it at the end.
 
     Raises:
-        UserError: the disk does not take them.
+        UserError: the folder or a file in it cannot be written.
     """
     with writing(path, "give another file"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -245,7 +256,7 @@ def _folder_beside(path: Path) -> Iterator[Path]:
 def _agreement(
     graph: LabelGraph, file: Path, precision: ExportPrecision, size: tuple[int, int] | None, photos: Sequence[Path]
 ) -> Agreement:
-    """How ONNX Runtime's labels compare with PyTorch's."""
+    """Compare ONNX Runtime's labels with PyTorch's."""
     session = open_session(str(file), torch.device("cpu"), source=file)
 
     def run(images: Tensor) -> Tensor:
@@ -262,11 +273,11 @@ def _compared(
     size: tuple[int, int] | None,
     photos: Sequence[Path],
 ) -> Agreement:
-    """`compare`, within the limit of the precision.
+    """Compare labels, and check that they differ by no more than the precision's limit.
 
     Raises:
-        NotExportable: in float32: the graph fails at some size, or its labels differ.
-        UserError: in a lower precision: its labels differ by more than rounding can excuse.
+        NotExportable: the graph fails at some size, or its labels differ in float32.
+        UserError: its labels differ in a lower precision by more than rounding explains.
     """
 
     def ran(images: Tensor) -> Tensor:
@@ -282,12 +293,12 @@ def _compared(
         found = f"{agreement}; {percentage(limit, 'g')} is the limit"
         if precision == "fp32":
             raise NotExportable(found)
-        raise UserError(f"the model does not bear {precision}: {found}. Export it in fp32")
+        raise UserError(f"{precision} changes too many labels of this model: {found}. Export it in fp32 instead")
     return agreement
 
 
 def _header(graph: LabelGraph, exported: Exported) -> str:
-    """The model's header, with what only the exported file knows."""
+    """Return the model's header with the facts of the export."""
     model = graph.model
     export: dict[str, Any] = {
         "precision": exported.precision,

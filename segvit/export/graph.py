@@ -1,4 +1,4 @@
-"""A model as one graph for other runtimes: uint8 images in, label maps out, normalisation and padding inside.
+"""Trace a model as one graph for other runtimes: uint8 images in, label maps out, normalisation and padding inside.
 
 Letters: B batch, K classes (and queries), H W image, h w token grid.
 """
@@ -21,15 +21,15 @@ from segvit.models.scores import scores
 from segvit.models.segvit import SegViT
 
 OUTPUTS = ("labels", *LOGITS, "scores")
-"""Names of what comes out; the last one only where asked for."""
+"""Names of the outputs. The last one is optional."""
 
 
 class LabelGraph(nn.Module):
-    """What is exported of a model.
+    """The part of a model that is exported.
 
     Args:
-        model: is copied, to float32 on the CPU, in evaluation mode.
-        with_scores: give the scores as well.
+        model: copied in float32 to the CPU, in evaluation mode.
+        with_scores: return the scores as well.
     """
 
     def __init__(self, model: SegViT, *, with_scores: bool) -> None:
@@ -43,15 +43,15 @@ class LabelGraph(nn.Module):
         return OUTPUTS if self.with_scores else OUTPUTS[:-1]
 
     def forward(self, images: Tensor, valid: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Images uint8 (B, 3, H, W) to labels (B, H, W) int64, and the prediction that they are from.
+        """Predict labels int64 (B, H, W) of images uint8 (B, 3, H, W), and return the logits behind them too.
 
         Args:
             images: R, G, B.
-            valid: int64 (2,), height and width of the part that is image. Outside of it is padding: the mean colour,
-                exactly, which uint8 could not hold.
+            valid: int64 (2,), height and width of the image part. The rest is padded with the exact mean colour, which
+                uint8 could not hold.
 
         Returns:
-            Labels, class logits (B, K, K + 1), mask logits (B, K, h, w), and scores (B, K, H, W) where asked for.
+            Labels, class logits (B, K, K + 1), mask logits (B, K, h, w), and scores (B, K, H, W) if requested.
         """
         if valid is not None:
             rows = torch.arange(images.shape[2]) < valid[0]
@@ -65,28 +65,28 @@ class LabelGraph(nn.Module):
 
 
 class NotExportable(Exception):
-    """The model cannot be traced at this size, or the exported graph gives other labels: the reason."""
+    """The model cannot be traced at this size, or the exported graph gives other labels. The text is the reason."""
 
 
 def trace(graph: LabelGraph, size: tuple[int, int] | None, *, with_valid: bool) -> ExportedProgram:
-    """The graph by torch.export, for any batch.
+    """Trace the graph by torch.export, for any batch size.
 
     Args:
-        graph: to trace.
-        size: (H, W) in pixels that it is fixed to. None: any size.
-        with_valid: have the second input.
+        graph: module to trace.
+        size: fixed (H, W) in pixels, or None for any size.
+        with_valid: include the second input.
 
     Raises:
-        NotExportable: a part of the model does not trace, or only at one size.
+        NotExportable: a part of the model cannot be traced, or only at one size.
     """
     patch = graph.model.backbone.patch_size
-    height, width = size or (5 * patch - patch // 3, 7 * patch - patch // 2)  # as good as any other
+    height, width = size or (5 * patch - patch // 3, 7 * patch - patch // 2)  # arbitrary
     example = (torch.zeros(2, 3, height, width, dtype=torch.uint8), torch.tensor([height, width]))
     sides = {} if size else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     free: tuple[dict[int, Any], ...] = ({0: Dim.DYNAMIC, **sides}, {})
     count = 2 if with_valid else 1
     try:
-        # Oblivious: what holds for the example's sizes (not 1, not a whole number of patches) is not taken for a rule.
+        # Oblivious: properties of the example's sizes (not 1, not a multiple of the patch) do not become conditions.
         oblivious = shapes.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]  # made at import
         with torch.no_grad(), quiet(), oblivious:
             return torch.export.export(graph, example[:count], dynamic_shapes=free[:count], strict=False)
@@ -96,7 +96,7 @@ def trace(graph: LabelGraph, size: tuple[int, int] | None, *, with_valid: bool) 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what exporters and quantizers print, warn and log from the user; errors still come as exceptions."""
+    """Silence prints, warnings and logs of exporters and quantizers. Errors are still raised."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

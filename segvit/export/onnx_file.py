@@ -1,4 +1,4 @@
-"""An exported graph as an ONNX file: translated, freed of notes about this machine, with the model's header in it."""
+"""Translate a traced graph to ONNX, remove notes about this machine, and add the model's header."""
 
 import re
 from types import ModuleType
@@ -13,37 +13,37 @@ from segvit.export.graph import LabelGraph, NotExportable, quiet
 from segvit.inference.onnx_model import INPUT, VALID, export_package
 
 OPSET = 18
-"""Version of ONNX's operators: the first with all that is needed, known to ONNX Runtime and TensorRT for years."""
+"""Version of ONNX's operators: the first that has all we need. ONNX Runtime and TensorRT have long supported it."""
 MOST_BYTES = 2**31 - 2**24
-"""Of weights in one ONNX file: what protobuf takes, less room for the graph."""
+"""Maximum size of the weights in one ONNX file: protobuf's limit, less room for the graph."""
 AXES = ("batch", None, "height", "width")
-"""Names of the input's sizes."""
+"""Names of the input's dimensions."""
 
 
 def onnx() -> ModuleType:
-    """The onnx package, with what PyTorch's exporter needs beside it; see `need`."""
+    """Import the onnx package, and check for onnxscript, which PyTorch's exporter needs; see `need`."""
     export_package("onnxscript")
     return export_package("onnx")
 
 
 def check_bytes(graph: LabelGraph) -> None:
-    """Refuse a model whose weights no single ONNX file can hold.
+    """Check that one ONNX file can hold the weights of a model.
 
     Raises:
-        UserError: they are too many.
+        UserError: they are too large.
     """
     size = sum(parameter.numel() * 4 for parameter in graph.parameters())
     if size > MOST_BYTES:
         raise UserError(
-            f"{size / 1e9:.1f} GB of weights: an ONNX file holds 2 GB; export to torch.export instead, as a .pt2 file"
+            f"{size / 1e9:.1f} GB of weights: an ONNX file holds 2 GB; export a .pt2 file of torch.export instead"
         )
 
 
 def to_onnx(program: ExportedProgram, graph: LabelGraph) -> Any:
-    """The program as onnx.ModelProto.
+    """Translate a program to an onnx.ModelProto.
 
     Raises:
-        NotExportable: an operation has no translation.
+        NotExportable: an operation has no ONNX equivalent.
     """
     try:
         with quiet():
@@ -56,19 +56,19 @@ def to_onnx(program: ExportedProgram, graph: LabelGraph) -> Any:
                 output_names=list(graph.outputs),
                 verbose=False,
             )
-    except RuntimeError as error:  # torch.onnx.OnnxExporterError among them
+    except RuntimeError as error:  # or its subclass torch.onnx.OnnxExporterError
         raise NotExportable(str(error).strip().splitlines()[0]) from error
     assert translated is not None
     model = translated.model_proto
     _clean(model)
     (valid,) = [value for value in model.graph.input if value.name == VALID]
-    model.graph.input.remove(valid)  # a constant, unless segvit itself opens the file
+    model.graph.input.remove(valid)  # a constant; segvit makes it an input when it opens the file
     model.graph.initializer.append(onnx().numpy_helper.from_array(np.full(2, 2**31 - 1), VALID))
     return model
 
 
 def _clean(model: Any) -> None:
-    """Name the sizes, and drop what the exporter noted: stack traces and paths of this machine."""
+    """Name the dimensions, and drop the exporter's notes: stack traces and paths of this machine."""
     renamed = {}
     for name, size in zip(AXES, model.graph.input[0].type.tensor_type.shape.dim, strict=True):
         if name is not None and size.dim_param:
@@ -87,7 +87,7 @@ def _clean(model: Any) -> None:
 
 
 def set_metadata(model: Any, key: str, text: str) -> None:
-    """Put a text into an onnx.ModelProto, over an older one of that key."""
+    """Set a text in the metadata of an onnx.ModelProto, replacing an older one of that key."""
     kept = [entry for entry in model.metadata_props if entry.key != key]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)

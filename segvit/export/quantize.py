@@ -1,9 +1,9 @@
-"""An ONNX model in half precision or in int8.
+"""Convert an ONNX model to half precision or int8.
 
-Half precision computes in float16, but for what sums up or saturates (norms, softmax, sigmoid) and the label map, in
-float32; images and outputs stay as they are. int8 turns the matrix products with weights into whole numbers, one scale
-per channel: dynamic takes the range of the activations from each image; calibrated fixes it from a user's images, with
-symmetric ranges, as TensorRT wants them.
+Half precision computes in float16. Operators that sum or saturate (norms, softmax, sigmoid) and the label map stay in
+float32. Inputs and outputs keep their types. int8 computes the matrix products with weights in integers, with one scale
+per channel. Dynamic int8 takes the range of the activations from each image. Calibrated int8 fixes it from a user's
+images, with symmetric ranges, as TensorRT requires.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,13 +25,13 @@ from segvit.utils.resize import resize
 ExportPrecision = Literal["fp32", "fp16", "int8"]
 
 KEPT_FLOAT32 = ("LayerNormalization", "Softmax", "Sigmoid", "Erf", "Div", "Sub", "ArgMax")
-"""Operators that half precision leaves alone, besides those that onnxruntime's own list names."""
+"""Operators that stay in float32 in half precision, besides those on onnxruntime's own list."""
 PERCENTILE = 99.99
-"""Share of the activations, in %, that the calibrated range holds: the rare largest would cost all others digits."""
+"""Share of the activations in % that the calibrated range covers. The few largest would cost all others precision."""
 
 
 def to_half(model: Any) -> Any:
-    """An onnx.ModelProto in half precision."""
+    """Convert an onnx.ModelProto to half precision."""
     runtime()
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
@@ -44,9 +44,9 @@ def to_int8(source: Path, target: Path, windows: Sequence[Tensor]) -> None:
     """Write an ONNX file in int8.
 
     Args:
-        source: file in float32.
+        source: float32 file to read.
         target: file to write.
-        windows: uint8 (3, H, W), as the model will see images, to calibrate on. Empty: dynamic.
+        windows: image windows uint8 (3, H, W) to calibrate on, cut as in inference. If empty, int8 is dynamic.
     """
     runtime()
     from onnxruntime.quantization import (
@@ -59,7 +59,7 @@ def to_int8(source: Path, target: Path, windows: Sequence[Tensor]) -> None:
     )
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-        """Hands out the windows of a range."""
+        """Reader of the windows in a range."""
 
         def __init__(self) -> None:
             self.left: Iterator[Tensor] = iter(())
@@ -97,20 +97,20 @@ def to_int8(source: Path, target: Path, windows: Sequence[Tensor]) -> None:
             extra_options={
                 "ActivationSymmetric": True,
                 "CalibPercentile": PERCENTILE,
-                # Ranges one at a time: else the activations of all windows are in memory together, of one shape.
+                # One window at a time: else the activations of all windows are in memory, and must have one shape.
                 "CalibStridedMinMax": 1,
-                "MatMulConstBOnly": True,  # products of two activations stay in float32: the mask logits are one
+                "MatMulConstBOnly": True,  # products of two activations stay in float32, such as the mask logits
             },
         )
 
 
 def calibration_windows(model: SegViT, images: Sequence[Path], size: tuple[int, int] | None) -> list[Tensor]:
-    """The middle of each image as the model's test protocol shows it: uint8 (3, H, W) each.
+    """Cut the middle window uint8 (3, H, W) of each image, resized as in the model's test protocol.
 
     Args:
-        model: whose protocol it is.
-        images: files.
-        size: (H, W) in pixels that the graph is fixed to: images are resized to it whole.
+        model: model with the protocol.
+        images: image files.
+        size: fixed (H, W) of the graph in pixels, to which whole images are resized, or None.
     """
     window = resolve_protocol(model).get("window")
     windows = []
@@ -124,7 +124,7 @@ def calibration_windows(model: SegViT, images: Sequence[Path], size: tuple[int, 
 
 
 def _middle(image: Tensor, window: int, mean: Tensor) -> Tensor:
-    """The middle of an image (3, H, W), on a window (3, window, window) of the mean colour where it is smaller."""
+    """Crop the middle (3, window, window) of an image (3, H, W), padding with the mean colour if it is smaller."""
     top, left = (max(side - window, 0) // 2 for side in image.shape[1:])
     image = image[:, top : top + window, left : left + window]
     canvas = (mean * 255).round().to(image.dtype)[:, None, None].repeat(1, window, window)

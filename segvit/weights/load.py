@@ -1,9 +1,9 @@
-"""A model by what a user calls it: a file, a repository of the Hub, or a name of the zoo.
+"""Load a model by name: a file, a repository of the Hub, or a name of the zoo.
 
     model = segvit.load_model("best.safetensors" | "user/repo" | "user/repo@revision" | "segvit-large-ade20k")
 
-The zoo are the seven checkpoints that the paper's authors have released. They are fetched from the Hub and converted on
-first use, and kept in segvit's cache folder.
+The zoo is the seven checkpoints that the paper's authors have released. On first use, they are downloaded from the Hub,
+converted, and kept in segvit's cache folder.
 """
 
 import sys
@@ -26,7 +26,7 @@ from segvit.weights.model_file import facts_from_header, load_strictly, network_
 
 ZOO_REPOSITORY = "Akide/SegViTv1"
 FILE_SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".onnx", ".yaml", ".yml"}
-"""A name that ends so is a file's, even where it could be a repository's."""
+"""Suffixes of files: a name that ends in one of them is never a repository."""
 
 
 def load_model(name: str | Path, *, device: torch.device | str = "cpu", into: SegViT | None = None) -> SegViT:
@@ -35,13 +35,14 @@ def load_model(name: str | Path, *, device: torch.device | str = "cpu", into: Se
     Args:
         name: a file that `SegViT.save` or `segvit convert` wrote; a repository of the Hugging Face Hub, `user/repo` or
             `user/repo@revision`; or a name of the zoo, such as `segvit-large-ade20k`.
-        device: where to put it.
+        device: device of the model.
         into: model of the same parts, which is filled and returned. Needed if the parts are your own; a file holds
             their weights, not their code.
 
     Raises:
-        UserError: none of the three; nothing to be fetched from the Hub; not a safetensors file of segvit's; a model of
-            parts of its own without `into`; or tensors that are missing, unexpected or mis-shaped: all are listed.
+        UserError: the name is none of the three; the Hub cannot be reached or has no such model; the file is not a
+            safetensors file of segvit; the parts are your own and `into` is missing; or tensors are missing,
+            unexpected or mis-shaped (all are listed).
     """
     path = find_model(name)
     header = read_header(path)
@@ -75,17 +76,17 @@ def load_network(name: str | Path, *, device: torch.device | str) -> Network:
 
 
 def is_model_name(name: str) -> bool:
-    """Whether a name is one of the zoo, or can only be a repository of the Hub."""
+    """True if the name is one of the zoo, or can only be a repository of the Hub."""
     return name in RELEASED or (
         REPOSITORY.fullmatch(name) is not None and Path(name).suffix not in FILE_SUFFIXES and not Path(name).exists()
     )
 
 
 def find_model(name: str | Path) -> Path:
-    """The file of a model; what is not here is fetched.
+    """Return the file of a model, downloaded if it is not on this computer.
 
     Raises:
-        UserError: there is no such model, or it cannot be fetched.
+        UserError: there is no such model, or it cannot be downloaded.
     """
     path, text = Path(name), Path(name).as_posix()
     if path.is_file():
@@ -103,8 +104,8 @@ def find_model(name: str | Path) -> Path:
             return fetch(match["repo"], MODEL_FILE, revision=match["revision"])
         except NotOnHub as error:
             raise UserError(
-                f"no model file {path} here, and none to be had of that name: {error}.\n"
-                f"Offline: fetch {MODEL_FILE} of {match['repo']} elsewhere and give the file"
+                f"no model file {path}, and no such model can be downloaded: {error}.\n"
+                f"Offline: download {MODEL_FILE} of {match['repo']} on another computer and give the file"
             ) from error
     raise UserError(
         f"no model file {path}{suggest(text, RELEASED)}: give a .safetensors file written by segvit, a repository of "
@@ -113,12 +114,12 @@ def find_model(name: str | Path) -> Path:
 
 
 def _zoo_model(name: str) -> Path:
-    """The converted checkpoint of that name in the cache, made on first use.
+    """Return the converted checkpoint of that name in the cache, converting it on first use.
 
-    A checkpoint that lies in the cache folder already is taken from there: the way in without a network.
+    If the authors' checkpoint is already in the cache folder, nothing is downloaded, so it also works offline.
 
     Raises:
-        UserError: it is not here and cannot be fetched; what to do by hand is told.
+        UserError: the checkpoint cannot be downloaded; the error gives the manual steps.
     """
     folder, file = cache_folder(), RELEASED[name]
     converted = folder / f"{name}.safetensors"
@@ -131,15 +132,15 @@ def _zoo_model(name: str) -> Path:
             checkpoint = fetch(ZOO_REPOSITORY, file)
         except NotOnHub as error:
             raise UserError(
-                f"{name} cannot be fetched: {error}.\n"
-                f"Where there is a network, download {file} of https://huggingface.co/{ZOO_REPOSITORY} "
-                f"({LICENCE}); then put it into {folder} and try again, or type\n"
+                f"{name} cannot be downloaded: {error}.\n"
+                f"On a computer with a network, download {file} from https://huggingface.co/{ZOO_REPOSITORY} "
+                f"({LICENCE}). Then put it into {folder} and try again, or run\n"
                 f"  segvit convert {file} {name}.safetensors\n"
                 "and give that file"
             ) from error
-    with writing(folder, "name another folder for the weights in SEGVIT_CACHE"):
+    with writing(folder, "set SEGVIT_CACHE to another folder"):
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder) as aside:  # others may be doing the same
+        with TemporaryDirectory(dir=folder) as aside:  # other processes may convert the same file
             made = Path(aside) / converted.name
             convert_checkpoint(checkpoint, made, extra={"zoo": name})
             made.replace(converted)

@@ -143,7 +143,10 @@ def test_revisions(hub: Hub, tmp_path: Path) -> None:
 def test_what_the_hub_lacks_is_told(hub: Hub) -> None:
     hub.commit("somebody/else", {"pytorch_model.bin": b"x"})
     for name, reason in {
-        "nobody/nothing": "no model file nobody/nothing here.*no such repository, or a private one.*hf auth login",
+        "nobody/nothing": (
+            "no model file nobody/nothing, and no such model can be downloaded.*no such repository, or a private one.*"
+            "hf auth login"
+        ),
         "somebody/else": "no model.safetensors in it, so not a model of segvit",
         "somebody/else@v9": "no branch, tag or commit 'v9'",
     }.items():
@@ -168,7 +171,7 @@ def test_a_model_that_was_fetched_loads_offline(hub: Hub) -> None:
     hub.server_close()
     assert segvit.load_model("somebody/x").num_classes == 3
     with pytest.raises(
-        UserError, match=r"(?s)no connection.*HF_HUB_OFFLINE=1.*Offline: fetch model.safetensors of some"
+        UserError, match=r"(?s)no connection.*HF_HUB_OFFLINE=1.*Offline: download model.safetensors of some"
     ):
         segvit.load_model("somebody/y")
 
