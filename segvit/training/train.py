@@ -32,12 +32,11 @@ from segvit.training.batches import add_unreadable, training_batches
 from segvit.training.checkpoint import save_checkpoint
 from segvit.training.learner import create_learner
 from segvit.training.loader_guard import LoaderDied, count_skipped
-from segvit.training.loggers import RunLog
+from segvit.training.loggers import RunLog, TrainProgress
 from segvit.training.not_finite import Guard, NotFinite
 from segvit.training.optim import learning_rate_factor, set_learning_rate
 from segvit.training.own_parts import OwnParts
 from segvit.training.parallel import gradients_kept_back, highest, mean_divisors, mean_losses
-from segvit.training.progress import TrainProgress
 from segvit.training.start import headline, prepare
 from segvit.training.step import StepInput, run_step, seed_dropout
 from segvit.training.validation import score, show_validation

@@ -14,8 +14,7 @@ from segvit.models.segvit import SegViT
 from segvit.reports.facts import Facts, describe_validation, environment, origin
 from segvit.reports.run_report import take_pictures, write_report
 from segvit.training.loader_guard import going_on
-from segvit.training.loggers import RunLog
-from segvit.training.progress import TrainProgress
+from segvit.training.loggers import RunLog, TrainProgress
 from segvit.utils.distributed import rank, world_size
 
 NUM_PICTURES = 4
