@@ -7,8 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from segvit.app.limits import SUFFIXES, Limits, open_photo
+from segvit.app.limits import Limits
 from segvit.app.messages import Setup
+from segvit.app.photo import SUFFIXES, open_photo
 from segvit.config import TrainConfig
 from segvit.data.dataset import open_dataset
 from segvit.errors import UserError

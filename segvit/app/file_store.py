@@ -1,6 +1,6 @@
 """The one folder that the page writes to: uploads, results, examples. Emptied as things grow old, removed at the end.
 
-with Store(limits) as store:
+with FileStore(limits) as store:
     place = store.open()                    # a new folder for results, with a name that cannot be guessed
     store.find(place.name, "0", "photo.png")
 """
@@ -26,8 +26,8 @@ LOOK_EVERY = 15.0
 """Longest time in seconds between looks for what has grown old."""
 
 
-class Store:
-    """A temporary folder, and a thread that deletes what has not been used for `limits.minutes`.
+class FileStore:
+    """A temporary folder, and a thread that deletes what has not been used for `limits.keep_minutes`.
 
     Attributes:
         root: the folder.
@@ -42,7 +42,7 @@ class Store:
         self._thread = threading.Thread(target=self._watch, name="store", daemon=True)
         self._kept: frozenset[Path] = frozenset()
 
-    def __enter__(self) -> "Store":
+    def __enter__(self) -> "FileStore":
         self.root = Path(tempfile.mkdtemp(prefix="segvit-app-")).resolve()
         self.uploads, self.results, self.examples = (self.root / name for name in ("uploads", "results", "examples"))
         for folder in (self.uploads, self.results, self.examples):
@@ -87,7 +87,7 @@ class Store:
 
     def room(self) -> int:
         """Bytes that may still come in."""
-        return round(self._limits.gigabytes * GIGA) - sum(size for _, size, _ in self._files())
+        return round(self._limits.max_gigabytes * GIGA) - sum(size for _, size, _ in self._files())
 
     def clear(self, *, older: float) -> None:
         """Delete what has not been used for some seconds, and folders that are empty as long."""
@@ -120,6 +120,6 @@ class Store:
 
     def _watch(self) -> None:
         """Delete what grows old, until the end."""
-        older = 60 * self._limits.minutes
+        older = 60 * self._limits.keep_minutes
         while not self._ended.wait(min(LOOK_EVERY, older)):
             self.clear(older=older)

@@ -38,8 +38,8 @@ def limits_told(limits: Limits) -> Markup:
     """What may be sent, and what becomes of it."""
     return tag(
         "p",
-        f"JPEG, PNG, WebP, TIFF, GIF, BMP or AVIF, {limits.told}. Photos stay on this server for {limits.minutes:g} "
-        "minutes at most.",
+        f"JPEG, PNG, WebP, TIFF, GIF, BMP or AVIF, {limits.told}. Photos stay on this server for "
+        f"{limits.keep_minutes:g} minutes at most.",
         class_="limits",
     )
 

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from segvit.app.limits import Limits, open_photo
+from segvit.app.limits import Limits
 from segvit.app.messages import About, Job, Labelled, Seen, Setup
+from segvit.app.photo import open_photo
 from segvit.app.polygons import coco
 from segvit.config import PrecisionChoice
 from segvit.inference.network import Network, described

@@ -1,179 +1,51 @@
-"""What the page takes, as its operator sets it, and a photo opened within it.
-
-photo = open_photo(path, name="scene.jpg", limits=Limits(megapixels=12))
-
-A file is judged by its header before any pixel is decoded: a few kB can hold a picture of gigabytes.
-"""
+"""The limits of the page. Each field is a flag of `segvit app`, with this default and this help."""
 
 import math
-import re
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import NamedTuple
 
-from PIL import Image, UnidentifiedImageError
-
-from segvit.data.images import Unreadable, as_rgb, reading
 from segvit.errors import UserError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
-"""Pillow's names of what is decoded; others, such as PostScript, run programs or are seldom tried by attackers."""
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
-HEADS = {
-    b"<svg": "is a drawing (SVG), which has no pixels: export it as PNG first",
-    b"<?xml": "is a drawing or another XML file, which has no pixels: export it as PNG first",
-    b"%PDF": "is a PDF: export the page as PNG first",
-    b"ftypheic": "is HEIC: set the camera to JPEG, or export the picture as JPEG first",
-    b"ftypmif1": "is HEIF: set the camera to JPEG, or export the picture as JPEG first",
-}
-"""What common files that are no photo begin with, and what to do about them."""
-STUMBLES = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    TypeError,
-    zlib.error,
-)
-"""What decoders raise beside the OSError and ValueError that `reading` knows, on files made to trip them."""
-FLAGS = {
-    "megabytes": "--max-megabytes",
-    "megapixels": "--max-megapixels",
-    "seconds": "--timeout",
-    "waiting": "--queue",
-    "at_once": "--concurrency",
-    "files": "--batch-files",
-    "minutes": "--keep-minutes",
-    "gigabytes": "--max-gigabytes",
-}
-"""What sets a limit on the command line."""
 MEGA = 1_000_000
 MEGABYTE = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one visitor may ask for, and all of them together.
+    """Limits of what one visitor, and all of them together, may ask for.
 
     Raises:
-        UserError: a limit that would let nothing pass.
+        UserError: a limit is 0, negative or infinite.
     """
 
-    megabytes: float = 20.0
-    """Size of a file, in 2^20 bytes."""
-    megapixels: float = 25.0
-    """Width times height of a photo, in 10^6 pixels."""
-    seconds: float = 60.0
-    """Time for one photo, reading and writing included; then it is given up."""
-    waiting: int = 32
-    """Requests that wait while others are worked on; a further one is told to come again."""
-    at_once: int = 1
-    """Photos that are worked on at the same time, each by a process with models of its own."""
-    files: int = 50
-    """Photos in one batch."""
-    minutes: float = 10.0
-    """How long photos and results are kept."""
-    gigabytes: float = 2.0
-    """What all files kept may take, in 10^9 bytes; beyond it, nothing is taken until older ones are deleted."""
+    max_megabytes: float = 20
+    """Largest size of a file, in 2^20 bytes."""
+    max_megapixels: float = 25
+    """Largest width times height of a photo, in 10^6 pixels."""
+    timeout: float = 60
+    """Seconds for one photo, reading and writing included. A photo that takes longer is given up."""
+    queue: int = 32
+    """Requests that may wait. Further ones are asked to come back later."""
+    concurrency: int = 1
+    """Photos processed at the same time, each by a worker process that holds all models in memory."""
+    batch_files: int = 50
+    """Largest number of photos in one batch."""
+    keep_minutes: float = 10
+    """Minutes after which photos and results are deleted."""
+    max_gigabytes: float = 2
+    """Disk space of all photos and results, in 10^9 bytes. If it is full, uploads are refused for a while."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if not (math.isfinite(value) and value > 0):
-                raise UserError(f"{FLAGS[field.name]} {value:g}: give a number above 0")
+                raise UserError(f"--{field.name.replace('_', '-')} {value:g}: give a number above 0")
 
     @property
     def bytes(self) -> int:
         """Size of a file."""
-        return round(self.megabytes * MEGABYTE)
+        return round(self.max_megabytes * MEGABYTE)
 
     @property
     def told(self) -> str:
         """The limits of one photo, for people."""
-        return f"up to {self.megabytes:g} MB and {self.megapixels:g} megapixels"
-
-
-class Photo(NamedTuple):
-    """A photo as it is labelled."""
-
-    image: Image.Image
-    """8-bit RGB, upright."""
-    notes: list[str]
-    """What a visitor should know of how it was read."""
-
-
-def open_photo(path: Path, *, name: str, limits: Limits) -> Photo:
-    """The photo in a file, as `segvit predict` reads it.
-
-    Args:
-        path: of the file.
-        name: what error texts call it: visitors need not know where it lies.
-        limits: of bytes and pixels.
-
-    Raises:
-        UserError: too large, no photo, damaged, or cut short.
-    """
-    _check_bytes(path, name, limits)
-    with _decoding(path, name, limits), Image.open(path, formats=_formats()) as opened:
-        width, height = opened.size
-        if width * height > limits.megapixels * MEGA:
-            raise _too_many(name, width * height, limits)
-        notes = []
-        if getattr(opened, "is_animated", False):
-            notes.append(f"Of the {getattr(opened, 'n_frames', 'several')} frames of {name}, this is the first.")
-        opened.load()
-        return Photo(as_rgb(opened, name=name), notes)
-
-
-@contextmanager
-def _decoding(path: Path, name: str, limits: Limits) -> Iterator[None]:
-    """Turn whatever a decoder raises into an `Unreadable` that says what is wrong with the file."""
-    with reading(Path(name), "an image"):
-        try:
-            yield
-        except UnidentifiedImageError:
-            raise Unreadable(f"{name} {_what_it_is(path)}") from None
-        except Image.DecompressionBombError as error:
-            raise _too_many(name, re.findall(r"\d+", str(error))[0], limits) from error  # it tells nothing else
-        except STUMBLES as error:
-            raise Unreadable(f"{name}: damaged ({type(error).__name__}: {error}); save or fetch it again") from error
-
-
-def _too_many(name: str, pixels: int | str, limits: Limits) -> Unreadable:
-    """Why a picture is too large to be decoded."""
-    return Unreadable(
-        f"{name} has {int(pixels) / MEGA:.1f} megapixels, and {limits.megapixels:g} are the most: shrink it first"
-    )
-
-
-def _check_bytes(path: Path, name: str, limits: Limits) -> None:
-    """Refuse a file that is empty, gone or too large."""
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise UserError(f"{name} is no longer kept here: send it again") from error
-    if size == 0:
-        raise Unreadable(f"{name} is empty (0 bytes): save or fetch it again")
-    if size > limits.bytes:
-        raise UserError(f"{name} has {size / MEGABYTE:.1f} MB, and {limits.megabytes:g} MB are the most: shrink it")
-
-
-def _formats() -> list[str]:
-    """Those of FORMATS that this Pillow knows."""
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
-
-
-def _what_it_is(path: Path) -> str:
-    """Why a file is no photo."""
-    with path.open("rb") as file:
-        head = file.read(256)
-    for sign, reason in HEADS.items():
-        if sign in head:
-            return reason
-    return f"is no photo that can be read: give {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        return f"up to {self.max_megabytes:g} MB and {self.max_megapixels:g} megapixels"

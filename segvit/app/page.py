@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from segvit.app.html import ORIGIN, batch_table, empty, heading, limits_told, notice, programs, result_panels
-from segvit.app.limits import SUFFIXES
+from segvit.app.photo import SUFFIXES
 from segvit.app.service import Service
 from segvit.errors import UserError
 from segvit.utils.optional import need
@@ -69,7 +69,7 @@ def make_page(service: Service, examples: Sequence[Path]) -> Any:
         with gr.Tab("API"):
             _html(gr, programs(names[0]), js_on_load=PUT_ADDRESS)
         _api(gr, service, names)
-    page.queue(max_size=service.limits.waiting, default_concurrency_limit=service.limits.at_once, api_open=False)
+    page.queue(max_size=service.limits.queue, default_concurrency_limit=service.limits.concurrency, api_open=False)
     return page
 
 
@@ -146,7 +146,7 @@ def _one_photo(gr: Any, service: Service, names: list[str], examples: Sequence[P
         api_visibility="private",
         trigger_mode="always_last",
         concurrency_id=LABEL,
-        concurrency_limit=service.limits.at_once,
+        concurrency_limit=service.limits.concurrency,
     )
 
 
@@ -165,7 +165,7 @@ def _many_photos(gr: Any, service: Service, names: list[str]) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=280):
             photos = gr.File(
-                label=f"Up to {service.limits.files} photos",
+                label=f"Up to {service.limits.batch_files} photos",
                 file_count="multiple",
                 file_types=list(SUFFIXES),
                 height=240,
@@ -236,10 +236,10 @@ def _api(gr: Any, service: Service, names: list[str]) -> None:
         return {
             "models": [vars(about) for about in service.models],
             "limits": {
-                "megabytes": limits.megabytes,
-                "megapixels": limits.megapixels,
-                "seconds": limits.seconds,
-                "waiting": limits.waiting,
+                "megabytes": limits.max_megabytes,
+                "megapixels": limits.max_megapixels,
+                "seconds": limits.timeout,
+                "waiting": limits.queue,
             },
         }
 
@@ -256,7 +256,7 @@ def _api(gr: Any, service: Service, names: list[str]) -> None:
             preprocess=False,
             api_name="predict",
             concurrency_id=LABEL,
-            concurrency_limit=service.limits.at_once,
+            concurrency_limit=service.limits.concurrency,
         )
         gr.Button().click(models, None, about, api_name="models", concurrency_limit=None)
 

@@ -1,6 +1,6 @@
 """What stands before Gradio: which addresses there are, how much may be sent, and what a browser may load.
 
-    server = Gate(gradio_app, store, limits)        # an ASGI application
+    server = RequestFilter(gradio_app, store, limits)        # an ASGI application
 
 Gradio serves more than this page needs: it fetches addresses for visitors, takes recordings, monitors. What is not
 listed here does not exist. Results are served from here as well, each page of them in a sandbox of its own.
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from segvit.app.file_store import FULL, Store
+from segvit.app.file_store import FULL, FileStore
 from segvit.app.limits import MEGA, MEGABYTE, Limits
 
 Scope = MutableMapping[str, Any]
@@ -51,7 +51,7 @@ RESULT_POLICY = (
 """A result has no access to the page around it, even where it is opened by itself."""
 
 
-class Gate:
+class RequestFilter:
     """An ASGI application around Gradio's.
 
     Args:
@@ -60,7 +60,7 @@ class Gate:
         limits: of what is sent.
     """
 
-    def __init__(self, inner: Application, store: Store, limits: Limits) -> None:
+    def __init__(self, inner: Application, store: FileStore, limits: Limits) -> None:
         self._inner, self._store, self._limits = inner, store, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,7 +100,7 @@ class Gate:
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand an upload on, as far as there is room for it."""
         limits = self._limits
-        most = min(limits.files * (limits.bytes + ENVELOPE), self._store.room())
+        most = min(limits.batch_files * (limits.bytes + ENVELOPE), self._store.room())
         came = _length(scope["headers"])
         if came is not None and came > most:
             await _answer(send, 413, self._too_large(came, most))
@@ -126,8 +126,8 @@ class Gate:
         limits = self._limits
         if came > most and most < limits.bytes:
             return FULL
-        batch = f", and {limits.files} files together" if came > limits.bytes + ENVELOPE else ""
-        return f"{came / MEGABYTE:.1f} MB came, and a file may have up to {limits.megabytes:g} MB{batch}: shrink it"
+        batch = f", and {limits.batch_files} files together" if came > limits.bytes + ENVELOPE else ""
+        return f"{came / MEGABYTE:.1f} MB came, and a file may have up to {limits.max_megabytes:g} MB{batch}: shrink it"
 
     async def _json(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand on a request in JSON, unless it wants a file that was not sent here."""
@@ -191,7 +191,7 @@ class Counted:
         return message
 
 
-def _names_other_files(content: object, store: Store) -> bool:
+def _names_other_files(content: object, store: FileStore) -> bool:
     """Whether plain values name a file that no visitor has sent: Gradio would fetch it where it is an address."""
     if isinstance(content, list):
         return any(_names_other_files(each, store) for each in content)

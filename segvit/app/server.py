@@ -14,13 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from segvit.app.file_store import Store
+from segvit.app.file_store import FileStore
 from segvit.app.limits import Limits
 from segvit.app.messages import About, Setup
 from segvit.app.page import gradio, look_of, make_page
-from segvit.app.request_filter import Gate
+from segvit.app.request_filter import RequestFilter
 from segvit.app.service import Service
-from segvit.app.worker_pool import Crew
+from segvit.app.worker_pool import WorkerPool
 from segvit.errors import UserError
 from segvit.utils.text import percentage
 
@@ -51,15 +51,15 @@ def _run(setup: Setup, limits: Limits, host: str, port: int) -> None:
     """The same, until it is interrupted."""
     with ExitStack() as held:
         place = held.enter_context(listen(host, port))
-        store = held.enter_context(Store(limits))
+        store = held.enter_context(FileStore(limits))
         _keep_inside(store)
         count = f"{len(setup.models)} models" if len(setup.models) > 1 else setup.models[0]
         print(f"loading {count}", flush=True)
-        crew = held.enter_context(Crew(setup, limits, examples=store.examples))
-        server = make_server(Service(crew, store, limits), store, crew.ready.examples)
-        for about in crew.ready.models:
+        pool = held.enter_context(WorkerPool(setup, limits, examples=store.examples))
+        server = make_server(Service(pool, store, limits), store, pool.ready.examples)
+        for about in pool.ready.models:
             print(_told(about))
-        print(crew.ready.note)
+        print(pool.ready.note)
         address = f"http://{_for_browser(host)}:{place.getsockname()[1]}"
         if not _is_loopback(host):
             print(f"{host} can be reached from other machines, and whoever does may send photos")
@@ -67,7 +67,7 @@ def _run(setup: Setup, limits: Limits, host: str, port: int) -> None:
         server.run(sockets=[place])
 
 
-def make_server(service: Service, store: Store, examples: list[Path]) -> Any:
+def make_server(service: Service, store: FileStore, examples: list[Path]) -> Any:
     """A uvicorn.Server of the page of a service; it stops when its `should_exit` is set."""
     gr = gradio()
     import uvicorn  # comes with Gradio
@@ -92,7 +92,7 @@ def make_server(service: Service, store: Store, examples: list[Path]) -> Any:
     )
     page.has_launched = True  # only then does Gradio refuse paths of files that nobody has sent
     config = uvicorn.Config(
-        Gate(application, store, service.limits),
+        RequestFilter(application, store, service.limits),
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=GRACE,
@@ -100,7 +100,7 @@ def make_server(service: Service, store: Store, examples: list[Path]) -> Any:
     return uvicorn.Server(config)
 
 
-def _keep_inside(store: Store) -> None:
+def _keep_inside(store: FileStore) -> None:
     """Let all that is written land in the store: these libraries take their folders from nowhere else."""
     os.environ["GRADIO_TEMP_DIR"] = str(store.uploads)
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(store.examples)

@@ -1,6 +1,6 @@
 """What the page and its API do with what visitors send, without Gradio: from an uploaded file to results in the store.
 
-service = Service(crew, store, limits)
+service = Service(pool, store, limits)
 result = service.label("uploads/.../photo.jpg", ["camvid"])
 """
 
@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segvit.app.file_store import FULL, Store
+from segvit.app.file_store import FULL, FileStore
 from segvit.app.limits import Limits
 from segvit.app.messages import About, Job, Labelled
-from segvit.app.worker_pool import Crew
+from segvit.app.worker_pool import WorkerPool
 from segvit.errors import UserError
 
 ARCHIVE = "labels.zip"
@@ -55,15 +55,15 @@ class Service:
     """Photos in, results out. Any thread may ask.
 
     Args:
-        crew: that labels.
+        pool: that labels.
         store: where uploads come from and results go.
         limits: of a batch.
     """
 
-    def __init__(self, crew: Crew, store: Store, limits: Limits) -> None:
-        self.models: list[About] = crew.ready.models
+    def __init__(self, pool: WorkerPool, store: FileStore, limits: Limits) -> None:
+        self.models: list[About] = pool.ready.models
         self.limits = limits
-        self._crew, self._store = crew, store
+        self._pool, self._store = pool, store
 
     def label(self, photo: str, models: Sequence[str], *, viewer: bool = True) -> Result:
         """Label an uploaded photo.
@@ -84,7 +84,7 @@ class Service:
         path, folder = Path(photo), self._store.open()
         try:
             job = Job(photo=path, name=path.name, models=tuple(models), folder=folder, viewer=viewer)
-            return Result(folder=folder, labelled=self._crew.ask(job))
+            return Result(folder=folder, labelled=self._pool.ask(job))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -96,8 +96,8 @@ class Service:
             UserError: no photo, or more than a batch may have.
         """
         self._check([model])
-        if not 1 <= len(photos) <= self.limits.files:
-            raise UserError(f"{len(photos)} photos: give 1 to {self.limits.files}")
+        if not 1 <= len(photos) <= self.limits.batch_files:
+            raise UserError(f"{len(photos)} photos: give 1 to {self.limits.batch_files}")
         batch = Batch(total=len(photos))
         yield batch
         folder = self._store.open()

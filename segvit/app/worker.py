@@ -1,7 +1,7 @@
 """The process that holds the models: it opens photos and labels them, one after the other, and is told by a pipe.
 
 The page's own process never decodes a photo nor runs a model. So a photo that takes too long, or brings a decoder down,
-costs a worker, which is replaced (crew.py), and not the page.
+costs a worker, which is replaced (worker_pool.py), and not the page.
 """
 
 import os
@@ -31,7 +31,7 @@ def serve(pipe: Connection, setup: Setup, limits: Limits, examples: Path | None)
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the page ends its workers itself
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the operator's own limit holds instead
-    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, round(limits.megapixels * MEGA))
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, round(limits.max_megapixels * MEGA))
     with ExitStack() as held:
         try:
             # Not before: the page's process reads this module too, and needs no torch.
@@ -39,7 +39,7 @@ def serve(pipe: Connection, setup: Setup, limits: Limits, examples: Path | None)
             from segvit.app.label_photo import label, load_models
             from segvit.models.segvit import evaluating
 
-            _share_cores(limits.at_once)
+            _share_cores(limits.concurrency)
             models = load_models(setup)
             offered, note = offer_examples(setup, examples, limits) if examples else ([], "")
             for model in models:

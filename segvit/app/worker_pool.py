@@ -1,7 +1,7 @@
 """The workers of the page: each a process with models of its own, given up and replaced where a photo takes too long.
 
-with Crew(setup, limits, examples=folder) as crew:
-    labelled = crew.ask(job)                # waits for a worker that is free; UserError where nothing comes of it
+with WorkerPool(setup, limits, examples=folder) as pool:
+    labelled = pool.ask(job)                # waits for a worker that is free; UserError where nothing comes of it
 """
 
 import multiprocessing
@@ -26,7 +26,7 @@ class _Closed(UserError):
     """Asked when it was too late."""
 
 
-class Crew:
+class WorkerPool:
     """As many workers as photos are worked on at the same time. Any thread may ask.
 
     Args:
@@ -48,8 +48,8 @@ class Crew:
         self._free: queue.Queue[_Worker] = queue.Queue()
         self._closed = threading.Event()
 
-    def __enter__(self) -> "Crew":
-        folders = [self._examples] + [None] * (self._limits.at_once - 1)
+    def __enter__(self) -> "WorkerPool":
+        folders = [self._examples] + [None] * (self._limits.concurrency - 1)
         begun = [_Worker(self._setup, self._limits, folder) for folder in folders]
         try:
             self.ready, *_ = [worker.loaded(self._closed) for worker in begun]
@@ -66,7 +66,7 @@ class Crew:
     ) -> None:
         """End all workers; those who still ask are told."""
         self._closed.set()
-        for _ in range(self._limits.at_once):
+        for _ in range(self._limits.concurrency):
             self._free.get().end()
 
     def ask(self, job: Job) -> Labelled:
@@ -77,11 +77,11 @@ class Crew:
         """
         worker, fit = self._take(), False
         try:
-            said = worker.answer(job, self._limits.seconds, self._closed)
+            said = worker.answer(job, self._limits.timeout, self._closed)
             fit = True
         except TimeoutError:
             raise UserError(
-                f"{job.name}: given up after {self._limits.seconds:g} s, the time that a photo may take here; a "
+                f"{job.name}: given up after {self._limits.timeout:g} s, the time that a photo may take here; a "
                 "smaller one is quicker"
             ) from None
         except (EOFError, OSError):  # it has ended; what it printed says why

@@ -1,15 +1,11 @@
 """The verb `segvit app`: a page in the browser that labels photos."""
 
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
-
+from segvit.app.limits import Limits
+from segvit.cli.flags import Flat
 from segvit.config import Device, PrecisionChoice
-
-
-def register(app: App) -> None:
-    """Add the verb to the command line."""
-    app.command(name="app")(serve)
 
 
 def serve(
@@ -18,14 +14,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 7860,
     examples: Path | None = None,
-    max_megabytes: float = 20,
-    max_megapixels: float = 25,
-    timeout: float = 60,
-    queue: int = 32,
-    concurrency: int = 1,
-    batch_files: int = 50,
-    keep_minutes: float = 10,
-    max_gigabytes: float = 2,
+    limits: Annotated[Limits, Flat] = Limits(),
     precision: PrecisionChoice | None = None,
     device: Device = "auto",
 ) -> None:
@@ -46,40 +35,13 @@ def serve(
     examples
         Folder of photos to offer, or of a run, for its validation set. Default: the run in whose folder the first model
         lies, where only this machine can reach the page.
-    max_megabytes
-        Size of a file, in 2^20 bytes.
-    max_megapixels
-        Width times height of a photo, in 10^6 pixels.
-    timeout
-        Seconds for one photo; then it is given up.
-    queue
-        Requests that wait; a further one is told to come again.
-    concurrency
-        Photos that are worked on at the same time, each by a process with the models in its own memory.
-    batch_files
-        Photos in one batch.
-    keep_minutes
-        How long photos and results are kept.
-    max_gigabytes
-        What all of them may take on disk, in 10^9 bytes.
     precision
         What the models compute in; auto takes what the processor is fast at. Default: fp32, as segvit predict does.
     device
         Where to run.
     """
-    from segvit.app.limits import Limits
     from segvit.app.messages import Setup
     from segvit.app.server import run_app
 
-    limits = Limits(
-        megabytes=max_megabytes,
-        megapixels=max_megapixels,
-        seconds=timeout,
-        waiting=queue,
-        at_once=concurrency,
-        files=batch_files,
-        minutes=keep_minutes,
-        gigabytes=max_gigabytes,
-    )
     setup = Setup(models=tuple(models), device=device, precision=precision, examples=examples)
     run_app(setup, limits, host=host, port=port)

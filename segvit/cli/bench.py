@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from segvit.cli.flags import TERMINAL, BackboneFlags, JsonFile, bar, check_json, check_paths, to_json, write_json
 from segvit.config import Device, PrecisionName
@@ -15,11 +15,6 @@ PRESENT = 12
 """Classes in the made-up logits of a model with random weights."""
 
 Several = Parameter(negative=())
-
-
-def register(app: App) -> None:
-    """Add the verb to the command line."""
-    app.command(bench)
 
 
 def bench(

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from segvit.cli.flags import bar, check_paths, write_json
 from segvit.config import DataConfig
@@ -61,14 +61,6 @@ def check_data(
     print(survey.advice)
     if survey.errors:
         sys.exit(1)
-
-
-def register(app: App) -> None:
-    """Add the verbs to the command line."""
-    app.command(check_data)
-    data = App(name="data", help="Datasets that come as archives: unpack them where their spec looks.")
-    data.command(prepare)
-    app.command(data)
 
 
 def prepare(name: str, *, root: Path, archive: tuple[Path, ...] = ()) -> None:

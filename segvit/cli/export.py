@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from segvit.cli.flags import bar
 from segvit.config import DataConfig
@@ -13,11 +13,6 @@ if TYPE_CHECKING:
     from segvit.data.dataset import Samples
     from segvit.export.export import Exported
     from segvit.models.segvit import SegViT
-
-
-def register(app: App) -> None:
-    """Add the verb to the command line."""
-    app.command(export)
 
 
 def export(

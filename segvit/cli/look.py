@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from segvit.cli.flags import check_paths
 from segvit.config import Device
@@ -14,11 +14,6 @@ from segvit.pictures.formats import FigureFormat
 
 NAMES_SHOWN = 40
 """Class names that are told."""
-
-
-def register(app: App) -> None:
-    """Add the verb to the command line."""
-    app.command(look)
 
 
 def look(

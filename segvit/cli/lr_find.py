@@ -3,15 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App
-
 from segvit.cli.flags import Flat, bar, check_paths
 from segvit.config import TrainConfig
-
-
-def register(app: App) -> None:
-    """Add the verb to the command line."""
-    app.command(lr_find)
 
 
 def lr_find(

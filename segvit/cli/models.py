@@ -3,15 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 Rgb = Annotated[tuple[float, float, float] | None, Parameter(negative=())]
-
-
-def register(app: App) -> None:
-    """Add the verbs to the command line."""
-    app.command(convert)
-    app.command(push)
 
 
 def convert(

@@ -7,8 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App
-
 from segvit.cli.flags import Flat, ProtocolFlags
 from segvit.config import DataConfig, Device, PrecisionChoice
 from segvit.errors import UserError
@@ -20,11 +18,6 @@ if TYPE_CHECKING:
 
     from segvit.prediction.predict_files import Done, Failure
     from segvit.utils.progress import FrameProgress
-
-
-def register(app: App) -> None:
-    """Add the verb to the command line."""
-    app.command(predict)
 
 
 def predict(

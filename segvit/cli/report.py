@@ -1,22 +1,11 @@
-"""What there is to tell of a run: `segvit report` makes its page, `segvit info --plan` what it will take."""
+"""The command `segvit report`."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cyclopts import App
-
-from segvit.cli.flags import BackboneFlags, bar
+from segvit.cli.flags import bar
 from segvit.config import Device, TrainConfig
 from segvit.errors import UserError
-
-if TYPE_CHECKING:
-    from segvit.profiling.plan import Plan
-
-
-def register(app: App) -> None:
-    """Add the verb to the command line."""
-    app.command(report)
 
 
 def report(run: Path, *, score: bool = False, root: Path | None = None, device: Device = "auto") -> None:
@@ -50,29 +39,3 @@ def report(run: Path, *, score: bool = False, root: Path | None = None, device: 
         with bar("evaluating") as progress:
             facts = score_best(run, config, device=resolve_device(device), progress=progress)
     print(write_report(run, facts))
-
-
-def plan_of(
-    config: str,
-    *,
-    name: str | None,
-    gpus: int,
-    tflops: float | None,
-    size: tuple[int, int] | None,
-    backbone: BackboneFlags,
-) -> "Plan":
-    """What training by a config takes, which `segvit info --plan` tells.
-
-    Raises:
-        UserError: flags that say something else than the config, no such config, or a batch that cannot be dealt out.
-    """
-    from segvit.profiling.info import ASSUMED_CLASSES, find_network
-    from segvit.profiling.plan import plan
-
-    others = {"a name": name, "--size": size, "--image-size": backbone.image_size}
-    others |= {"--class-token": backbone.class_token, "--structure": backbone.structure}
-    if said := [flag for flag, value in others.items() if value is not None]:
-        raise UserError(f"the config says what is trained: leave out {' and '.join(said)} beside --plan {config}")
-    settings = TrainConfig.load(config)
-    network = find_network(config, num_classes=backbone.num_classes)
-    return plan(settings, num_classes=network.num_classes or ASSUMED_CLASSES, gpus=gpus, tflops=tflops)

@@ -7,74 +7,37 @@
 without torch, and matplotlib is imported where it draws.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from segvit.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from segvit.pictures.figure_style import save
-    from segvit.pictures.inside.files import save_inside
-    from segvit.pictures.inside.grids import queries_figure, tokens_figure
-    from segvit.pictures.inside.look import look
-    from segvit.pictures.inside.record import Gaze, Inside, Tokens
-    from segvit.pictures.inside.stages import attention_figure, cascade_figure, heads_figure, labels_figure
-    from segvit.pictures.legend import with_legend
-    from segvit.pictures.paint import IGNORED, colorize, error_map, overlay, save_index_png, shares
-    from segvit.pictures.plots import confusion_matrix, curves, learning_rates
-    from segvit.pictures.table import contact_sheet, side_by_side
-    from segvit.pictures.timing import speeds
-
-_HOMES = {
-    "inside.files": ("save_inside",),
-    "inside.grids": ("queries_figure", "tokens_figure"),
-    "inside.record": ("Gaze", "Inside", "Tokens"),
-    "paint": ("IGNORED", "colorize", "error_map", "overlay", "save_index_png", "shares"),
-    "legend": ("with_legend",),
-    "inside.look": ("look",),
-    "figure_style": ("save",),
-    "plots": ("confusion_matrix", "curves", "learning_rates"),
-    "inside.stages": ("attention_figure", "cascade_figure", "heads_figure", "labels_figure"),
-    "table": ("contact_sheet", "side_by_side"),
-    "timing": ("speeds",),
-}
-
-__all__ = [
-    "IGNORED",
-    "Gaze",
-    "Inside",
-    "Tokens",
-    "attention_figure",
-    "cascade_figure",
-    "colorize",
-    "confusion_matrix",
-    "contact_sheet",
-    "curves",
-    "error_map",
-    "heads_figure",
-    "labels_figure",
-    "learning_rates",
-    "look",
-    "overlay",
-    "queries_figure",
-    "save",
-    "save_index_png",
-    "save_inside",
-    "shares",
-    "side_by_side",
-    "speeds",
-    "tokens_figure",
-    "with_legend",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Import the module of a public name when the name is first used."""
-    for home, names in _HOMES.items():
-        if name in names:
-            value = getattr(import_module(f"{__name__}.{home}"), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    from segvit.pictures.figure_style import save as save
+    from segvit.pictures.inside.files import save_inside as save_inside
+    from segvit.pictures.inside.grids import queries_figure as queries_figure, tokens_figure as tokens_figure
+    from segvit.pictures.inside.look import look as look
+    from segvit.pictures.inside.record import Gaze as Gaze, Inside as Inside, Tokens as Tokens
+    from segvit.pictures.inside.stages import (
+        attention_figure as attention_figure,
+        cascade_figure as cascade_figure,
+        heads_figure as heads_figure,
+        labels_figure as labels_figure,
+    )
+    from segvit.pictures.legend import with_legend as with_legend
+    from segvit.pictures.paint import (
+        IGNORED as IGNORED,
+        colorize as colorize,
+        error_map as error_map,
+        overlay as overlay,
+        save_index_png as save_index_png,
+        shares as shares,
+    )
+    from segvit.pictures.plots import (
+        confusion_matrix as confusion_matrix,
+        curves as curves,
+        learning_rates as learning_rates,
+    )
+    from segvit.pictures.table import contact_sheet as contact_sheet, side_by_side as side_by_side
+    from segvit.pictures.timing import speeds as speeds
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -13,8 +13,7 @@ from typing import NamedTuple
 from segvit.data.images import IMAGE_SUFFIXES
 from segvit.errors import UserError
 from segvit.prediction.outputs import ENDINGS, left_by_us, named
-from segvit.prediction.video_outputs import ENDINGS as VIDEO_ENDINGS
-from segvit.prediction.video_outputs import left_by_our_videos
+from segvit.prediction.video_outputs import ENDINGS as VIDEO_ENDINGS, left_by_our_videos
 from segvit.video.reader import VIDEO_SUFFIXES
 
 

@@ -16,19 +16,20 @@ from PIL import Image
 
 from benchmarks.app_robustness import ADDRESSES
 from benchmarks.hostile import picture, png_of
-from segvit.app.file_store import FULL, Store
+from segvit.app.file_store import FULL, FileStore
 from segvit.app.html import batch_table, heading, result_panels
 from segvit.app.label_photo import short_names
-from segvit.app.limits import Limits, open_photo
+from segvit.app.limits import Limits
 from segvit.app.messages import About, Job, Labelled, Seen, Setup
-from segvit.app.request_filter import Gate
+from segvit.app.photo import open_photo
+from segvit.app.request_filter import RequestFilter
 from segvit.app.server import listen, run_app
 from segvit.app.service import Result, Service
 from segvit.errors import UserError
 from segvit.utils import optional as need
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = Limits(megabytes=2, megapixels=1, files=3)
+SMALL = Limits(max_megabytes=2, max_megapixels=1, batch_files=3)
 
 
 # --- what is taken ----------------------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ def test_a_header_is_enough_to_refuse_a_bomb(tmp_path: Path) -> None:
 
 
 def test_limits_that_let_nothing_pass() -> None:
-    for wrong in ({"megabytes": 0}, {"seconds": -1}, {"waiting": 0}, {"minutes": float("inf")}):
+    for wrong in ({"max_megabytes": 0}, {"timeout": -1}, {"queue": 0}, {"keep_minutes": float("inf")}):
         with pytest.raises(UserError, match="give a number above 0"):
             Limits(**wrong)  # type: ignore[arg-type]
 
@@ -113,7 +114,7 @@ def test_names_of_models() -> None:
 
 
 def test_the_store_forgets() -> None:
-    with Store(Limits(minutes=0.002)) as store:
+    with FileStore(Limits(keep_minutes=0.002)) as store:
         root = store.root
         upload = store.uploads / "token" / "photo.png"
         upload.parent.mkdir()
@@ -132,7 +133,7 @@ def test_the_store_forgets() -> None:
 
 
 def test_the_store_finds_its_own_results_alone() -> None:
-    with Store(Limits()) as store:
+    with FileStore(Limits()) as store:
         folder = store.open()
         (folder / "0").mkdir()
         (folder / "0" / "x.png").write_bytes(b"x")
@@ -154,7 +155,7 @@ def test_the_store_finds_its_own_results_alone() -> None:
 # --- what comes through -----------------------------------------------------------------------------------------------
 
 
-async def _through(gate: Gate, method: str, path: str, body: list[bytes], **headers: str) -> tuple[int, str]:
+async def _through(request_filter: RequestFilter, method: str, path: str, body: list[bytes], **headers: str) -> tuple[int, str]:
     """Status and text of a request."""
     scope = {"type": "http", "method": method, "path": path}
     given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
@@ -166,7 +167,7 @@ async def _through(gate: Gate, method: str, path: str, body: list[bytes], **head
     async def send_back(message: Any) -> None:
         got.append(message)
 
-    await gate({**scope, "headers": given}, receive, send_back)
+    await request_filter({**scope, "headers": given}, receive, send_back)
     return got[0]["status"], b"".join(message.get("body", b"") for message in got[1:]).decode()
 
 
@@ -183,9 +184,9 @@ def test_the_gate() -> None:
         await send_back({"type": "http.response.body", "body": str(size).encode()})
 
     def through(*words: Any, **headers: str) -> tuple[int, str]:
-        return asyncio.run(_through(Gate(inner, store, SMALL), *words, **headers))
+        return asyncio.run(_through(RequestFilter(inner, store, SMALL), *words, **headers))
 
-    with Store(SMALL) as store:
+    with FileStore(SMALL) as store:
         assert through("GET", "/", [b""]) == (200, "0")
         for path in (
             *ADDRESSES[1:],
@@ -217,7 +218,7 @@ def test_the_gate() -> None:
 
 
 def test_uploads_at_the_same_time_share_the_room() -> None:
-    limits = Limits(megabytes=20, gigabytes=0.01)
+    limits = Limits(max_megabytes=20, max_gigabytes=0.01)
 
     async def inner(scope: Any, receive: Any, send_back: Any) -> None:
         (store.uploads / "another's").write_bytes(bytes(12_000_000))  # after there was room for this one
@@ -225,9 +226,9 @@ def test_uploads_at_the_same_time_share_the_room() -> None:
             await receive()
         raise AssertionError("more came in than there is room for")
 
-    with Store(limits) as store:
+    with FileStore(limits) as store:
         sent = [bytes(2**20)] * 8
-        status, text = asyncio.run(_through(Gate(inner, store, limits), "POST", "/gradio_api/upload", sent))
+        status, text = asyncio.run(_through(RequestFilter(inner, store, limits), "POST", "/gradio_api/upload", sent))
         assert status == 413 and text == FULL
 
 
@@ -248,7 +249,7 @@ ABOUT = About(
 
 
 class Pretender:
-    """A crew that writes files without looking."""
+    """A pool that writes files without looking."""
 
     def __init__(self) -> None:
         self.ready = type("Ready", (), {"models": [ABOUT]})
@@ -275,19 +276,19 @@ class Pretender:
 
 
 @pytest.fixture
-def service() -> Iterator[tuple[Service, Store]]:
-    with Store(SMALL) as store:
+def service() -> Iterator[tuple[Service, FileStore]]:
+    with FileStore(SMALL) as store:
         yield Service(Pretender(), store, SMALL), store  # type: ignore[arg-type]
 
 
-def sent(store: Store, token: str, name: str) -> str:
+def sent(store: FileStore, token: str, name: str) -> str:
     path = store.uploads / token / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("x")
     return str(path)
 
 
-def test_a_batch_goes_on_where_a_photo_fails(service: tuple[Service, Store]) -> None:
+def test_a_batch_goes_on_where_a_photo_fails(service: tuple[Service, FileStore]) -> None:
     worker, store = service
     photos = [sent(store, "a", "x.jpg"), sent(store, "b", "bad.jpg"), sent(store, "c", "x.png")]
     *steps, last = worker.batch(photos, "<b>")
@@ -305,7 +306,7 @@ def test_a_batch_goes_on_where_a_photo_fails(service: tuple[Service, Store]) -> 
     assert "2 of 3 photos labelled, 1 not" in html and "<i>" not in html.replace("<i style", "")
 
 
-def test_a_batch_keeps_photos_apart_and_those_that_wait(service: tuple[Service, Store]) -> None:
+def test_a_batch_keeps_photos_apart_and_those_that_wait(service: tuple[Service, FileStore]) -> None:
     worker, store = service
     photos = [sent(store, "a", "x.jpg"), sent(store, "b", "x_overlay.jpg"), sent(store, "c", "x.png")]
     os.utime(photos[2], (0, 0))  # as if the others had taken long
@@ -321,7 +322,7 @@ def test_a_batch_keeps_photos_apart_and_those_that_wait(service: tuple[Service, 
         assert archive.read("x_overlay.png") == b"x.jpg" and archive.read("x_overlay-2.png") == b"x_overlay.jpg"
 
 
-def test_results_take_room_too(service: tuple[Service, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_take_room_too(service: tuple[Service, FileStore], monkeypatch: pytest.MonkeyPatch) -> None:
     worker, store = service
     photo = sent(store, "a", "x.jpg")
     monkeypatch.setattr(store, "room", lambda: -1)
@@ -330,7 +331,7 @@ def test_results_take_room_too(service: tuple[Service, Store], monkeypatch: pyte
     assert not list(store.results.iterdir())
 
 
-def test_refusals_of_the_service(service: tuple[Service, Store]) -> None:
+def test_refusals_of_the_service(service: tuple[Service, FileStore]) -> None:
     worker, store = service
     photo = sent(store, "a", "x.jpg")
     for name in ("/etc/passwd", str(store.root / "gone"), "a\0b"):
@@ -351,7 +352,7 @@ def test_refusals_of_the_service(service: tuple[Service, Store]) -> None:
     assert not list(store.results.iterdir())
 
 
-def test_what_others_wrote_is_escaped(service: tuple[Service, Store]) -> None:
+def test_what_others_wrote_is_escaped(service: tuple[Service, FileStore]) -> None:
     worker, store = service
     page = result_panels(worker.label(sent(store, "a", "<img src=x>.jpg"), ["<b>"])) + heading([ABOUT, ABOUT])
     for word in ("<b>", "<i>", "<u>", "<script>", "<img src=x>"):
@@ -359,7 +360,7 @@ def test_what_others_wrote_is_escaped(service: tuple[Service, Store]) -> None:
     assert "mIoU 50.0 % on 7 validation images" in page and "4 × 3 px in 12 ms" in page
 
 
-def test_results_are_named(service: tuple[Service, Store]) -> None:
+def test_results_are_named(service: tuple[Service, FileStore]) -> None:
     worker, store = service
     result = worker.label(sent(store, "a", "x.jpg"), ["<b>"])
     assert isinstance(result, Result) and result.folder.parent == store.results

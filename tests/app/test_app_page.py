@@ -20,7 +20,7 @@ from benchmarks.app_robustness import ADDRESSES, ASKED, Server, ask, emptied, is
 from benchmarks.hostile import hostile, picture
 from segvit.app.limits import Limits
 from segvit.app.messages import Job, Setup
-from segvit.app.worker_pool import Crew
+from segvit.app.worker_pool import WorkerPool
 from segvit.cli.main import main
 from segvit.config import ModelConfig
 from segvit.data.labels.coco import PolygonFile
@@ -65,27 +65,27 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_a_photo_that_takes_too_long_is_given_up(models: tuple[Path, Path], tmp_path: Path) -> None:
-    limits = Limits(seconds=0.001)
+    limits = Limits(timeout=0.001)
     (photo := tmp_path / "photo.png").write_bytes(picture(side=512))
     setup = Setup(models=(str(models[0]),), device="cpu")
-    with Crew(setup, limits, examples=tmp_path / "examples") as crew:
-        assert crew.ready.note.startswith("no examples")
+    with WorkerPool(setup, limits, examples=tmp_path / "examples") as pool:
+        assert pool.ready.note.startswith("no examples")
         (tmp_path / "out").mkdir()
         job = Job(photo=photo, name="photo.png", models=("plain",), folder=tmp_path / "out")
         with pytest.raises(UserError, match=r"photo.png: given up after 0.001 s"):
-            crew.ask(job)
+            pool.ask(job)
 
 
 @pytest.mark.slow
 def test_a_worker_that_was_given_up_is_replaced(models: tuple[Path, Path], tmp_path: Path) -> None:
     (photo := tmp_path / "photo.png").write_bytes(picture())
     setup = Setup(models=(str(models[0]),), device="cpu")
-    with Crew(setup, Limits(seconds=0.001), examples=tmp_path / "examples") as crew:
+    with WorkerPool(setup, Limits(timeout=0.001), examples=tmp_path / "examples") as pool:
         job = Job(photo=photo, name="photo.png", models=("plain",), folder=tmp_path / "out")
         with pytest.raises(UserError, match="given up"):
-            crew.ask(job)
-        crew._limits = Limits()
-        assert crew.ask(replace(job, folder=tmp_path / "again")).width == 64
+            pool.ask(job)
+        pool._limits = Limits()
+        assert pool.ask(replace(job, folder=tmp_path / "again")).width == 64
 
 
 @pytest.mark.slow
@@ -94,7 +94,7 @@ def test_where_no_process_can_be_started_the_next_one_tries_again(
 ) -> None:
     (photo := tmp_path / "photo.png").write_bytes(picture())
     setup = Setup(models=(str(models[0]),), device="cpu")
-    with Crew(setup, Limits(seconds=0.001), examples=tmp_path / "examples") as crew:
+    with WorkerPool(setup, Limits(timeout=0.001), examples=tmp_path / "examples") as pool:
         job = Job(photo=photo, name="photo.png", models=("plain",), folder=tmp_path / "out")
 
         def refuse(*_: object) -> None:
@@ -103,18 +103,18 @@ def test_where_no_process_can_be_started_the_next_one_tries_again(
         with monkeypatch.context() as full:
             full.setattr("segvit.app.worker_pool._Worker", refuse)
             with pytest.raises(UserError, match="given up"):
-                crew.ask(job)
-        crew._limits = Limits()
+                pool.ask(job)
+        pool._limits = Limits()
         with pytest.raises(UserError, match="an error on our side"):
-            crew.ask(job)
-        assert crew.ask(replace(job, folder=tmp_path / "again")).width == 64
+            pool.ask(job)
+        assert pool.ask(replace(job, folder=tmp_path / "again")).width == 64
 
 
 @pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     setup = Setup(models=(str(tmp_path / "x.safetensors"),), device="cpu")
-    with pytest.raises(UserError, match=r"x\.safetensors"), Crew(setup, Limits(), examples=tmp_path / "e"):
+    with pytest.raises(UserError, match=r"x\.safetensors"), WorkerPool(setup, Limits(), examples=tmp_path / "e"):
         pass
 
 

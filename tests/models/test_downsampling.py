@@ -10,8 +10,7 @@ from typing import Any, get_args
 import pytest
 import timm
 import torch
-from timm.layers import Attention as TimmAttention
-from timm.layers import DropPath, apply_rot_embed_cat
+from timm.layers import Attention as TimmAttention, DropPath, apply_rot_embed_cat
 from timm.models.beit import Beit
 from timm.models.eva import EvaBlockPostNorm
 from timm.models.vision_transformer import ResPostBlock

@@ -16,8 +16,7 @@ from segvit.errors import UserError
 from segvit.models.create import create_model
 from segvit.profiling.benchmark import CLEAR_REFS
 from segvit.profiling.multiply_adds import profile
-from segvit.profiling.plan import CHECKPOINTED, Plan
-from segvit.profiling.plan import plan as work_out
+from segvit.profiling.plan import CHECKPOINTED, Plan, plan as work_out
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "plan.py"
 CONFIG = TrainConfig(

@@ -1,0 +1,103 @@
+"""The command `segvit info`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import CycloptsError, CycloptsPanel, MissingArgumentError, Parameter
+
+from segvit.cli.flags import TERMINAL, BackboneFlags, JsonFile, check_json, to_json, write_json
+from segvit.config import TrainConfig
+from segvit.errors import UserError
+
+if TYPE_CHECKING:
+    from segvit.profiling.plan import Plan
+
+
+def _whole_numbers(_: Any, tokens: Sequence[Any]) -> tuple[int, ...]:
+    """Two numbers as typed; cyclopts itself would cut 64.5 down to 64."""
+    if not all(token.value.isdecimal() for token in tokens):
+        given = " ".join(token.value for token in tokens)
+        raise UserError(f"--size {given}: give height and width in whole pixels, such as --size 640 640")
+    return tuple(int(token.value) for token in tokens)
+
+
+def explain_size(error: CycloptsError) -> Any:
+    """Say what to type where --size has got one number."""
+    if isinstance(error, MissingArgumentError) and error.argument is not None and error.argument.name == "--size":
+        return CycloptsPanel(f"{error} Type --size HEIGHT WIDTH, such as --size 640 640.")
+    return CycloptsPanel(error)
+
+
+def info(
+    name: str | None = None,
+    *,
+    plan: str | None = None,
+    gpus: int = 1,
+    tflops: float | None = None,
+    size: Annotated[tuple[int, int] | None, Parameter(negative=(), converter=_whole_numbers)] = None,
+    backbone: BackboneFlags = BackboneFlags(),
+    json: JsonFile = None,
+) -> None:
+    """What a model is and costs: parts, parameters, multiply-adds, classes and how it was tested.
+
+    Parameters
+    ----------
+    name
+        A model (file, user/repo, name of the zoo), a config, or a backbone of timm.
+    size
+        Height and width in pixels of the image whose cost is told. Default: the training crop.
+    plan
+        Instead: a config (file or shipped recipe), to tell the memory and time that training by it takes.
+    gpus
+        With --plan: devices that share the batch.
+    tflops
+        With --plan: what a device sustains in training, in 10^12 floating-point operations a second, for the time.
+    json
+        Write everything to this file too; - prints it as JSON and nothing else.
+    """
+    from rich import print as rich_print
+
+    from segvit.profiling.info import describe
+
+    check_json(json)
+    if plan:
+        seen: Any = _plan_of(plan, name=name, gpus=gpus, tflops=tflops, size=size, backbone=backbone)
+    elif name is None:
+        raise UserError("info tells about a model, a config or a backbone: name one, or type --plan CONFIG")
+    elif gpus != 1 or tflops is not None:
+        raise UserError(f"--gpus and --tflops belong to a plan: type segvit info --plan {name}")
+    else:
+        seen = describe(name, size=size, **asdict(backbone))
+    if json == TERMINAL:
+        print(to_json(seen.to_dict()))
+        return
+    rich_print(seen.tables())
+    if json:
+        write_json(json, seen.to_dict())
+
+
+def _plan_of(
+    config: str,
+    *,
+    name: str | None,
+    gpus: int,
+    tflops: float | None,
+    size: tuple[int, int] | None,
+    backbone: BackboneFlags,
+) -> "Plan":
+    """What training by a config takes, which `segvit info --plan` tells.
+
+    Raises:
+        UserError: flags that say something else than the config, no such config, or a batch that cannot be dealt out.
+    """
+    from segvit.profiling.info import ASSUMED_CLASSES, find_network
+    from segvit.profiling.plan import plan
+
+    others = {"a name": name, "--size": size, "--image-size": backbone.image_size}
+    others |= {"--class-token": backbone.class_token, "--structure": backbone.structure}
+    if said := [flag for flag, value in others.items() if value is not None]:
+        raise UserError(f"the config says what is trained: leave out {' and '.join(said)} beside --plan {config}")
+    settings = TrainConfig.load(config)
+    network = find_network(config, num_classes=backbone.num_classes)
+    return plan(settings, num_classes=network.num_classes or ASSUMED_CLASSES, gpus=gpus, tflops=tflops)
