@@ -155,7 +155,9 @@ def test_the_store_finds_its_own_results_alone() -> None:
 # --- what comes through -----------------------------------------------------------------------------------------------
 
 
-async def _through(request_filter: RequestFilter, method: str, path: str, body: list[bytes], **headers: str) -> tuple[int, str]:
+async def _through(
+    request_filter: RequestFilter, method: str, path: str, body: list[bytes], **headers: str
+) -> tuple[int, str]:
     """Status and text of a request."""
     scope = {"type": "http", "method": method, "path": path}
     given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]

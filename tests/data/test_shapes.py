@@ -12,8 +12,7 @@ from torchvision import tv_tensors
 
 from segvit.config import DataConfig
 from segvit.data.dataset import IGNORE_INDEX, open_dataset
-from segvit.data.shapes import scenes as shapes
-from segvit.data.shapes import street
+from segvit.data.shapes import scenes as shapes, street
 from segvit.data.shapes.scenes import ShapesDataset, render_scene, write_shapes
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
