@@ -1,4 +1,4 @@
-"""The one folder that the page writes to: uploads, results, examples. Emptied as things grow old, removed at the end.
+"""The only folder that the page writes to: uploads, results, examples. Old files are deleted, in the end all of it.
 
 with FileStore(limits) as store:
     place = store.open()                    # a new folder for results, with a name that cannot be guessed
@@ -20,20 +20,20 @@ from segvit.app.limits import Limits
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 GIGA = 1_000_000_000
-FULL = "too many photos and results are kept here at the moment: send yours again in some minutes"
-"""What is said where there is no room."""
+FULL = "The server is out of space. Please try again in a few minutes."
+"""Answer if there is no room."""
 LOOK_EVERY = 15.0
-"""Longest time in seconds between looks for what has grown old."""
+"""Longest time in seconds between two searches for old files."""
 
 
 class FileStore:
-    """A temporary folder, and a thread that deletes what has not been used for `limits.keep_minutes`.
+    """A temporary folder, with a thread that deletes files unused for `limits.keep_minutes`.
 
     Attributes:
         root: the folder.
-        uploads: where Gradio puts what visitors send.
+        uploads: folder where Gradio puts uploaded files.
         results: folders of `open`.
-        examples: photos that are offered; they stay.
+        examples: folder of the photos offered; they are not deleted.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -55,42 +55,42 @@ class FileStore:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        shutil.rmtree(self.root, ignore_errors=True)  # a worker that was killed may still hold a file, on some systems
+        shutil.rmtree(self.root, ignore_errors=True)  # on some systems a killed worker still holds a file
 
     def keep(self, files: Iterable[Path]) -> None:
-        """Leave some uploads where they are, whatever their age: copies of the examples."""
+        """Never delete these uploads: they are copies of the examples."""
         self._kept = frozenset(files)
 
     def open(self) -> Path:
-        """A new folder for the results of one photo or batch."""
+        """Make a new folder for the results of one photo or batch."""
         folder = self.results / secrets.token_urlsafe(16)
         folder.mkdir()
         return folder
 
     def find(self, token: str, *names: str) -> Path | None:
-        """A file in a folder of `open`; None where there is none, or the names lead elsewhere."""
+        """Return a file in a folder of `open`, or None if there is none or the names lead out of the folder."""
         if TOKEN.fullmatch(token) is None or any(name in ("", ".", "..") or set("/\\\0") & set(name) for name in names):
             return None
         path = self.results.joinpath(token, *names)
         return path if path.is_file() else None
 
     def holds(self, path: str) -> bool:
-        """Whether a path is that of something which a visitor sent, or may once have sent."""
+        """True if a path is inside the folder of uploads, even if the file is gone."""
         return "\0" not in path and Path(path).resolve().is_relative_to(self.uploads)
 
     def use(self, path: str) -> bool:
-        """Whether a file is one that a visitor sent and that is still here; it counts as new from now on."""
+        """True if a file is an upload that still exists. Its age then starts again from 0."""
         if not self.holds(path) or not Path(path).is_file():
             return False
         Path(path).touch()
         return True
 
     def room(self) -> int:
-        """Bytes that may still come in."""
+        """Return the number of bytes that are still free."""
         return round(self._limits.max_gigabytes * GIGA) - sum(size for _, size, _ in self._files())
 
     def clear(self, *, older: float) -> None:
-        """Delete what has not been used for some seconds, and folders that are empty as long."""
+        """Delete files unused for `older` seconds, and folders that have been empty for as long."""
         now = time.time()
         for path, _, used in self._files():
             if now - used >= older and path not in self._kept:
@@ -102,14 +102,14 @@ class FileStore:
             try:
                 if now - folder.stat().st_mtime >= min(older, LOOK_EVERY):
                     folder.rmdir()
-            except OSError:  # it holds something, or another thread was quicker
+            except OSError:  # it is not empty, or another thread has removed it
                 continue
 
     def _files(self) -> list[tuple[Path, int, float]]:
-        """Path, bytes and time of last use of every upload and result."""
+        """Return path, size in bytes and time of last use of every upload and result."""
         found = []
         for top in (self.uploads, self.results):
-            for base, _, names in os.walk(top):  # which minds no folder that is deleted meanwhile
+            for base, _, names in os.walk(top):  # copes with folders that are deleted meanwhile
                 for name in names:
                     try:
                         facts = (path := Path(base, name)).stat()
@@ -119,7 +119,7 @@ class FileStore:
         return found
 
     def _watch(self) -> None:
-        """Delete what grows old, until the end."""
+        """Delete old files until the store is closed."""
         older = 60 * self._limits.keep_minutes
         while not self._ended.wait(min(LOOK_EVERY, older)):
             self.clear(older=older)

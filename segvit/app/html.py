@@ -11,18 +11,18 @@ from segvit.reports.html import Markup, join, tag
 from segvit.utils.text import percentage
 
 LARGEST = 4
-"""Classes of a photo that a row of a batch names."""
+"""Number of classes named in a row of a batch."""
 
 
 def heading(models: Sequence[About]) -> Markup:
-    """Name, dataset, score and licence of the models."""
+    """Return the heading: name, dataset, score and licence of the models."""
     names = [about.name for about in models]
     title = tag("h1", names[0] if len(models) == 1 else " · ".join(names))
     return tag("div", title, *(_facts(about, named=len(models) > 1) for about in models), class_="heading")
 
 
 def _facts(about: About, *, named: bool) -> Markup:
-    """One line on a model, and one on its licence where that is known."""
+    """Return one line on a model, and one on its licence if that is known."""
     classes = f"{len(about.classes)} classes" + (f" of {about.dataset}" if about.dataset else "")
     facts = [classes]
     if about.miou is not None:
@@ -35,7 +35,7 @@ def _facts(about: About, *, named: bool) -> Markup:
 
 
 def limits_told(limits: Limits) -> Markup:
-    """What may be sent, and what becomes of it."""
+    """Return the note on which photos are accepted and how long they are kept."""
     return tag(
         "p",
         f"JPEG, PNG, WebP, TIFF, GIF, BMP or AVIF, {limits.told}. Photos stay on this server for "
@@ -45,17 +45,17 @@ def limits_told(limits: Limits) -> Markup:
 
 
 def empty() -> Markup:
-    """What stands where a result will be."""
+    """Return the placeholder of the result."""
     return tag("div", tag("p", "The label map appears here."), class_="empty")
 
 
 def notice(text: str) -> Markup:
-    """Why there is no result."""
+    """Return the message shown instead of a result."""
     return tag("div", tag("p", text), class_="notice", role="alert")
 
 
 def result_panels(result: Result) -> Markup:
-    """What each model saw, side by side."""
+    """Return the results of the models, side by side."""
     labelled = result.labelled
     several = len(labelled.seen) > 1
     panels = [_panel(seen, labelled, result, named=several) for seen in labelled.seen]
@@ -64,7 +64,7 @@ def result_panels(result: Result) -> Markup:
 
 
 def _panel(seen: Seen, labelled: Labelled, result: Result, *, named: bool) -> Markup:
-    """What one model saw: the viewer, its time, downloads."""
+    """Return the result of one model: viewer, time, downloads."""
     told = f"{labelled.width} × {labelled.height} px in {seen.milliseconds:.0f} ms"
     head = None
     if named:
@@ -77,7 +77,7 @@ def _panel(seen: Seen, labelled: Labelled, result: Result, *, named: bool) -> Ma
         frame = tag(
             "iframe",
             src=place + seen.viewer.relative_to(result.folder).as_posix(),
-            title=f"What {seen.model} sees in {labelled.name}",
+            title=f"Label map of {labelled.name} by {seen.model}",
             sandbox="allow-scripts allow-downloads",
         )
     files = (("Overlay with legend", seen.overlay), ("Polygons, JSON", seen.polygons))
@@ -85,21 +85,21 @@ def _panel(seen: Seen, labelled: Labelled, result: Result, *, named: bool) -> Ma
         tag("a", text, href=place + file.relative_to(result.folder).as_posix(), download=file.name)
         for text, file in files
     ]
-    # How high the viewer is where it is too narrow to fill the frame: picture, and legend with a row for "more".
+    # Height of the viewer if it is too narrow to fill the frame: the picture, and the legend with a row for "more".
     style = f"--ratio:{labelled.width / labelled.height:.4f};--rows:{len(seen.shares) + 1}"
     footer = tag("footer", tag("span", told), *links)
     return tag("section", head, frame, footer, class_="panel", style=style)
 
 
 def batch_table(batch: Batch, about: About) -> Markup:
-    """A batch as far as it is done: how far, what is in each photo, and the archive at the end."""
+    """Return the state of a batch: progress, the classes in each finished photo, and the archive at the end."""
     failed = sum(row.labelled is None for row in batch.rows)
     done = len(batch.rows)
     if done < batch.total:
         status = tag("p", f"{done} of {batch.total} photos", class_="status", role="status")
     else:
         words = f"{done - failed} of {done} photos labelled"
-        status = tag("p", words + (f", {failed} not: see below" if failed else ""), class_="status", role="status")
+        status = tag("p", words + (f", {failed} failed: see below" if failed else ""), class_="status", role="status")
     bar = tag("progress", max=batch.total, value=done) if done < batch.total else None
     link = None
     if batch.archive is not None:
@@ -111,7 +111,7 @@ def batch_table(batch: Batch, about: About) -> Markup:
 
 
 def _row(row: Row, colors: dict[str, Color]) -> Markup:
-    """A photo: a strip of its shares in the colours of the classes, and the largest by name."""
+    """Return the row of a photo: a strip with the share of each class in its colour, and the names of the largest."""
     if row.labelled is None:
         return tag(
             "li", tag("b", row.name), tag("span", (row.error or "").removeprefix(f"{row.name}: "), class_="error")
@@ -132,7 +132,7 @@ def _row(row: Row, colors: dict[str, Color]) -> Markup:
 
 
 ORIGIN = "http://SERVER"
-"""What stands for the address of this page in examples, until the browser puts it in."""
+"""Placeholder for the address of this page in the examples; the browser replaces it."""
 PYTHON = """\
 # pip install gradio_client
 from gradio_client import Client, handle_file
@@ -151,20 +151,20 @@ ADDRESSES = (
     ("/models", "nothing", "the models with classes and colours, in the order of class numbers; the limits"),
 )
 ANSWERS = (
-    ("label map", "The class number of every pixel, to the byte the file that segvit predict writes."),
+    ("label map", "The class number of every pixel, in the same bytes as the file that segvit predict writes."),
     ("facts", "width, height, milliseconds, the share of each class present, notes."),
-    ("polygons", "The outlines of all regions in the form of COCO; filled again, they give the label map exactly."),
+    ("polygons", "The outlines of all regions in COCO format; filled again, they give the label map exactly."),
 )
 
 
 def programs(model: str) -> Markup:
-    """How programs ask for what the page shows."""
+    """Return the description of the API, with examples."""
     known = {"origin": ORIGIN, "model": model}
     rows = [tag("tr", tag("td", tag("code", name)), tag("td", given), tag("td", got)) for name, given, got in ADDRESSES]
     head = tag("tr", *(tag("th", text, scope="col") for text in ("address", "takes", "gives")))
     return tag(
         "div",
-        tag("p", "Programs can ask for all that this page shows."),
+        tag("p", "Programs can request everything that this page shows."),
         tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="scroll"),
         tag("dl", *(tag("div", tag("dt", name), tag("dd", text)) for name, text in ANSWERS)),
         tag("h2", "In Python"),
@@ -173,7 +173,7 @@ def programs(model: str) -> Markup:
         tag("pre", CURL.format(**known)),
         tag(
             "p",
-            "Where a photo is not taken, the answer says why. ",
+            "If a photo is refused, the answer gives the reason. ",
             tag("a", "openapi.json", href="gradio_api/openapi.json"),
             " describes the addresses for other tools.",
         ),

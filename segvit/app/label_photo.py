@@ -1,7 +1,7 @@
-"""One photo labelled by some models, and the files of it: what a worker does.
+"""Label one photo with some models, and write the files of the result. This runs in a worker.
 
-Files of a model lie in a folder of its number: NAME.png (the index PNG of `segvit predict`), NAME_overlay.png,
-NAME.json (polygons in the form of COCO) and viewer.html.
+The files of a model are in a folder named by its number: NAME.png (the index PNG of `segvit predict`),
+NAME_overlay.png, NAME.json (polygons in COCO format) and viewer.html.
 """
 
 import json
@@ -31,7 +31,7 @@ from segvit.weights.load import load_network
 
 VIEWER = "viewer.html"
 USUAL_NAMES = {"best", "last", "model"}
-"""Stems of model files that say nothing: their folder's name says more."""
+"""Stems of model files that are too common: the folder's name is used instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +43,17 @@ class Model:
     precision: PrecisionChoice | None
 
     def look(self, image: npt.NDArray[np.uint8]) -> tuple[Prediction, float]:
-        """What it sees in an image uint8 (H, W, 3), and the milliseconds that took."""
+        """Return the prediction for an image uint8 (H, W, 3), and the milliseconds it took."""
         begin = time.perf_counter()
         result = predict(self.network, image, precision=self.precision)
         return result, 1000 * (time.perf_counter() - begin)
 
 
 def load_models(setup: Setup) -> list[Model]:
-    """The models of the page, each warmed up: the first look at an image is slower than others.
+    """Load the models of the page and run each once, because the first run is slower than later ones.
 
     Raises:
-        UserError: one cannot be loaded, or does not run on that device or in that precision.
+        UserError: a model cannot be loaded, or does not run on that device or in that precision.
     """
     models = []
     for path, name in zip(setup.models, short_names(setup.models), strict=True):
@@ -78,7 +78,7 @@ def load_models(setup: Setup) -> list[Model]:
 
 
 def short_names(models: Sequence[str]) -> list[str]:
-    """What models are called on the page: the file's stem, or its folder where that says more; no two alike."""
+    """Return unique names of models for the page: the file's stem, or its folder if the stem is too common."""
     names: list[str] = []
     for text in models:
         path = Path(text)
@@ -94,10 +94,10 @@ def short_names(models: Sequence[str]) -> list[str]:
 
 @torch.inference_mode()
 def label(job: Job, models: Sequence[Model], limits: Limits) -> Labelled:
-    """Label a photo with the models that a job names, and write what there is to look at and to download.
+    """Label a photo with the models that a job names, and write the viewer and the downloads.
 
     Raises:
-        UserError: the photo is not taken, or cannot be read.
+        UserError: the photo is refused or cannot be read.
     """
     photo = open_photo(job.photo, name=job.name, limits=limits)
     pixels = np.asarray(photo.image)
@@ -132,7 +132,7 @@ def _write(
     """Write the files of one model."""
     labels, overlay, polygons = folder / f"{stem}.png", folder / f"{stem}_overlay.png", folder / f"{stem}.json"
     save_index_png(result.labels, result.palette, labels)
-    result.overlay().save(overlay, format="PNG", compress_level=1)  # thrice as fast as the default, a quarter larger
+    result.overlay().save(overlay, format="PNG", compress_level=1)  # 3 x as fast as the default, a quarter larger
     polygons.write_text(json.dumps(coco(result.labels, result.classes, file_name=job.name)), encoding="utf-8")
     viewer = None
     if job.viewer:

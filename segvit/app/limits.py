@@ -42,10 +42,10 @@ class Limits:
 
     @property
     def bytes(self) -> int:
-        """Size of a file."""
+        """Largest size of a file in bytes."""
         return round(self.max_megabytes * MEGABYTE)
 
     @property
     def told(self) -> str:
-        """The limits of one photo, for people."""
+        """The limits of one photo in words."""
         return f"up to {self.max_megabytes:g} MB and {self.max_megapixels:g} megapixels"

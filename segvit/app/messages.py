@@ -1,4 +1,4 @@
-"""What pages and workers tell each other: plain values, which travel between processes. No torch here."""
+"""Messages between the page and its workers: plain values that can travel between processes. No torch here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,36 +8,36 @@ from segvit.config import Device, PrecisionChoice
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What a worker is started with."""
+    """Start settings of a worker."""
 
     models: tuple[str, ...]
-    """Files, repositories of the Hub, or names of the zoo."""
+    """Files, repositories of the Hub, or names from the zoo."""
     device: Device = "auto"
     precision: PrecisionChoice | None = None
     examples: Path | None = None
-    """Folder of photos, or of a run (its validation set), to be offered."""
+    """Folder of photos to offer, or of a run, to offer its validation set."""
     own_examples: bool = True
-    """Where there is no such folder: offer the validation set of the run in whose folder the first model lies."""
+    """If `examples` is None, offer the validation set of the run that the first model belongs to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """A model, as the page tells of it."""
+    """Description of a model for the page."""
 
     name: str
-    """Short, and like no other's on the page."""
+    """Short, unique name on the page."""
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     backbone: str
     structure: str
     dataset: str | None
     miou: float | None
-    """Of its validation, 0..1."""
+    """Mean IoU on the validation set, 0..1."""
     images: int | None
-    """That it was validated on."""
+    """Number of images in the validation set."""
     licence: str | None
     place: str
-    """Device and precision."""
+    """Device and precision, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,31 +46,31 @@ class Job:
 
     photo: Path
     name: str
-    """Of the photo, for people; outputs are named after it."""
+    """Name of the photo; outputs are named after it."""
     models: tuple[str, ...]
-    """Names of `About`."""
+    """Names of the models, as in `About`."""
     folder: Path
-    """Where the outputs go: a folder of each model's number in it."""
+    """Output folder; each model gets a subfolder named by its number."""
     viewer: bool = True
-    """Make the page of the viewer too."""
+    """Also write the viewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What one model saw in a photo."""
+    """Result of one model for a photo."""
 
     model: str
     milliseconds: float
-    """From the decoded photo to its label map."""
+    """Time from the decoded photo to its label map."""
     shares: dict[str, float]
-    """Of the classes present, largest first."""
+    """Share of each class present, largest first."""
     labels: Path
-    """Index PNG, to the byte that of `segvit predict`."""
+    """Index PNG, the same bytes as from `segvit predict`."""
     overlay: Path
     polygons: Path
     viewer: Path | None
     agreement: float | None
-    """Share of the pixels with the same class as the first model says; None where it is the first, or has others."""
+    """Share of the pixels with the same class as by the first model; None for the first, or if the classes differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +86,16 @@ class Labelled:
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """What a worker says when its models are loaded."""
+    """Sent by a worker when its models are loaded."""
 
     models: list[About]
     examples: list[Path]
     note: str
-    """Where the examples are from, or why there are none, for the operator."""
+    """Source of the examples, or the reason why there are none, printed in the terminal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """What a worker says where it cannot do what it shall."""
+    """Sent by a worker if it cannot load its models or label a photo."""
 
     text: str

@@ -1,6 +1,6 @@
 """The page and its API in Gradio: one photo, many photos, and the same for programs.
 
-All work is done by service.py; here are the parts of the page, what is joined to what, and what it looks like.
+service.py does all the work. This module lays out the page, connects its parts and sets its style.
 """
 
 import os
@@ -23,7 +23,7 @@ PUT_ADDRESS = f"""
 for (const example of element.querySelectorAll("pre"))
   example.textContent = example.textContent.replaceAll("{ORIGIN}", location.origin);
 """
-"""Puts the address of this page into the examples for programs."""
+"""Script that puts the address of this page into the examples for programs."""
 OPEN_VIEW = """
 if (new URLSearchParams(location.search).get("view") === "api") {
   const look = setInterval(() => {
@@ -32,9 +32,9 @@ if (new URLSearchParams(location.search).get("view") === "api") {
   }, 100);
 }
 """
-"""Opens the page for programs at /?view=api, the address that users of Gradio know."""
+"""Script that opens the API tab at /?view=api, the address that users of Gradio know."""
 LABEL, BATCH = "label", "batch"
-"""Queues: single photos, and batches, which take turns with them photo by photo."""
+"""Queues of single photos and of batches; they take turns photo by photo."""
 
 
 def gradio() -> ModuleType:
@@ -49,10 +49,10 @@ def gradio() -> ModuleType:
 
 
 def make_page(service: Service, examples: Sequence[Path]) -> Any:
-    """The page of some models: a gradio.Blocks.
+    """Return the page of some models, a gradio.Blocks.
 
     Args:
-        service: that does the work.
+        service: does the work.
         examples: photos to offer.
 
     Raises:
@@ -74,7 +74,7 @@ def make_page(service: Service, examples: Sequence[Path]) -> Any:
 
 
 def look_of(gr: Any) -> dict[str, Any]:
-    """Theme and style of the page, as Gradio takes them; the colours are those of the viewer."""
+    """Return theme and style of the page as Gradio's arguments, in the colours of the viewer."""
     theme = gr.themes.Base(
         primary_hue="blue",
         neutral_hue="slate",
@@ -100,16 +100,16 @@ def look_of(gr: Any) -> dict[str, Any]:
     return {
         "theme": theme,
         "head": f"<style>{style}</style><script>{OPEN_VIEW}</script>",
-    }  # as css, Gradio would drop the container queries
+    }  # given as css, Gradio would drop the container queries
 
 
 def _html(gr: Any, content: str, **options: Any) -> Any:
-    """A piece of HTML in our own style alone."""
+    """Add a piece of HTML without Gradio's style."""
     return gr.HTML(content, **{"apply_default_css": False, "js_on_load": None} | options)
 
 
 def _one_photo(gr: Any, service: Service, names: list[str], examples: Sequence[Path]) -> None:
-    """Drop a photo, and see what the models see in it."""
+    """Build the tab that labels one photo."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=280, elem_id="side"):
             photo = gr.Image(
@@ -151,7 +151,7 @@ def _one_photo(gr: Any, service: Service, names: list[str], examples: Sequence[P
 
 
 def _look(service: Service, photo: dict[str, Any] | None, models: list[str]) -> str:
-    """What stands in the place of the result."""
+    """Return the HTML of the result, or of the reason why there is none."""
     if photo is None:
         return empty()
     try:
@@ -161,7 +161,7 @@ def _look(service: Service, photo: dict[str, Any] | None, models: list[str]) -> 
 
 
 def _many_photos(gr: Any, service: Service, names: list[str]) -> None:
-    """Drop many, and take the results home as one file."""
+    """Build the tab that labels many photos and offers the results as one file."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=280):
             photos = gr.File(
@@ -189,7 +189,7 @@ def _many_photos(gr: Any, service: Service, names: list[str]) -> None:
 
 
 def _label_all(service: Service, photos: list[dict[str, Any]] | None, model: str) -> Iterator[str]:
-    """A batch as far as it is done, again and again."""
+    """Yield the HTML of a batch after each photo."""
     if not photos:
         yield notice("Choose some photos first.")
         return
@@ -202,18 +202,18 @@ def _label_all(service: Service, photos: list[dict[str, Any]] | None, model: str
 
 
 def _api(gr: Any, service: Service, names: list[str]) -> None:
-    """The same for programs: /predict and /models."""
+    """Add the addresses for programs: /predict and /models."""
 
     def predict(photo: dict[str, Any], model: str) -> tuple[str, dict[str, Any], str]:
         """Label a photo.
 
         Args:
-            photo: a file that was sent here.
-            model: its name, one of those that /models tells; the first by default.
+            photo: an uploaded file.
+            model: name of a model, one of those listed by /models. Default: the first.
 
         Returns:
-            The label map as a PNG of class numbers, to the byte that of `segvit predict`; facts: size, milliseconds,
-            share of each class present, notes; and the outlines of the regions as JSON in the form of COCO.
+            The label map as a PNG of class numbers, the same bytes as from `segvit predict`. The facts: size,
+            milliseconds, share of each class present, notes. The outlines of the regions as JSON in COCO format.
         """
         try:
             result = service.label(_path_of(photo), [model or names[0]], viewer=False)
@@ -231,7 +231,7 @@ def _api(gr: Any, service: Service, names: list[str]) -> None:
         return str(seen.labels), facts, str(seen.polygons)
 
     def models() -> dict[str, Any]:
-        """What the models are, with their classes and colours in the order of the class numbers; and the limits."""
+        """List the models, with classes and colours in the order of the class numbers, and the limits."""
         limits = service.limits
         return {
             "models": [vars(about) for about in service.models],
@@ -243,9 +243,9 @@ def _api(gr: Any, service: Service, names: list[str]) -> None:
             },
         }
 
-    with gr.Column(visible=False):  # Gradio describes an address by the parts that it reads and writes
+    with gr.Column(visible=False):  # Gradio derives the description of an address from its parts
         photo = gr.File(label="photo", file_types=list(SUFFIXES))
-        photo.example_payload = photo.example_value = lambda: None  # Gradio's own is an address elsewhere
+        photo.example_payload = photo.example_value = lambda: None  # Gradio's default points to another site
         model = gr.Dropdown(names, value=names[0], label="model")
         outputs = [gr.File(label="labels, PNG"), gr.JSON(label="facts"), gr.File(label="polygons, JSON")]
         about = gr.JSON(label="models and limits")
@@ -262,12 +262,12 @@ def _api(gr: Any, service: Service, names: list[str]) -> None:
 
 
 def _path_of(sent: object) -> str:
-    """Where Gradio has put what was sent.
+    """Return the path where Gradio put an uploaded file.
 
     Raises:
-        UserError: nothing was.
+        UserError: nothing was uploaded.
     """
     path = sent.get("path") if isinstance(sent, dict) else None
     if not isinstance(path, str) or not path:
-        raise UserError("no photo came: send one first, and name it")
+        raise UserError("no photo came: upload one first, and give its path")
     return path

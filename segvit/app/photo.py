@@ -2,7 +2,7 @@
 
 photo = open_photo(path, name="scene.jpg", limits=Limits(max_megapixels=12))
 
-A file is judged by its header before any pixel is decoded: a few kB can hold a picture of gigabytes.
+The size is checked in the header before any pixel is decoded: a file of a few kB can hold a picture of gigabytes.
 """
 
 import re
@@ -19,7 +19,7 @@ from segvit.data.images import Unreadable, as_rgb, reading
 from segvit.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
-"""Pillow's names of what is decoded; others, such as PostScript, run programs or are seldom tried by attackers."""
+"""Pillow's names of the accepted formats. Others run programs (PostScript) or have decoders that few people test."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 HEADS = {
     b"<svg": "is a drawing (SVG), which has no pixels: export it as PNG first",
@@ -28,7 +28,7 @@ HEADS = {
     b"ftypheic": "is HEIC: set the camera to JPEG, or export the picture as JPEG first",
     b"ftypmif1": "is HEIF: set the camera to JPEG, or export the picture as JPEG first",
 }
-"""What common files that are no photo begin with, and what to do about them."""
+"""First bytes of common files that are no photos, and what to do about each."""
 STUMBLES = (
     ArithmeticError,
     AssertionError,
@@ -39,28 +39,28 @@ STUMBLES = (
     TypeError,
     zlib.error,
 )
-"""What decoders raise beside the OSError and ValueError that `reading` knows, on files made to trip them."""
+"""Errors that decoders raise on hostile files, besides the OSError and ValueError that `reading` handles."""
 
 
 class Photo(NamedTuple):
-    """A photo as it is labelled."""
+    """A decoded photo."""
 
     image: Image.Image
     """8-bit RGB, upright."""
     notes: list[str]
-    """What a visitor should know of how it was read."""
+    """Remarks for the visitor on how the photo was read."""
 
 
 def open_photo(path: Path, *, name: str, limits: Limits) -> Photo:
-    """The photo in a file, as `segvit predict` reads it.
+    """Open the photo in a file, as `segvit predict` reads it.
 
     Args:
-        path: of the file.
-        name: what error texts call it: visitors need not know where it lies.
-        limits: of bytes and pixels.
+        path: the file.
+        name: name in error texts, since visitors need not see the path.
+        limits: limits of bytes and pixels.
 
     Raises:
-        UserError: too large, no photo, damaged, or cut short.
+        UserError: the file is too large, no photo, damaged, or cut short.
     """
     _check_bytes(path, name, limits)
     with _decoding(path, name, limits), Image.open(path, formats=_formats()) as opened:
@@ -76,22 +76,22 @@ def open_photo(path: Path, *, name: str, limits: Limits) -> Photo:
 
 @contextmanager
 def _decoding(path: Path, name: str, limits: Limits) -> Iterator[None]:
-    """Turn whatever a decoder raises into an `Unreadable` that says what is wrong with the file."""
+    """Turn whatever a decoder raises into an `Unreadable` that describes what is wrong with the file."""
     with reading(Path(name), "an image"):
         try:
             yield
         except UnidentifiedImageError:
             raise Unreadable(f"{name} {_what_it_is(path)}") from None
         except Image.DecompressionBombError as error:
-            raise _too_many(name, re.findall(r"\d+", str(error))[0], limits) from error  # it tells nothing else
+            raise _too_many(name, re.findall(r"\d+", str(error))[0], limits) from error  # its text is our only source
         except STUMBLES as error:
             raise Unreadable(f"{name}: damaged ({type(error).__name__}: {error}); save or fetch it again") from error
 
 
 def _too_many(name: str, pixels: int | str, limits: Limits) -> Unreadable:
-    """Why a picture is too large to be decoded."""
+    """Return the error for a picture with too many pixels."""
     return Unreadable(
-        f"{name} has {int(pixels) / MEGA:.1f} megapixels, and {limits.max_megapixels:g} are the most: shrink it first"
+        f"{name} has {int(pixels) / MEGA:.1f} megapixels; the limit is {limits.max_megapixels:g}: shrink it first"
     )
 
 
@@ -100,24 +100,24 @@ def _check_bytes(path: Path, name: str, limits: Limits) -> None:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise UserError(f"{name} is no longer kept here: send it again") from error
+        raise UserError(f"{name} has been deleted from this server: send it again") from error
     if size == 0:
         raise Unreadable(f"{name} is empty (0 bytes): save or fetch it again")
     if size > limits.bytes:
-        raise UserError(f"{name} has {size / MEGABYTE:.1f} MB, and {limits.max_megabytes:g} MB are the most: shrink it")
+        raise UserError(f"{name} has {size / MEGABYTE:.1f} MB; the limit is {limits.max_megabytes:g} MB: shrink it")
 
 
 def _formats() -> list[str]:
-    """Those of FORMATS that this Pillow knows."""
+    """Return those of FORMATS that the installed Pillow can read."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _what_it_is(path: Path) -> str:
-    """Why a file is no photo."""
+    """Describe a file that is no photo."""
     with path.open("rb") as file:
         head = file.read(256)
     for sign, reason in HEADS.items():
         if sign in head:
             return reason
-    return f"is no photo that can be read: give {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+    return f"is not a photo that can be read: give {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"

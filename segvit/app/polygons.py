@@ -1,14 +1,14 @@
-"""A label map as polygons: the exact outlines of its regions, along the edges of pixels, with their holes.
+"""Turn a label map into polygons: the exact outlines of its regions along the edges of pixels, with holes.
 
     regions = outlines(labels)                                  # labels (H, W)
-    content = coco(labels, classes, file_name="photo.jpg")      # data/labels/coco.py reads it, as other tools do
+    content = coco(labels, classes, file_name="photo.jpg")      # data/labels/coco.py and other tools read it
 
-A region is a piece of one class that hangs together by the sides of its pixels. Its rings, filled by the even-odd rule,
-give its pixels back exactly; no two regions overlap. A ring may touch itself at a corner, and crosses itself nowhere.
+A region is a set of pixels of one class that are connected by their sides. Its rings, filled by the even-odd rule, give
+its pixels back exactly; no two regions overlap. A ring may touch itself at a corner but never crosses itself.
 
-How: every side between a pixel and another class is an edge, walked with its pixel on the right; the three pixels at
-its end say whether the walk turns right, goes on, or turns left. Runs of edges that go on are skipped at once, so what
-is followed is one step for each corner, all rings together, by doubling the steps.
+Method: every side between a pixel and another class is an edge, walked with its pixel on the right. The three pixels at
+its end decide whether the walk turns right, continues straight, or turns left. Runs of straight edges are skipped at
+once, so only corners are followed, one step each. All rings are followed together, by doubling the steps.
 
 Letters: H, W size of the map, P pixels H * W, E edges, T corners (edges after which the walk turns), R rings.
 """
@@ -30,11 +30,11 @@ EAST, SOUTH, WEST, NORTH = range(4)
 
 
 class Region(NamedTuple):
-    """A piece of one class that hangs together."""
+    """A connected region of one class."""
 
     label: int
     area: int
-    """In pixels, holes left out."""
+    """Area in pixels, without holes."""
     rings: list[Ints]
     """Corners (N, 2) of each ring, x and y in pixels, the origin at the upper left; the first ring is the outer one,
     clockwise as displayed, the others are holes, the other way round."""
@@ -50,7 +50,7 @@ class _Edges(NamedTuple):
 
 
 def outlines(labels: npt.NDArray[np.integer[Any]], *, ignore: int = IGNORE_INDEX) -> list[Region]:
-    """The regions of a label map, class by class, in each from the top down.
+    """Return the regions of a label map, ordered by class, and from top to bottom within a class.
 
     Args:
         labels: (H, W), 0 and above.
@@ -85,10 +85,10 @@ def coco(
     file_name: str,
     ignore: int = IGNORE_INDEX,
 ) -> dict[str, Any]:
-    """The regions of a label map in the form of COCO, plain values fit for JSON: one image, one annotation a region.
+    """Return the regions of a label map in COCO format, ready for JSON: one image, one annotation per region.
 
-    Category ids are the class numbers. A region is one polygon: its holes hang on its outer ring by bridges of no
-    width, each walked there and back, so that any filling by the even-odd rule or by winding numbers leaves them out.
+    Category ids are the class numbers. A region is one polygon. Bridges without width connect its
+    holes to its outer ring. Each is walked there and back, so the even-odd rule and winding numbers both exclude holes.
 
     Args:
         labels: (H, W), class numbers 0..K-1.
@@ -127,7 +127,7 @@ def coco(
 
 
 def _sides(labels: npt.NDArray[Any], ignore: int) -> tuple[Flags, Flags, Flags, Flags]:
-    """Whether there is an edge on the top, right, bottom and left of each pixel: four times (H, W)."""
+    """Return four masks (H, W): True where a pixel has an edge on its top, right, bottom and left."""
     across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
     top, right, bottom, left = (np.ones(labels.shape, bool) for _ in range(4))
     top[1:], bottom[:-1], right[:, :-1], left[:, 1:] = down, down, across, across
@@ -138,14 +138,14 @@ def _sides(labels: npt.NDArray[Any], ignore: int) -> tuple[Flags, Flags, Flags, 
 
 
 def _steps(width: int) -> tuple[int, int, int, int]:
-    """From a pixel to the one ahead, by direction, in flat numbers."""
+    """Return the step from a pixel to the next one in each direction, in flat indices."""
     return 1, width, -1, -width
 
 
 def _list_edges(sides: Sequence[Flags], shape: tuple[int, int]) -> tuple[list[Ints], list[Ints], list[Flags]]:
-    """By direction: pixels (E,) of its edges in the order of a walk, their sort keys, and whether the walk goes on."""
+    """Return by direction: pixels (E,) of the edges in the order of the walk, sort keys, and where it is straight."""
     height, width = shape
-    pixels, keys, goes_on = [], [], []
+    pixels, keys, continues = [], [], []
     for direction, side in enumerate(sides):
         if direction in (EAST, WEST):
             key = np.flatnonzero(side)
@@ -161,8 +161,8 @@ def _list_edges(sides: Sequence[Flags], shape: tuple[int, int]) -> tuple[list[In
         straight[straight] = side.ravel()[ahead[straight]]
         pixels.append(pixel)
         keys.append(key)
-        goes_on.append(straight)
-    return pixels, keys, goes_on
+        continues.append(straight)
+    return pixels, keys, continues
 
 
 def _skip_runs(
@@ -170,8 +170,8 @@ def _skip_runs(
 ) -> tuple[Ints, Ints, list[_Edges]]:
     """Pixels (T,) and directions (T,) of the corners, and by direction the edges with the corner that each leads to."""
     corner_pixels, table, count = [], [], 0
-    for direction, (pixel, key, goes_on) in enumerate(zip(pixels, keys, straight, strict=True)):
-        turns = ~goes_on
+    for direction, (pixel, key, continues) in enumerate(zip(pixels, keys, straight, strict=True)):
+        turns = ~continues
         corner = count + np.cumsum(turns) - turns  # the next one of the walk, for its runs are whole
         backward = direction in (WEST, NORTH)
         table.append(_Edges(key[::-1], corner[::-1]) if backward else _Edges(key, corner))
@@ -191,7 +191,7 @@ def _corner_after(table: Sequence[_Edges], pixel: Ints, direction: int, shape: t
 def _next_corners(
     sides: Sequence[Flags], pixel: Ints, direction: Ints, table: Sequence[_Edges], shape: tuple[int, int]
 ) -> Ints:
-    """The corner (T,) that follows each on its ring."""
+    """Return the next corner (T,) of each corner on its ring."""
     steps = _steps(shape[1])
     following = np.empty(len(pixel), np.int64)
     for d in range(4):
@@ -205,7 +205,7 @@ def _next_corners(
 
 
 def _points(pixel: Ints, direction: Ints, width: int) -> Ints:
-    """Where an edge ends: (T, 2), x and y."""
+    """Return the points (T, 2) at which edges end, as x and y."""
     row, column = np.divmod(pixel, width)
     x = column + np.isin(direction, (EAST, SOUTH))
     y = row + np.isin(direction, (SOUTH, WEST))
@@ -234,7 +234,7 @@ def _cycles(following: Ints) -> tuple[Ints, Ints]:
 
 
 def _areas(corners: Ints, starts: Ints) -> Ints:
-    """Pixels (R,) inside each ring, negative for holes."""
+    """Return the number of pixels (R,) inside each ring, negative for holes."""
     last = np.append(starts[1:], len(corners)) - 1
     onward = np.arange(1, len(corners) + 1)
     onward[last] = starts

@@ -1,9 +1,9 @@
-"""What stands before Gradio: which addresses there are, how much may be sent, and what a browser may load.
+"""A filter in front of Gradio: which addresses exist, how much may be sent, and what a browser may load.
 
     server = RequestFilter(gradio_app, store, limits)        # an ASGI application
 
-Gradio serves more than this page needs: it fetches addresses for visitors, takes recordings, monitors. What is not
-listed here does not exist. Results are served from here as well, each page of them in a sandbox of its own.
+Gradio serves more than this page needs: it fetches addresses for visitors, takes recordings, shows monitoring pages.
+Addresses that are not listed here do not exist. The filter also serves the results, each page in its own sandbox.
 """
 
 import json
@@ -22,49 +22,49 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 RESULTS = "/seen/"
-"""Where results are: token, number of the model, name of the file."""
+"""Address of the results; token, number of the model and name of the file follow."""
 UPLOAD = "/gradio_api/upload"
 READ = re.compile(
     r"/|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)/.+"
     r"|/gradio_api/(info/?|openapi\.json|app_id/?|startup-events|theme\.css|upload_progress|queue/data"
     r"|heartbeat/[\w-]+|call/\w+/[\w-]+|file=.+)"
 )
-"""Addresses to GET."""
+"""Addresses that may be read (GET)."""
 SENT = re.compile(r"/gradio_api/(queue/join|cancel|reset/?|(run|api|call)/\w+/?|call/v2/\w+/?|upload)")
-"""Addresses to POST to."""
+"""Addresses that may be posted to (POST)."""
 MOST_JSON = MEGA
-"""Bytes of a request that is no upload."""
+"""Largest size in bytes of a request that is no upload."""
 ENVELOPE = 8192
-"""Bytes that multipart/form-data may add for each file."""
+"""Number of bytes that multipart/form-data may add per file."""
 LOOK_EVERY = 4 * MEGABYTE
-"""Bytes of an upload after which it is seen again whether there is room: others come in at the same time."""
+"""Number of bytes of an upload between two checks for free space, because other uploads run at the same time."""
 PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
     "worker-src 'self' blob:; frame-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'"
 )
-"""Gradio makes its page by scripts in the page, and compiles templates; nothing comes from elsewhere."""
+"""Content policy of the page. Gradio needs inline scripts and compiled templates; nothing loads from other sites."""
 RESULT_POLICY = (
     "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data: blob:; connect-src data: blob:"
 )
-"""A result has no access to the page around it, even where it is opened by itself."""
+"""Content policy of a result: it has no access to the page around it, even if it is opened alone."""
 
 
 class RequestFilter:
     """An ASGI application around Gradio's.
 
     Args:
-        inner: Gradio's.
-        store: of uploads and results.
-        limits: of what is sent.
+        inner: Gradio's application.
+        store: the store of uploads and results.
+        limits: limits of uploads.
     """
 
     def __init__(self, inner: Application, store: FileStore, limits: Limits) -> None:
         self._inner, self._store, self._limits = inner, store, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or hand it on."""
+        """Answer a request, or pass it on to Gradio."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._inner(scope, receive, send)
@@ -80,14 +80,14 @@ class RequestFilter:
         elif method == "POST" and SENT.fullmatch(path):
             await self._json(scope, receive, send)
         else:
-            await _answer(send, 404, "there is nothing at this address")
+            await _answer(send, 404, "nothing exists at this address")
 
     async def _result(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A file of a result: its page, or a download."""
+        """Send a file of a result: its page, or a download."""
         token, *names = scope["path"].removeprefix(RESULTS).split("/")
         file = self._store.find(token, *names)
         if file is None:
-            await _answer(send, 404, "this result is no longer kept: label the photo again")
+            await _answer(send, 404, "this result has been deleted: label the photo again")
             return
         from starlette.responses import FileResponse  # comes with Gradio
 
@@ -98,7 +98,7 @@ class RequestFilter:
         await answer(scope, receive, send)
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand an upload on, as far as there is room for it."""
+        """Pass an upload on to Gradio as long as there is room for it."""
         limits = self._limits
         most = min(limits.batch_files * (limits.bytes + ENVELOPE), self._store.room())
         came = _length(scope["headers"])
@@ -108,7 +108,7 @@ class RequestFilter:
         counted = Counted(receive, most, full=lambda: self._store.room() < 0)
 
         async def explain(message: Message) -> None:
-            """Gradio's own refusal names its limit alone."""
+            """Hold back Gradio's own refusal, which names only its limit."""
             if message["type"] == "http.response.start" and message["status"] == 413:
                 counted.refused = True
                 return
@@ -122,15 +122,15 @@ class RequestFilter:
             await _answer(send, 413, text)
 
     def _too_large(self, came: int, most: int) -> str:
-        """Why an upload is refused."""
+        """Return the reason why an upload is refused."""
         limits = self._limits
         if came > most and most < limits.bytes:
             return FULL
-        batch = f", and {limits.batch_files} files together" if came > limits.bytes + ENVELOPE else ""
-        return f"{came / MEGABYTE:.1f} MB came, and a file may have up to {limits.max_megabytes:g} MB{batch}: shrink it"
+        batch = f", with up to {limits.batch_files} files in a batch" if came > limits.bytes + ENVELOPE else ""
+        return f"{came / MEGABYTE:.1f} MB came; the limit of a file is {limits.max_megabytes:g} MB{batch}: shrink it"
 
     async def _json(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on a request in JSON, unless it wants a file that was not sent here."""
+        """Pass on a request in JSON, unless it names a file that was not uploaded here."""
         counted, body, more = Counted(receive, MOST_JSON), b"", True
         try:
             while more:
@@ -138,13 +138,13 @@ class RequestFilter:
                 body, more = body + message.get("body", b""), message.get("more_body", False)
             strange = _names_other_files(json.loads(body or b"null"), self._store)
         except Overflow:
-            await _answer(send, 413, f"a request may have up to {MOST_JSON} bytes: upload files first, and name them")
+            await _answer(send, 413, f"a request may have up to {MOST_JSON} bytes: upload files first, give paths")
             return
         except (ValueError, RecursionError):
-            await _answer(send, 400, "this is no JSON")
+            await _answer(send, 400, "this is not JSON")
             return
         if strange:
-            await _answer(send, 400, "a photo must be sent here first; no other file is read or fetched")
+            await _answer(send, 400, "a photo must be uploaded here first; no other file is read or fetched")
             return
         given = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -155,24 +155,24 @@ class RequestFilter:
 
 
 class Overflow(Exception):
-    """More came than may."""
+    """Raised if a request is larger than allowed."""
 
 
 class Counted:
-    """What comes in, counted.
+    """A receive channel that counts the bytes coming in.
 
     Args:
-        receive: gives the next message.
-        most: bytes that may come.
-        full: whether there is room for nothing more; asked every LOOK_EVERY bytes.
+        receive: returns the next message.
+        most: largest number of bytes allowed.
+        full: returns True if the disk space is used up; called every LOOK_EVERY bytes.
 
     Attributes:
-        bytes: that have come.
-        refused: whether the answer is no.
-        found_full: whether that is for want of room.
+        bytes: number of bytes so far.
+        refused: True if the request is refused.
+        found_full: True if it is refused because the disk space is used up.
 
     Raises:
-        Overflow: when more than `most` bytes have come, or there is no more room.
+        Overflow: more than `most` bytes have come, or the disk space is used up.
     """
 
     def __init__(self, receive: Receive, most: int, *, full: Callable[[], bool] = lambda: False) -> None:
@@ -186,13 +186,13 @@ class Counted:
         if before // LOOK_EVERY != self.bytes // LOOK_EVERY:
             self.found_full = self._full()
         if self.bytes > self._most or self.found_full:
-            self.refused = True  # before the application inside can answer that it stumbled
+            self.refused = True  # set before Gradio can answer with an error of its own
             raise Overflow
         return message
 
 
 def _names_other_files(content: object, store: FileStore) -> bool:
-    """Whether plain values name a file that no visitor has sent: Gradio would fetch it where it is an address."""
+    """True if plain values name a file that no visitor has uploaded. If it were an address, Gradio would fetch it."""
     if isinstance(content, list):
         return any(_names_other_files(each, store) for each in content)
     if not isinstance(content, dict):
@@ -203,13 +203,13 @@ def _names_other_files(content: object, store: FileStore) -> bool:
 
 
 def _length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """What a request says of its size in bytes."""
+    """Return the size in bytes that a request announces, if any."""
     said = dict(headers).get(b"content-length", b"")
     return int(said) if said.isdigit() else None
 
 
 def _with_headers(send: Send, policy: str) -> Send:
-    """Add to a response what browsers shall mind; a policy that it has stays."""
+    """Add the security headers to a response; a content policy that it already has is kept."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -224,7 +224,7 @@ def _with_headers(send: Send, policy: str) -> Send:
 
 
 async def _answer(send: Send, status: int, text: str) -> None:
-    """A whole response."""
+    """Send a whole response."""
     content = text.encode()
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -1,4 +1,4 @@
-"""The page from start to end: port, folder, workers, server, and what is left when Ctrl-C comes: nothing.
+"""Run the page: open the port, the folder, the workers and the server, and clean up everything at Ctrl-C.
 
 run_app(Setup(models=("best.safetensors",)), Limits(), host="127.0.0.1", port=7860)
 """
@@ -25,30 +25,30 @@ from segvit.errors import UserError
 from segvit.utils.text import percentage
 
 GRACE = 3
-"""Seconds that open connections are given at the end."""
+"""Seconds that open connections get to finish at the end."""
 
 
 def run_app(setup: Setup, limits: Limits, *, host: str, port: int) -> None:
     """Serve the page until Ctrl-C, SIGTERM, or the end of its terminal.
 
     Args:
-        setup: which models, and where they run.
-        limits: what visitors may ask for.
-        host: address to listen at; 0.0.0.0 is every one of this machine.
-        port: 0 takes any that is free.
+        setup: models and their device.
+        limits: limits of what visitors may ask for.
+        host: address to listen on; 0.0.0.0 means all addresses of this machine.
+        port: port to listen on; 0 picks a free one.
 
     Raises:
         UserError: Gradio is missing, the port is taken, the address is not this machine's, or a model cannot be loaded.
     """
     gradio()
-    own = setup.own_examples and _is_loopback(host)  # others shall not see somebody's data by accident
+    own = setup.own_examples and _is_loopback(host)  # so that others don't see private data by accident
     with suppress(KeyboardInterrupt), _signals_unwind():
         _run(replace(setup, own_examples=own), limits, host, port)
     print("\nstopped; photos and results are deleted")
 
 
 def _run(setup: Setup, limits: Limits, host: str, port: int) -> None:
-    """The same, until it is interrupted."""
+    """Serve the page until an exception ends it."""
     with ExitStack() as held:
         place = held.enter_context(listen(host, port))
         store = held.enter_context(FileStore(limits))
@@ -62,13 +62,13 @@ def _run(setup: Setup, limits: Limits, host: str, port: int) -> None:
         print(pool.ready.note)
         address = f"http://{_for_browser(host)}:{place.getsockname()[1]}"
         if not _is_loopback(host):
-            print(f"{host} can be reached from other machines, and whoever does may send photos")
-        print(f"open {address} in a browser, {address}/?view=api for programs; Ctrl-C ends it", flush=True)
+            print(f"{host} can be reached from other machines: everybody who opens the page can send photos")
+        print(f"open {address} in a browser, {address}/?view=api for programs; Ctrl-C stops the page", flush=True)
         server.run(sockets=[place])
 
 
 def make_server(service: Service, store: FileStore, examples: list[Path]) -> Any:
-    """A uvicorn.Server of the page of a service; it stops when its `should_exit` is set."""
+    """Return a uvicorn.Server for the page; it stops when its `should_exit` is set."""
     gr = gradio()
     import uvicorn  # comes with Gradio
     from fastapi import FastAPI
@@ -90,7 +90,7 @@ def make_server(service: Service, store: FileStore, examples: list[Path]) -> Any
         mcp_server=False,
         **look_of(gr),
     )
-    page.has_launched = True  # only then does Gradio refuse paths of files that nobody has sent
+    page.has_launched = True  # makes Gradio refuse paths of files that nobody uploaded
     config = uvicorn.Config(
         RequestFilter(application, store, service.limits),
         log_level="warning",
@@ -101,19 +101,19 @@ def make_server(service: Service, store: FileStore, examples: list[Path]) -> Any
 
 
 def _keep_inside(store: FileStore) -> None:
-    """Let all that is written land in the store: these libraries take their folders from nowhere else."""
+    """Keep all files in the store: these libraries read their folders only from the environment."""
     os.environ["GRADIO_TEMP_DIR"] = str(store.uploads)
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(store.examples)
     os.environ["MPLCONFIGDIR"] = str(store.root / "matplotlib")
-    os.environ["MPLBACKEND"] = "agg"  # else Gradio, which asks for it at each event, loads all of Matplotlib
+    os.environ["MPLBACKEND"] = "agg"  # else Gradio, which asks for the backend at each event, loads all of Matplotlib
 
 
 @contextmanager
 def listen(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that listens at an address.
+    """Yield a socket that listens on an address.
 
     Raises:
-        UserError: the port is taken, or the address is none of this machine's.
+        UserError: the port is taken, or this machine does not have the address.
     """
     if not 0 <= port <= 65_535:
         raise UserError(f"--port {port}: give 1 to 65535, or 0 for any that is free")
@@ -128,24 +128,23 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
             place.listen(128)
         except OSError as error:
             raise UserError(
-                f"port {port} of {host} cannot be had ({error.strerror}); give another --port, or --port 0 for any "
-                "that is free"
+                f"port {port} of {host} cannot be opened ({error.strerror}); give another --port, or 0 for a free one"
             ) from error
         yield place
 
 
 @contextmanager
 def _signals_unwind() -> Iterator[None]:
-    """Let signals that end a process at once do what Ctrl-C does: folders are removed, workers ended."""
+    """Let signals that would kill the process act like Ctrl-C, so that folders are removed and workers ended."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     def hang_up(number: int, frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGTERM)  # which uvicorn knows, and ends orderly
+        signal.raise_signal(signal.SIGTERM)  # uvicorn handles it with an orderly end
 
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
-    closed = getattr(signal, "SIGHUP", None)  # the terminal was closed; Windows has no such signal, nohup ignores it
+    closed = getattr(signal, "SIGHUP", None)  # sent when the terminal closes; not on Windows, and nohup ignores it
     if closed is not None and signal.getsignal(closed) is not signal.SIG_IGN:
         before[closed] = signal.signal(closed, hang_up)
     try:
@@ -156,21 +155,21 @@ def _signals_unwind() -> Iterator[None]:
 
 
 def _told(about: About) -> str:
-    """A model in one line."""
+    """Describe a model in one line."""
     score = "" if about.miou is None else f", mIoU {percentage(about.miou)}"
     data = f" of {about.dataset}" if about.dataset else ""
     return f"{about.name}: {about.structure} {about.backbone}, {len(about.classes)} classes{data}{score}; {about.place}"
 
 
 def _for_browser(host: str) -> str:
-    """The address of a host as one types it."""
+    """Return the address of a host for a browser."""
     if host in ("0.0.0.0", "::", ""):
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it."""
+    """True if only this machine can reach the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the page and its API do with what visitors send, without Gradio: from an uploaded file to results in the store.
+"""The work behind the page and its API, without Gradio: from an uploaded photo to results in the store.
 
 service = Service(pool, store, limits)
 result = service.label("uploads/.../photo.jpg", ["camvid"])
@@ -35,29 +35,29 @@ class Row:
     """One photo of a batch."""
 
     name: str
-    """As it was sent; files in the archive are named after it, with a number where two are alike."""
+    """Name of the uploaded file; the files in the archive get the same name, with a number if two are equal."""
     labelled: Labelled | None = None
     error: str | None = None
-    """Why there is none."""
+    """Reason why there is no result."""
 
 
 @dataclass(kw_only=True)
 class Batch:
-    """A batch as far as it is done."""
+    """The state of a batch."""
 
     total: int
     rows: list[Row] = field(default_factory=list)
     archive: Path | None = None
-    """When all is done, and anything was labelled."""
+    """The results as one file, at the end, if any photo was labelled."""
 
 
 class Service:
-    """Photos in, results out. Any thread may ask.
+    """Labels photos; any thread may call it.
 
     Args:
-        pool: that labels.
-        store: where uploads come from and results go.
-        limits: of a batch.
+        pool: the workers.
+        store: the store of uploads and results.
+        limits: limits of a batch.
     """
 
     def __init__(self, pool: WorkerPool, store: FileStore, limits: Limits) -> None:
@@ -70,15 +70,15 @@ class Service:
 
         Args:
             photo: path of the upload.
-            models: names of those that shall look.
-            viewer: make the page of the viewer too.
+            models: names of the models to run.
+            viewer: also write the viewer.
 
         Raises:
             UserError: no such upload or model, a photo that is not taken or cannot be read, no room, or no time left.
         """
         self._check(models)
         if not self._store.use(photo):
-            raise UserError("this photo is no longer kept here, or was never sent: send it again")
+            raise UserError("this photo has been deleted or was never sent: send it again")
         if self._store.room() < 0:  # results count too, and a photo may be asked for again and again
             raise UserError(FULL)
         path, folder = Path(photo), self._store.open()
@@ -90,10 +90,10 @@ class Service:
             raise
 
     def batch(self, photos: Sequence[str], model: str) -> Iterator[Batch]:
-        """Label many uploaded photos; a photo that fails is told, and the others go on.
+        """Label many uploaded photos. If one fails, its error is listed, and the others are still labelled.
 
         Raises:
-            UserError: no photo, or more than a batch may have.
+            UserError: there are no photos, or more than a batch may have.
         """
         self._check([model])
         if not 1 <= len(photos) <= self.limits.batch_files:
@@ -101,11 +101,11 @@ class Service:
         batch = Batch(total=len(photos))
         yield batch
         folder = self._store.open()
-        with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_STORED) as archive:  # pictures are packed already
+        with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed already
             taken: set[str] = set()
             for photo in photos:
                 name = Path(photo).name
-                for waiting in photos[len(batch.rows) :]:  # a batch may take longer than photos are kept
+                for waiting in photos[len(batch.rows) :]:  # keep them: a batch may take longer than `keep_minutes`
                     self._store.use(waiting)
                 try:
                     result = self.label(photo, [model], viewer=False)
@@ -123,14 +123,14 @@ class Service:
         yield batch
 
     def _check(self, models: Sequence[str]) -> None:
-        """Refuse names of models that there are none of."""
+        """Refuse names of models that do not exist."""
         names = [about.name for about in self.models]
-        if not models or any(model not in names for model in models):  # programs may give anything for a name
-            raise UserError(f"model {', '.join(map(str, models)) or 'none'}: choose of {', '.join(names)}")
+        if not models or any(model not in names for model in models):  # programs may send any value as a name
+            raise UserError(f"model {', '.join(map(str, models)) or 'none'}: choose from {', '.join(names)}")
 
 
 def _pack(archive: zipfile.ZipFile, result: Result, taken: set[str]) -> None:
-    """Move the files of a photo into an archive, under names that no others have there: `taken`, to which they come."""
+    """Move the files of a photo into an archive, under names that are not in `taken`, and add the names to it."""
     (seen,) = result.labelled.seen
     files = (seen.labels, seen.overlay, seen.polygons)
     stem, number = seen.labels.stem, 1
@@ -145,7 +145,7 @@ def _pack(archive: zipfile.ZipFile, result: Result, taken: set[str]) -> None:
 
 
 def _csv(rows: Sequence[Row], about: About) -> str:
-    """The shares of all classes in all photos, as a table."""
+    """Return the shares of all classes in all photos as CSV."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["photo", "width", "height", "milliseconds", *about.classes, "error"])

@@ -1,7 +1,7 @@
-"""The process that holds the models: it opens photos and labels them, one after the other, and is told by a pipe.
+"""The process that holds the models: it gets photos through a pipe and labels them one by one.
 
-The page's own process never decodes a photo nor runs a model. So a photo that takes too long, or brings a decoder down,
-costs a worker, which is replaced (worker_pool.py), and not the page.
+The page's own process never decodes a photo or runs a model. A photo that takes too long or crashes a decoder ends
+only a worker, which is replaced (worker_pool.py), and not the page.
 """
 
 import os
@@ -19,22 +19,22 @@ from segvit.errors import UserError
 
 
 def serve(pipe: Connection, setup: Setup, limits: Limits, examples: Path | None) -> None:
-    """Load the models, say `Ready`, and answer each `Job` with `Labelled` or `Failed`, until the pipe is closed.
+    """Load the models, send `Ready`, and answer each `Job` with `Labelled` or `Failed`, until the pipe is closed.
 
-    An error that is no fault of the photo's ends the process; its trace is in what the process prints.
+    Any error that is not the photo's fault ends the process, which prints its trace.
 
     Args:
-        pipe: to the page.
-        setup: which models, and where they run.
-        limits: of a photo.
-        examples: folder to write the examples to. None: another worker has done so.
+        pipe: connection to the page.
+        setup: models and their device.
+        limits: limits of a photo.
+        examples: folder to write the examples to, or None if another worker does.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the page ends its workers itself
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the operator's own limit holds instead
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the page ends its workers itself
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit applies instead
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, round(limits.max_megapixels * MEGA))
     with ExitStack() as held:
         try:
-            # Not before: the page's process reads this module too, and needs no torch.
+            # Imported here, because the page's process imports this module too and needs no torch.
             from segvit.app.examples import offer_examples
             from segvit.app.label_photo import label, load_models
             from segvit.models.segvit import evaluating
@@ -43,7 +43,7 @@ def serve(pipe: Connection, setup: Setup, limits: Limits, examples: Path | None)
             models = load_models(setup)
             offered, note = offer_examples(setup, examples, limits) if examples else ([], "")
             for model in models:
-                held.enter_context(evaluating(model.network))  # what does not depend on the photo is worked out once
+                held.enter_context(evaluating(model.network))  # results that do not depend on the photo are cached
         except UserError as error:
             pipe.send(Failed(text=str(error)))
             return
@@ -51,7 +51,7 @@ def serve(pipe: Connection, setup: Setup, limits: Limits, examples: Path | None)
         while True:
             try:
                 job: Job = pipe.recv()
-            except EOFError:  # the page is gone
+            except EOFError:  # the page has ended
                 return
             try:
                 pipe.send(label(job, models, limits))
@@ -60,7 +60,7 @@ def serve(pipe: Connection, setup: Setup, limits: Limits, examples: Path | None)
 
 
 def _share_cores(workers: int) -> None:
-    """Give torch this worker's share of the cores; OMP_NUM_THREADS, where set, has the last word."""
+    """Give torch this worker's share of the cores, unless OMP_NUM_THREADS is set."""
     if workers > 1 and "OMP_NUM_THREADS" not in os.environ:
         import torch
 

@@ -1,7 +1,7 @@
-"""The workers of the page: each a process with models of its own, given up and replaced where a photo takes too long.
+"""The workers of the page: processes with their own models. One that takes too long is ended and replaced.
 
 with WorkerPool(setup, limits, examples=folder) as pool:
-    labelled = pool.ask(job)                # waits for a worker that is free; UserError where nothing comes of it
+    labelled = pool.ask(job)                # waits for a free worker; a UserError if it fails
 """
 
 import multiprocessing
@@ -17,28 +17,28 @@ from segvit.app.messages import Failed, Job, Labelled, Ready, Setup
 from segvit.app.worker import serve
 from segvit.errors import UserError
 
-OURS = "an error on our side; whoever runs this page sees more in the terminal"
+OURS = "an error of the server; its terminal shows the details"
 POLL = 0.2
-"""Seconds between looks at whether the page is being closed."""
+"""Seconds between two checks whether the page is closing."""
 
 
 class _Closed(UserError):
-    """Asked when it was too late."""
+    """Raised for requests after the page has begun to close."""
 
 
 class WorkerPool:
-    """As many workers as photos are worked on at the same time. Any thread may ask.
+    """One worker for each photo processed at the same time. Any thread may call `ask`.
 
     Args:
-        setup: which models, and where they run.
-        limits: how many workers, and what they take.
-        examples: folder that the first one writes examples to.
+        setup: models and their device.
+        limits: number of workers, and limits of a photo.
+        examples: folder to which the first worker writes the examples.
 
     Attributes:
-        ready: what the first worker said when its models were loaded.
+        ready: message of the first worker when its models were loaded.
 
     Raises:
-        UserError: on entering, where a model cannot be loaded.
+        UserError: on entering, if a model cannot be loaded.
     """
 
     ready: Ready
@@ -64,16 +64,16 @@ class WorkerPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End all workers; those who still ask are told."""
+        """End all workers; requests that still wait get an error."""
         self._closed.set()
         for _ in range(self._limits.concurrency):
             self._free.get().end()
 
     def ask(self, job: Job) -> Labelled:
-        """What becomes of a photo.
+        """Label a photo.
 
         Raises:
-            UserError: it is not taken, cannot be read, or takes longer than it may.
+            UserError: the photo is refused, cannot be read, or takes too long.
         """
         worker, fit = self._take(), False
         try:
@@ -81,10 +81,9 @@ class WorkerPool:
             fit = True
         except TimeoutError:
             raise UserError(
-                f"{job.name}: given up after {self._limits.timeout:g} s, the time that a photo may take here; a "
-                "smaller one is quicker"
+                f"{job.name}: given up after {self._limits.timeout:g} s, the time limit of a photo; send a smaller one"
             ) from None
-        except (EOFError, OSError):  # it has ended; what it printed says why
+        except (EOFError, OSError):  # it has ended, and has printed why
             raise UserError(f"{job.name}: {OURS}") from None
         finally:
             self._free.put(worker if fit or self._closed.is_set() else self._replacement(worker))
@@ -93,7 +92,7 @@ class WorkerPool:
         return said
 
     def _take(self) -> "_Worker":
-        """A worker that is free, as soon as there is one."""
+        """Wait for a free worker, and return it."""
         while True:
             _check_open(self._closed)
             try:
@@ -102,11 +101,11 @@ class WorkerPool:
                 continue
 
     def _replacement(self, worker: "_Worker") -> "_Worker":
-        """Another worker in the place of one that is beyond use; it loads its models meanwhile."""
+        """Replace a broken worker; the new one loads its models in the background."""
         worker.end()
         try:
             return _Worker(self._setup, self._limits, None)
-        except OSError as error:  # no memory or no file left for a process: the next one who asks tries again
+        except OSError as error:  # no memory or file handles left: the next request tries again
             print(f"a worker cannot be replaced: {error}", file=sys.stderr)
             return worker
 
@@ -115,7 +114,7 @@ class _Worker:
     """One process, and the pipe to it."""
 
     def __init__(self, setup: Setup, limits: Limits, examples: Path | None) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would share the state of CUDA, and of our threads
+        context = multiprocessing.get_context("spawn")  # a fork would copy the state of CUDA and of our threads
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, setup, limits, examples), daemon=True)
         self._process.start()
@@ -123,34 +122,34 @@ class _Worker:
         self._ready: Ready | None = None
 
     def loaded(self, closed: threading.Event) -> Ready:
-        """What it says when its models are loaded; waits for that.
+        """Wait until the models are loaded, and return the worker's message.
 
         Raises:
-            UserError: it cannot load them.
+            UserError: the models cannot be loaded.
         """
         if self._ready is None:
             try:
                 said = self._listen(None, closed)
             except (EOFError, OSError):
-                raise UserError("a worker ended while it loaded the models; what it printed says why") from None
+                raise UserError("a worker ended while it loaded the models; see its output above") from None
             if not isinstance(said, Ready):
                 raise UserError(said.text if isinstance(said, Failed) else repr(said))
             self._ready = said
         return self._ready
 
     def answer(self, job: Job, seconds: float, closed: threading.Event) -> Labelled | Failed:
-        """What it makes of a job, within some seconds from when it can begin.
+        """Return the answer to a job; `seconds` count from when the worker is ready.
 
         Raises:
-            TimeoutError: it takes longer.
-            EOFError, OSError: it has ended.
-            UserError: the page is being closed.
+            TimeoutError: the job takes longer than `seconds`.
+            EOFError, OSError: the worker has ended.
+            UserError: the page is closing.
         """
         try:
             self.loaded(closed)
         except _Closed:
             raise
-        except UserError as error:  # it was loaded once: the file is gone, or the memory is full
+        except UserError as error:  # it could be loaded before: the file is gone, or the memory is full
             print(f"a worker cannot be replaced: {error}", file=sys.stderr)
             raise EOFError from error
         self._pipe.send(job)
@@ -159,13 +158,13 @@ class _Worker:
         return said
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """End the process at once."""
         self._process.kill()
         self._process.join()
         self._pipe.close()
 
     def _listen(self, seconds: float | None, closed: threading.Event) -> object:
-        """The next thing that it says."""
+        """Return the worker's next message."""
         until = None if seconds is None else time.monotonic() + seconds
         while not self._pipe.poll(POLL if until is None else min(POLL, max(until - time.monotonic(), 0))):
             _check_open(closed)
@@ -175,6 +174,6 @@ class _Worker:
 
 
 def _check_open(closed: threading.Event) -> None:
-    """Refuse where the page is being closed."""
+    """Raise an error if the page is closing."""
     if closed.is_set():
-        raise _Closed("this page is being closed")
+        raise _Closed("this page is closing")

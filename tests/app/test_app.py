@@ -49,10 +49,10 @@ def opened(content: bytes, folder: Path, name: str = "photo.png") -> Image.Image
         (b"\0\0\0\x18ftypheic", "is HEIC"),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "is no photo"),  # Pillow would run Ghostscript
         (picture("PNG")[:900], "truncated"),
-        (png_of(20_000, 20_000), "has 400.0 megapixels, and 1 are the most"),
+        (png_of(20_000, 20_000), "has 400.0 megapixels; the limit is 1"),
         (png_of(1_001, 1_000), "has 1.0 megapixels"),
         (picture("TIFF", "F"), "floating-point"),
-        (picture("JPEG") + bytes(2**21), r"has 2.0 MB, and 2 MB are the most"),
+        (picture("JPEG") + bytes(2**21), r"has 2.0 MB; the limit is 2 MB"),
     ],
 )
 def test_what_is_no_photo_is_told(content: bytes, said: str, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_the_gate() -> None:
         assert through("POST", join, [b"[" * 100_000])[0] == 400
         for path in ("http://127.0.0.1/x", "/etc/passwd", "../x", "", None, 7, "\0"):
             status, text = through("POST", join, [json.dumps({"data": [[{"x": {"path": path}}]]}).encode()])
-            assert status == 400 and "must be sent here first" in text, path
+            assert status == 400 and "must be uploaded here first" in text, path
         here = {"data": [{"path": str(store.uploads / "x.png"), "url": "http://here/x"}]}
         assert through("POST", join, [json.dumps(here).encode()])[0] == 200
         upload = "/gradio_api/upload"
@@ -339,11 +339,11 @@ def test_refusals_of_the_service(service: tuple[Service, FileStore]) -> None:
     for name in ("/etc/passwd", str(store.root / "gone"), "a\0b"):
         with pytest.raises(UserError, match="send it again"):
             worker.label(name, ["<b>"])
-    with pytest.raises(UserError, match=r"model other: choose of <b>"):
+    with pytest.raises(UserError, match=r"model other: choose from <b>"):
         worker.label(photo, ["other"])
     with pytest.raises(UserError, match="model none"):
         worker.label(photo, [])
-    with pytest.raises(UserError, match=r"model \['<b>'\]: choose of <b>"):
+    with pytest.raises(UserError, match=r"model \['<b>'\]: choose from <b>"):
         worker.label(photo, [["<b>"]])  # type: ignore[list-item]
     with pytest.raises(UserError, match="4 photos: give 1 to 3"):
         list(worker.batch([photo] * 4, "<b>"))
@@ -386,7 +386,7 @@ def test_examples_of_one_name(tmp_path: Path) -> None:
 def test_a_port_that_is_taken() -> None:
     with listen("127.0.0.1", 0) as place:
         port = place.getsockname()[1]
-        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 cannot be had"), listen("127.0.0.1", port):
+        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 cannot be opened"), listen("127.0.0.1", port):
             pass
     with pytest.raises(UserError, match=r"--host nowhere.invalid"), listen("nowhere.invalid", 0):
         pass

@@ -105,7 +105,7 @@ def test_where_no_process_can_be_started_the_next_one_tries_again(
             with pytest.raises(UserError, match="given up"):
                 pool.ask(job)
         pool._limits = Limits()
-        with pytest.raises(UserError, match="an error on our side"):
+        with pytest.raises(UserError, match="an error of the server"):
             pool.ask(job)
         assert pool.ask(replace(job, folder=tmp_path / "again")).width == 64
 
@@ -236,7 +236,7 @@ def test_models_can_be_left_out(server: Server, visit: Callable[..., Visit], sce
     assert seen.page.locator("#result iframe").count() == 1
     seen.page.locator("#models label").filter(has_text="shrunk").click()
     seen.page.locator("#result .notice").wait_for()
-    assert "choose of plain, shrunk" in seen.page.locator("#result .notice").inner_text()
+    assert "choose from plain, shrunk" in seen.page.locator("#result .notice").inner_text()
 
 
 def test_an_example(server: Server, visit: Callable[..., Visit]) -> None:
@@ -396,4 +396,4 @@ def test_a_taken_port_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         with pytest.raises(SystemExit) as caught:
             main()
     assert caught.value.code == 2
-    assert "cannot be had (Address already in use); give another --port" in capsys.readouterr().err
+    assert "cannot be opened (Address already in use); give another --port" in capsys.readouterr().err
