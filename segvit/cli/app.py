@@ -1,4 +1,4 @@
-"""The verb `segvit app`: a page in the browser that labels photos."""
+"""The command `segvit app`: a web page that labels photos."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,27 +18,27 @@ def serve(
     precision: PrecisionChoice | None = None,
     device: Device = "auto",
 ) -> None:
-    """Serve a page in the browser: drop a photo, see its label map; and an API for programs (docs/app.md).
+    """Serve a web page that labels the photos dropped on it, and an API for programs (docs/app.md).
 
-    Nothing is sent anywhere else, and what visitors send is deleted again. There is no log-in: put a proxy with one
-    before it where others can reach it.
+    Photos stay on this machine and are deleted after a while. The page has no log-in: if others can reach it, put a
+    proxy with a log-in in front of it.
 
     Parameters
     ----------
     models
-        Model files of segvit (.safetensors, or .onnx of segvit export), repositories of the Hugging Face Hub
-        (user/repo), or names of the zoo. Several are shown side by side, with their times.
+        Model files (.safetensors, or .onnx from `segvit export`), repositories of the Hugging Face Hub (user/repo), or
+        names from the zoo. The results of several models are shown side by side, with their times.
     host
-        Address to listen at. 0.0.0.0: other machines can reach it.
+        Address to listen on. With 0.0.0.0, other machines can reach the page.
     port
-        0 takes any that is free.
+        Port to listen on; 0 picks a free one.
     examples
-        Folder of photos to offer, or of a run, for its validation set. Default: the run in whose folder the first model
-        lies, where only this machine can reach the page.
+        Folder of photos to offer, or folder of a run to offer its validation images. Default: the run that the first
+        model belongs to, if only this machine can reach the page.
     precision
-        What the models compute in; auto takes what the processor is fast at. Default: fp32, as segvit predict does.
+        Precision to compute in; auto picks the fastest. Default: fp32, as in segvit predict.
     device
-        Where to run.
+        Device to run on.
     """
     from segvit.app.messages import Setup
     from segvit.app.server import run_app

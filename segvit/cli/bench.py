@@ -1,4 +1,4 @@
-"""The verb that times a model: `segvit bench`."""
+"""The command `segvit bench`."""
 
 import re
 from dataclasses import asdict
@@ -12,7 +12,7 @@ from segvit.config import Device, PrecisionName
 from segvit.errors import UserError
 
 PRESENT = 12
-"""Classes in the made-up logits of a model with random weights."""
+"""Number of classes present in the logits made up for a model with random weights."""
 
 Several = Parameter(negative=())
 
@@ -33,39 +33,38 @@ def bench(
     plot: Path | None = None,
     device: Device = "auto",
 ) -> None:
-    """Time a model from an image tensor to its label map: latency, throughput, peak memory, shares of its parts.
+    """Time a model from image tensor to label map: latency, throughput, peak memory, share of each part.
 
-    Every round runs every combination of sizes, batches and precisions in turn; medians are told. The weights of a
-    config or a backbone are random.
+    Each round runs every combination of size, batch and precision once; the medians over the rounds are reported. A
+    config or backbone gets random weights.
 
     Parameters
     ----------
     model
-        A model file, a config, or a backbone of timm.
+        Model file, config, or timm backbone.
     size
-        Sizes of the images in pixels: sides of squares, or HEIGHTxWIDTH, such as 512 480x640. Default: the training
-        crop.
+        Image sizes in pixels: sides of squares, or HEIGHTxWIDTH, such as 512 480x640. Default: the training crop.
     batch
-        Numbers of images that go through the model together.
+        Batch sizes: numbers of images that run through the model together.
     precision
-        What the model computes in; fp16 not on a CPU.
+        Precisions to compute in; fp16 does not run on a CPU.
     compile
-        Compile the model first (torch.compile), a minute or two for each precision and for batch 1 and more; backbone
-        and head are then one part.
+        Compile the model first (torch.compile), which takes a minute or two per precision, and again for batches above
+        1. Backbone and head then count as one part.
     repeats
-        Rounds that are counted.
+        Number of rounds.
     threads
-        Threads of a CPU. Default: torch's own choice.
+        Number of CPU threads. Default: torch's choice.
     image
-        Photo to look at, resized to each size. Default: noise.
+        Photo to run on, resized to each size. Default: noise.
     memory
-        Measure the peak memory too; on a CPU in a process per combination (Linux alone).
+        Also measure the peak memory; on a CPU, each combination runs in its own process (Linux only).
     json
-        Write everything to this file too; - prints it as JSON and nothing else.
+        Also write everything to this JSON file; - prints JSON and nothing else.
     plot
-        Write charts of it to this file: .png, .pdf or .svg.
+        Also draw charts in this file: .png, .pdf or .svg.
     device
-        Where to run.
+        Device to run on.
     """
     import torch
     from rich import print as rich_print
@@ -117,7 +116,7 @@ def bench(
 
 
 def _size(text: str) -> tuple[int, int]:
-    """Height and width of a --size."""
+    """Return the height and width of a --size."""
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
     if match is None:
         raise UserError(f"--size {text}: give sides in whole pixels, such as 512 for a square or 480x640 for H x W")

@@ -1,4 +1,4 @@
-"""Where the command line takes what its flags leave open: from the file of --config, and from the model of --init."""
+"""Fill in settings that no flag gives: from the file of --config, and from the model of --init."""
 
 from dataclasses import asdict, fields
 from typing import Any
@@ -11,9 +11,10 @@ from segvit.config_files import by_source, over_network, plain, read_yaml
 
 
 def from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
-    """Take what the flags leave open from the YAML file of --config; check-data and evaluate take its data section.
+    """Fill in the settings that no flag gives from the YAML file of --config.
 
-    For `train` and `lr-find`, what both leave open of the model section is that of the model of `init`.
+    `check-data` and `evaluate` use only its data section. For `train` and `lr-find`, the model of `init` then fills in
+    what is still open in the model section.
     """
     path, init = _typed(arguments, "--config"), _typed(arguments, "--init")
     content, layers = ({}, []) if path is None else read_yaml(path, TrainConfig)
@@ -22,15 +23,16 @@ def from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.Ar
     elif commands in (("train",), ("lr-find",)):
         content = _over_init(content, init)
     for source, said in by_source(content, layers, source=path or str(init)):
-        for command in reversed(commands):  # else cyclopts drops the section `data` for the verb of that name
+        for command in reversed(commands):  # else cyclopts drops the section `data`, which is also a command
             said = {command: said}
         cyclopts.config.Dict(said, source=source)(app, commands, arguments)
 
 
 def _over_init(content: dict[str, Any], flag: str | None) -> dict[str, Any]:
-    """Settings over the network of the model that --init names, else `init` in the settings; without one as they are.
+    """Return the settings with the network of the initial model filled in below them.
 
-    A resolved config says its network whole: its model is not opened, so that a run can be resumed without it.
+    The flag --init names that model, or else the setting `init`; without either, the settings are returned unchanged. A
+    resolved config describes its whole network, so its model is not opened: a run can be resumed without that file.
     """
     whole = content.get("model", {}).keys() >= {field.name for field in fields(ModelConfig)}
     name = flag or content.get("init")
@@ -42,6 +44,6 @@ def _over_init(content: dict[str, Any], flag: str | None) -> dict[str, Any]:
 
 
 def _typed(arguments: cyclopts.ArgumentCollection, flag: str) -> str | None:
-    """What follows a flag on the command line, if the verb has it and it was given."""
+    """Return the value of a flag as typed, or None if the command lacks it or it was not given."""
     argument = arguments.get(flag, default=None)
     return argument.tokens[0].value if argument is not None and argument.tokens else None

@@ -1,6 +1,6 @@
-"""The verbs about data: `segvit check-data` and `segvit data prepare`.
+"""The commands `segvit check-data` and `segvit data prepare`.
 
-Exit codes of both: 0 good, 1 something is wrong with the data, 2 something is wrong with what was typed.
+Exit codes of both: 0 all is well, 1 an error in the data, 2 an error in the command.
 """
 
 import sys
@@ -26,18 +26,18 @@ def check_data(
     sheet: Path | None = None,
     json: Path | None = None,
 ) -> None:
-    """Look at a dataset before training: pairs, sizes, what each value becomes, what is wrong, what to type next.
+    """Check a dataset before training: pairs, sizes, mask values and their classes, errors, the command to run next.
 
     Parameters
     ----------
     config
-        YAML file whose data section is meant; flags override it.
+        YAML file to take the data section from. Flags override it.
     split
-        Which split. Default: both, and pictures that are in both.
+        Split to check. Default: both, and that no image is in both.
     sheet
-        Write a picture of up to twelve samples with their labels over them, rare classes first.
+        Write a picture of up to twelve samples with their labels drawn over them, rare classes first.
     json
-        Write everything found to this file.
+        Write all findings to this JSON file.
     """
     from rich import print as rich_print
 
@@ -64,18 +64,18 @@ def check_data(
 
 
 def prepare(name: str, *, root: Path, archive: tuple[Path, ...] = ()) -> None:
-    """Unpack a dataset's archives so that its shipped spec finds the files, and check what came out.
+    """Unpack a dataset's archives to where its shipped spec looks for the files, and check the result.
 
-    It goes on where it was stopped: type the same again.
+    If it was interrupted, run the same command again to resume.
 
     Parameters
     ----------
     name
         Shipped spec: ade20k, coco_stuff_10k, pascal_context_59, pascal_context_60, cityscapes, pascal_voc_2012.
     root
-        Folder to unpack into; archives are looked for in it too.
+        Folder to unpack into; it is also searched for the archives.
     archive
-        Archives that lie elsewhere.
+        Archives in other folders.
     """
     from segvit.data.prepare.datasets import prepare_dataset
 
@@ -87,7 +87,7 @@ def prepare(name: str, *, root: Path, archive: tuple[Path, ...] = ()) -> None:
 
 
 def _write_sheet(survey: "Survey", path: Path) -> None:
-    """Draw the sheet, or say why there is none: the report goes on."""
+    """Draw the sheet; if that fails, print why and continue with the report."""
     from segvit.pictures.sample_sheet import contact_sheet_of
 
     try:

@@ -1,10 +1,10 @@
-"""Errors on the terminal, each of them once: the processes that torchrun starts mostly make the same mistake.
+"""Print each error once, although all processes started by torchrun usually fail in the same way.
 
     say_once("error: no config file 'camvid/vit_tny'")
-    with parser_errors() as console:            # what a parser prints to it is said once as well
+    with parser_errors() as console:            # text that a parser prints to it is printed once as well
 
-torchrun gives the processes of a machine a folder of their own, in which the first to say something leaves a note.
-Where another launcher started them, each says what it has to say.
+torchrun gives the processes of a machine a shared folder. The first process to print a text leaves a note in it. With
+other launchers, every process prints its own errors.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PATIENCE = 10.0
-"""Seconds that a process waits for another to say what both have to say."""
+"""Seconds that a process waits for another one to print the same text."""
 
 
 def say_once(text: str) -> None:
-    """Print a text on stderr, unless a process beside this one has said the same."""
+    """Print a text on stderr, unless another process on this machine has printed the same."""
     folder = _shared_folder()
     if folder is None:
         print(text, file=sys.stderr, flush=True)
@@ -33,22 +33,22 @@ def say_once(text: str) -> None:
     own = os.environ.get("LOCAL_RANK", "0")
     note = folder / f"said-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     try:
-        with note.open("x") as file:  # which one process alone can
+        with note.open("x") as file:  # only one process can create it
             print(text, file=sys.stderr, flush=True)
             file.write(own)
         return
     except FileExistsError:
-        # Waits, for torchrun ends all when the first one leaves. A note of its own is from an earlier command.
+        # Wait: torchrun ends all processes when the first one exits. A note by this rank is from an earlier command.
         if _content_of(note) not in ("", own):
             return
-    except OSError:  # the folder is gone, or the disk is full
+    except OSError:  # the folder was deleted, or the disk is full
         pass
     print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def parser_errors() -> "Iterator[Console | None]":
-    """A console whose content is said once at the end of the block; None, for the usual one, to a process alone."""
+    """Yield a console whose text is printed once at the end of the block, or None in a single process."""
     if _shared_folder() is None:
         yield None
         return
@@ -63,7 +63,7 @@ def parser_errors() -> "Iterator[Console | None]":
 
 
 def _shared_folder() -> Path | None:
-    """The folder that torchrun has made for its processes on this machine; None to a process alone."""
+    """Return the folder that torchrun made for its processes on this machine, or None in a single process."""
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # FOLDER/RANK/error.json
     if not error_file or os.environ.get("LOCAL_WORLD_SIZE", "1") == "1":
         return None
@@ -71,7 +71,7 @@ def _shared_folder() -> Path | None:
 
 
 def _content_of(note: Path) -> str:
-    """Who has left a note, once it is written; nothing where that takes too long."""
+    """Return the rank written in a note, or "" if the note stays empty for too long."""
     end = time.monotonic() + PATIENCE
     while not (content := note.read_text()) and time.monotonic() < end:
         time.sleep(0.02)

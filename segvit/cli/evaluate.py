@@ -25,30 +25,30 @@ def evaluate(
 ) -> None:
     """Score a model on a dataset: per-class table, protocol, mIoU.
 
-    Started by torchrun --nproc-per-node N -m segvit evaluate ..., N processes share the images.
+    With torchrun --nproc-per-node N -m segvit evaluate ..., N processes share the images.
 
     Parameters
     ----------
     model
-        A model file of segvit (.safetensors, or .onnx of segvit export), a repository of the Hugging Face Hub
-        (user/repo), or a name of the zoo.
+        Model file (.safetensors, or .onnx from `segvit export`), repository of the Hugging Face Hub (user/repo), or a
+        name from the zoo.
     config
-        YAML file whose data section is meant; flags override it.
+        YAML file to take the data section from. Flags override it.
     split
-        Which split of the dataset.
+        Split of the dataset to score on.
     precision
-        What the model computes in; auto takes what the processor is fast at. Default: fp32, whose scores compare with
-        anybody's; an exported model computes as it was exported.
+        Precision to compute in; auto picks the fastest. Default: fp32, the precision in which published scores compare.
+        An exported model uses the precision of its export.
     compile
-        Compile the model first (torch.compile), a minute or two.
+        Compile the model first (torch.compile), which takes a minute or two.
     json
-        Write everything that is printed to this file too.
+        Also write everything that is printed to this JSON file.
     csv
-        The same as a table for spreadsheets: one row per class, and the means.
+        Also write the per-class table and the means to this CSV file.
     pictures
         Folder for the confusion matrix, the worst images, and the scores of every image.
     device
-        Where to run.
+        Device to run on.
     """
     from rich import print as rich_print
 
@@ -82,7 +82,7 @@ def evaluate(
         return
     rich_print(result.table())
     for text in result.unreadable:
-        print(f"left out: {text}")
+        print(f"skipped: {text}")
     about = {"model": str(model), "dataset": dataset.spec.name, "split": split}
     if average := averaged(network.extra):
         print(f"weights: {average}")

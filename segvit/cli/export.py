@@ -1,4 +1,4 @@
-"""The verb `segvit export`: a model for other runtimes."""
+"""The command `segvit export`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -26,27 +26,28 @@ def export(
     data: Annotated[DataConfig, Parameter(name="data")] = DataConfig(),
     split: Literal["train", "val"] = "val",
 ) -> None:
-    """Turn a model into an ONNX file (.onnx) or a program of torch.export (.pt2), compared with PyTorch on the way.
+    """Export a model to ONNX (.onnx) or torch.export (.pt2), and compare its labels with PyTorch's.
 
-    uint8 RGB in, label map out; normalisation is inside. segvit predict and segvit evaluate take the .onnx file too.
+    The graph takes uint8 RGB and returns the label map; normalisation is inside. `segvit predict` and `segvit evaluate`
+    also run the .onnx file.
 
     Parameters
     ----------
     model
-        A model file, a repository of the Hub, or a name of the zoo.
+        Model file, repository of the Hugging Face Hub (user/repo), or a name from the zoo.
     output
-        The file to write; an old one is replaced. None is left where labels differ from PyTorch's.
+        File to write; an existing one is replaced. If the labels differ from PyTorch's, no file is written.
     precision
-        fp16: half the size. int8: a quarter; see --images. An .onnx file only.
+        fp16 halves the file, int8 quarters it (see --images). For .onnx files only.
     size
-        Height and width in pixels that the graph is fixed to. Default: it takes any.
+        Fixed height and width of the input in pixels. Default: any size.
     scores
-        Give the scores of all classes as well.
+        Also output the scores of all classes.
     images
-        Your own photos, files and folders: labels are compared on them too, and int8 takes its ranges from them
-        instead of from each image anew.
+        Your own photos (files and folders). Labels are compared on them too, and int8 takes its ranges from them once,
+        instead of from each image.
     split
-        With --data.*: the split on which mIoU and time are told beside PyTorch's.
+        With --data.*: split on which mIoU and time are measured, beside PyTorch's.
     """
     from segvit.data.dataset import open_dataset
     from segvit.evaluation.evaluate import check_classes
@@ -61,7 +62,7 @@ def export(
         raise UserError(f"--precision {precision}: a .pt2 file is fp32; give an .onnx file, or leave it out")
     with_data = any((data.spec, data.images))
     if suffix == ".pt2" and with_data:
-        raise UserError("--data.*: only an .onnx file can be scored here; leave it out")
+        raise UserError("--data.*: only an .onnx file can be scored; leave it out")
     network = load_model(model)
     if average := averaged(network.extra):
         print(f"weights: {average}")
@@ -78,7 +79,7 @@ def export(
 
 
 def _score(network: "SegViT", exported: "Exported", dataset: "Samples", *, title: str) -> None:
-    """Print mIoU, time and size of the file beside those of PyTorch."""
+    """Print mIoU, time and size of the exported file beside those of PyTorch."""
     from rich import print as rich_print
 
     from segvit.export.compare import Candidate, score, table

@@ -1,4 +1,4 @@
-"""What the verbs of the command line share: flags, a progress bar, JSON files, and whether they can be written."""
+"""Flags, progress bar and JSON files that several commands share."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,16 +13,16 @@ from segvit.errors import UserError
 from segvit.utils.files import writing
 
 Flat = Parameter(name="*")
-"""The settings' own names become the flags: --data.root, --optim.lr."""
+"""The names of the settings become the flags: --data.root, --optim.lr."""
 JsonFile = Annotated[Path | None, Parameter(allow_leading_hyphen=True)]
-"""A file for JSON; - is the terminal."""
+"""File for JSON, or - for the terminal."""
 TERMINAL = Path("-")
 
 
 @Flat
 @dataclass(frozen=True, kw_only=True)
 class BackboneFlags:
-    """What the name of a backbone leaves open."""
+    """Settings that the name of a backbone leaves open."""
 
     num_classes: int | None = None
     """For a backbone: number of classes. Default: 150."""
@@ -31,75 +31,77 @@ class BackboneFlags:
     class_token: bool | None = None
     """For a backbone: keep its class token."""
     structure: Structure | None = None
-    """For a backbone: plain, or one of those that shrink the tokens. Default: plain."""
+    """For a backbone: plain, or a structure that shrinks the tokens. Default: plain."""
 
 
 @Flat
 @dataclass(frozen=True, kw_only=True)
 class ProtocolFlags:
-    """Changes to the protocol that a model carries; what is not given stays as it is."""
+    """Changes to the model's own test protocol; settings that are not given stay the same."""
 
     mode: EvalMode | None = None
-    """slide: overlapping windows; whole: the image in one piece."""
+    """Overlapping windows (slide) or the image in one piece (whole)."""
     window: int | None = None
     """Side of a window in pixels."""
     stride: int | None = None
     """Step between windows in pixels."""
     resize_long: int | None = None
-    """Longer side in pixels that the image is fitted into first."""
+    """Longer side in pixels to which the image is resized first."""
     resize_short: int | None = None
-    """Shorter side in pixels of the same fit."""
+    """Shorter side in pixels of that resizing."""
     resize_short_min: int | None = None
-    """Least shorter side in pixels, whatever the scale."""
+    """Smallest shorter side in pixels, at any scale."""
     scales: tuple[float, ...] | None = None
-    """Factors of that size at which the image is looked at, such as 0.5 1 1.5."""
+    """Factors of that size at which the image is scored, such as 0.5 1 1.5."""
     flip: bool | None = None
-    """Look at each scale mirrored as well."""
+    """Also score each scale mirrored."""
     multi_scale: bool = False
-    """The paper's multi-scale test: scales 0.5 to 1.75 in six steps, each mirrored as well."""
+    """Use the paper's multi-scale test: six scales from 0.5 to 1.75, each also mirrored."""
     batch_size: int | None = None
-    """Windows, or whole frames of a video, that run through the model together."""
+    """Number of windows, or of whole video frames, that run through the model together."""
 
     def over(self, protocol: EvalConfig) -> EvalConfig:
-        """The protocol with these changes.
+        """Return the protocol with these changes.
 
         Raises:
-            UserError: `multi_scale` beside `scales` or `flip`.
+            UserError: `multi_scale` is combined with `scales` or `flip`.
         """
         changes = {key: value for key, value in asdict(self).items() if value is not None}
         if changes.pop("multi_scale"):
             if self.scales is not None or self.flip is not None:
-                raise UserError("--multi-scale says scales and flip itself: leave --scales and --flip out, or it")
+                raise UserError(
+                    "--multi-scale sets scales and flip itself: leave --scales and --flip out, or --multi-scale"
+                )
             changes |= {"scales": MULTI_SCALE, "flip": True}
         return replace(protocol, **changes)
 
 
 def check_json(json: Path | None) -> None:
-    """Refuse a flag where the file of --json shall be.
+    """Refuse a flag in the place of the file of --json.
 
     Raises:
         UserError: it is one.
     """
     if json and json.name.startswith("--"):
-        raise UserError(f"--json {json}: give a file first, or - to print")
+        raise UserError(f"--json {json}: that is a flag; give a file, or - to print")
 
 
 def check_paths(*, files: Sequence[Path | None], folder: Path | None = None) -> None:
-    """Refuse, before long work, what could not be written after it.
+    """Check before long work that its results can be written.
 
     Raises:
-        UserError: a folder where a file shall be, or a file where a folder shall be.
+        UserError: a path of a file is a folder, or a path of a folder is a file.
     """
     for file in files:
         if file and file.is_dir():
-            raise UserError(f"{file} is a folder: name a file in it")
+            raise UserError(f"{file} is a folder: give a file in it")
     for path in [file.parent for file in files if file] + ([folder] if folder else []):
         if in_the_way := next((part for part in (path, *path.parents) if part.exists() and not part.is_dir()), None):
-            raise UserError(f"{in_the_way} is a file, so nothing can be written below it: name another place")
+            raise UserError(f"{in_the_way} is a file, so nothing can be written below it: give another path")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write plain values, making the folder.
+    """Write plain values as JSON; the folder is created if it is missing.
 
     Raises:
         UserError: the file cannot be written.
@@ -110,7 +112,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def to_json(content: dict[str, Any]) -> str:
-    """Plain values as JSON text."""
+    """Return plain values as JSON text."""
     import json
 
     return json.dumps(content, indent=1, ensure_ascii=False)
@@ -118,7 +120,7 @@ def to_json(content: dict[str, Any]) -> str:
 
 @contextmanager
 def bar(name: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar to be called with (done, total)."""
+    """Yield a function that updates a progress bar when called with (done, total)."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

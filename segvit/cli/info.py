@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _whole_numbers(_: Any, tokens: Sequence[Any]) -> tuple[int, ...]:
-    """Two numbers as typed; cyclopts itself would cut 64.5 down to 64."""
+    """Parse the two whole numbers of --size; cyclopts itself would round 64.5 down to 64."""
     if not all(token.value.isdecimal() for token in tokens):
         given = " ".join(token.value for token in tokens)
         raise UserError(f"--size {given}: give height and width in whole pixels, such as --size 640 640")
@@ -23,7 +23,7 @@ def _whole_numbers(_: Any, tokens: Sequence[Any]) -> tuple[int, ...]:
 
 
 def explain_size(error: CycloptsError) -> Any:
-    """Say what to type where --size has got one number."""
+    """Return the error panel, with what to type if --size got only one number."""
     if isinstance(error, MissingArgumentError) and error.argument is not None and error.argument.name == "--size":
         return CycloptsPanel(f"{error} Type --size HEIGHT WIDTH, such as --size 640 640.")
     return CycloptsPanel(error)
@@ -39,22 +39,23 @@ def info(
     backbone: BackboneFlags = BackboneFlags(),
     json: JsonFile = None,
 ) -> None:
-    """What a model is and costs: parts, parameters, multiply-adds, classes and how it was tested.
+    """Print what a model consists of and costs: parts, parameters, multiply-adds, classes, test protocol.
 
     Parameters
     ----------
     name
-        A model (file, user/repo, name of the zoo), a config, or a backbone of timm.
+        Model (file, user/repo, or a name from the zoo), config, or timm backbone.
     size
-        Height and width in pixels of the image whose cost is told. Default: the training crop.
+        Height and width in pixels of the image to count the cost for. Default: the training crop.
     plan
-        Instead: a config (file or shipped recipe), to tell the memory and time that training by it takes.
+        Instead of a model: config (file or shipped recipe) to estimate the memory and time of training for.
     gpus
-        With --plan: devices that share the batch.
+        With --plan: number of devices that share the batch.
     tflops
-        With --plan: what a device sustains in training, in 10^12 floating-point operations a second, for the time.
+        With --plan: sustained training speed of a device in 10^12 floating-point operations per second, to estimate the
+        time.
     json
-        Write everything to this file too; - prints it as JSON and nothing else.
+        Also write everything to this JSON file; - prints JSON and nothing else.
     """
     from rich import print as rich_print
 
@@ -64,9 +65,9 @@ def info(
     if plan:
         seen: Any = _plan_of(plan, name=name, gpus=gpus, tflops=tflops, size=size, backbone=backbone)
     elif name is None:
-        raise UserError("info tells about a model, a config or a backbone: name one, or type --plan CONFIG")
+        raise UserError("no model, config or backbone given: name one, or type --plan CONFIG")
     elif gpus != 1 or tflops is not None:
-        raise UserError(f"--gpus and --tflops belong to a plan: type segvit info --plan {name}")
+        raise UserError(f"--gpus and --tflops work only with --plan: type segvit info --plan {name}")
     else:
         seen = describe(name, size=size, **asdict(backbone))
     if json == TERMINAL:
@@ -86,10 +87,10 @@ def _plan_of(
     size: tuple[int, int] | None,
     backbone: BackboneFlags,
 ) -> "Plan":
-    """What training by a config takes, which `segvit info --plan` tells.
+    """Return the memory and time that training with a config takes.
 
     Raises:
-        UserError: flags that say something else than the config, no such config, or a batch that cannot be dealt out.
+        UserError: a flag repeats what the config decides, there is no such config, or the batch cannot be split evenly.
     """
     from segvit.profiling.info import ASSUMED_CLASSES, find_network
     from segvit.profiling.plan import plan
@@ -97,7 +98,7 @@ def _plan_of(
     others = {"a name": name, "--size": size, "--image-size": backbone.image_size}
     others |= {"--class-token": backbone.class_token, "--structure": backbone.structure}
     if said := [flag for flag, value in others.items() if value is not None]:
-        raise UserError(f"the config says what is trained: leave out {' and '.join(said)} beside --plan {config}")
+        raise UserError(f"the config decides what is trained: leave out {' and '.join(said)} with --plan {config}")
     settings = TrainConfig.load(config)
     network = find_network(config, num_classes=backbone.num_classes)
     return plan(settings, num_classes=network.num_classes or ASSUMED_CLASSES, gpus=gpus, tflops=tflops)

@@ -1,4 +1,4 @@
-"""The verb that looks inside a model: `segvit look`."""
+"""The command `segvit look`."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from segvit.errors import UserError
 from segvit.pictures.formats import FigureFormat
 
 NAMES_SHOWN = 40
-"""Class names that are told."""
+"""Number of class names printed."""
 
 
 def look(
@@ -26,37 +26,37 @@ def look(
     size: int | None = None,
     device: Device = "auto",
 ) -> None:
-    """Draw what happens inside a model: what class tokens see, the cascade of masks, the tokens that Shrunk keeps.
+    """Draw the inside of a model: attention of the class tokens, the cascade of masks, the tokens that Shrunk keeps.
 
-    A folder for each photo, and in it: labels, tokens, queries (the structure shrunk alone), and for each class
-    attention, heads and cascade. docs/method.md says what is seen.
+    Each photo gets a folder with labels, tokens, queries (only for the structure shrunk), and for each class attention,
+    heads and cascade. docs/method.md explains the figures.
 
     Parameters
     ----------
     model
-        A model file of segvit (.safetensors), a repository of the Hugging Face Hub (user/repo), or a name of the zoo.
+        Model file (.safetensors), repository of the Hugging Face Hub (user/repo), or a name from the zoo.
     photos
         Images.
     output
         Folder to write to; figures of the same names are replaced.
     classes
-        Names or numbers (from 0) of the classes that are looked at. Default: the three that cover most of a photo.
+        Names or numbers (from 0) of the classes to draw. Default: the three that cover most of a photo.
     format
-        Of the figures: png, or pdf and svg, whose text and lines are sharp at any size.
+        Format of the figures: png, or pdf and svg, whose text and lines are sharp at any size.
     size
-        Shorter side in pixels at which the model looks at a photo, in one piece. Default: as its test protocol says;
-        where that cuts windows, the training crop's.
+        Shorter side in pixels to which a photo is resized; it is processed in one piece. Default: that of the test
+        protocol, or of the training crop if the protocol uses windows.
     device
-        Where to run.
+        Device to run on.
     """
     if model.suffix.lower() == ".onnx":
         raise UserError(
-            f"{model} is an exported model: it gives its result and does not show its inside; give the .safetensors "
-            "file that it was exported from"
+            f"{model} is an exported model, whose inside cannot be read; give the .safetensors file that it was "
+            "exported from"
         )
     check_paths(files=(), folder=output)
     if missing := next((photo for photo in photos if not photo.exists()), None):
-        raise UserError(f"{missing}: no such file; nothing is drawn yet")
+        raise UserError(f"{missing}: no such file; nothing was drawn")
     folders = [output / name for name in folder_names(photos)]
     from segvit.pictures.inside.files import save_inside
     from segvit.pictures.inside.look import look as look_inside
@@ -72,10 +72,10 @@ def look(
 
 
 def folder_names(photos: Sequence[Path]) -> list[str]:
-    """A folder's name for each photo: the file's without its ending, or with it where two would be the same.
+    """Return a folder name for each photo: the file name without its suffix, or with it if two would be equal.
 
     Raises:
-        UserError: a folder among the photos, or two files of one name.
+        UserError: one of the photos is a folder, or two files have the same name.
     """
     for photo in photos:
         if photo.is_dir():
@@ -85,6 +85,6 @@ def folder_names(photos: Sequence[Path]) -> list[str]:
     for name, count in Counter(names).items():
         if count > 1:
             raise UserError(
-                f"{count} photos are called {name}, and their figures would have one folder: type a command for each"
+                f"{count} photos are called {name}, so their figures would share a folder: run one command per photo"
             )
     return names

@@ -1,4 +1,4 @@
-"""The verb `segvit lr-find`: which learning rate a run could take."""
+"""The command `segvit lr-find`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,22 +16,22 @@ def lr_find(
     plot: Path = Path("lr-find.png"),
     settings: Annotated[TrainConfig, Flat] = TrainConfig(),
 ) -> None:
-    """Suggest a learning rate (optim.lr) for a run: train some steps while the rate grows, and look at the loss.
+    """Suggest a learning rate (optim.lr): train some steps while the rate grows, and watch the loss.
 
-    Nothing is written but the plot.
+    Only the plot is written.
 
     Parameters
     ----------
     config
-        YAML file of settings, or a shipped recipe, of the run; flags override it.
+        YAML file of settings, or a shipped recipe. Flags override it.
     start
-        First rate.
+        First learning rate.
     end
-        Last rate; a loss that doubles ends the sweep before.
+        Last learning rate. The sweep stops earlier if the loss doubles.
     num_steps
-        Steps of the whole range.
+        Number of steps from the first to the last rate.
     plot
-        The file of losses over rates: .png, .pdf or .svg.
+        File for the plot of the loss over the rate: .png, .pdf or .svg.
     """
     from rich import print as rich_print
 

@@ -30,7 +30,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # main says how to resume
     version_flags=["--version"],
 )
-data = App(name="data", help="Datasets that come as archives: unpack them where their spec looks.")
+data = App(name="data", help="Unpack datasets that come as archives.")
 data.command(prepare)
 
 app.command(check_data)
@@ -51,19 +51,19 @@ app.command(info, error_formatter=explain_size)
 
 
 def main() -> None:
-    """Run the command line; a UserError is printed without a traceback and exits with 2, Ctrl-C with 130."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while waiting starve the loader's
+    """Run the command line. A UserError is printed without a traceback and exits with 2; Ctrl-C exits with 130."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin would starve the loader
     try:
         with parser_errors() as console:
             app(sys.argv[1:], error_console=console)
     except UserError as error:
         say_once(f"error: {error}")
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may the interpreter's last flush fail
-        sys.exit(141)  # as a program that SIGPIPE ends
+    except BrokenPipeError:  # the reader of our output, such as `head`, has stopped
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush works
+        sys.exit(141)  # the exit code of a program ended by SIGPIPE
     except KeyboardInterrupt:
-        say_once("stopped; train goes on with --resume, predict when its command is typed again")
+        say_once("stopped; to resume, add --resume to train, or run the same predict command again")
         sys.exit(130)
 
 

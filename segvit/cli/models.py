@@ -1,4 +1,4 @@
-"""The verbs that carry a model from elsewhere or to elsewhere: `segvit convert`, `segvit push`."""
+"""The commands `segvit convert` and `segvit push`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,26 +19,26 @@ def convert(
     mean: Rgb = None,
     std: Rgb = None,
 ) -> None:
-    """Turn a checkpoint of the paper's authors into a model file; its sizes and classes are read from the tensors.
+    """Convert a checkpoint of the paper's authors to a model file. Its sizes and classes are read from the tensors.
 
     Parameters
     ----------
     checkpoint
-        A .pth file. Nothing in it is executed.
+        File to convert (.pth). No code in it is executed.
     output
-        The .safetensors file to write; an old one is replaced.
+        File to write (.safetensors); an existing one is replaced.
     num_heads
-        Attention heads of a backbone block. Default: width / 64.
+        Number of attention heads of a backbone block. Default: width / 64.
     head_num_heads
-        Attention heads of a head layer. Default: head width / 32.
+        Number of attention heads of a head layer. Default: head width / 32.
     taps
-        Blocks (from 0) that the head reads, shallow first. Default: the paper's for the depth.
+        Numbers (from 0) of the blocks that the head reads, shallow first. Default: the paper's for this depth.
     shrink_at
-        Block (from 0) that shrinks the tokens. Default: the paper's for the depth.
+        Number (from 0) of the block that shrinks the tokens. Default: the paper's for this depth.
     mean
-        Mean of R, G, B on the 0..1 scale. Default: ImageNet's, 0.5 for width 1024.
+        Mean of R, G, B on the 0..1 scale. Default: ImageNet's, or 0.5 for width 1024.
     std
-        Deviation of R, G, B on the 0..1 scale. Default: ImageNet's, 0.5 for width 1024.
+        Standard deviation of R, G, B on the 0..1 scale. Default: ImageNet's, or 0.5 for width 1024.
     """
     from segvit.weights.convert import convert_checkpoint
 
@@ -65,16 +65,16 @@ def convert(
 
 
 def push(model: Path, repo: str, *, private: bool = False) -> None:
-    """Put a model into a repository of the Hugging Face Hub, with a card; log in first with `hf auth login`.
+    """Upload a model with its card to a repository of the Hugging Face Hub. Log in first with `hf auth login`.
 
     Parameters
     ----------
     model
-        A model file, a repository of the Hub, or a name of the zoo.
+        Model file, repository of the Hub, or a name from the zoo.
     repo
-        Where to: user/repo; made where missing.
+        Repository to upload to (user/repo); it is created if it does not exist.
     private
-        A repository that is made is for its owner only.
+        If the repository is created, make it private.
     """
     from segvit.weights.load import load_model
 

@@ -1,4 +1,4 @@
-"""The verb `segvit predict`: label maps of images and videos as files."""
+"""The command `segvit predict`."""
 
 import time
 from collections.abc import Iterator
@@ -36,43 +36,42 @@ def predict(
     workers: int = DataConfig.workers,
     device: Device = "auto",
 ) -> None:
-    """Paint label maps of images and videos: index PNG, overlay with a legend, shares of the classes.
+    """Write label maps of images and videos: index PNG, overlay with a legend, share of each class.
 
-    Of photo.jpg: photo.png (class numbers), photo_overlay.png, photo.json. Of clip.mp4: clip_overlay.mp4,
-    clip_shares.csv (a line per frame), clip_video.json. A webcam or stream is labelled until it ends, you press Ctrl-C,
-    or --seconds have passed; frames that come too fast are left out, and counted.
+    photo.jpg gives photo.png (class numbers), photo_overlay.png and photo.json. clip.mp4 gives clip_overlay.mp4,
+    clip_shares.csv (one line per frame) and clip_video.json. A webcam or stream is labelled until it ends, you press
+    Ctrl-C, or --seconds have passed. Frames that arrive too fast are dropped and counted.
 
-    What is there already, made with the same model and settings, is skipped: a run that was stopped goes on when its
-    command is typed again. Started by torchrun --nproc-per-node N -m segvit predict ..., N processes share images and
-    videos.
+    Outputs that exist already, from the same model and settings, are skipped: run the same command again to resume.
+    With torchrun --nproc-per-node N -m segvit predict ..., N processes share the images and videos.
 
     Parameters
     ----------
     model
-        A model file of segvit (.safetensors, or .onnx of segvit export), a repository of the Hugging Face Hub
-        (user/repo), or a name of the zoo.
+        Model file (.safetensors, or .onnx from `segvit export`), repository of the Hugging Face Hub (user/repo), or a
+        name from the zoo.
     inputs
-        Images, videos, and folders of them; or a webcam (webcam:0) or the address of a stream (rtsp://..., http://...),
-        which is opened only if it stands here.
+        Images, videos, and folders of them; or a webcam (webcam:0) or the address of a stream (rtsp://..., http://...).
+        Addresses are opened only if they are given here.
     output
         Folder to write to.
     precision
-        What the model computes in; auto takes what the processor is fast at. Default: fp32, the labels that the model
-        was scored with; an exported model computes as it was exported.
+        Precision to compute in; auto picks the fastest. Default: fp32, in which the model was scored. An exported model
+        uses the precision of its export.
     compile
-        Compile the model first (torch.compile), a minute or two: for thousands of images.
+        Compile the model first (torch.compile). It takes a minute or two and pays off for thousands of images.
     opacity
-        Of the colours over the photo, 0 to 1.
+        Opacity of the colours over the photo, from 0 to 1.
     confidence
-        Write a confidence map as well, of a video a grey one: white is certain.
+        Also write a confidence map, or a grey confidence video; white is certain.
     ids
-        Of label maps. index: class numbers with a palette; raw: the dataset's own ids.
+        Values of the label maps: index for class numbers with a palette, raw for the dataset's own ids.
     overwrite
-        Compute all anew, and replace what the output folder holds.
+        Compute everything again, and replace the files in the output folder.
     workers
-        Threads that read, and as many that write, while the model works.
+        Number of threads that read, and of those that write, while the model runs.
     device
-        Where to run.
+        Device to run on.
     """
     from segvit.inference.compiled import compile_model
     from segvit.inference.onnx_model import place_for
@@ -113,26 +112,26 @@ def predict(
 
 
 def _tell(done: "Done", output: Path) -> None:
-    """Say what was done, and leave with what was not.
+    """Print what was written, and raise an error for the inputs that could not be read.
 
     Raises:
         UserError: an input could not be read.
     """
-    again = "(--overwrite computes all anew)"
+    again = "(--overwrite computes them again)"
     any_video = done.videos or done.skipped_videos or done.video_failures
     if done.skipped:
-        there = f"{len(done.skipped)} were there already {again}"
+        there = f"{len(done.skipped)} existed already {again}"
         print(f"{len(done.written)} new label maps in {output}; {there}")
     elif done.written or done.failures or not any_video:
         print(f"{len(done.written)} label maps in {output}")
     for video in done.videos:
         print(f"{video.path}: {video.frames} frames labelled")
         if video.dropped:
-            print(f"  {video.dropped} more came while the model was busy, and were left out")
+            print(f"  {video.dropped} more arrived while the model was busy and were dropped")
         if video.damaged:
-            print(f"  {video.damaged} frames are damaged in the video itself, the first is {video.first_damaged}")
+            print(f"  {video.damaged} frames of the video itself are damaged, the first is frame {video.first_damaged}")
     if done.skipped_videos:
-        print(f"{len(done.skipped_videos)} videos were there already {again}")
+        print(f"{len(done.skipped_videos)} videos existed already {again}")
     complaints = []
     if done.failures:
         tried = len(done.written) + len(done.failures)
@@ -148,7 +147,7 @@ def _reasons(failures: "list[Failure]") -> str:
 
 
 class Bars:
-    """Progress of the images, and below it that of the video that is under way."""
+    """Progress bars: one for the images, and below it one for the current video."""
 
     def __init__(self, *, shown: bool) -> None:
         from rich.progress import (
@@ -175,14 +174,14 @@ class Bars:
         self._display.stop()
 
     def images(self, done: int, total: int) -> None:
-        """Show how many images are done."""
+        """Update the number of finished images."""
         if self._images is None:
             self._images = self._display.add_task("images", total=total, speed="")
         self._display.update(self._images, completed=done, total=total)
 
     @contextmanager
     def frames(self, name: str) -> "Iterator[FrameProgress]":
-        """Show a video inside the block: frames done, and in all; None: nobody knows."""
+        """Show a bar for a video inside the block. A total of None means that its length is unknown."""
         task = self._display.add_task(name, total=None, speed="")
         since = time.monotonic()
 

@@ -10,16 +10,16 @@ from segvit.errors import UserError
 
 
 def demo(*, output: Path = Path("runs/demo"), steps: int | None = None, device: Device = "auto") -> None:
-    """The whole tour on made-up scenes: train, evaluate, predict, paint.
+    """Run the whole tour on synthetic scenes: train, evaluate, predict, draw.
 
     Parameters
     ----------
     output
-        Folder of the pictures and of the model.
+        Folder for the pictures and the model.
     steps
-        Training steps. Default: about four minutes on two cores.
+        Number of training steps. Default: as many as take about four minutes on two cores.
     device
-        Where to run.
+        Device to run on.
     """
     from segvit.demo import run_demo
 
@@ -39,22 +39,24 @@ def train(
     Parameters
     ----------
     config
-        YAML file of settings, or a shipped recipe such as camvid/vit_tiny; flags override it.
+        YAML file of settings, or a shipped recipe such as camvid/vit_tiny. Flags override it.
     resume
-        Go on from the checkpoint in the output folder.
+        Resume from the newest checkpoint in the output folder.
     accept_changed_data
-        With --resume: go on although the dataset is no longer what the run was started on.
+        With --resume: resume even if the dataset has changed since the run started.
     replay
-        Instead: run the step in this not-finite-stepN.pt again and say which layer is the first whose numbers are not
-        finite (exit code 2), or that all are (0). Only --device goes with it.
+        Do not train. Run the step saved in this not-finite-stepN.pt again, and report the first layer whose numbers are
+        not finite (exit code 2), or that all are finite (0). Only --device may be combined with it.
     """
     if replay:
         if resume or config or settings != TrainConfig(device=settings.device):
-            raise UserError(f"the step has its settings with it: type --replay {replay} alone, or with --device")
+            raise UserError(f"the saved step holds its own settings: type --replay {replay} alone, or with --device")
         _replay(replay, settings.device)
         return
     if accept_changed_data and not resume:
-        raise UserError("--accept-changed-data belongs to --resume: a new run takes the dataset as it is")
+        raise UserError(
+            "--accept-changed-data works only with --resume: a new run always uses the current dataset; leave it out"
+        )
     from segvit.training.train import train as run_training
     from segvit.utils.distributed import rank
 
@@ -65,7 +67,7 @@ def train(
 
 
 def _replay(path: Path, device: Device) -> None:
-    """Run a saved step again, say what came of it, and leave with 2 where something is not finite."""
+    """Run a saved step again, print the result, and exit with 2 if something is not finite."""
     from segvit.training.replay import replay
 
     seen = replay(path, device=device)

@@ -174,7 +174,7 @@ def test_the_verb_look(tmp_path: Path, run: Callable[..., str]) -> None:
         ((tmp_path,), "is a folder: name photos"),
         ((tmp_path / "a.png", tmp_path / "a.png"), "2 photos are called a.png"),
         ((tmp_path / "a.png", "--classes", "clas 1"), "did you mean 'class 1'"),
-        ((tmp_path / "b.jpg", tmp_path / "none.png"), "none.png: no such file; nothing is drawn yet"),
+        ((tmp_path / "b.jpg", tmp_path / "none.png"), "none.png: no such file; nothing was drawn"),
     ]:
         with pytest.raises(UserError, match=text):
             run(*words, *wrong)

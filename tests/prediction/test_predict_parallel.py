@@ -107,7 +107,7 @@ def test_two_processes_killed_and_begun_again(model: SegViT, tmp_path: Path) -> 
         [*TORCHRUN, "-m", "segvit", *words], env=ENVIRONMENT, capture_output=True, text=True, timeout=120
     )
     assert second.returncode == 0, second.stderr
-    skipped = f"{len(done)} were there already (--overwrite computes all anew)"
+    skipped = f"{len(done)} existed already (--overwrite computes them again)"
     said = [line for line in second.stdout.splitlines() if line]  # by one process alone
     assert said == ["computing in fp32", f"{IMAGES - len(done)} new label maps in {seen}; {skipped}"]
     after = times(seen)
