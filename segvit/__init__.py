@@ -4,7 +4,7 @@
     model = segvit.load_model("best.safetensors")
     segvit.predict(model, "photo.jpg").overlay().save("seen.png")
 
-Names are resolved on first use, so that `import segvit` and `segvit --help` load no torch.
+Names are imported on first use, so that `import segvit` and `segvit --help` load no torch.
 """
 
 from typing import TYPE_CHECKING

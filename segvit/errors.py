@@ -1,11 +1,11 @@
-"""The one error that a user is meant to read."""
+"""The error for mistakes that the user can correct."""
 
 
 class UserError(ValueError):
-    """Something that the user can mend: the text says what came, what is needed, and what to type.
+    """A mistake that the user can correct. The text gives the value, what is allowed, and one command to type.
 
-    The command line prints it without a traceback and leaves with code 2; in Python it is a `ValueError`.
+    The command line prints it without a traceback and exits with code 2. In Python it is a `ValueError`.
     """
 
     exit_code = 2
-    """Of the command line."""
+    """Exit code of the command line."""

@@ -1,1 +1,1 @@
-"""Small tools that every package may use: files, threads, processes, devices, resizing."""
+"""Small tools that every package may use: files, text, threads, processes, devices, resizing."""

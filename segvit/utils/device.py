@@ -1,4 +1,4 @@
-"""Where a model runs."""
+"""Devices to run on."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What the maker calls a device."""
+    """Return the manufacturer's name of a device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
@@ -35,10 +35,10 @@ def device_name(device: torch.device) -> str:
 
 
 def leave_cores_to(workers: int) -> None:
-    """Give torch the cores that loading processes leave, at least one; OMP_NUM_THREADS, where set, has the last word.
+    """Give torch the cores that loading processes leave free, at least one, unless OMP_NUM_THREADS is set.
 
-    Threads that share a core with a loader wait for each other at every operation: on 2 cores, 2 threads beside a
-    loader train small models slower than one.
+    Threads that share a core with a loader wait for each other at every operation. On 2 cores, 2 threads beside a
+    loader train small models more slowly than one.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max((os.cpu_count() or 1) - workers, 1))

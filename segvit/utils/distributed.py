@@ -1,10 +1,10 @@
-"""Work shared by the processes that torchrun starts: who am I, which images are mine, what did the others find.
+"""Share work among the processes that torchrun starts: the rank, the group, results of all ranks.
 
-    with joined("auto") as device:      # the group of the processes, for the length of the block
+    with joined("auto") as device:      # the processes form a group inside the block
         ...
     share = range(rank(), len(dataset), world_size())
 
-Alone, a process is rank 0 of 1.
+A single process is rank 0 of 1.
 """
 
 import os
@@ -23,15 +23,15 @@ from segvit.utils.device import resolve_device
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=7)
-"""How long a process that is done with its share waits for the others; the launcher ends all when one dies."""
+"""Time that a finished process waits for the others; if one dies, the launcher ends all."""
 
 
 @contextmanager
 def joined(device: str) -> Iterator[torch.device]:
-    """The device of this process, which is in one group with those that torchrun started beside it.
+    """Yield the device of this process, and join it in a group with the other processes that torchrun started.
 
     Raises:
-        UserError: the device asked for is not there.
+        UserError: this machine has no such device.
     """
     place = resolve_device(device)
     if started_processes() == 1:
@@ -39,24 +39,24 @@ def joined(device: str) -> Iterator[torch.device]:
         return
     state = PartialState(cpu=place.type == "cpu", timeout=PATIENCE)
     yield state.device if place.type == "cuda" else place
-    state.destroy_process_group()  # not after an error: the others may be waiting, and the process ends anyway
+    state.destroy_process_group()  # not after an error: others may wait, and the process ends
 
 
 def started_processes() -> int:
-    """How many processes the launcher says that it started."""
+    """Return the number of processes that the launcher started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """Number of this process in the group, from 0."""
+    """Return the number of this process in the group, from 0."""
     return torch.distributed.get_rank() if _grouped() else 0
 
 
 def world_size() -> int:
-    """Number of processes in the group.
+    """Return the number of processes in the group.
 
     Raises:
-        UserError: a launcher started several processes that do not know each other: each would do all the work.
+        UserError: a launcher started several processes that form no group, so that each would do all the work.
     """
     if _grouped():
         return torch.distributed.get_world_size()
@@ -69,7 +69,7 @@ def world_size() -> int:
 
 
 def gather(items: Sequence[T]) -> list[T]:
-    """The items of all processes, by rank; every process must call it."""
+    """Return the items of all processes, ordered by rank. Every process must call this."""
     if not _grouped():
         return list(items)
     found: list[Sequence[T]] = [[] for _ in range(world_size())]
@@ -78,10 +78,10 @@ def gather(items: Sequence[T]) -> list[T]:
 
 
 def decided_by_first(decide: Callable[[], T]) -> T:
-    """What `decide` gives rank 0, which alone calls it; every process must call this.
+    """Call `decide` on rank 0 only, and return its result on every rank. Every process must call this.
 
     Raises:
-        UserError: that of rank 0, in every process.
+        UserError: `decide` raised it on rank 0; it is raised in every process.
     """
     if not _grouped():
         return decide()

@@ -1,11 +1,11 @@
-"""SIGTERM and SIGINT as a wish: a step is finished, a checkpoint written, and the process leaves with a clear code.
+"""Stop cleanly at SIGTERM and SIGINT: finish the step, write a checkpoint, exit with a clear code.
 
     with Stop() as stop:
         for ...:
             if stop.wished: ...
 
-A second signal is not waited for, unless it comes so soon that a launcher has passed the first one on. Batch systems
-send SIGTERM some time before they kill (docs/scaling.md).
+A second signal ends the process at once, unless it comes so soon that it is an echo of the first from a launcher. Batch
+systems send SIGTERM some time before they kill (docs/scaling.md).
 """
 
 import signal
@@ -17,11 +17,11 @@ from segvit.errors import UserError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 ECHO = 3.0
-"""Seconds within which another signal is the first one again: from the system, and from torchrun."""
+"""Seconds in which a second signal counts as the first: the system sends one, and torchrun passes it on."""
 
 
 class Interrupted(UserError):
-    """A run that was asked to stop, and did so with nothing lost."""
+    """Raised by a run that was asked to stop and has saved its state."""
 
     def __init__(self, text: str, number: int) -> None:
         super().__init__(text)
@@ -29,7 +29,7 @@ class Interrupted(UserError):
 
 
 class Stop:
-    """Whether this process has been asked to stop, since the block was entered."""
+    """Remembers a signal that came since the block was entered."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -38,11 +38,11 @@ class Stop:
 
     @property
     def wished(self) -> bool:
-        """Whether a signal has come."""
+        """True if a signal has come."""
         return self.number is not None
 
     def __enter__(self) -> "Stop":
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
@@ -53,7 +53,7 @@ class Stop:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """The first signal is noted; a later one ends the process at once, as signals do."""
+        """Remember the first signal; a later one ends the process at once."""
         now = time.monotonic()
         if self.number is None:
             self.number, self._since = number, now

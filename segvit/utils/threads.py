@@ -1,4 +1,4 @@
-"""Work that goes on beside the loop: what is needed next is fetched ahead of it, what it made is used up behind it.
+"""Background work for a loop: threads fetch what it needs next and process what it has made.
 
     with threads(2) as readers, threads(1) as counter:
         samples = in_order(readers, read, range(100), ahead=2)           # read while the model works on the last one
@@ -6,8 +6,8 @@
         for counts in in_order(counter, count, labelled, ahead=1):       # counted while the model works on the next
             ...
 
-Decoding and tensor operations leave Python's lock, so threads overlap; unlike processes they start at once and hand
-over an image without copying it. Order and results are those of `map`, whatever thread was first.
+Decoding and tensor operations release Python's lock, so threads overlap. Unlike processes, threads start at once and
+pass images on without copying. Order and results are those of `map`, whichever thread finishes first.
 """
 
 from collections import deque
@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 @contextmanager
 def threads(count: int) -> Iterator[ThreadPoolExecutor | None]:
-    """A pool of `count` threads, or None for 0. At the end, or at an error, only what is running is waited for."""
+    """Yield a pool of `count` threads, or None for 0. At the end, or at an error, only running calls are awaited."""
     if count == 0:
         yield None
         return
@@ -36,10 +36,10 @@ def threads(count: int) -> Iterator[ThreadPoolExecutor | None]:
 def in_order(
     pool: ThreadPoolExecutor | None, function: Callable[[T], R], items: Iterable[T], *, ahead: int
 ) -> Iterator[R]:
-    """`map(function, items)`, worked out by a pool up to `ahead` items before they are asked for.
+    """Yield `map(function, items)`, computed by a pool up to `ahead` items before they are needed.
 
-    Items are drawn in the calling thread; no more than `ahead` + 1 of them and their results are held. An error is
-    raised in its turn, after the results before it. Without a pool nothing is done ahead.
+    Items are drawn in the calling thread, and at most `ahead` + 1 items and results are held. An error is raised in its
+    turn, after the results before it. Without a pool, nothing is computed ahead.
     """
     if pool is None:
         yield from map(function, items)
