@@ -413,7 +413,7 @@ def test_typos_on_the_command_line(segvit: Command, line: str, parts: tuple[str,
     [
         ("data:\n  rooot: x\n", ("`data.rooot`", "did you mean 'data.root'")),
         ("optim:\n  lrr: 1\n", ("`optim.lrr`", "did you mean 'optim.lr'")),
-        ("stepz: 1\n", ("`stepz`", "`steps`")),
+        ("stepz: 1\n", ("`stepz`", "'steps'")),
         ("data:\n  workers: many\n", ("workers", '"many"', "int")),
     ],
 )
