@@ -11,8 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
-
 from segvit.errors import UserError
 from segvit.weights.model_file import PARTS, Saved, averaged, read_header, save_model
 
@@ -127,7 +125,7 @@ def model_card(header: Mapping[str, Any], *, repo: str) -> str:
     classes = [item["name"] for item in header["spec"]["classes"]] if header["spec"] else []
     dataset = header["spec"]["name"] if header["spec"] else None
     parts = [
-        f"---\n{yaml.safe_dump(_front_matter(metrics, repo, dataset), sort_keys=False)}---",
+        f"---\n{_front_matter(metrics, repo, dataset)}\n---",
         f"# {repo.rpartition('/')[2]}",
         _summary(header),
         _usage(repo),
@@ -141,22 +139,24 @@ def model_card(header: Mapping[str, Any], *, repo: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(metrics: Mapping[str, Any] | None, repo: str, dataset: str | None) -> dict[str, Any]:
-    """What the Hub finds the model by."""
-    front: dict[str, Any] = {
-        "library_name": "segvit",
-        "pipeline_tag": "image-segmentation",
-        "tags": ["semantic-segmentation", "segvit", "vision-transformer"],
-    }
+def _front_matter(metrics: Mapping[str, Any] | None, repo: str, dataset: str | None) -> str:
+    """Write the YAML by which the Hub finds the model and shows its score."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task = "image-segmentation"
+    facts: dict[str, Any] = {}
     if metrics and dataset:
-        score = {"type": "mean_iou", "name": "mIoU", "value": round(100 * metrics["miou"], 2)}
-        result = {
-            "task": {"type": "image-segmentation"},
-            "dataset": {"name": dataset, "type": dataset},
-            "metrics": [score],
-        }
-        front["model-index"] = [{"name": repo.rpartition("/")[2], "results": [result]}]
-    return front
+        result = EvalResult(
+            task_type=task,
+            dataset_type=dataset,
+            dataset_name=dataset,
+            metric_type="mean_iou",
+            metric_name="mIoU",
+            metric_value=round(100 * metrics["miou"], 2),
+        )
+        facts = {"model_name": repo.rpartition("/")[2], "eval_results": [result]}
+    tags = ["semantic-segmentation", "segvit", "vision-transformer"]
+    return ModelCardData(library_name="segvit", pipeline_tag=task, tags=tags, **facts).to_yaml()
 
 
 def _summary(header: Mapping[str, Any]) -> str:
