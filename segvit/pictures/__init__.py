@@ -1,10 +1,10 @@
-"""Pictures of label maps, of runs, and of the inside of a model, from one place.
+"""Pictures of label maps, of training runs, and of the inside of a model.
 
     from segvit.pictures import curves, error_map, look, overlay, save_inside, side_by_side, with_legend
 
-`paint.py` paints label maps, `legend.py` and `table.py` put them together, `plots.py` and `timing.py` draw charts.
-`inside/` runs a model, keeps what happens inside and draws it. Names are resolved on first use: label maps are painted
-without torch, and matplotlib is imported where it draws.
+`paint.py` paints label maps. `legend.py` and `table.py` arrange pictures. `plots.py` and `timing.py` draw charts.
+`inside/` runs a model, records its attention and tokens, and draws them. Public names are imported on first use, so
+painting a label map needs no torch, and matplotlib is loaded only for figures.
 """
 
 from typing import TYPE_CHECKING

@@ -1,11 +1,11 @@
-"""Figures for a paper: one typography, panels measured in inches, and files that are the same every time.
+"""Style of figures for a paper: one typography, panels measured in inches, reproducible files.
 
     figure, axes = panels(2, 4, aspect=3 / 4)
     save(figure, Path("figure.pdf"))                  # or .svg, .png
 
-Text of a PDF stays text, in TrueType fonts as journals ask for; that of an SVG becomes outlines, so that it looks the
-same everywhere. Colours are those of Okabe and Ito; heat is viridis, which is perceptually uniform and reads the same
-under red-green colour blindness. matplotlib is imported where something is drawn.
+Text in a PDF stays text in TrueType fonts, which journals require. Text in an SVG becomes outlines, so it looks the
+same everywhere. Line colours are from Okabe and Ito. Heat maps use viridis, which is perceptually uniform and readable
+under red-green colour blindness. matplotlib is imported only when something is drawn.
 """
 
 import math
@@ -27,37 +27,37 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 7.0
-"""Inches of a figure over two columns."""
+"""Width of a two-column figure in inches."""
 DPI = 300
-"""Dots per inch of what is made of pixels."""
+"""Dots per inch of raster output."""
 TEXT, SMALL = 8.0, 7.0
-"""Points of titles and of what stands beside."""
+"""Font sizes of titles and of other text, in points."""
 INK, GREY, RULE = "#222222", "#666666", "#999999"
 BLUE, ORANGE, GREEN, VERMILLION, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9"
-"""Of Okabe and Ito (2008)."""
+"""Colours of the palette of Okabe and Ito (2008)."""
 HEAT, DIVERGING = "viridis", "RdBu_r"
-"""Colour maps of what lies in 0..1, and of what has two signs."""
+"""Colour maps for values in 0..1 and for values of both signs."""
 HEAT_SHARE = 0.72
-"""Share of the heat's colour over a photo; the rest is the photo in grey."""
+"""Opacity of a heat map over a grey photo, 0..1."""
 MAX_PANEL, LEAST = 2.4, 0.7
-"""Inches of a panel's longer side, at most, and of the room that it has, at least."""
+"""Maximum longer side of a panel, and minimum width reserved for it, in inches."""
 HEADER_LETTER = 0.088
-"""Inches of a letter above all, about."""
+"""Approximate width of a letter of the figure's header, in inches."""
 GAP, EDGE, HEADER, TITLE, BAR = 0.08, 0.03, 0.17, 0.22, 0.62
-"""Inches between panels, around all, of the line above all, of titles, and of a colour bar with its numbers."""
+"""Gap between panels, margin, header height, title height, width of a colour bar with numbers: all in inches."""
 MAX_NAME = 24
-"""Characters of a class name in a figure."""
+"""Maximum length of a class name in a figure, in characters."""
 
 
 def save(figure: "Figure", path: Path, *, tight: bool = False) -> None:
-    """Write a figure as PNG, PDF or SVG, as its name says; the same figure gives the same bytes.
+    """Write a figure as PNG, PDF or SVG, according to the file's suffix; equal figures give equal bytes.
 
     Args:
-        path: the file.
-        tight: cut to what is drawn, rather than to the figure's own size.
+        path: output file.
+        tight: crop to the drawn content instead of keeping the figure's own size.
 
     Raises:
-        UserError: another format, or a file that cannot be written.
+        UserError: the suffix is not supported, or the file cannot be written.
     """
     from matplotlib import rc_context
 
@@ -85,22 +85,22 @@ def panels(
     room: float = LEAST,
     wide: float = 0.0,
 ) -> tuple["Figure", npt.NDArray[Any]]:
-    """A figure with a table of panels for pictures, without ticks.
+    """Create a figure with a table of panels for pictures, without ticks.
 
     Args:
-        aspect: height of a picture by its width; very long ones are drawn smaller.
-        titles: leave room for a title above each panel of the first row.
-        header: a line above everything.
-        left: inches to leave on the left, for names of rows.
-        bars: leave room for colour bars on the right.
-        gap: inches between rows.
-        below: inches to leave below.
-        largest: inches of a panel's longer side, at most; the figure is as wide as that takes, and WIDTH at most.
-        room: inches that a column takes at least, such as its title needs.
-        wide: inches of the figure, at least.
+        aspect: height of a picture divided by its width; very long pictures are drawn smaller.
+        titles: reserve room for a title above each panel of the first row.
+        header: line of text above the whole figure.
+        left: room on the left for row names, in inches.
+        bars: reserve room for colour bars on the right.
+        gap: distance between rows in inches.
+        below: room at the bottom in inches.
+        largest: maximum longer side of a panel in inches. It sets the width of the figure, up to WIDTH.
+        room: minimum width of a column in inches, for example for its title.
+        wide: minimum width of the figure in inches.
 
     Returns:
-        The figure, and its axes (R, C), R rows of C columns.
+        The figure and its axes (R, C), R rows of C columns.
     """
     from matplotlib.figure import Figure
 
@@ -126,7 +126,7 @@ def panels(
 
 
 def bare(axes: "Axes") -> "Axes":
-    """Axes without ticks, under a thin frame."""
+    """Remove the ticks of `axes` and make its frame thin."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_color(RULE)
@@ -135,23 +135,23 @@ def bare(axes: "Axes") -> "Axes":
 
 
 def title(axes: "Axes", text: str, *, size: float = TEXT) -> None:
-    """A line above a panel; what looks like a formula is none."""
+    """Set the title of a panel; dollar signs are text, not formulas."""
     axes.set_title(text, fontsize=size, color=INK, pad=3, parse_math=False)
 
 
 def row_name(axes: "Axes", text: str) -> None:
-    """A line on the left of a panel, read from below."""
+    """Write a row name along the left side of a panel, from bottom to top."""
     axes.set_ylabel(text, fontsize=TEXT, color=INK, labelpad=3, parse_math=False)
 
 
 def short(name: str, length: int = MAX_NAME) -> str:
-    """A class's name on one line, cut with an ellipsis."""
+    """Return a class name on one line, shortened with an ellipsis to `length` characters."""
     name = " ".join(name.split())
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def heat_over(photo: Pixels, heat: npt.NDArray[np.floating[Any]]) -> Pixels:
-    """Heat 0..1 (H, W) in colour over a photo (H, W, 3) in grey: (H, W, 3)."""
+    """Draw a heat map in 0..1 (H, W) in colour over a photo (H, W, 3) in grey -> (H, W, 3)."""
     from matplotlib import colormaps
 
     grey = np.asarray(Image.fromarray(photo).convert("L"), dtype=np.float64)[:, :, None] / 255
@@ -160,7 +160,7 @@ def heat_over(photo: Pixels, heat: npt.NDArray[np.floating[Any]]) -> Pixels:
 
 
 def heat_colors() -> "Colormap":
-    """The colours of `heat_over` on a photo of middle grey, for its colour bar."""
+    """Return the colours of `heat_over` on medium grey, for a colour bar."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
@@ -169,7 +169,7 @@ def heat_colors() -> "Colormap":
 
 
 def rounded(limit: float) -> float:
-    """A number above 0 down to one digit, for the end of a scale: 1.409 -> 1."""
+    """Round a positive number down to one digit, for the end of a scale: 1.409 -> 1."""
     power = 10.0 ** math.floor(math.log10(limit))
     return float(f"{math.floor(limit / power + 1e-9) * power:.1g}")
 
@@ -177,7 +177,7 @@ def rounded(limit: float) -> float:
 def color_bar(
     axes: "Axes", colors: "Colormap | str", limits: tuple[float, float], ticks: Sequence[float], name: str
 ) -> None:
-    """A colour bar on the right of a panel, as high as it is, with its name."""
+    """Draw a labelled colour bar to the right of a panel, as high as the panel."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 

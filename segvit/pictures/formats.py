@@ -1,4 +1,4 @@
-"""What kinds of file a figure can be: light, for the command line to ask before anything heavy is loaded."""
+"""File formats of figures. This module imports nothing heavy, so the command line can check a path at once."""
 
 from pathlib import Path
 from typing import Literal, get_args
@@ -9,14 +9,14 @@ FigureFormat = Literal["png", "pdf", "svg"]
 
 
 def check_figure_path(path: Path, whose: str) -> None:
-    """Refuse a file that no figure can be written to.
+    """Check that `path` has the suffix of a figure format.
 
     Args:
-        path: the file.
-        whose: what the user has typed before it, such as `--plot`.
+        path: output file.
+        whose: flag or word to name before the path in the error, such as `--plot`.
 
     Raises:
-        UserError: its name ends in none of .png, .pdf and .svg.
+        UserError: the suffix is not .png, .pdf or .svg.
     """
     if path.suffix.lower().removeprefix(".") not in get_args(FigureFormat):
         raise UserError(f"{whose} {path}: give a file that ends in .png, .pdf or .svg")

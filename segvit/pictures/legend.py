@@ -1,8 +1,8 @@
-"""A legend below a picture: colour chips with the names and the shares of the classes present.
+"""Add a legend below a picture: colour chips with the names and shares of the classes present.
 
     with_legend(picture, spec.classes, spec.palette, shares(labels, spec.num_classes)).save("overlay.png")
 
-Letters: H, W height and width in pixels.
+Letters: H W height and width in pixels.
 """
 
 import math
@@ -40,18 +40,20 @@ def with_legend(
     numbers: bool = True,
     text_size: int | None = None,
 ) -> Image.Image:
-    """The picture above a strip of colour chips with the names and shares of the classes present, largest first.
+    """Return the picture with a legend below: colour chips, names and shares of the classes present, largest first.
 
-    A small picture is enlarged by a whole factor, so that the text is readable; text grows with a large one.
+    A small picture is enlarged by a whole factor so that the text is readable. On a large one the text is larger.
 
     Args:
-        picture: (H, W, 3) or a PIL image, such as an overlay or a row of them.
-        fractions: share of each class, 0..1, as `shares` gives them; classes at 0 are left out.
+        picture: (H, W, 3) or a PIL image, such as an overlay or a row of overlays.
+        names: name of each class.
+        palette: colour of each class.
+        fractions: share of each class, 0..1, as returned by `shares`; classes with 0 are omitted.
         numbers: write the shares beside the names.
-        text_size: height of the text in pixels. Default: what suits the picture.
+        text_size: height of the text in pixels. Default: chosen from the size of the picture.
 
     Raises:
-        UserError: names, palette and fractions of different lengths.
+        UserError: names, palette and fractions differ in length.
     """
     if not len(names) == len(palette) == len(fractions):
         raise UserError(
@@ -71,7 +73,7 @@ def with_legend(
 
 
 def _legend(entries: Sequence[tuple[str, float, Color | None]], width: int, *, size: int, numbers: bool) -> Image.Image:
-    """A strip of chips, names and shares in as many columns as `width` pixels hold; no colour means ignored."""
+    """Draw chips, names and shares in as many columns as fit into `width` pixels; colour None means ignored."""
     font = font_for(size, "".join(name for name, _, _ in entries))
     chip, gap = round(size * 1.1), round(size * 0.5)
     told = [("< 0.1 %" if share < 0.0005 else percentage(share)) if numbers else "" for _, share, _ in entries]
@@ -80,7 +82,7 @@ def _legend(entries: Sequence[tuple[str, float, Color | None]], width: int, *, s
     lengths = [font.getlength(name) for name in names]
     texts = [length + gap + font.getlength(number) for length, number in zip(lengths, told, strict=True)]
     pitch = math.ceil(chip + 3.5 * gap + max(texts, default=0))
-    columns = max(1, (width + gap // 2) // pitch)  # the last column needs no gap behind it
+    columns = max(1, (width + gap // 2) // pitch)  # the last column needs no gap after it
     line = round(size * 1.7)
     height = math.ceil(len(entries) / columns) * line + 2 * gap
     legend = Image.new("RGB", (max(width, pitch + gap), height), PAPER)

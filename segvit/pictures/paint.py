@@ -1,12 +1,12 @@
-"""Label maps as colours: over the photo, alone, where they are wrong, and as a PNG of class numbers.
+"""Paint label maps: as an overlay, alone, as an error map, or as a PNG of class indices.
 
     labels = result.labels                                         # (H, W), 0..K-1, 255 = ignored
     picture = overlay(image, labels, spec.palette)                 # (H, W, 3)
     with_legend(picture, spec.classes, spec.palette, shares(labels, spec.num_classes)).save("overlay.png")
 
-Shapes: H, W height and width in pixels · K classes. An image is uint8 (H, W, 3) in RGB; a palette holds K colours
-(R, G, B) of 0..255. Ignored pixels are 255 where K <= 255, and -1 for any K; they are never coloured as a class.
-Everything is deterministic.
+Letters: H W height and width in pixels, K classes. An image is uint8 (H, W, 3) in RGB. A palette holds K colours
+(R, G, B) with values in 0..255. Ignored pixels are -1, or also 255 if K <= 255. They never get the colour of a class.
+All functions are deterministic.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ Labels = npt.NDArray[np.integer[Any]]
 Pixels = npt.NDArray[np.uint8]
 
 IGNORED = (235, 235, 235)
-"""Colour of ignored pixels in a legend, and in a label map that is no overlay."""
+"""Colour of ignored pixels in legends, and in label maps that are not overlays."""
 WRONG = (213, 94, 0)
-"""Colour of wrong pixels in an error map: vermillion, which stands out from grey also where red is not seen."""
+"""Colour of wrong pixels in an error map: vermillion, visible on grey even with red-green colour blindness."""
 LINE = (255, 255, 255)
 """Colour of the line between two classes."""
 IGNORED_16_BIT = 65_535
@@ -35,20 +35,20 @@ IGNORED_16_BIT = 65_535
 
 
 def shares(labels: Labels, num_classes: int) -> npt.NDArray[np.float64]:
-    """Fraction of all pixels that each class covers, (K,); what they leave to 1 is ignored.
+    """Return the fraction of all pixels that each class covers, (K,); the rest up to 1 is ignored.
 
     Raises:
-        UserError: a label that is neither a class nor ignored.
+        UserError: a label is neither a class nor ignored.
     """
     index = _class_index(labels, num_classes)
     return np.bincount(index.ravel(), minlength=num_classes + 1)[:num_classes] / index.size
 
 
 def colorize(labels: Labels, palette: Sequence[Color], *, ignored: Color = (0, 0, 0)) -> Pixels:
-    """Each pixel in the colour of its class, (H, W) -> (H, W, 3); ignored pixels in the colour `ignored`.
+    """Paint each pixel in the colour of its class, (H, W) -> (H, W, 3), and ignored pixels in the colour `ignored`.
 
     Raises:
-        UserError: a label that is neither a class nor ignored.
+        UserError: a label is neither a class nor ignored.
     """
     table = np.array([*palette, ignored], dtype=np.uint8)
     return table[_class_index(labels, len(palette))]
@@ -57,16 +57,16 @@ def colorize(labels: Labels, palette: Sequence[Color], *, ignored: Color = (0, 0
 def overlay(
     image: Pixels, labels: Labels, palette: Sequence[Color], *, opacity: float = 0.6, contours: bool = True
 ) -> Pixels:
-    """The classes' colours over the photo, (H, W, 3); ignored pixels show the photo as it is.
+    """Blend the class colours into the photo, (H, W, 3); ignored pixels keep the photo's colours.
 
-    The photo's fine detail is put back on top of the colours, so that edges and textures stay readable at any opacity.
+    The fine detail of the photo is added back on top, so edges and textures stay readable at any opacity.
 
     Args:
-        opacity: share of the colour in the mix, 0..1.
-        contours: draw a thin white line, edged dark, where two classes meet.
+        opacity: weight of the class colours, 0..1.
+        contours: draw a thin white line with a dark edge between classes.
 
     Raises:
-        UserError: sizes that differ, or a label that is neither a class nor ignored.
+        UserError: the sizes differ, or a label is neither a class nor ignored.
     """
     _check_pair(image, labels)
     if not 0 <= opacity <= 1:
@@ -86,10 +86,10 @@ def overlay(
 
 
 def error_map(image: Pixels, predicted: Labels, labels: Labels, *, num_classes: int) -> Pixels:
-    """Where a prediction is wrong, (H, W, 3): right is the photo in grey, wrong is orange, ignored is dark and hatched.
+    """Paint wrong pixels orange, correct ones as a grey photo, and ignored ones dark and hatched: (H, W, 3).
 
     Raises:
-        UserError: sizes that differ, or a label that is neither a class nor ignored.
+        UserError: the sizes differ, or a label is neither a class nor ignored.
     """
     _check_pair(image, predicted)
     _check_pair(image, labels)
@@ -107,12 +107,12 @@ def error_map(image: Pixels, predicted: Labels, labels: Labels, *, num_classes: 
 
 
 def save_index_png(labels: Labels, palette: Sequence[Color], path: Path) -> None:
-    """Write class indices as a PNG: 8 bits with the palette up to 255 classes, 16-bit grey above.
+    """Write class indices as a PNG: 8 bits with the palette for up to 255 classes, else 16-bit grey.
 
-    Ignored pixels become 255 (black in the palette) or, in 16 bits, 65535.
+    Ignored pixels become 255 (black in the palette), or 65535 in 16 bits.
 
     Raises:
-        UserError: a label that is neither a class nor ignored.
+        UserError: a label is neither a class nor ignored.
     """
     index = _class_index(labels, len(palette))
     ignored = index == len(palette)
@@ -122,14 +122,14 @@ def save_index_png(labels: Labels, palette: Sequence[Color], path: Path) -> None
     picture = Image.fromarray(np.where(ignored, IGNORE_INDEX, index).astype(np.uint8))
     colors = np.zeros((IGNORE_INDEX + 1 if ignored.any() else len(palette), 3), dtype=np.uint8)
     colors[: len(palette)] = palette
-    picture.putpalette(colors.tobytes())  # turns the grey image into one of indices
+    picture.putpalette(colors.tobytes())  # converts the grey image to palette mode
     picture.save(path, format="PNG", bits=8)
 
 
 def _class_index(labels: Labels, num_classes: int) -> npt.NDArray[np.intp]:
-    """Labels with every ignored pixel as K, (H, W)."""
+    """Return the labels with ignored pixels set to K, (H, W)."""
     if labels.ndim != 2 or labels.size == 0:
-        raise UserError(f"labels are {labels.shape}; give one label map (H, W)")
+        raise UserError(f"labels have the shape {labels.shape}; give one label map (H, W)")
     index = labels.astype(np.intp)
     ignored = (index == -1) | ((index == IGNORE_INDEX) & (num_classes <= IGNORE_INDEX))
     strange = ~ignored & ((index < 0) | (index >= num_classes))
@@ -156,9 +156,9 @@ def _mask(chosen: npt.NDArray[np.bool_]) -> Image.Image:
 
 
 def _draw_contours(picture: Image.Image, index: npt.NDArray[np.intp], num_classes: int) -> None:
-    """Lines where two classes meet, drawn into `picture`; about a 900th of the longer side wide.
+    """Draw lines between classes into `picture`, about 1/900 of the longer side wide.
 
-    A pixel is the thinnest line there is: on smaller images it fades instead, or it would hide thin objects.
+    No line is thinner than one pixel. On smaller images the line is fainter instead, so thin objects stay visible.
     """
     edge = np.zeros(index.shape, dtype=bool)
     labelled = index < num_classes
@@ -173,7 +173,7 @@ def _draw_contours(picture: Image.Image, index: npt.NDArray[np.intp], num_classe
 
 
 def _thicken(marked: npt.NDArray[np.bool_], by: int) -> npt.NDArray[np.bool_]:
-    """What lies within `by` pixels of what is marked, (H, W); Pillow's MaxFilter is slow, and may crash on side 1."""
+    """Mark all pixels within `by` pixels of a marked one: (H, W). Pillow's MaxFilter is slow and may crash."""
     for axis in (0, 1):
         thick = marked.copy()
         here, there = thick.swapaxes(0, axis), marked.swapaxes(0, axis)

@@ -1,4 +1,4 @@
-"""Charts: a run's curves, a sweep of learning rates, a confusion matrix. Files are PNG, PDF or SVG, as their names say.
+"""Draw training curves, a learning-rate sweep or a confusion matrix as PNG, PDF or SVG, according to the file's suffix.
 
     curves([json.loads(line) for line in open("metrics.jsonl")], Path("curves.png"))
     confusion_matrix(counts, spec.classes, Path("confusion.pdf"))
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_NUMBERED = 30
-"""Classes up to which the cells of a confusion matrix hold their numbers."""
+"""Maximum number of classes for numbers in the cells of a confusion matrix."""
 SHARES = ("#ffffff", "#9ecae1", "#2171b5", "#08306b")
-"""Colours of shares from 0 to 1: one hue that only darkens, white where nothing is."""
+"""Colours of shares from 0 (white) to 1: one hue that darkens."""
 
 
 def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw a run's loss, and its mIoU where there is one, over the steps in a file (PNG, PDF or SVG).
+    """Draw the loss of a run over its steps and, if the run was validated, its mIoU.
 
     Args:
         records: mappings with `step` and any of `loss` and `miou` (0..1); other keys are not drawn.
+        path: output file, PNG, PDF or SVG.
 
     Raises:
         UserError: no record has a loss.
@@ -40,7 +41,7 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     loss = np.array([(record["step"], record["loss"]) for record in records if record.get("loss") is not None])
     miou = np.array([(record["step"], record["miou"]) for record in records if record.get("miou") is not None])
     if not len(loss):
-        raise UserError("no record with `step` and `loss`; curves need the metrics of at least one step")
+        raise UserError("no record has `step` and `loss`; curves need the metrics of at least one training step")
     panels = 2 if len(miou) else 1
     figure = Figure(figsize=(5.2 * panels, 3.4), dpi=200, layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
@@ -52,7 +53,7 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes[0].plot(loss[:, 0], mean, color=BLUE, linewidth=1.6)
     top = float(np.nanpercentile(loss[:, 1], 99.5))
     if np.isfinite(top) and top > 0:
-        axes[0].set_ylim(0, top * 1.08)  # the first steps of a run would flatten all others
+        axes[0].set_ylim(0, top * 1.08)  # the high loss of the first steps would flatten the rest
     plain_axes(axes[0], title="Training loss" + (f" (mean of {window} steps)" if window > 1 else ""))
     if len(miou):
         axes[1].plot(miou[:, 0], miou[:, 1], color=GREEN, linewidth=1.6, marker="o", markersize=3.5)
@@ -72,17 +73,18 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def confusion_matrix(counts: npt.NDArray[np.integer[Any]], names: Sequence[str], path: Path) -> None:
-    """Draw where the pixels of each true class go, in a file (PNG, PDF or SVG) that grows with the number of classes.
+    """Draw a confusion matrix, normalized per true class. The figure grows with the number of classes.
 
-    A row holds the shares of one true class; classes without a labelled pixel are a grey row. The colours follow the
-    square root of the share, so that a confusion of a few per cent is seen.
+    A row holds the shares of one true class; the row of a class without labelled pixels is grey. The colour follows the
+    square root of the share, so that confusions of a few per cent are visible.
 
     Args:
         counts: (K, K) pixels; row = true class, column = predicted class.
-        names: K of them.
+        names: K class names.
+        path: output file, PNG, PDF or SVG.
 
     Raises:
-        UserError: counts and names of different lengths.
+        UserError: counts and names differ in length.
     """
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
     from matplotlib.figure import Figure
@@ -93,10 +95,10 @@ def confusion_matrix(counts: npt.NDArray[np.integer[Any]], names: Sequence[str],
     numbered = count <= MAX_NUMBERED
     total = counts.sum(axis=1, keepdims=True)
     shares = np.ma.masked_invalid(counts / np.where(total == 0, np.nan, total))
-    cell, font = (0.42, 9.0) if numbered else (0.135, 6.5)  # inches, points: a line of text fits a cell
+    cell, font = (0.42, 9.0) if numbered else (0.135, 6.5)  # inches and points: a line of text fits into a cell
     labels = [short(name) for name in names]
     side = cell * count
-    figure = Figure(figsize=(side, side), dpi=120)  # of the cells alone: names lie outside, and are saved with it
+    figure = Figure(figsize=(side, side), dpi=120)  # cells only: names are outside, and a tight crop includes them
     axes = figure.add_axes((0, 0, 1, 1))
     blues = LinearSegmentedColormap.from_list("shares", SHARES, N=1024)
     colors = blues.with_extremes(bad="#dddddd")
@@ -108,7 +110,7 @@ def confusion_matrix(counts: npt.NDArray[np.integer[Any]], names: Sequence[str],
                 color = "white" if share > 0.3 else INK
                 axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=font - 1, color=color)
     else:
-        beside = 1 + (0.25 + 0.6 * font / 72 * max(map(len, labels))) / side  # beyond the names there
+        beside = 1 + (0.25 + 0.6 * font / 72 * max(map(len, labels))) / side  # to the right of the names
         bar = figure.add_axes((beside, 1 - 2.5 / side, 0.18 / side, 2.5 / side))
         ticks = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)
         scale = figure.colorbar(picture, cax=bar, ticks=ticks, format=lambda share, _: percentage(share, "g"))
@@ -119,7 +121,7 @@ def confusion_matrix(counts: npt.NDArray[np.integer[Any]], names: Sequence[str],
 def learning_rates(
     rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], path: Path, *, suggested: float
 ) -> None:
-    """Draw losses over the learning rate at which they were seen, and a suggested one, in a file (PNG, PDF or SVG)."""
+    """Draw the losses of a learning-rate sweep and mark the suggested rate, in a PNG, PDF or SVG file."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.6, 3.6), dpi=200, layout="constrained")
@@ -138,7 +140,7 @@ def learning_rates(
 
 
 def _name_cells(axes: "Axes", labels: Sequence[str], *, font: float, everywhere: bool) -> None:
-    """Class names along the axes (on all four sides of a large matrix), and lines between the cells."""
+    """Write class names along the axes (on all four sides of a large matrix) and draw lines between the cells."""
     count = len(labels)
     for axis, rotation in ((axes.xaxis, 90), (axes.yaxis, 0)):
         axis.set_ticks(range(count), labels, rotation=rotation, fontsize=font, parse_math=False)
@@ -154,7 +156,7 @@ def _name_cells(axes: "Axes", labels: Sequence[str], *, font: float, everywhere:
 
 
 def plain_axes(axes: "Axes", *, title: str, below: str = "step") -> None:
-    """A title at the left above, thin lines across, no frame on the right and on top."""
+    """Style axes: title at the top left, thin horizontal lines, no frame at the top and right."""
     axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel(below, fontsize=9)
     axes.tick_params(labelsize=8, color=RULE)

@@ -1,4 +1,4 @@
-"""A sheet of samples with their labels drawn over them, to see at a glance whether the labels lie where they should.
+"""Contact sheet of samples with their labels drawn over them, to check the alignment of the labels at a glance.
 
 contact_sheet_of(survey.samples, survey.reports).save("sheet.png")
 """
@@ -20,28 +20,29 @@ from segvit.errors import UserError
 from segvit.pictures import contact_sheet, overlay, with_legend
 
 SAMPLES, COLUMNS = 12, 4
+"""Number of samples on a sheet, and of columns."""
 CELL = (400, 400)
-"""Width and height in pixels that a sample is fitted into."""
+"""Maximum width and height of a sample in pixels."""
 UNKNOWN_COLOR: Color = (255, 0, 255)
-"""Of values that are neither a class nor ignored."""
+"""Colour of mask values that are neither a class nor ignored."""
 
 Place = tuple[SplitName, int]
-"""Split, and position among its samples."""
+"""Split, and index of a sample in it."""
 
 
 def contact_sheet_of(samples: Mapping[SplitName, Samples], reports: Mapping[SplitName, CheckReport]) -> Image.Image:
-    """Up to twelve samples of all splits with their labels over them, names, and a legend.
+    """Draw up to twelve samples of all splits with their labels over them, their names, and a legend.
 
     Args:
-        samples: of each split.
-        reports: of the check of all these samples.
+        samples: samples of each split.
+        reports: check report of each split.
 
     Raises:
-        UserError: there is no sample whose image and labels can be read and fit together.
+        UserError: no sample has an image and labels that can be read and match in size.
     """
     places = choose(reports)
     if not places:
-        raise UserError("--sheet: no image has labels that can be drawn over it; mend the errors first")
+        raise UserError("--sheet: no image has labels that can be drawn over it; fix the reported errors first")
     spec = next(iter(samples.values())).spec
     cells, names, parts = [], [], []
     for split, index in places:
@@ -51,7 +52,7 @@ def contact_sheet_of(samples: Mapping[SplitName, Samples], reports: Mapping[Spli
         parts.append(np.bincount(index_map.ravel(), minlength=spec.num_classes + 2) / index_map.size)
     rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
     captions = [" | ".join(names[start : start + COLUMNS]) for start in range(0, len(names), COLUMNS)]
-    fractions = np.mean(parts, axis=0)[:-1]  # the last is ignored: what the others leave
+    fractions = np.mean(parts, axis=0)[:-1]  # drop the last, ignored: it is the rest up to 1
     return with_legend(
         contact_sheet(rows, captions=captions),
         (*spec.classes, "(unknown value)"),
@@ -61,7 +62,7 @@ def contact_sheet_of(samples: Mapping[SplitName, Samples], reports: Mapping[Spli
 
 
 def choose(reports: Mapping[SplitName, CheckReport], count: int = SAMPLES) -> list[Place]:
-    """Samples to show: some that EXIF may have turned, the rarest classes, then evenly spread ones; in order."""
+    """Choose samples to show, in order: some that EXIF may have rotated, the rarest classes, evenly spaced ones."""
     pool = {
         (split, index): classes
         for split, report in reports.items()
@@ -90,12 +91,12 @@ def choose(reports: Mapping[SplitName, CheckReport], count: int = SAMPLES) -> li
 
 
 def _rarity(classes: bytes, images: Counter[int]) -> float:
-    """High where a sample shows many rare classes."""
+    """Score a sample: high if it contains many rare classes."""
     return sum(1 / images[k] for k in classes)
 
 
 def _draw(samples: Samples, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]:
-    """A sample's overlay in cell size, and its label map (H, W) with unknown as K and ignored as K + 1."""
+    """Return a sample's overlay in cell size, and its label map (H, W) with K for unknown and K + 1 for ignored."""
     spec = samples.spec
     if isinstance(samples, SegmentationDataset):
         photo = read_image(samples.pairs[index].image)
@@ -114,7 +115,7 @@ def _draw(samples: Samples, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDAr
 
 
 def _known(raw: npt.NDArray[np.integer], spec: DatasetSpec) -> npt.NDArray[np.intp]:
-    """Raw values (H, W) as class indices, K for unknown and K + 1 for ignored."""
+    """Convert raw mask values (H, W) to class indices, with K for unknown and K + 1 for ignored."""
     table = spec.lookup().astype(np.intp)
     inside = (raw >= 0) & (raw < len(table))
     labels = table[np.where(inside, raw, 0)]
@@ -124,5 +125,5 @@ def _known(raw: npt.NDArray[np.integer], spec: DatasetSpec) -> npt.NDArray[np.in
 
 
 def _name(samples: Samples, index: int) -> str:
-    """What to write above a sample."""
+    """Return the caption of a sample."""
     return samples.pairs[index].name if isinstance(samples, SegmentationDataset) else samples.describe(index)

@@ -1,4 +1,4 @@
-"""Tables of pictures: side by side under titles, and sheets of many rows.
+"""Arrange pictures in tables: one row with titles, or a contact sheet of many rows.
 
 side_by_side([("photo", image), ("plain", one), ("shrunk", other)]).save("compared.png")
 """
@@ -23,10 +23,10 @@ from segvit.pictures.text import (
 
 
 def side_by_side(pictures: Sequence[tuple[str, Picture]]) -> Image.Image:
-    """One row of pictures, each under its title.
+    """Arrange pictures in one row, each under its title.
 
     Raises:
-        UserError: no picture.
+        UserError: there is no picture.
     """
     return contact_sheet([[picture for _, picture in pictures]], titles=[title for title, _ in pictures])
 
@@ -38,15 +38,16 @@ def contact_sheet(
     captions: Sequence[str] = (),
     text_size: int | None = None,
 ) -> Image.Image:
-    """A table of pictures. Small pictures are enlarged by one whole factor.
+    """Arrange pictures in a table. Small pictures are all enlarged by the same whole factor.
 
     Args:
-        titles: stand above the columns.
-        captions: stand above the rows.
-        text_size: height of the text in pixels. Default: what suits the first picture.
+        rows: pictures of each row.
+        titles: text above each column.
+        captions: text above each row.
+        text_size: height of the text in pixels. Default: chosen from the size of the first picture.
 
     Raises:
-        UserError: no picture, more titles than columns, or more captions than rows.
+        UserError: there is no picture, or there are more titles than columns or more captions than rows.
     """
     table = [[as_picture(picture) for picture in row] for row in rows]
     columns = max((len(row) for row in table), default=0)

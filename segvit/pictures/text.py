@@ -1,6 +1,6 @@
-"""Text in pictures made of pixels, and pictures enlarged so that text beside them can be read.
+"""Fonts for text in raster pictures, and enlarging small pictures so that such text is readable.
 
-Only names outside ASCII need matplotlib, for its font.
+Only text outside ASCII needs matplotlib, for its font.
 """
 
 import math
@@ -17,31 +17,31 @@ PAPER = (255, 255, 255)
 INK = (34, 34, 34)
 FAINT_INK = (120, 120, 120)
 READABLE_SIDE = 480
-"""Longer side in pixels below which a picture is enlarged before text is written beside it."""
+"""Minimum longer side in pixels of a picture with text. Smaller pictures are enlarged first."""
 
 
 def as_picture(picture: Picture) -> Image.Image:
-    """A PIL image or pixels (H, W, 3) as a PIL image in RGB."""
+    """Convert a PIL image or an array (H, W, 3) to a PIL image in RGB."""
     return (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB")
 
 
 def enlargement(picture: Image.Image, side: int) -> int:
-    """The least whole factor that brings the longer side to `side` pixels."""
+    """Return the smallest whole factor that brings the longer side to `side` pixels or more."""
     return math.ceil(side / max(picture.size))
 
 
 def enlarge(picture: Image.Image, factor: int) -> Image.Image:
-    """Each pixel as a square of `factor` pixels a side."""
+    """Enlarge a picture by a whole factor without interpolation."""
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
 def text_size_for(picture: Image.Image) -> int:
-    """Height of text in pixels that suits a picture."""
+    """Return a text height in pixels that suits the size of the picture."""
     return max(14, round(math.sqrt(picture.width * picture.height) / 48))
 
 
 def font_for(size: int, text: str) -> Font:
-    """Pillow's own font where its ASCII will do, else matplotlib's DejaVu Sans: Latin, Greek, Cyrillic and more."""
+    """Return Pillow's font for ASCII text, else matplotlib's DejaVu Sans, which has Latin, Greek, Cyrillic and more."""
     if text.isascii():
         return ImageFont.load_default(size)
     from matplotlib import get_data_path
@@ -50,7 +50,7 @@ def font_for(size: int, text: str) -> Font:
 
 
 def fit(text: str, font: Font, width: float) -> str:
-    """The text on one line, cut with an ellipsis where it is wider than `width` pixels."""
+    """Return the text on one line, shortened with an ellipsis if it is wider than `width` pixels."""
     text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text

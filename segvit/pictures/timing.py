@@ -1,4 +1,4 @@
-"""Charts of what a model takes: latency, throughput, the shares of its parts.
+"""Draw the speed of a model: latency, throughput, and the shares of its parts.
 
 speeds(segvit.bench(model).to_dict()["timings"], Path("speed.png"), title="ViT-B", place="2 threads")
 """
@@ -16,21 +16,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PRECISION_COLORS = {"fp32": BLUE, "bf16": GREEN, "fp16": VERMILLION}
+"""Line colour of each precision."""
 LINE_STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D")
-"""Of batches, in order of size."""
+"""Line styles and markers of the batch sizes, smallest first."""
 SHARE_COLORS = (BLUE, SKY, ORANGE)
-"""Of backbone, head and label map."""
+"""Colours of backbone, head and label map."""
 
 
 def speeds(records: Sequence[Mapping[str, Any]], path: Path, *, title: str, place: str) -> None:
-    """Draw latency and throughput over the size of the image, and the shares of a model's parts, in a file (PNG, PDF
-    or SVG).
+    """Draw latency and throughput over image size, and the share of each part of the model.
 
     Args:
-        records: the cases of `segvit.profiling.timings.Bench.to_dict`.
-        title: what was timed.
-        place: where.
+        records: timed cases, as in `segvit.profiling.timings.Bench.to_dict`.
+        path: output file, PNG, PDF or SVG.
+        title: name of the timed model.
+        place: hardware and settings of the measurement.
     """
     from matplotlib.figure import Figure
 
@@ -70,7 +71,7 @@ def speeds(records: Sequence[Mapping[str, Any]], path: Path, *, title: str, plac
 
 
 def _stack_shares(axes: "Axes", records: Sequence[Mapping[str, Any]]) -> None:
-    """A bar for each case, cut into the shares of its parts; shares of 6 % and more hold their numbers."""
+    """Draw a bar per case, divided into the shares of its parts. Shares of 6 % or more show their number."""
     names = ["{0} × {1}, {precision}, batch {batch}".format(*record["size"], **record) for record in records]
     starts = np.zeros(len(records))
     for part, color in zip(records[0]["shares"], SHARE_COLORS):

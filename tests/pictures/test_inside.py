@@ -168,9 +168,9 @@ def test_classes_by_name_and_number() -> None:
             pictures.look(model, photo, classes=wrong)
     with pytest.raises(UserError, match="size 0"):
         pictures.look(model, photo, size=0)
-    with pytest.raises(UserError, match="1 was not looked at; there are 0"):
+    with pytest.raises(UserError, match="1 was not recorded, only 0"):
         pictures.attention_figure(pictures.look(model, photo, classes=[0]), 1)
-    with pytest.raises(UserError, match="structure shrunk alone"):
+    with pytest.raises(UserError, match="only the shrunk structure has it"):
         pictures.queries_figure(default)
 
 

@@ -1,4 +1,4 @@
-"""A figure that explains: panels, arrows, signs and boxes, placed in inches.
+"""Canvas for explanatory figures: panels, arrows, operators and boxes, placed in inches.
 
 board = Board(7.0, 2.5)
 board.panel(0.1, 0.5, 1.4).imshow(photo)
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Board:
-    """A figure whose parts are placed in inches from its lower left corner."""
+    """Figure whose parts are placed in inches from its lower left corner."""
 
     def __init__(self, width: float, height: float) -> None:
         from matplotlib.figure import Figure
@@ -28,16 +28,16 @@ class Board:
         self.ground.set_axis_off()
 
     def panel(self, x: float, y: float, width: float, height: float | None = None) -> "Axes":
-        """Axes without ticks; a square unless a height is given."""
+        """Add axes without ticks. They are square unless you give a height."""
         wide, high = self.size
         return bare(self.figure.add_axes((x / wide, y / high, width / wide, (height or width) / high)))
 
     def text(self, x: float, y: float, text: str, *, size: float = TEXT, color: str = INK, **more: Any) -> None:
-        """A line, in the middle of x and y."""
+        """Write a line of text centred on (x, y)."""
         self.ground.text(x, y, text, fontsize=size, color=color, **{"ha": "center", "va": "center", **more})
 
     def arrow(self, *points: tuple[float, float], color: str = INK) -> None:
-        """A line through points, with a head at the last."""
+        """Draw a line through points, with an arrowhead at the last one."""
         *way, last = points
         xs, ys = zip(*points)
         self.ground.plot(xs[:-1], ys[:-1], color=color, linewidth=1.1, solid_joinstyle="round", solid_capstyle="butt")
@@ -50,14 +50,14 @@ class Board:
         )  # fmt: skip
 
     def sign(self, x: float, y: float, text: str) -> None:
-        """An operation, in a circle."""
+        """Draw an operator, such as +, in a circle."""
         from matplotlib.patches import Circle
 
         self.ground.add_patch(Circle((x, y), 0.095, facecolor="white", edgecolor=INK, linewidth=0.9, zorder=5))
         self.text(x, y - 0.004, text, size=TEXT, zorder=6)
 
     def box(self, x: float, y: float, width: float, height: float, text: str) -> None:
-        """A part of the model: its name in a box around the middle x, y."""
+        """Draw a named part of the model as a box centred on (x, y)."""
         from matplotlib.patches import FancyBboxPatch
 
         corner = (x - width / 2, y - height / 2)

@@ -1,4 +1,4 @@
-"""The inside of a model on one photo as files: a figure for each thing there is to see.
+"""Write the inside of a model on one photo as figures, one file per view.
 
 save_inside(look(model, "photo.jpg", classes=["sky"]), Path("seen"), format="pdf")
 """
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
 
 
 def save_inside(inside: Inside, folder: Path, *, format: FigureFormat = "png") -> list[Path]:
-    """Write every figure of what happened inside a model; the same inside gives the same bytes.
+    """Write all figures of a recording made by `look`; equal recordings give equal bytes.
 
-    labels (the label map, with a legend), tokens (the grid, and what QD and QU do to it), queries (where QU's tokens
-    look, in the structure shrunk), and for each class `attention_K_NAME`, `heads_K_NAME` and `cascade_K_NAME`.
+    The files are `labels` (label map with a legend), `tokens` (token grid, and what QD and QU do to it) and, for the
+    shrunk structure, `queries` (attention of QU's tokens). Each class adds `attention_K_NAME`, `heads_K_NAME` and
+    `cascade_K_NAME`.
 
     Args:
-        inside: of `look`.
-        folder: made where it is missing; files of these names are replaced.
+        inside: recording made by `look`.
+        folder: output folder, created if missing. Files of the same names are replaced.
         format: png (300 dots per inch), pdf or svg.
 
     Returns:
-        The files.
+        Paths of the files.
 
     Raises:
-        UserError: a format that is none of these, or a folder that cannot be written to.
+        UserError: the format is not supported, or the folder cannot be written to.
     """
     with writing(folder, "give another folder"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +48,7 @@ def save_inside(inside: Inside, folder: Path, *, format: FigureFormat = "png") -
 
 
 def _figures(inside: Inside) -> "Iterator[tuple[str, Callable[[], Figure]]]":
-    """Names, and what draws them."""
+    """Yield the name of each figure and the function that draws it."""
     yield "labels", partial(labels_figure, inside)
     yield "tokens", partial(tokens_figure, inside)
     if inside.gazes:
@@ -60,5 +61,5 @@ def _figures(inside: Inside) -> "Iterator[tuple[str, Callable[[], Figure]]]":
 
 
 def file_word(name: str) -> str:
-    """The letters and digits of a name, as part of a file's; the number before it tells classes apart."""
+    """Return the letters and digits of a class name for a file name. The class number before it keeps files apart."""
     return re.sub(r"[\W_]+", "-", name).strip("-")[:40].lower()

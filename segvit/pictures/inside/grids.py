@@ -1,4 +1,4 @@
-"""The token grid of a photo, drawn: what QD keeps, what QU restores, and where QU's learned tokens look.
+"""Draw the token grid of a photo: the tokens that QD keeps, those that QU restores, and the attention of QU's tokens.
 
     save(tokens_figure(look(model, "photo.jpg")), Path("tokens.svg"))
 
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VEIL, THIN_VEIL = 0.72, 0.35
-"""Opacity of the white over what is dropped, and under what is learned."""
+"""Opacity of the white layer over dropped patches, and under learned tokens."""
 MANY = 2500
-"""Marks from which they are drawn as pixels in a PDF or an SVG: as shapes they would make megabytes."""
+"""Number of marks above which a PDF or SVG holds them as pixels. As shapes they would take megabytes."""
 TITLE_ROOM = 2.25
-"""Inches of a title."""
+"""Width reserved for a title, in inches."""
 PADDING = "#e4e4e4"
-"""Of the canvas where a patch reaches beyond the photo."""
+"""Colour of the padding, where a patch reaches beyond the photo."""
 
 
 def tokens_figure(inside: Inside) -> "Figure":
-    """The token grid over the photo: all tokens, those that QD keeps, and those that QU restores.
+    """Draw the token grid over the photo: all tokens, those that QD keeps, and those that QU restores.
 
-    A plain structure has the first panel alone, a naive shrunk one the first two. Grey is padding: what a patch covers
-    beyond the photo (docs/method.md section 3).
+    The plain structure has only the first panel, a naive shrunk one the first two. Padding beyond the photo is grey
+    (docs/method.md section 3).
     """
     tokens = inside.tokens
     steps = [("all", _before(tokens))]
@@ -68,16 +68,16 @@ def tokens_figure(inside: Inside) -> "Figure":
 
 
 def queries_figure(inside: Inside) -> "Figure":
-    """Where four of QU's learned tokens look, in each of its maps: a row for each map, a column for each token.
+    """Draw the attention of four of QU's learned tokens: one row per map, one column per token.
 
-    The mean over heads of the last layer's attention, from 0 to the panel's largest weight, which stands in it; the
-    square is the token's own patch (docs/method.md section 3).
+    A panel shows the last layer's attention, averaged over heads. Its colours run from 0 to its largest weight, which
+    is printed in it. The square marks the token's own patch (docs/method.md section 3).
 
     Raises:
         UserError: the model has no QU.
     """
     if not inside.gazes:
-        raise UserError("the model has no query up-sampling: that is part of the structure shrunk alone")
+        raise UserError("the model has no query upsampling; only the shrunk structure has it")
     canvas, patch = Canvas(inside), inside.tokens.patch
     figure, axes = panels(
         len(inside.gazes), len(inside.gazes[0].places), aspect=canvas.aspect, header="Where QU's tokens look", left=0.2
@@ -95,7 +95,7 @@ def queries_figure(inside: Inside) -> "Figure":
 
 
 def draw_grid(axes: "Axes", grid: tuple[int, int], patch: float, *, color: str = "white") -> None:
-    """Lines between the patches of a grid (n, m), `patch` units a side."""
+    """Draw the lines between the patches of a grid (n, m) whose patches are `patch` units wide."""
     width = min(0.6, 18 / max(grid))
     rows, columns = (np.arange(1, count) * patch for count in grid)
     axes.hlines(rows, 0, grid[1] * patch, color=color, linewidth=width, alpha=0.7)
@@ -103,7 +103,7 @@ def draw_grid(axes: "Axes", grid: tuple[int, int], patch: float, *, color: str =
 
 
 def draw_kept(axes: "Axes", kept: npt.NDArray[np.bool_], patch: float) -> None:
-    """A veil over the patches that are dropped, and a frame around those that are kept (n, m)."""
+    """Fade the dropped patches and frame the kept ones; `kept` is (n, m)."""
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
@@ -111,7 +111,7 @@ def draw_kept(axes: "Axes", kept: npt.NDArray[np.bool_], patch: float) -> None:
     veil = np.ones((rows, columns, 4))
     veil[:, :, 3] = np.where(kept, 0, VEIL)
     axes.imshow(veil, extent=(0, columns * patch, rows * patch, 0), interpolation="nearest", zorder=2)
-    inset, side = 0.05 * patch, 0.9 * patch  # so that no frame is cut in half at the border
+    inset, side = 0.05 * patch, 0.9 * patch  # keep frames at the border whole
     frames = [Rectangle((x * patch + inset, y * patch + inset), side, side) for y, x in np.argwhere(kept)]
     width = min(1.1, 22 / max(kept.shape))
     axes.add_collection(
@@ -127,7 +127,7 @@ def draw_kept(axes: "Axes", kept: npt.NDArray[np.bool_], patch: float) -> None:
 
 
 def draw_learned(axes: "Axes", grid: tuple[int, int], patch: float) -> None:
-    """A dot in every patch of a grid (n, m): a learned token."""
+    """Draw a dot for the learned token of each patch of a grid (n, m)."""
     y, x = np.mgrid[: grid[0], : grid[1]]
     size = min(12.0, (72 / max(grid)) ** 2 / 3)
     extent = (0, grid[1] * patch, grid[0] * patch, 0)
@@ -145,7 +145,7 @@ def draw_learned(axes: "Axes", grid: tuple[int, int], patch: float) -> None:
 
 
 def _draw_gaze(axes: "Axes", canvas: Canvas, gaze: Gaze, index: int, extent: tuple[float, float, float, float]) -> None:
-    """One token's attention over the photo, and its largest weight."""
+    """Draw the attention of one token over the photo, with its largest weight."""
     weights = gaze.attention[index]
     most = float(weights.max())
     axes.imshow(heat_over(canvas.photo, canvas.cells(weights / most, gaze.cell)), extent=extent)
@@ -160,7 +160,7 @@ def _draw_gaze(axes: "Axes", canvas: Canvas, gaze: Gaze, index: int, extent: tup
 
 
 def _square(axes: "Axes", place: Sequence[int], patch: int) -> None:
-    """A frame around one patch."""
+    """Frame one patch."""
     from matplotlib.patches import Rectangle
 
     corner = (place[1] * patch, place[0] * patch)
@@ -169,7 +169,7 @@ def _square(axes: "Axes", place: Sequence[int], patch: int) -> None:
 
 
 def _photo_on_grid(axes: "Axes", canvas: Canvas, inside: Inside) -> None:
-    """The photo in the corner of the patches' canvas, in pixels of the photo as it was looked at."""
+    """Draw the photo in the top left corner of the patch grid, in pixels of the photo as the model sees it."""
     axes.set_facecolor(PADDING)
     axes.imshow(canvas.photo, extent=(0, inside.size[1], inside.size[0], 0))
     rows, columns = inside.tokens.grid
@@ -182,17 +182,17 @@ def _count(grid: tuple[int, int]) -> str:
 
 
 def _before(tokens: Tokens) -> str:
-    """What the first panel shows."""
+    """Return the title of the first panel."""
     if tokens.shrink_at is None:
         return f"all {tokens.depth} blocks: {_count(tokens.grid)}{_prefix(tokens)}"
     return f"before block {tokens.shrink_at}: {_count(tokens.grid)}"
 
 
 def _behind(tokens: Tokens) -> str:
-    """What the second panel shows."""
+    """Return the title of the second panel."""
     return f"QD at block {tokens.shrink_at}: {_count(tokens.shrunk)}{_prefix(tokens)}"
 
 
 def _prefix(tokens: Tokens) -> str:
-    """The tokens that lie on no grid."""
+    """Return the part of a title that counts the prefix tokens, which belong to no patch."""
     return f" + {tokens.num_prefix} prefix" if tokens.num_prefix else ""

@@ -1,14 +1,14 @@
-"""Look inside a model at one photo: what class tokens see, masks that add up, tokens that are kept.
+"""Record the inside of a model on one photo: attention of class tokens, masks, label maps, kept tokens.
 
     inside = segvit.pictures.look(model, "photo.jpg", classes=["sky", "car"])
-    inside.similarity      # (S, C, h, w): what each supervised output found for each class, before the sigmoid
-    inside.masks           # (S, C, h, w): the mask logits; in the plain structure the sums of the above
-    inside.labels          # (S, y, x): the label map that each output gives
-    inside.tokens.kept     # (h, w): the tokens that go on behind QD
+    inside.similarity      # (S, C, h, w): similarity of each class with the map in each supervised output, in logits
+    inside.masks           # (S, C, h, w): mask logits; in the plain structure, sums of the similarities
+    inside.labels          # (S, y, x): label map of each output
+    inside.tokens.kept     # (n, m): patches whose tokens QD keeps
     segvit.pictures.save_inside(inside, Path("seen"), format="pdf")
 
-Letters: S supervised outputs, K classes, C classes looked at, H W photo, H' W' photo as the model looks at it,
-h w grid of the masks, n m grid of the patches, N tokens that are looked at, A attention heads.
+Letters: S supervised outputs, K classes, C recorded classes, H W photo, H' W' photo as the model sees it,
+h w grid of the masks, n m grid of the patches, A attention heads.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,41 +37,42 @@ from segvit.utils.resize import fit_size, resize
 from segvit.utils.text import suggest
 
 SHOWN_CLASSES = 3
-"""Classes that are looked at unless others are named: those that cover most of the photo."""
+"""Default number of recorded classes: those that cover most of the photo."""
 LONGEST = 4
-"""Longer side of a photo that is looked at whole by a model of windows, in training crops."""
+"""Maximum longer side, in training crops, at which a model with a sliding window sees a photo at once."""
 LABEL_SIDE = 1024
-"""Longer side of a label map in pixels, at most: one for each output takes its time."""
+"""Maximum longer side of a label map in pixels. Each output takes one, and larger ones would be slow."""
 PLACES = ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
-"""Where the learned tokens lie whose attention is kept: parts of the grid's height and width."""
+"""Positions of the learned tokens whose attention is recorded, as fractions of the grid's height and width."""
 
 
 def look(
     model: Network, photo: Source, *, classes: Sequence[str | int] | None = None, size: int | None = None
 ) -> Inside:
-    """Run a model on one photo and keep what happened inside, for some classes.
+    """Run a model on one photo and record its masks, attention and tokens for some classes.
 
-    It is looked at whole, once. Where the model's protocol looks at images whole, it does so at that size (scale 1, not
-    mirrored), and the last label map is that of `segvit.predict`, for photos up to 1024 pixels. Where the protocol cuts
-    windows, the photo's shorter side becomes the training crop's (its longer one four of them at most), and labels that
-    are put together from windows may differ.
+    The model sees the whole photo once. If its protocol predicts whole images, their size is used (scale 1, not
+    mirrored). The last label map is then the one of `segvit.predict`, for photos of up to 1024 pixels.
+
+    If its protocol uses a sliding window, the photo is resized. Its shorter side becomes the training crop's, and its
+    longer side at most four times that. Labels merged from windows may then differ.
 
     Args:
-        model: a SegViT, on the device where it shall run.
-        photo: a file, a PIL image, or an array uint8 (H, W, 3) or (H, W).
-        classes: names or numbers from 0. Default: the three that cover most of the photo.
-        size: shorter side in pixels at which the model looks. Default: as above.
+        model: a SegViT on the device to run on.
+        photo: a file, a PIL image, or a uint8 array (H, W, 3) or (H, W).
+        classes: class names or numbers from 0. Default: the three that cover most of the photo.
+        size: shorter side in pixels at which the model sees the photo. Default: as above.
 
     Raises:
-        UserError: an exported model, which does not show its inside; a class that the model does not know, or none; a
-            size below 1; or a photo that cannot be read, or is too small for a shrunk structure.
+        UserError: the model is exported and its inside is hidden, a class is unknown, `classes` is empty, `size` is
+            below 1, or the photo cannot be read or is too small for the shrunk structure.
     """
     network = uncompiled(model)
     if not isinstance(network, SegViT):
         source = getattr(model, "path", "the model")
         raise UserError(
-            f"{source} is an exported model: it gives its result and does not show its inside; give the .safetensors "
-            "file that it was exported from"
+            f"{source} is an exported model, whose layers cannot be recorded; give the .safetensors file that it was "
+            "exported from"
         )
     names, palette = classes_of(network)
     chosen = None if classes is None else find_classes(classes, names)
@@ -79,7 +80,7 @@ def look(
     images = _at_size(pixels, network, size)
     parts = [part for part in (network.head, network.upsampling) if part is not None]
     if lacking := [type(part).__name__ for part in parts if not hasattr(part, "shown_layers")]:
-        raise UserError(f"{', '.join(lacking)}: a part that does not show its inside; it has no `shown_layers`")
+        raise UserError(f"{', '.join(lacking)}: this part cannot be recorded; give it a method `shown_layers`")
     with torch.no_grad(), evaluating(network), _recorded(network) as record:
         output = network.forward(images)
         shown = _bounded(pixels.shape[:2])
@@ -108,14 +109,14 @@ def look(
 
 
 def find_classes(wanted: Sequence[str | int], names: Sequence[str]) -> tuple[int, ...]:
-    """Class numbers by names or numbers from 0, each once, in the order given.
+    """Return the class numbers of names or numbers from 0, without duplicates, in the given order.
 
     Raises:
-        UserError: none given, or one that is neither; the nearest name is told.
+        UserError: `wanted` is empty, or an entry is no class. The error suggests the nearest name.
     """
     wanted = [wanted] if isinstance(wanted, str) else wanted
     if not wanted:
-        raise UserError("no classes; name one or more, or leave them out for those that cover most of the photo")
+        raise UserError("no classes; name one or more, or omit them to record those that cover most of the photo")
     found = []
     for item in wanted:
         text = str(item)
@@ -133,7 +134,7 @@ def find_classes(wanted: Sequence[str | int], names: Sequence[str]) -> tuple[int
 
 
 def _at_size(pixels: Pixels, model: SegViT, size: int | None) -> Tensor:
-    """A photo (H, W, 3) as the batch (1, 3, H', W') that is looked at, on the model's device."""
+    """Resize a photo (H, W, 3) to a batch (1, 3, H', W') on the model's device."""
     height, width = pixels.shape[:2]
     if size is not None and size < 1:
         raise UserError(f"size {size}: give the shorter side in pixels, 1 or more")
@@ -148,21 +149,21 @@ def _at_size(pixels: Pixels, model: SegViT, size: int | None) -> Tensor:
 
 @dataclass
 class Record:
-    """What parts of a model computed in one forward pass."""
+    """Outputs of the recorded layers in one forward pass."""
 
     head: list[LayerOutput] = field(default_factory=list)
-    """Of the layers that give a mask, one per supervised output."""
+    """Outputs of the layers that predict masks, one per supervised output."""
     upsampling: list[LayerOutput] = field(default_factory=list)
-    """Of the last layer over each map of QU."""
+    """Output of the last layer over each map of QU."""
     kept: list[Kept] = field(default_factory=list)
-    """The patches that QD keeps; empty if no block shrinks."""
+    """Patches that QD keeps; empty if no block drops tokens."""
 
 
 @contextmanager
 def _recorded(model: SegViT) -> Iterator[Record]:
-    """Record what layers compare, and what is kept, while the model runs inside the block.
+    """Record layer outputs and kept tokens while the model runs inside the `with` block.
 
-    It takes forward hooks, since a model returns its masks alone, in which the heads are summed.
+    Forward hooks are needed because the model returns only masks, in which the heads are already summed.
     """
     record = Record()
     hooks = []
@@ -179,12 +180,12 @@ def _recorded(model: SegViT) -> Iterator[Record]:
 
 
 def _bounded(size: tuple[int, ...]) -> tuple[int, int]:
-    """Height and width of the label maps of a photo of that size."""
+    """Return the height and width of the label maps for a photo of `size`."""
     return fit_size(size[0], size[1], long=min(LABEL_SIDE, max(size)), short=None)
 
 
 def _labels(output: SegOutput, index: int, size: tuple[int, int]) -> npt.NDArray[np.int64]:
-    """The label map (H, W) that a supervised output gives by itself."""
+    """Return the label map (H, W) of one supervised output."""
     one = output._replace(
         class_logits=output.class_logits[index : index + 1], mask_logits=output.mask_logits[index : index + 1]
     )
@@ -192,14 +193,14 @@ def _labels(output: SegOutput, index: int, size: tuple[int, int]) -> npt.NDArray
 
 
 def _most_seen(labels: npt.NDArray[np.int64], num_classes: int) -> tuple[int, ...]:
-    """The classes that cover most of a label map, at most SHOWN_CLASSES."""
+    """Return the classes that cover most of a label map, at most SHOWN_CLASSES."""
     fractions = shares(labels, num_classes)
     order = sorted(range(num_classes), key=lambda k: (-fractions[k], k))
     return tuple(k for k in order[:SHOWN_CLASSES] if fractions[k] > 0)
 
 
 def _tokens(model: SegViT, images: Tensor, seen: Sequence[Kept]) -> Tokens:
-    """The token grids for images (1, 3, H', W')."""
+    """Return the token grids for images (1, 3, H', W')."""
     backbone = model.backbone
     grid = (-(-images.shape[2] // backbone.patch_size), -(-images.shape[3] // backbone.patch_size))
     kept = torch.ones(grid[0] * grid[1], dtype=torch.bool)
@@ -217,7 +218,7 @@ def _tokens(model: SegViT, images: Tensor, seen: Sequence[Kept]) -> Tokens:
 
 
 def _gazes(model: SegViT, layers: Sequence[LayerOutput], tokens: Tokens) -> tuple[Gaze, ...]:
-    """Where learned tokens at PLACES look, in each map of QU."""
+    """Return the attention of the learned tokens at PLACES over each map of QU."""
     rows, columns = tokens.grid
     places = tuple((int(y * rows), int(x * columns)) for y, x in PLACES)
     places = tuple(dict.fromkeys(places))

@@ -1,6 +1,6 @@
-"""What happens inside a model while it looks at a photo, as numbers; segvit/pictures/inside/look.py fills them in.
+"""Recording of a model's masks, attention and tokens on one photo, filled by segvit/pictures/inside/look.py.
 
-Letters: S supervised outputs, K classes, C classes looked at, H W photo, H' W' photo as the model looks at it,
+Letters: S supervised outputs, K classes, C recorded classes, H W photo, H' W' photo as the model sees it,
 h w grid of the masks, n m grid of the patches, A attention heads.
 """
 
@@ -17,85 +17,86 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """The token grids of a model on one photo (docs/method.md section 3)."""
+    """Token grids of a model on one photo (docs/method.md section 3)."""
 
     grid: tuple[int, int]
-    """Patches (n, m) as they are embedded."""
+    """Grid of the embedded patches: (n, m)."""
     patch: int
     """Side of a patch in pixels."""
     num_prefix: int
-    """Class and register tokens, which always go on."""
+    """Number of class and register tokens, which are never dropped."""
     depth: int
-    """Blocks that run."""
+    """Number of blocks that run."""
     shrink_at: int | None
-    """Block, from 0, behind which the kept tokens alone go on; None: all do."""
+    """Block, counted from 0, whose output holds only the kept tokens; None if no tokens are dropped."""
     kept: npt.NDArray[np.bool_]
-    """(n, m): patches whose tokens leave the last block."""
+    """(n, m): True for patches whose tokens reach the last block."""
     restored: bool
-    """Whether QU restores the grid of all patches."""
+    """True if QU restores the grid of all patches."""
 
     @property
     def shrunk(self) -> tuple[int, int]:
-        """The grid of the kept tokens: rows and columns with one at least."""
+        """Grid of the kept tokens: number of rows and columns that hold at least one."""
         return int(self.kept.any(axis=1).sum()), int(self.kept.any(axis=0).sum())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gaze:
-    """Where some learned tokens of QU look in one of its maps (docs/method.md section 3)."""
+    """Attention of some learned tokens of QU over one of its maps (docs/method.md section 3)."""
 
     block: int
-    """The tapped block, from 0."""
+    """Tapped block, counted from 0."""
     cell: int
-    """Side in pixels of a cell of the map's grid: a patch, or two behind QD."""
+    """Side of a cell of the map in pixels: one patch, or two patches after QD."""
     places: tuple[tuple[int, int], ...]
-    """Row and column, in patches, of the learned tokens."""
+    """Row and column of each learned token, in patches."""
     attention: Floats
-    """(tokens, ., .) over the map's grid; each sums to 1. The mean over heads, in the last layer."""
+    """(tokens, ., .) over the map's grid: weights of the last layer, averaged over heads. Each token's sum to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inside:
-    """What a model does with one photo, as numbers on the CPU."""
+    """Arrays of a model's masks, attention and tokens on one photo."""
 
     photo: Pixels
-    """uint8 (H, W, 3), RGB, as displayed."""
+    """Photo, uint8 (H, W, 3), RGB, upright."""
     size: tuple[int, int]
-    """(H', W') in pixels at which the model looked at it."""
+    """Size (H', W') in pixels at which the model saw the photo."""
     padded_size: tuple[int, int]
-    """(H, W) in pixels, at that scale, that the grid of the masks spans."""
+    """Height and width in pixels, at that scale, covered by the mask grid."""
     names: tuple[str, ...]
-    """(K,)"""
+    """(K,) class names."""
     palette: tuple[Color, ...]
-    """(K,)"""
+    """(K,) class colours."""
     classes: tuple[int, ...]
-    """(C,) class numbers that are looked at."""
+    """(C,) numbers of the recorded classes."""
     outputs: tuple[str, ...]
-    """(S,) what each supervised output is called: stages, deepest block first, or layers."""
+    """(S,) names of the supervised outputs: stages, deepest block first, or layers."""
     summed: bool
-    """Whether an output's masks are the sum over it and those before it: the cascade (docs/method.md section 2)."""
+    """True if an output's masks are summed with those of the outputs before it (docs/method.md section 2)."""
     heads: Floats
-    """(S, A, C, h, w): Q_i K_i^T / sqrt(head width) of every attention head, before the softmax."""
+    """(S, A, C, h, w): Q_i K_i^T / sqrt(head width) of each attention head, before the softmax."""
     masks: Floats
-    """(S, C, h, w): mask logits, as the model gives them."""
+    """(S, C, h, w): mask logits of the model."""
     labels: npt.NDArray[np.int64]
-    """(S, y, x): the label map of each output at the photo's size, its longer side 1024 at most; the last is the
-    model's."""
+    """(S, y, x): label map of each output at the photo's size, but at most 1024 pixels on the longer side.
+
+    The last one is the model's."""
     tokens: Tokens
     gazes: tuple[Gaze, ...]
-    """Of QU's maps, shallow first; none where there is no QU."""
+    """Attention over each map of QU, shallowest first; empty without QU."""
 
     @property
     def similarity(self) -> Floats:
-        """(S, C, h, w): the similarity of a class token with the map, in logits: the mean over heads."""
+        """(S, C, h, w): similarity of each class token with the map, in logits, averaged over heads."""
         return np.asarray(self.heads.mean(axis=1))
 
     @property
     def attention(self) -> Floats:
-        """(S, A, C, h, w): the weights of every head's attention, 0..1, of sum 1 over the grid."""
+        """(S, A, C, h, w): attention weights of each head, 0..1, which sum to 1 over the grid."""
         raised = np.exp(self.heads - self.heads.max(axis=(3, 4), keepdims=True))
         return np.asarray(raised / raised.sum(axis=(3, 4), keepdims=True))
 
     def shares(self) -> npt.NDArray[np.float64]:
-        """(K,): fraction of the photo that each class covers in the model's label map."""
+        """Return the fraction of the photo that each class covers in the model's label map: (K,)."""
         return shares(self.labels[-1], len(self.names))

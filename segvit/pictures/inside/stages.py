@@ -1,4 +1,4 @@
-"""What the head does with a photo, drawn: a class token's similarity, its attention, the cascade, the label map.
+"""Draw the head at work: similarity of a class token, its attention, the cascade, the label map.
 
     inside = look(model, "photo.jpg", classes=["sky"])
     save(attention_figure(inside, inside.classes[0]), Path("attention.pdf"))
@@ -40,28 +40,30 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEADS_IN_A_ROW = 8
+"""Maximum number of heads in a row of panels."""
 LEGEND_LINE, LEGEND_COLUMN = 0.155, 1.72
-"""Inches of an entry of a legend."""
+"""Height and width of a legend entry, in inches."""
 LETTER, LETTERS_BESIDE_SHARE = 0.062, 8
-"""Inches of a letter, about; letters of a name that must fit, or it stands without its share."""
+"""Approximate width of a letter in inches, and the room in letters below which a legend entry omits the share."""
 MANY_LINES = 12
-"""Lines of a legend beyond which it takes the whole width of a page."""
+"""Number of legend lines above which the figure becomes as wide as the page."""
 WORTH_NAMING = 0.005
-"""Share of a photo from which a class is named in a legend beside pictures."""
+"""Minimum share of the photo for a class to appear in the small legend, 0..1."""
 
 
 def attention_figure(inside: Inside, class_number: int) -> "Figure":
-    """What one class token sees in each supervised output: its similarity with the map, and the mask that this is.
+    """Draw the similarity of one class token with the map, and the resulting mask, for each supervised output.
 
-    First row: the mean over heads of Q_i K_i^T / sqrt(head width), one value for each token, before the sigmoid; second
-    row: its sigmoid over the photo, upsampled as for the scores (docs/method.md section 2). Nothing is summed here.
+    The first row shows Q_i K_i^T / sqrt(head width), averaged over heads: one value per token, before the sigmoid. The
+    second row shows its sigmoid over the photo, upsampled as for the scores (docs/method.md section 2). The outputs
+    are not summed.
 
     Args:
-        inside: of `look`.
+        inside: recording made by `look`.
         class_number: one of `inside.classes`.
 
     Raises:
-        UserError: another class.
+        UserError: the class was not recorded.
     """
     place, name = _place(inside, class_number), _name(inside, class_number)
     canvas, similarity = Canvas(inside), inside.similarity[:, place]
@@ -85,17 +87,17 @@ def attention_figure(inside: Inside, class_number: int) -> "Figure":
 
 
 def heads_figure(inside: Inside, class_number: int) -> "Figure":
-    """The attention of one class token in every head: a row for each supervised output, from black to bright.
+    """Draw the attention of one class token in each head, one row per supervised output.
 
-    The weights are those of the cross-attention, a softmax over the tokens (docs/method.md section 2); each panel goes
-    from 0 to its largest, which stands in it.
+    The weights are those of the cross-attention: a softmax over the tokens (docs/method.md section 2). The colours of a
+    panel run from 0, the darkest, to its largest weight, which is printed in it.
 
     Args:
-        inside: of `look`.
+        inside: recording made by `look`.
         class_number: one of `inside.classes`.
 
     Raises:
-        UserError: another class.
+        UserError: the class was not recorded.
     """
     place, name = _place(inside, class_number), _name(inside, class_number)
     canvas, weights = Canvas(inside), inside.attention[:, :, place]  # (S, A, h, w)
@@ -134,18 +136,18 @@ def heads_figure(inside: Inside, class_number: int) -> "Figure":
 
 
 def cascade_figure(inside: Inside, class_number: int) -> "Figure":
-    """How a mask and the label map become what they are, output by output.
+    """Draw the mask of one class and the label map after each supervised output.
 
-    First row: the sigmoid of the mask logits of one class, in the plain structure summed over the stages so far; second
-    row: the label map that the model would give if it ended there (docs/method.md section 2; section 3 for the layers
-    of the shrunk structure, which are not summed).
+    The first row shows the sigmoid of the class's mask logits. The plain structure sums them over the stages so far
+    (docs/method.md section 2); the layers of the shrunk structure are not summed (section 3). The second row shows the
+    label map that the model would predict if it ended there.
 
     Args:
-        inside: of `look`.
+        inside: recording made by `look`.
         class_number: one of `inside.classes`.
 
     Raises:
-        UserError: another class.
+        UserError: the class was not recorded.
     """
     place, name = _place(inside, class_number), _name(inside, class_number)
     canvas, count = Canvas(inside), len(inside.outputs)
@@ -167,7 +169,7 @@ def cascade_figure(inside: Inside, class_number: int) -> "Figure":
 
 
 def labels_figure(inside: Inside) -> "Figure":
-    """The photo, the model's label map over it, and a legend with the classes' shares, largest first."""
+    """Draw the photo, the label map over it, and a legend with the share of each class, largest first."""
     canvas, fractions = Canvas(inside), inside.shares()
     order = sorted(np.flatnonzero(fractions).tolist(), key=lambda k: (-fractions[k], k))
     wide = panels(1, 2, aspect=canvas.aspect, bars=False)[0].get_figwidth()
@@ -187,10 +189,10 @@ def labels_figure(inside: Inside) -> "Figure":
 
 
 def _place(inside: Inside, class_number: int) -> int:
-    """Where a class stands among those that were looked at."""
+    """Return the position of a class among the recorded ones."""
     if class_number not in inside.classes:
         there = ", ".join(f"{k} ({inside.names[k]})" for k in inside.classes)
-        raise UserError(f"class {class_number} was not looked at; there are {there}: name it in look(..., classes=...)")
+        raise UserError(f"class {class_number} was not recorded, only {there}; add it to look(..., classes=...)")
     return inside.classes.index(class_number)
 
 
@@ -199,21 +201,21 @@ def _name(inside: Inside, class_number: int) -> str:
 
 
 def _so_far(inside: Inside, index: int) -> str:
-    """The title of what an output gives with those before it."""
+    """Return the title of an output and, in the cascade, of those before it."""
     if not inside.summed or len(inside.outputs) == 1:
         return inside.outputs[index]
     return "stage 1" if index == 0 else f"stages 1 to {index + 1}"
 
 
 def _show_class(axes: "Axes", canvas: Canvas, inside: Inside, class_number: int) -> None:
-    """The photo with the pixels of one class in its colour, and their share below."""
+    """Draw the photo with the pixels of one class in its colour, and their share below."""
     labels = canvas.labels(inside.labels[-1])
     axes.imshow(overlay(canvas.photo, np.where(labels == class_number, labels, -1), inside.palette))
-    axes.set_xlabel(f"labelled so: {percentage(inside.shares()[class_number])}", fontsize=SMALL, color=GREY, labelpad=3)
+    axes.set_xlabel(f"predicted: {percentage(inside.shares()[class_number])}", fontsize=SMALL, color=GREY, labelpad=3)
 
 
 def _legend_beside(axes: "Axes", inside: Inside) -> None:
-    """Chips and names of the classes of the last label map in a panel, as many as fit."""
+    """Draw the legend of the last label map into a panel, as many classes as fit."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     box = axes.get_position()
@@ -224,7 +226,7 @@ def _legend_beside(axes: "Axes", inside: Inside) -> None:
 
 
 def _chips(axes: "Axes", inside: Inside, classes: Sequence[int], *, columns: int, inches: tuple[float, float]) -> None:
-    """Colour chips with names and shares in axes of that many inches; what does not fit is counted."""
+    """Draw colour chips, names and shares into axes of `inches` size; the last line counts what does not fit."""
     from matplotlib.patches import Rectangle
 
     fractions = inside.shares()
