@@ -77,38 +77,51 @@ def group_of(module: str) -> str:
     return max(fits, key=len)
 
 
-def imports_of(file: Path, known: dict[str, Path], *, typing_too: bool = True) -> Iterator[str]:
-    """The modules of ours that `file` imports, at the top or inside functions."""
+def lazy_names(known: dict[str, Path]) -> dict[str, str]:
+    """The module of each name that a package resolves when it is first used: its `_HOMES`, by the name in full."""
+    found = {}
+    for package, file in known.items():
+        for node in ast.parse(file.read_text()).body if file.name == "__init__.py" else ():
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOMES":
+                for home, names in ast.literal_eval(node.value).items():
+                    inside = home.removeprefix("segvit.") if home.startswith("segvit.") else f"{package}.{home}"
+                    prefix = "segvit" if package == "segvit" else f"segvit.{package}"
+                    found |= {f"{prefix}.{name}": inside for name in names}
+    return found
+
+
+def imports_of(file: Path, known: dict[str, Path], lazy: dict[str, str]) -> Iterator[str]:
+    """The modules of ours that `file` imports: at the top, in functions, for types alone, or by a lazy name."""
     tree = ast.parse(file.read_text())
-    typing_only = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for statement in node.body
-        for inner in ast.walk(statement)
-    }
+    bound: dict[str, str] = {}  # names in the file of our packages
+    names = []
     for node in ast.walk(tree):
-        if id(node) in typing_only and not typing_too:
-            continue
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
+            bound |= {(alias.asname or "segvit"): "segvit" for alias in node.names if alias.name == "segvit"}
         elif isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            path = name.split(".")
-            if path[0] == "segvit":
-                inside = [".".join(path[1:end]) for end in range(len(path), 1, -1)]
-                yield next((module for module in inside if module in known), "segvit")
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+            bound |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in bound:
+            if (name := f"{bound[node.value.id]}.{node.attr}") in lazy:
+                names.append(name)
+    for name in names:
+        path = name.split(".")
+        if name in lazy:
+            yield lazy[name]
+        elif path[0] == "segvit":
+            inside = [".".join(path[1:end]) for end in range(len(path), 1, -1)]
+            yield next((module for module in inside if module in known), "segvit")
 
 
 def test_imports_point_one_way() -> None:
     known = modules()
+    lazy = lazy_names(known)
     wrong = [
         f"{module} imports {imported}"
         for module, file in known.items()
-        for imported in imports_of(file, known)
+        for imported in imports_of(file, known, lazy)
         if group_of(module) != "unplaced"
         and group_of(imported) not in MAY_IMPORT.get(group_of(module), set()) | {group_of(module), "unplaced"}
     ]
@@ -117,24 +130,35 @@ def test_imports_point_one_way() -> None:
 
 def test_no_import_cycles() -> None:
     known = modules()
-    graph = {module: set(imports_of(file, known, typing_too=False)) - {module} for module, file in known.items()}
-    graph.pop("segvit", None)  # names everybody, lazily
+    lazy = lazy_names(known)
+    graph = {module: set(imports_of(file, known, lazy)) - {module} for module, file in known.items()}
+    for package in {name.removeprefix("segvit").rpartition(".")[0].lstrip(".") or "segvit" for name in lazy}:
+        graph.pop(package)  # names of its modules, lazily: whoever uses one leans on that module
     while leaves := [module for module, needs in graph.items() if not needs & graph.keys()]:
         for module in leaves:
             del graph[module]
-    assert not graph, f"these modules import each other in a circle, or lean on one: {sorted(graph)}"
+    while tops := [module for module in graph if not any(module in needs for needs in graph.values())]:
+        for module in tops:
+            del graph[module]
+    circles = "\n".join(f"  {module} -> {', '.join(sorted(graph[module] & graph.keys()))}" for module in sorted(graph))
+    assert not graph, f"these modules import each other in a circle:\n{circles}"
 
 
 def test_import_rules_can_fail(tmp_path: Path) -> None:
     known = {"errors": tmp_path, "training.train": tmp_path, "data.spec": tmp_path, "models": tmp_path}
+    lazy = {"segvit.create_model": "models.create", "segvit.pictures.look": "pictures.inside.look"}
     file = tmp_path / "x.py"
     file.write_text(
-        "import segvit.training.train\nfrom segvit import errors\nfrom segvit.data.spec import load_spec\n"
-        "def f():\n    from segvit import create_model\n"
+        "import segvit.training.train\nfrom segvit import errors, pictures\nfrom segvit.data.spec import load_spec\n"
+        "def f():\n    from segvit import create_model\n    pictures.look()\n"
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from segvit.models import atm\n"
     )
-    assert set(imports_of(file, known)) == {"training.train", "errors", "data.spec", "models", "segvit"}
-    assert set(imports_of(file, known, typing_too=False)) == {"training.train", "errors", "data.spec", "segvit"}
+    expected = {"training.train", "errors", "data.spec", "models", "segvit", "models.create", "pictures.inside.look"}
+    assert set(imports_of(file, known, lazy)) == expected
+    file.write_text("import segvit\nsegvit.create_model()\n")
+    assert set(imports_of(file, known, lazy)) == {"segvit", "models.create"}
+    found = lazy_names(modules())
+    assert found["segvit.create_model"] == "models.create" and found["segvit.pictures.look"] == "pictures.inside.look"
     assert group_of("data.spec") == "data.spec"
     assert group_of("data.dataset") == "data"
     with pytest.raises(AssertionError, match="no place yet"):
