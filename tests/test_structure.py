@@ -103,9 +103,8 @@ def imports_of(file: Path, known: dict[str, Path], lazy: dict[str, str]) -> Iter
             names += [f"{node.module}.{alias.name}" for alias in node.names]
             bound |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in bound:
-            if (name := f"{bound[node.value.id]}.{node.attr}") in lazy:
-                names.append(name)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            names += [name for name in [f"{bound.get(node.value.id)}.{node.attr}"] if name in lazy]
     for name in names:
         path = name.split(".")
         if name in lazy:

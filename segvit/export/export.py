@@ -306,7 +306,9 @@ def _header(graph: LabelGraph, exported: Exported) -> str:
         "mean": model.mean.tolist(),
         "std": model.std.tolist(),
         "cell": model.mask_cell,
-        "least": 1 if model.backbone.shrink_at is None else (STRIDE - 1) * model.backbone.patch_size + 1,
+        "least": 1
+        if getattr(model.backbone, "shrink_at", None) is None
+        else (STRIDE - 1) * model.backbone.patch_size + 1,
         "opset": OPSET if exported.path.suffix.lower() == ".onnx" else None,
         "calibrated_on": exported.calibrated_on,
         "differing": exported.agreement.differing,

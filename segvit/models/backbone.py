@@ -14,8 +14,7 @@ from typing import Any, Protocol
 import timm
 import torch
 from timm.layers import Attention
-from timm.models.beit import Beit
-from timm.models.beit import Block as BeitBlock
+from timm.models.beit import Beit, Block as BeitBlock
 from timm.models.eva import Eva, EvaBlock
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn

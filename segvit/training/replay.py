@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from segvit.config import TrainConfig
 from segvit.errors import UserError
 from segvit.inference.precision import HALVES
-from segvit.losses import Criterion, Losses, Normalizers
-from segvit.losses import criterion as package_criterion
+from segvit.losses import Criterion, Losses, Normalizers, criterion as package_criterion
 from segvit.models.backbone import set_grad_checkpointing
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT

@@ -42,6 +42,12 @@ LONGEST = 4
 """Maximum longer side, in training crops, at which a model with a sliding window sees a photo at once."""
 LABEL_SIDE = 1024
 """Maximum longer side of a label map in pixels. Each output takes one, and larger ones would be slow."""
+SHOWN = {
+    "backbone": ("taps", "num_layers", "num_prefix_tokens", "shrink_at", "downsampling"),
+    "upsampling": ("shown_layers", "head_similarities"),
+    "head": ("shown_layers", "head_similarities", "every_layer"),
+}
+"""Attributes of a model's parts that the recording reads."""
 PLACES = ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
 """Positions of the learned tokens whose attention is recorded, as fractions of the grid's height and width."""
 
@@ -78,9 +84,7 @@ def look(
     chosen = None if classes is None else find_classes(classes, names)
     pixels = to_rgb(photo)
     images = _at_size(pixels, network, size)
-    parts = [part for part in (network.head, network.upsampling) if part is not None]
-    if lacking := [type(part).__name__ for part in parts if not hasattr(part, "shown_layers")]:
-        raise UserError(f"{', '.join(lacking)}: this part cannot be recorded; give it a method `shown_layers`")
+    _check_shown(network)
     with torch.no_grad(), evaluating(network), _recorded(network) as record:
         output = network.forward(images)
         shown = _bounded(pixels.shape[:2])
@@ -104,8 +108,19 @@ def look(
         masks=output.mask_logits[:, 0, rows].float().cpu().numpy(),
         labels=labels,
         tokens=tokens,
-        gazes=_gazes(network, record.upsampling, tokens),
+        gazes=_gazes(network, record, tokens),
     )
+
+
+def _check_shown(model: SegViT) -> None:
+    """Check that the parts of a model have the attributes that the recording reads."""
+    for part, names in SHOWN.items():
+        lacking = [name for name in names if not hasattr(getattr(model, part), name)]
+        if lacking and getattr(model, part) is not None:
+            raise UserError(
+                f"the {part} {model.parts[part]} cannot be recorded: it has no {', '.join(lacking)}; "
+                "segvit/models/backbone.py, atm.py and upsampling.py show what these give"
+            )
 
 
 def find_classes(wanted: Sequence[str | int], names: Sequence[str]) -> tuple[int, ...]:
@@ -210,29 +225,28 @@ def _tokens(model: SegViT, images: Tensor, seen: Sequence[Kept]) -> Tokens:
         grid=grid,
         patch=backbone.patch_size,
         num_prefix=backbone.num_prefix_tokens,
-        depth=len(backbone.blocks),
+        depth=backbone.num_layers,
         shrink_at=backbone.shrink_at,
         kept=kept.view(grid).numpy(),
         restored=model.upsampling is not None,
     )
 
 
-def _gazes(model: SegViT, layers: Sequence[LayerOutput], tokens: Tokens) -> tuple[Gaze, ...]:
+def _gazes(model: SegViT, record: Record, tokens: Tokens) -> tuple[Gaze, ...]:
     """Return the attention of the learned tokens at PLACES over each map of QU."""
     rows, columns = tokens.grid
     places = tuple((int(y * rows), int(x * columns)) for y, x in PLACES)
     places = tuple(dict.fromkeys(places))
     gazes = []
-    for block, layer in zip(model.backbone.taps, layers):
+    for block, layer in zip(model.backbone.taps, record.upsampling):
         behind = tokens.shrink_at is not None and block > tokens.shrink_at
         index = torch.tensor([y * columns + x for y, x in places], device=layer.q.device)
         weights = model.upsampling.head_similarities(layer, index)[0].softmax(dim=2).mean(dim=0)
-        gazes.append(
-            Gaze(
-                block=block,
-                cell=tokens.patch * (STRIDE if behind else 1),
-                places=places,
-                attention=weights.unflatten(1, tokens.shrunk if behind else tokens.grid).cpu().numpy(),
-            )
-        )
+        grid, cell = tokens.grid, tokens.patch
+        if behind and (kept := record.kept[0]).grid == tokens.shrunk:
+            grid, cell = kept.grid, STRIDE * cell
+        elif behind:  # no lattice: each weight at its patch, and nothing looks at the others
+            everywhere = weights.new_zeros(len(weights), rows * columns)
+            weights = everywhere.index_copy(1, kept.indices.flatten(), weights)
+        gazes.append(Gaze(block=block, cell=cell, places=places, attention=weights.unflatten(1, grid).cpu().numpy()))
     return tuple(gazes)
