@@ -168,11 +168,11 @@ def test_what_it_cannot_do_is_refused() -> None:
     set_grad_checkpointing(model.backbone, False)
     with pytest.raises(UserError, match="grad_checkpointing: the backbone Convolutions has no attribute of that name"):
         set_grad_checkpointing(model.backbone, True)
-    with pytest.raises(UserError, match="the backbone Convolutions does not show its inside: it has no taps"):
+    with pytest.raises(UserError, match="the backbone Convolutions cannot be recorded: it has no taps"):
         pictures.look(model, torch.zeros(48, 64, 3, dtype=torch.uint8).numpy())
     with pytest.raises(UserError, match=r"with_classes: .*parts of its own"):
         segvit.with_classes(model, load_spec("shapes"))
     created = segvit.create_model(config=tiny_config("vit"), num_classes=CLASSES)
     linear = SegViT(created.backbone, FineHead(), mean=created.mean, std=created.std, num_classes=CLASSES)
-    with pytest.raises(UserError, match="the head FineHead does not show its inside: it has no shown_layers"):
+    with pytest.raises(UserError, match="the head FineHead cannot be recorded: it has no shown_layers"):
         pictures.look(linear, torch.zeros(48, 64, 3, dtype=torch.uint8).numpy())
