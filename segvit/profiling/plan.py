@@ -1,10 +1,10 @@
-"""What a training run needs of each device, worked out from its config before it is started.
+"""Predict the memory and time of a training run from its config, before it starts (`segvit info --plan`).
 
     plan(TrainConfig.load("ade20k/large"), num_classes=150, gpus=8).tables()
 
-One step of the real model and criterion runs on fake tensors, which have sizes and no values, and every tensor that it
-makes is counted from its birth to its end. Not counted are what a driver and its libraries take for themselves (on a
-GPU some 500 MiB), gaps between tensors, and validations.
+One step of the real model and criterion runs on fake tensors, which have sizes but no values. Every tensor is counted
+from its allocation until it is freed. Not counted: the memory of the driver and its libraries (some 500 MiB on a GPU),
+gaps between tensors, and validations.
 
 Letters: B batch of a device, K classes, M present (image, class) pairs, S supervised outputs.
 """
@@ -42,66 +42,66 @@ from segvit.training.parallel import sharded_modules
 from segvit.training.step import StepInput, run_step
 
 PRESENT = 10
-"""Classes that are assumed to be in each image: about those of a crop of ADE20K."""
+"""Number of classes assumed in each image, about that of a crop of ADE20K."""
 MEBIBYTE = 2**20
 CHECKPOINTED = " + grad_checkpointing"
 GATHERED_BLOCKS = 2
-"""Blocks of a sharded model that are whole at a time: the one that works, and the next."""
+"""Number of blocks of a sharded model that are whole at a time: the current one and the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes that a device needs."""
+    """Memory of a device in bytes."""
 
     parameters: int
     gradients: int
     optimizer: int
     """AdamW's two moments."""
     average: int
-    """The running average of the weights; 0 without."""
+    """The running average of the weights; 0 if there is none."""
     exchange: int
-    """What processes need to exchange gradients or parameters; 0 for one device."""
+    """Buffers for exchanging gradients or parameters between processes; 0 for one device."""
     activations: int
-    """What a step holds at the end of its forward pass for the backward pass."""
+    """Tensors stored for the backward pass, at the end of the forward pass."""
     peak: int
-    """At most, all in all. Gradients come while activations go, so it may be less than the sum of the parts."""
+    """Peak of the sum. It may be less than the sum of the parts, because gradients come while activations go."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run needs."""
+    """Predicted memory and time of a run."""
 
     gpus: int
-    """Devices."""
+    """Number of devices."""
     images: int
-    """Images that a device works on at once."""
+    """Number of images on a device at a time."""
     memory: dict[str, Memory]
-    """Of each device, by `parallel` (data, and fsdp for several), with " + grad_checkpointing" behind it where on."""
+    """Memory of each device by kind of run: "data" or "fsdp", with " + grad_checkpointing" appended if it is on."""
     chosen: str
-    """Which of these the config says."""
+    """Key in `memory` of the config's own kind."""
     multiply_adds: int
-    """Of a step over all devices, forward and backward."""
+    """Multiply-adds of a step over all devices, forward and backward."""
     steps: int
     tflops: float | None
-    """What a device sustains, in 10^12 floating-point operations a second; None: nobody said it."""
+    """Sustained rate of a device in 10^12 floating-point operations a second; None if it is not known."""
 
     @property
     def step_seconds(self) -> float | None:
-        """Time of a step at that rate, two operations per multiply-add, if the devices wait for nothing else."""
+        """Seconds of a step at that rate, with two operations per multiply-add and without any waiting."""
         return None if self.tflops is None else 2 * self.multiply_adds / (self.gpus * self.tflops * 1e12)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return everything as plain values."""
         seconds = self.step_seconds
         run = None if seconds is None else seconds * self.steps
         return asdict(self) | {"step_seconds": seconds, "run_seconds": run}
 
     def tables(self) -> Group:
-        """Memory by kind of run, and the time, to print."""
+        """Return the memory by kind of run, and the time, to print."""
         return Group(self._table(), *map(Text, self._remarks()))
 
     def _table(self) -> Table:
-        """Parts of the memory."""
+        """Return the table of the parts of the memory."""
         whose = f"of each of {self.gpus} devices" if self.gpus > 1 else "of the device"
         table = Table(title=f"Memory {whose}, MiB")
         table.add_column("")
@@ -125,41 +125,41 @@ class Plan:
         return table
 
     def _remarks(self) -> list[str]:
-        """What else there is to know."""
+        """Return the lines below the table."""
         remarks = [
-            "* as the config says; checkpointed: --grad-checkpointing; data, fsdp: --parallel",
+            "* as in the config; checkpointed: --grad-checkpointing; data, fsdp: --parallel",
             f"{self.images} images at once on a device; {PRESENT} classes assumed in each",
             f"{self.multiply_adds / 1e9:,.1f} G multiply-adds a step, forward and backward, all devices",
         ]
         if self.step_seconds is None:
-            return [*remarks, "for the time say --tflops RATE: what a device sustains in training"]
+            return [*remarks, "for the time, give --tflops RATE: the sustained rate of a device in training"]
         hours = self.step_seconds * self.steps / 3600
         return [
             *remarks,
             f"{self.step_seconds:.3g} s a step, {hours:,.3g} h for {self.steps:,} steps at {self.tflops:g} TFLOP/s",
-            "(of each device; without loading, exchange and validations)",
+            "(per device; without data loading, exchange and validations)",
         ]
 
 
 def plan(config: TrainConfig, *, num_classes: int, gpus: int = 1, tflops: float | None = None) -> Plan:
-    """What a run needs of each device: for an accelerator, or for a CPU where the config says `device: cpu`.
+    """Predict the memory and time of a run on accelerators, or on a CPU if the config says `device: cpu`.
 
     Args:
-        config: the run.
-        num_classes: of its dataset.
-        gpus: devices, a process each.
-        tflops: what a device sustains in training, in 10^12 floating-point operations a second.
+        config: settings of the run.
+        num_classes: number of classes of its dataset.
+        gpus: number of devices, with one process each.
+        tflops: sustained rate of a device in training, in 10^12 floating-point operations a second.
 
     Raises:
-        UserError: a number of devices that the batch cannot be dealt out to, or a rate that is none.
+        UserError: the batch does not divide among the devices, or the rate is not above 0.
     """
     if gpus < 1 or config.batch_size % (gpus * config.accumulate):
         raise UserError(
-            f"batch_size {config.batch_size} cannot be dealt out to {gpus} devices, each in parts of accumulate "
-            f"{config.accumulate}: give --gpus whose product with accumulate divides it"
+            f"batch_size {config.batch_size} does not divide among {gpus} devices with accumulate "
+            f"{config.accumulate}: give --gpus so that gpus * accumulate divides batch_size"
         )
     if tflops is not None and tflops <= 0:
-        raise UserError(f"--tflops {tflops}: give what a device sustains, above 0")
+        raise UserError(f"--tflops {tflops}: give the sustained rate of a device, above 0")
     images = config.batch_size // (gpus * config.accumulate)
     with torch.device("meta"):
         model = create_model(config=config.model.without_weights(), num_classes=num_classes)
@@ -182,7 +182,7 @@ def plan(config: TrainConfig, *, num_classes: int, gpus: int = 1, tflops: float 
 
 
 def _memory(model: SegViT, config: TrainConfig, *, images: int, gpus: int) -> Memory:
-    """What a device needs, part by part."""
+    """Return the memory of a device, part by part."""
     with FakeTensorMode():
         twin = _trainable_twin(model, config)
         whole = _size(list(twin.parameters()))
@@ -191,9 +191,9 @@ def _memory(model: SegViT, config: TrainConfig, *, images: int, gpus: int) -> Me
         if not on_cpu:
             _fuse_attention(twin)
         for parameter in twin.parameters():
-            if parameter.requires_grad and config.parallel == "fsdp":  # whole ones do not stay
+            if parameter.requires_grad and config.parallel == "fsdp":  # whole gradients are freed at once
                 parameter.register_post_accumulate_grad_hook(_drop_gradient)
-            elif parameter.requires_grad and config.accumulate > 1:  # those of the part before
+            elif parameter.requires_grad and config.accumulate > 1:  # gradients of the previous part
                 parameter.grad = torch.empty_like(parameter)
         held, peak = _step(twin, config, images, chunk_elements=CHUNK_ELEMENTS if on_cpu else CHUNK_ELEMENTS_GPU)
         unit = max(_size(list(part.parameters())) for part in sharded_modules(twin))
@@ -207,16 +207,16 @@ def _memory(model: SegViT, config: TrainConfig, *, images: int, gpus: int) -> Me
     if config.parallel == "fsdp":
         loose = whole - sum(_size(list(part.parameters())) for part in sharded_modules(twin))
         parts = {name: size // gpus for name, size in parts.items()}
-        # What is whole at a time, its gradient, and the whole copy that validations use.
+        # The parts that are whole at a time, their gradients, and the whole copy that validations use.
         exchange, at_step = 2 * (loose + GATHERED_BLOCKS * unit) + whole, at_step // gpus
     standing = parts["parameters"] + parts["optimizer"] + parts["average"] + exchange
-    beside = parts["gradients"] if config.parallel == "fsdp" or config.accumulate > 1 else 0  # not among the births
+    beside = parts["gradients"] if config.parallel == "fsdp" or config.accumulate > 1 else 0  # not counted in `peak`
     most = standing + max(beside + peak, parts["gradients"] + (0 if on_cpu else at_step))
     return Memory(**parts, exchange=exchange, activations=held, peak=most)
 
 
 def _trainable_twin(model: SegViT, config: TrainConfig) -> SegViT:
-    """A fake copy of a model as it trains."""
+    """Return a fake copy of a model in its training state."""
     twin = fake_twin(model).train().requires_grad_(True)
     set_grad_checkpointing(twin.backbone, config.grad_checkpointing)
     freeze(twin, config.optim.freeze)
@@ -224,9 +224,10 @@ def _trainable_twin(model: SegViT, config: TrainConfig) -> SegViT:
 
 
 def _fuse_attention(model: SegViT) -> None:
-    """Let the head attend as on an accelerator, whose fused kernels keep nothing of the weights that they drop.
+    """Make the head attend as on an accelerator, whose fused kernels store no dropout mask.
 
-    On a CPU a byte is kept for each (models/dropout_attention.py); without dropout it has a fused kernel as well.
+    On a CPU the mask takes a byte per weight (models/dropout_attention.py). Without dropout the CPU has a fused kernel
+    too.
     """
     for part in model.modules():
         if isinstance(part, Attention):
@@ -234,7 +235,7 @@ def _fuse_attention(model: SegViT) -> None:
 
 
 def _step(model: SegViT, config: TrainConfig, images: int, *, chunk_elements: int) -> tuple[int, int]:
-    """Bytes that a step holds at the end of its forward pass, and at most."""
+    """Return the bytes that a step holds at the end of its forward pass, and its peak."""
     halves = HALVES.get(config.precision)
     standing = [*model.parameters(), *model.buffers()]
     standing += [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
@@ -248,7 +249,7 @@ def _step(model: SegViT, config: TrainConfig, images: int, *, chunk_elements: in
         run_step(
             model,
             _inputs(config, images),
-            replace(config, accumulate=1),  # `images` are those of a part
+            replace(config, accumulate=1),  # `images` is the size of a part
             criterion=partial(_criterion, chunk_elements=chunk_elements),
             backward=Tensor.backward,
             check=note,
@@ -262,7 +263,7 @@ def _drop_gradient(parameter: Tensor) -> None:
 
 
 def _inputs(config: TrainConfig, count: int) -> StepInput:
-    """A step of `count` training crops."""
+    """Return the input of a step of `count` training crops."""
     size = (config.model.image_size, config.model.image_size)
     return StepInput(
         step=0,
@@ -276,7 +277,7 @@ def _inputs(config: TrainConfig, count: int) -> StepInput:
 
 
 def _criterion(output: SegOutput, labels: Tensor, *, chunk_elements: int, **settings: Any) -> Losses:
-    """The criterion, with PRESENT classes in each image: fake labels could not say which."""
+    """Compute the criterion with PRESENT classes in each image, because fake labels have no values."""
     _, batch, num_classes, _ = output.class_logits.shape
     present = torch.empty((batch, num_classes), dtype=torch.bool)
     pairs = torch.empty((batch * min(PRESENT, num_classes), 2), dtype=torch.int64)  # (M, 2)
@@ -285,8 +286,11 @@ def _criterion(output: SegOutput, labels: Tensor, *, chunk_elements: int, **sett
 
 
 def _multiply_adds(model: SegViT, config: TrainConfig) -> int:
-    """Of forward and backward over one image; attention counts as its two products, forward and twice that back."""
-    with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):  # a fused kernel may have no formula, and count as nothing
+    """Return the multiply-adds of forward and backward on one image.
+
+    Attention counts as its two products, and twice as much in the backward pass.
+    """
+    with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):  # a fused kernel without a formula would count as nothing
         twin = _trainable_twin(model, config)
         _fuse_attention(twin)
         with FlopCounterMode(display=False) as counter:
@@ -301,10 +305,10 @@ def _multiply_adds(model: SegViT, config: TrainConfig) -> int:
 
 
 class _Births(TorchDispatchMode):
-    """Bytes of all tensors that are made inside the block and still live, and the most of them so far.
+    """Count the bytes of the tensors that are made inside the block: those that still live, and their peak.
 
     Args:
-        before: tensors that are there already; a view of one is no birth.
+        before: tensors that exist already; their views are not counted.
     """
 
     def __init__(self, before: Iterable[Tensor]) -> None:
@@ -318,7 +322,7 @@ class _Births(TorchDispatchMode):
         return result
 
     def _note(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()  # what a tensor and its views share
+        storage = tensor.untyped_storage()  # a tensor and its views share it
         key = storage._cdata
         if key in self.sizes:
             return
@@ -332,5 +336,5 @@ class _Births(TorchDispatchMode):
 
 
 def _size(tensors: list[Any]) -> int:
-    """Bytes of tensors."""
+    """Return the size of tensors in bytes."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
