@@ -120,7 +120,7 @@ def test_the_folders_are_good_before_they_are_spoilt(folders: Folders) -> None:
 
 def test_an_unknown_label_value(folders: Folders) -> None:
     path = folders.mask(np.eye(20, 30) * 77)
-    folders.error(str(path), "label value 77 is no class", "0 sky, 1 road", "--data.classes NAME=77")
+    folders.error(str(path), "label value 77 is not a class", "0 sky, 1 road", "--data.classes NAME=77")
     folders.error(str(path), "--data.ignore 255 --data.ignore 77")
 
 
@@ -139,9 +139,9 @@ def test_a_label_one_too_large_for_the_number_of_classes(folders: Folders) -> No
     for name in ("a", "c"):
         folders.mask(np.eye(20, 30) + 1, name)
     shifted = "--data.classes sky=1 --data.classes road=2"
-    folders.error(str(path), "label value 2 is no class", "one too large", shifted)
+    folders.error(str(path), "label value 2 is not a class", "one too large", shifted)
     folders.mask(np.arange(600).reshape(20, 30) % 3)
-    folders.error(str(path), "label value 2 is no class", shifted, "--data.ignore 0")
+    folders.error(str(path), "label value 2 is not a class", shifted, "--data.ignore 0")
 
 
 def test_a_0_255_mask(folders: Folders) -> None:
@@ -246,7 +246,7 @@ def test_an_empty_folder_and_one_of_other_files(folders: Folders) -> None:
         path.unlink()
     said(lambda: open_dataset(folders.config, "train"), "data.labels", str(folders.masks), "no file of type .png")
     (folders.masks / "a.npy").write_bytes(b"x")
-    said(lambda: open_dataset(folders.config, "train"), "holds 1 other files (a.npy)")
+    said(lambda: open_dataset(folders.config, "train"), "has 1 other files (a.npy)")
 
 
 def test_a_folder_that_is_not_there(folders: Folders, tmp_path: Path) -> None:
@@ -296,10 +296,10 @@ GOOD_SPEC = "name: m\nclasses: [sky, road]\nsplits: {train: {images: a, labels: 
         (GOOD_SPEC.replace("sky", "{name: sky, color: [1, 2]}"), ("entry 1", "[1, 2]", "red, green, blue in 0..255")),
         (GOOD_SPEC.replace("sky", "{name: sky, color: [1, 2, 300]}"), ("[1, 2, 300]", "'sky'", "0..255")),
         (GOOD_SPEC.replace("sky", "{name: sky, raw: one}"), ("entry 1", "`raw` is 'one'", "whole number")),
-        (GOOD_SPEC.replace("sky", "{name: sky, raw: 1}"), ("raw value 1 is given to more than one class",)),
+        (GOOD_SPEC.replace("sky", "{name: sky, raw: 1}"), ("raw value 1 is given more than once",)),
         (GOOD_SPEC.replace("sky", "{name: sky, raw: 70000}"), ("raw value 70000", "0..65535")),
         (GOOD_SPEC.replace("sky", "no"), ("entry 1", "`name` is False", "in quotes")),
-        (GOOD_SPEC.replace("sky", "road"), ("class name 'road' is given to more than one class",)),
+        (GOOD_SPEC.replace("sky", "road"), ("class name 'road' is given more than once",)),
         (GOOD_SPEC.replace("[sky, road]", "sky"), ("`classes` is 'sky'", "a list of names")),
         (GOOD_SPEC + "ignore: 255\n", ("`ignore` is 255", "[255]")),
         (GOOD_SPEC + "ignore: [1]\n", ("raw value 1 is class 'road' and is ignored too",)),
@@ -330,7 +330,7 @@ def test_a_spec_for_another_dataset(folders: Folders, tmp_path: Path) -> None:
         lambda: open_dataset(config, "train"),
         "dataset 'camvid', split 'train'",
         f"no folder {tmp_path / 'images' / 'train'}",
-        "should hold images/train",
+        "should contain images/train",
         "masks, photos",
     )
     (tmp_path / "CamVid" / "images" / "train").mkdir(parents=True)
@@ -361,8 +361,8 @@ PHOTOS, MASKS = Path("photos"), Path("masks")
         ),
         (DataConfig(images=PHOTOS, labels=MASKS, classes=("a=b",)), ("data.classes", "'a=b'", "name=VALUE")),
         (DataConfig(images=PHOTOS, labels=MASKS, classes=("=3",)), ("data.classes", "'=3'", "name=VALUE")),
-        (DataConfig(images=PHOTOS, labels=MASKS, classes=("a", "b=0")), ("raw value 0", "more than one class")),
-        (DataConfig(images=PHOTOS, labels=MASKS, classes=("a", "a")), ("class name 'a'", "more than one class")),
+        (DataConfig(images=PHOTOS, labels=MASKS, classes=("a", "b=0")), ("raw value 0", "more than once")),
+        (DataConfig(images=PHOTOS, labels=MASKS, classes=("a", "a")), ("class name 'a'", "more than once")),
     ],
     ids=str,
 )

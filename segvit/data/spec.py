@@ -85,7 +85,7 @@ class DatasetSpec:
         if self.merged and len(self.merged) != len(self.classes):
             raise UserError(f"{where}: {len(self.classes)} classes, but `merged` has {len(self.merged)} entries")
         if twice := doubled(self.classes):
-            raise UserError(f"{where}: class name {twice[0]!r} is given to more than one class; make them distinct")
+            raise UserError(f"{where}: class name {twice[0]!r} is given more than once; make the names distinct")
         _check_values(self, where)
         for name, color in zip(self.classes, self.palette, strict=True):
             check_color(color, f"class {name!r}", where)

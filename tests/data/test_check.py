@@ -313,7 +313,7 @@ def test_a_photo_that_exif_turns_beside_a_mask_that_it_does_not(files: Set, segv
     turn(files, "05", 3)  # upside down: sizes cannot tell
     sheet = files.root / "sheet.png"
     said = segvit("check-data", *files.flags, "--sheet", sheet)
-    assert said.code == 0 and "1 photos are turned" in said.out and "05.png" in said.out
+    assert said.code == 0 and "1 photos have an EXIF orientation" in said.out and "05.png" in said.out
 
 
 def test_an_orientation_that_is_none(files: Set, segvit: Command) -> None:
@@ -323,7 +323,7 @@ def test_an_orientation_that_is_none(files: Set, segvit: Command) -> None:
         turn(files, name, 0)  # as some cameras write
     assert "EXIF" not in segvit("check-data", *files.flags).out
     turn(files, "03", 8)
-    assert "1 photos are turned" in segvit("check-data", *files.flags).out
+    assert "1 photos have an EXIF orientation" in segvit("check-data", *files.flags).out
 
 
 def test_files_that_cannot_be_written_are_told_before_the_work(files: Set, segvit: Command) -> None:
@@ -361,7 +361,7 @@ def test_the_same_picture_in_train_and_val(files: Set, segvit: Command) -> None:
     (val / "photos" / "02.png").unlink()
     flags = ["--data.val-images", val / "photos", "--data.val-labels", val / "masks"]
     said = segvit("check-data", *files.flags, *flags)
-    assert said.code == 0 and "3 pictures are in train and in val" in said.out and "renamed.png" in said.out
+    assert said.code == 0 and "3 images are in train and in val" in said.out and "renamed.png" in said.out
     assert "are in train and in val" not in segvit("check-data", *files.flags, *flags, "--split", "val").out
     shutil.copy(files.photos / "05.png", files.photos / "06.png")
     assert "train: 1 images are copies" in segvit("check-data", *files.flags, *flags).out

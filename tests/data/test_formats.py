@@ -148,7 +148,7 @@ def test_mat_files_as_a_dataset(tmp_path: Path) -> None:
     assert samples.read(1).labels.tolist() == [[0, 1], [255, 0]]
     assert not check_dataset(samples, decode=True).errors
     savemat(tmp_path / "labels" / "a.mat", {"S": np.array([[0, 5], [9, 0]])})
-    said(lambda: made.open().read(0), str(tmp_path / "labels" / "a.mat"), "label value 5 is no class")
+    said(lambda: made.open().read(0), str(tmp_path / "labels" / "a.mat"), "label value 5 is not a class")
     savemat(tmp_path / "labels" / "a.mat", {"S": np.zeros((3, 2))})
     said(lambda: made.open().read(0), "a.jpg is 2 x 2", "a.mat is 2 x 3")
 
@@ -388,7 +388,7 @@ def test_categories_outside_the_spec(tmp_path: Path) -> None:
     made = coco(
         tmp_path, [row(1, SQUARE), row(8, SQUARE), row(8, SQUARE)], categories=[*CATEGORIES, {"id": 8, "name": "cat"}]
     )
-    said(made.open, "labels.json: category 8 ('cat', 2 annotations) is no class", "{name: NAME, raw: 8}", "others")
+    said(made.open, "labels.json: category 8 ('cat', 2 annotations) is not a class", "{name: NAME, raw: 8}", "others")
     ignoring = coco(tmp_path, [row(8, SQUARE)], COCO + "\nothers: ignore").open()
     assert ignoring.read(0).labels[1].tolist() == [0, 255, 255, 255, 0, 0]
 

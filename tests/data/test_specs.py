@@ -173,7 +173,7 @@ def test_all_other_values(others: str, index: int) -> None:
         ({"others": 3}, ("`others` is 3",)),
         ({"classes": ["a", {"name": "b", "raw": []}]}, ("entry 2", "`raw` is []", "a list of them")),
         ({"classes": ["a", {"name": "b", "raw": [1, "x"]}]}, ("entry 2", "[1, 'x']", "whole number")),
-        ({"classes": ["a", {"name": "b", "raw": [3, 0]}]}, ("raw value 0", "more than one class")),
+        ({"classes": ["a", {"name": "b", "raw": [3, 0]}]}, ("raw value 0", "more than once")),
         ({"classes": ["a", {"name": "b", "raw": [3, 3]}]}, ("raw value 3", "for one class only")),
         ({"classes": ["a", {"name": "b", "raw": [3, 2]}]}, ("raw value 2 is class 'b' and is ignored too",)),
         ({"val_fraction": 2.0}, ("`val_fraction` is 2.0", "between 0 and 1")),
@@ -277,7 +277,7 @@ def test_an_id_that_never_occurs_in_coco_stuff_is_an_error(value: int, tmp_path:
     for act in (lambda: samples.read(0), check_dataset(samples).raise_on_error):
         with pytest.raises(UserError) as caught:
             act()
-        assert str(path) in str(caught.value) and f"label value {value} is no class" in str(caught.value)
+        assert str(path) in str(caught.value) and f"label value {value} is not a class" in str(caught.value)
 
 
 CONTEXT_LISTED = {"train": "2008_000002\n2008_000003\n", "val": "2008_000004\n"}

@@ -40,7 +40,7 @@ class HandedInLabels(LabelFormat):
         raise self._error(place.what)
 
     def read(self, pair: Pair, classes: Classes, memory: LabelMemory) -> npt.NDArray[Any]:
-        """Raise an error, because the class of the format is unknown here."""
+        """Raise an error instead of the labels (H, W), because the class of the format is unknown here."""
         raise self._error(pair.source)
 
     def _error(self, where: str) -> UserError:
