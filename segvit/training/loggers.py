@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: metrics.jsonl, the loggers in the config, and the progress in the terminal.
+"""Log a run: metrics.jsonl, the loggers in the config, and the progress in the terminal.
 
     log = RunLog(config, accelerator, start=0)
     log.write(1, {"loss": 3.2})
