@@ -8,7 +8,7 @@ A spec is a YAML file, shipped (`segvit/data/specs`) or your own (docs/data.md d
       - {name: car, raw: [7, 9], color: [64, 0, 128]}
     ignore: [255]                                            # raw values that are ignored
     others: ignore                                           # class of all other values, or ignored (default: error)
-    labels: {format: index}                                  # format of the label files (labels/formats.py)
+    labels: {format: index}                                  # format of the label files (labels/known_formats.py)
     splits:
       train: {images: images/train, labels: labels/train}    # folders or globs under the root
       val: {images: images/val, labels: labels/val, list: val.txt}
@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.data.labels.format import IGNORED, MAX_RAW, LabelFormat, check_class_or_ignored
-from segvit.data.labels.formats import format_to_dict, read_format
 from segvit.data.labels.index import IndexLabels
+from segvit.data.labels.known_formats import format_to_dict, read_format
 from segvit.data.pairs import Split
 from segvit.data.palette import Color, default_palette
 from segvit.data.yaml_values import check_color, check_keys, doubled, is_whole, parse_yaml, read_color, read_text

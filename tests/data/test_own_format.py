@@ -19,7 +19,7 @@ from segvit.data.check.check import check_dataset
 from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.images import Unreadable
 from segvit.data.labels.format import Classes, LabelFormat
-from segvit.data.labels.formats import FORMATS
+from segvit.data.labels.known_formats import FORMATS
 from segvit.data.labels.memory import LabelMemory
 from segvit.data.pairs import Pair
 from segvit.data.spec import DatasetSpec, load_spec
