@@ -21,7 +21,7 @@ from PIL import Image, ImageFilter
 
 import segvit
 from segvit.data.shapes.scenes import render_scene
-from segvit.models.downsampling import keep
+from segvit.models.downsampling import lattice
 from segvit.models.segvit import SegViT, evaluating
 from segvit.pictures.figure_style import (
     DIVERGING,
@@ -159,9 +159,9 @@ def draw_shrunk(scene: Scene) -> Any:
     """What Shrunk does to the token grid (docs/method.md section 3)."""
     tokens, photo = scene.inside.tokens, scene.canvas.photo
     rows, columns = tokens.grid
-    going_on = keep(torch.arange(rows * columns)[:, None], tokens.grid, 0)[:, 0]
+    kept_patches = lattice(tokens.grid)
     kept = np.zeros(rows * columns, dtype=bool)
-    kept[going_on.numpy()] = True
+    kept[kept_patches.numpy()] = True
     side, y, gap = 1.42, 0.52, 1.3
     board = Board(WIDTH, y + side + 0.3)
     left = [0.07, 0.07 + side + gap, 0.07 + 2 * (side + gap)]
