@@ -1,6 +1,7 @@
-"""`segvit demo`: the whole tour, as a user would live it, on scenes that segvit draws itself.
+"""Run `segvit demo`: the whole workflow on scenes that segvit draws itself.
 
-Scenes are written as files, checked, trained on from scratch, scored on scenes that nobody has seen, and painted.
+The demo writes scenes as files, checks them, trains a model from scratch, scores it on held-out scenes, and draws its
+predictions.
 """
 
 import json
@@ -29,47 +30,48 @@ from segvit.utils.device import resolve_device
 from segvit.weights.load import load_model
 
 TRAIN_SCENES, VAL_SCENES, TEST_SCENES = 3000, 50, 200
+"""Number of scenes of each split."""
 TEST_SEED = 2
-"""Seed of scenes that are in neither the training nor the validation folder."""
+"""Seed of the held-out scenes, which are in neither the training nor the validation folder."""
 MARKER = "made-by-segvit-demo.txt"
-"""File by which the demo knows a folder of its own."""
+"""File that marks a folder written by the demo."""
 SHOWN = 6
-"""Unseen scenes that are painted."""
+"""Number of held-out scenes whose predictions are drawn."""
 FAREWELL = """
-Look at     {output}/comparison.png, {output}/predictions/, {output}/curves.png
-The model   {model}
+Results     {output}/comparison.png, {output}/predictions/, {output}/curves.png
+Model       {model}
 
-Your turn   segvit predict {model} photo.jpg --output seen        (it knows these scenes only)
+Your turn   segvit predict {model} photo.jpg --output seen        (it only knows such scenes)
             segvit check-data --data.images photos --data.labels masks --data.classes NAME NAME ...
             segvit train --config finetune --data.images photos --data.labels masks --data.classes NAME NAME ...
 """
 
 
 def run_demo(*, output: Path, steps: int | None = None, device: Device = "auto") -> float:
-    """Run the tour and write everything below `output`, in place of an earlier tour there.
+    """Run the demo and write everything into `output`, replacing the files of an earlier demo.
 
     Args:
-        output: folder of scenes, run and pictures.
-        steps: training steps. Default: those of the recipe shapes/demo, about four minutes on two cores.
-        device: where to run.
+        output: folder for scenes, run and pictures.
+        steps: training steps. Default: those of the recipe shapes/demo, which take about four minutes on two cores.
+        device: device to run on.
 
     Returns:
-        mIoU on unseen scenes, 0..1.
+        mIoU on held-out scenes, 0..1.
 
     Raises:
-        UserError: the folder holds files that no earlier tour made.
+        UserError: the folder holds files that are not from an earlier demo.
     """
     console = Console(highlight=False, soft_wrap=True)
     scenes, run_folder = output / "scenes", output / "run"
     _clear(output)
 
-    with _chapter(console, 1, f"Drawing {TRAIN_SCENES} scenes to learn from into {scenes}"):
+    with _chapter(console, 1, f"Drawing {TRAIN_SCENES} training scenes into {scenes}"):
         config = TrainConfig.load("shapes/demo")
         size = config.model.image_size
         write_shapes(scenes, train=TRAIN_SCENES, val=VAL_SCENES, size=size)
         data = replace(config.data, root=scenes)
 
-    with _chapter(console, 2, "Checking them, as you would your own (segvit check-data)"):
+    with _chapter(console, 2, "Checking the dataset (segvit check-data)"):
         survey = check_splits(data, ("train", "val"))
         console.print(survey.table())
         if survey.errors:
@@ -79,14 +81,14 @@ def run_demo(*, output: Path, steps: int | None = None, device: Device = "auto")
         config = replace(config, data=data, output=run_folder, device=device, steps=steps or config.steps)
         run = train(config)
 
-    with _chapter(console, 4, f"Scoring it on {TEST_SCENES} scenes that it has never seen (segvit evaluate)"):
+    with _chapter(console, 4, f"Scoring it on {TEST_SCENES} held-out scenes (segvit evaluate)"):
         model = load_model(run.path, device=resolve_device(device))
         test = ShapesDataset(TEST_SCENES, size=size, seed=TEST_SEED)
         result = evaluate(model, test, workers=config.data.workers)
         console.print(result.table())
         (output / "scores.json").write_text(json.dumps(result.to_dict(), indent=1) + "\n")
 
-    with _chapter(console, 5, f"Painting {SHOWN} of them (segvit predict)"):
+    with _chapter(console, 5, f"Predicting {SHOWN} of them (segvit predict)"):
         paint(model, test, output)
         curves(list(read_records(run_folder)), output / "curves.png")
 
@@ -96,21 +98,21 @@ def run_demo(*, output: Path, steps: int | None = None, device: Device = "auto")
 
 
 def _clear(output: Path) -> None:
-    """Remove an earlier tour; refuse a folder that holds anything else.
+    """Remove an earlier demo, and create the folder.
 
     Raises:
-        UserError: the folder is not empty and no tour made it.
+        UserError: the folder is not empty and was not written by the demo.
     """
     marker = output / MARKER
     if output.exists() and any(output.iterdir()) and not marker.is_file():
-        raise UserError(f"{output} holds files that are not an earlier demo's: choose another --output")
+        raise UserError(f"{output} holds files that are not from an earlier demo; choose another --output")
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    marker.write_text("Made by `segvit demo`, which replaces this folder when it runs again.\n")
+    marker.write_text("Written by `segvit demo`, which replaces this folder when you run it again.\n")
 
 
 def paint(model: SegViT, test: ShapesDataset, output: Path) -> None:
-    """Predictions of the first scenes as files, and one sheet beside the truth."""
+    """Write the predictions of the first scenes, and a sheet that compares them with the labels."""
     photos = output / "photos"
     photos.mkdir(parents=True, exist_ok=True)
     rows, fractions = [], np.zeros(test.spec.num_classes)
@@ -132,6 +134,6 @@ def paint(model: SegViT, test: ShapesDataset, output: Path) -> None:
 
 @contextmanager
 def _chapter(console: Console, number: int, title: str) -> Iterator[None]:
-    """A headline before a part of the tour."""
+    """Print a headline before a step of the demo."""
     console.print(f"\n[bold]{number}/5  {title}[/bold]")
     yield

@@ -1,1 +1,1 @@
-"""Reports as one self-contained HTML page, and the viewer of label maps."""
+"""Run reports as a single self-contained HTML page, and the viewer of label maps."""

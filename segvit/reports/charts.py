@@ -1,4 +1,4 @@
-"""Charts as inline SVG: they take the page's font and colours, need no library, and stay sharp at any size.
+"""Draw charts as inline SVG, which uses the page's font and colours, needs no library and is sharp at any size.
 
     line_chart({"loss": [(1, 3.2), (2, 2.9)]}, last_step=100)
     confusion_chart(counts, ["sky", "road"])
@@ -16,38 +16,39 @@ from segvit.reports.html import Markup, join, tag
 from segvit.utils.text import percentage
 
 Points = Sequence[tuple[float, float]]
-"""(step, value), steps ascending."""
+"""Pairs (step, value) with ascending steps."""
 
 WIDTH, HEIGHT = 460, 230
+"""Size of a line chart in SVG units."""
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 28
-"""Room around the lines for numbers, in the units of WIDTH and HEIGHT."""
+"""Margins for the axis numbers, in SVG units."""
 MAX_POINTS = 240
-"""Points of a line; longer series are drawn as the means of as many stretches."""
+"""Maximum number of points of a line. A longer series is divided into as many parts, and each part is averaged."""
 NUM_COLORS = 6
-"""Colours of lines that the page knows."""
+"""Number of line colours in the page's style sheet."""
 CLIPPED = 99.5
-"""Percentile of a series up to which the axis goes: the first steps of a run would flatten all others."""
+"""Percentile of a series at the end of the axis. The high loss of the first steps would flatten the rest."""
 LEAST_SHARE = 0.005
-"""Share from which a cell of a confusion matrix is drawn."""
+"""Minimum share for a cell of a confusion matrix to be drawn."""
 MAX_NUMBERED = 30
-"""Classes up to which its cells hold their numbers."""
+"""Maximum number of classes for numbers in the cells of a confusion matrix."""
 LEAST_WIDTH = 1000
-"""Width in pixels below which the matrix is not shrunk to fit the page: it scrolls."""
+"""Width in pixels to which a confusion matrix can shrink on a narrow page before it scrolls."""
 MAX_NAME = 22
-"""Characters of a class name beside it."""
+"""Maximum length of a class name beside a confusion matrix, in characters."""
 
 
 def line_chart(
     series: Mapping[str, Points], *, last_step: int, top: float | None = None, percent: bool = False, dots: bool = False
 ) -> Markup:
-    """Lines over the steps of a run, and a legend where there are several; values that are no number leave gaps out.
+    """Draw series over the steps of a run, with a legend if there are several; NaN and infinite values are skipped.
 
     Args:
-        series: by name.
-        last_step: where the axis ends.
-        top: where the vertical axis ends; default: what the values need.
-        percent: write values, which are 0..1, as percentages.
-        dots: mark each point, with its value as a tooltip.
+        series: points of each series, by name.
+        last_step: end of the horizontal axis.
+        top: end of the vertical axis. Default: chosen from the values.
+        percent: print values in 0..1 as percentages.
+        dots: mark each point and add its value as a tooltip.
     """
     lines = {name: _means(_finite(points)) for name, points in series.items()}
     lines = {name: points for name, points in lines.items() if points}
@@ -71,7 +72,7 @@ def line_chart(
 
 
 def _line(name: str, points: Points, last_step: int, high: float, *, color: int, percent: bool, dots: bool) -> Markup:
-    """One line, its dots where it has any."""
+    """Draw one line and, if wanted, its dots. A single point is always a dot."""
     places = [(_x(step, last_step), _y(value, high)) for step, value in points]
     path = " ".join(f"{x},{y}" for x, y in places)
     parts = [tag("polyline", points=path, class_=f"line k{color}")]
@@ -84,11 +85,11 @@ def _line(name: str, points: Points, last_step: int, high: float, *, color: int,
 
 
 def confusion_chart(counts: npt.NDArray[np.integer], names: Sequence[str]) -> Markup:
-    """Where the pixels of each true class go: a row holds the shares of one class; a cell tells its share when touched.
+    """Draw a confusion matrix normalized per true class, with the share of each cell as a tooltip.
 
     Args:
         counts: (K, K) pixels; row = true class, column = predicted class.
-        names: K of them.
+        names: K class names.
     """
     num_classes = len(names)
     cell = 30 if num_classes <= MAX_NUMBERED else 13
@@ -119,10 +120,10 @@ def confusion_chart(counts: npt.NDArray[np.integer], names: Sequence[str]) -> Ma
 
 
 def _cell(share: float, row: int, column: int, names: Sequence[str], room: int, cell: int) -> Markup:
-    """A cell of the matrix. Colours follow the square root of the share, so that a few per cent are seen."""
+    """Draw a cell. Its opacity follows the square root of the share, so that a few per cent are visible."""
     kind = "hit" if row == column else "miss"
     x, y = room + cell * column, room + cell * row
-    told = tag("title", f"{names[row]} seen as {names[column]}: {percentage(share)}")
+    told = tag("title", f"{names[row]} predicted as {names[column]}: {percentage(share)}")
     opacity = round(math.sqrt(share), 3)
     parts = [tag("rect", told, x=x, y=y, width=cell, height=cell, fill_opacity=opacity, class_=kind)]
     if len(names) <= MAX_NUMBERED:
@@ -136,7 +137,7 @@ def _finite(points: Points) -> list[tuple[float, float]]:
 
 
 def _means(points: Points) -> list[tuple[float, float]]:
-    """The points, or the means of MAX_POINTS stretches of them, and always the last one's step."""
+    """Return the points, or the means of MAX_POINTS consecutive parts, each at the last step of its part."""
     if len(points) <= MAX_POINTS:
         return list(points)
     stretches = np.array_split(np.array(points), MAX_POINTS)
@@ -144,12 +145,12 @@ def _means(points: Points) -> list[tuple[float, float]]:
 
 
 def _high(values: Sequence[float]) -> float:
-    """The value that the axis must reach."""
+    """Return the value that the axis must reach."""
     return float(np.percentile(values, CLIPPED)) if len(values) > 50 else max(values)
 
 
 def _ticks(high: float, count: int = 5) -> list[float]:
-    """Round numbers from 0 to about `high`, at most `count` steps of 1, 2 or 5 times a power of ten."""
+    """Return ticks from 0 to about `high`, at most `count` steps of 1, 2 or 5 times a power of ten."""
     if high <= 0:
         return [0.0]
     rough = high / count
@@ -159,16 +160,17 @@ def _ticks(high: float, count: int = 5) -> list[float]:
 
 
 def _number(value: float, percent: bool, *, digits: int = 3) -> str:
-    """A value as on an axis."""
+    """Format a value for an axis."""
     return percentage(value, f".{digits}g") if percent else f"{value:.{digits}g}"
 
 
 def _x(step: float, last_step: int) -> float:
+    """Return the horizontal position of a step."""
     return round(LEFT + (WIDTH - LEFT - RIGHT) * step / max(last_step, 1), 1)
 
 
 def _y(value: float, high: float) -> float:
-    """Values above the axis stay at its end."""
+    """Return the vertical position of a value. Values beyond the axis are drawn at its end."""
     return round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - min(max(value / high, 0), 1)), 1)
 
 

@@ -1,4 +1,4 @@
-"""What a run knows besides its config and its log, in plain values: report.json, of which its page is made.
+"""Contents of report.json: the facts of a run's page that are neither in its config nor in its log.
 
 facts = Facts(about=origin(model, "camvid: 367 images"), environment=environment(device, processes=1), validation=...)
 load_facts(Path("runs/camvid/report.json"))
@@ -28,45 +28,47 @@ from segvit.reports.html import jpeg_uri
 from segvit.utils.device import device_name
 
 NUM_EXTREMES = 3
-"""Best images, and worst, that are shown."""
+"""Number of best and of worst images on the page."""
 SHOWN_SIDE = 320
-"""Longer side in pixels of a small picture on the page."""
+"""Longer side of a small picture on the page, in pixels."""
 PACKAGES = ("segvit", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
+"""Packages whose versions are reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """What a validation found, in plain values."""
+    """Results of a validation, in values that JSON can hold."""
 
     name: str
-    """What was scored."""
+    """Name of the scored weights."""
     scores: dict[str, Any]
-    """As `EvalResult.to_dict` gives them."""
+    """Scores from `EvalResult.to_dict`."""
     protocol: dict[str, str]
-    """How it was scored, in words."""
+    """Test protocol: names and values of its settings."""
     palette: list[list[int]]
-    """(K, 3) of the classes."""
+    """(K, 3) class colours."""
     confusion: list[list[int]]
-    """(K, K) pixels; row = true class."""
+    """(K, K) pixels; row = true class, column = predicted class."""
     best: list[dict[str, Any]]
-    """Name, scores, small pictures and maps for the viewer of the best images, the best first."""
+    """Best images, best first: name, scores, small pictures, and maps for the viewer."""
     worst: list[dict[str, Any]]
-    """The same of the worst, the worst first."""
+    """Worst images, worst first, in the same form as `best`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a run knows besides its config and its log."""
+    """Facts of a run that are neither in its config nor in its log."""
 
     about: dict[str, str]
-    """What it started from, the licence of that, the dataset."""
+    """Dataset, starting weights and their licence."""
     environment: dict[str, str]
-    """Versions, device, processes."""
+    """Device, number of processes, system, and package versions."""
     validation: Validation | None
+    """Last validation; None if the run has none."""
 
 
 def environment(device: torch.device, *, processes: int) -> dict[str, str]:
-    """Where a run goes on: versions, device, processes."""
+    """Describe where a run takes place: device, processes, system, package versions."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     system = f"{platform.system()} {platform.machine()}"
     place = f"{device.type}, {device_name(device)}"
@@ -79,13 +81,13 @@ def environment(device: torch.device, *, processes: int) -> dict[str, str]:
 
 
 def origin(model: SegViT, dataset: str) -> dict[str, str]:
-    """What a model started from, the licence of that, and its data."""
-    told = {"started from": "starts_from", "licence of that": "licence"}
-    return {"dataset": dataset} | {row: str(model.extra[key]) for row, key in told.items() if model.extra.get(key)}
+    """Describe the origin of a model: dataset, starting weights and their licence."""
+    rows = {"started from": "starts_from", "licence of these weights": "licence"}
+    return {"dataset": dataset} | {row: str(model.extra[key]) for row, key in rows.items() if model.extra.get(key)}
 
 
 def extremes(result: EvalResult) -> tuple[list[ImageScore], list[ImageScore]]:
-    """The best images, the best first, and the worst, the worst first; no image is both."""
+    """Return the best images, best first, and the worst images, worst first; no image is in both lists."""
     scored = result.worst()
     count = min(NUM_EXTREMES, (len(scored) + 1) // 2)
     return scored[::-1][: min(count, len(scored) - count)], scored[:count]
@@ -94,13 +96,13 @@ def extremes(result: EvalResult) -> tuple[list[ImageScore], list[ImageScore]]:
 def describe_validation(
     name: str, result: EvalResult, *, palette: Sequence[Color], shots: Mapping[int, Shot]
 ) -> Validation:
-    """A validation in plain values.
+    """Convert the result of a validation to values that JSON can hold.
 
     Args:
-        name: what was scored.
-        result: its scores.
-        palette: of the classes.
-        shots: pictures of the `extremes`, by the number of the image.
+        name: name of the scored weights.
+        result: scores of the validation.
+        palette: class colours.
+        shots: pictures of the `extremes`, by image index.
     """
     best, worst = ([_seen(score, shots[score.index], palette) for score in scores] for scores in extremes(result))
     return Validation(
@@ -115,6 +117,7 @@ def describe_validation(
 
 
 def _seen(score: ImageScore, shot: Shot, palette: Sequence[Color]) -> dict[str, Any]:
+    """Return the name, scores, small pictures and viewer maps of an image."""
     pictures = []
     for picture in shot.pictures:
         small = picture.copy()
@@ -136,17 +139,17 @@ def _seen(score: ImageScore, shot: Shot, palette: Sequence[Color]) -> dict[str, 
 
 
 def _index_png(labels: npt.NDArray[np.int64], palette: Sequence[Color]) -> str:
-    """An index PNG in base64."""
+    """Encode labels as an index PNG in base64."""
     file = io.BytesIO()
-    save_index_png(labels, palette, cast(Path, file))  # Pillow writes to open files too
+    save_index_png(labels, palette, cast(Path, file))  # Pillow also writes to open files
     return base64.b64encode(file.getvalue()).decode()
 
 
 def load_facts(path: Path) -> Facts | None:
-    """What a run wrote down; None where it did not.
+    """Load report.json; return None if there is no such file.
 
     Raises:
-        UserError: the file is something else.
+        UserError: the file cannot be read or has another content.
     """
     if not path.is_file():
         return None
@@ -155,4 +158,7 @@ def load_facts(path: Path) -> Facts | None:
         validation = content["validation"] and Validation(**content["validation"])
         return Facts(about=content["about"], environment=content["environment"], validation=validation)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not what segvit train wrote ({error}); remove it, and type --score") from error
+        raise UserError(
+            f"{path}: not a report.json of segvit train ({error}); remove it, then run `segvit report {path.parent} "
+            "--score`"
+        ) from error

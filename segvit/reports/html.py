@@ -1,10 +1,9 @@
-"""Pieces of an HTML page, in which every text is escaped unless it says that it is markup.
+"""Build HTML pages. All text is escaped unless it is `Markup`.
 
     tag("td", "<b>", tag("em", "x"), class_="name")     # <td class="name">&lt;b&gt;<em>x</em></td>
     fill("report.html", title=join("a & b"))            # a file of segvit/reports/templates/ with $title filled in
 
-A page of ours loads nothing: its pictures are data URIs, and `content_policy` lets the browser run its one script
-alone.
+Pages load nothing. Their pictures are data URIs, and `content_policy` lets the browser run only their own script.
 """
 
 import base64
@@ -17,6 +16,7 @@ from string import Template
 from PIL import Image
 
 JPEG_QUALITY = 82
+"""Quality of pictures on a page, 0..100."""
 
 
 class Markup(str):
@@ -26,12 +26,12 @@ class Markup(str):
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:
-    """An element; children that are no Markup, and all attributes, are escaped.
+    """Return an HTML element. Attributes are escaped, and so are children that are not Markup.
 
     Args:
-        name: of the element.
-        children: what it holds; None is left out.
-        attributes: `class_` is class, `data_x` is data-x; None is left out.
+        name: name of the element.
+        children: content of the element; None is omitted.
+        attributes: `class_` becomes class, `data_x` becomes data-x; None is omitted.
     """
     words = [name]
     for key, value in attributes.items():
@@ -42,7 +42,7 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
 
 
 def join(*children: object) -> Markup:
-    """Pieces one after the other; those that are no Markup are escaped, None is left out."""
+    """Concatenate pieces of HTML. Pieces that are not Markup are escaped; None is omitted."""
     pieces = (
         child if isinstance(child, Markup) else html.escape(str(child)) for child in children if child is not None
     )
@@ -50,7 +50,7 @@ def join(*children: object) -> Markup:
 
 
 def table(head: list[object], rows: list[list[object]], *, class_: str | None = None) -> Markup:
-    """A table whose rows begin with their name; it scrolls sideways where the screen is narrow."""
+    """Return a table. The first cell of a row is its header. On a narrow screen the table scrolls sideways."""
     top = tag("tr", *(tag("th", cell, scope="col") for cell in head))
     body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
     parts = [tag("thead", top) if head else None, tag("tbody", *body)]
@@ -58,20 +58,20 @@ def table(head: list[object], rows: list[list[object]], *, class_: str | None = 
 
 
 def asset(name: str) -> str:
-    """The text of a file of segvit/reports/templates/."""
+    """Return the text of a file in segvit/reports/templates/."""
     return (files("segvit.reports") / "templates" / name).read_text(encoding="utf-8")
 
 
 def fill(name: str, /, **values: object) -> Markup:
-    """A file of segvit/reports/templates/ with each $name in it replaced; values that are no Markup are escaped."""
+    """Fill in a template in segvit/reports/templates/. Values that are not Markup are escaped."""
     return Markup(Template(asset(name)).substitute({key: join(value) for key, value in values.items()}))
 
 
 def content_policy(script: str) -> str:
-    """The Content-Security-Policy of a page with this one script: it runs no other, and loads nothing.
+    """Return a Content-Security-Policy that allows the page only this script and no external resources.
 
     Args:
-        script: as it stands between the page's <script> and </script>.
+        script: exact text between the page's <script> and </script>.
     """
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
@@ -81,12 +81,12 @@ def content_policy(script: str) -> str:
 
 
 def jpeg_uri(picture: Image.Image) -> str:
-    """A picture as a data URI, which needs no other file."""
+    """Encode a picture as a JPEG data URI."""
     file = io.BytesIO()
     picture.convert("RGB").save(file, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def png_uri(png: bytes) -> str:
-    """The bytes of a PNG file as a data URI."""
+    """Encode the bytes of a PNG file as a data URI."""
     return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -1,10 +1,11 @@
-"""The log of a run: metrics.jsonl, a line of JSON for each training step and each validation.
+"""Read and write the log of a run: metrics.jsonl, with a line of JSON per training step and per validation.
 
     log = RecordLog(Path("runs/camvid"), start=0)
     log.write(1, {"loss": 3.2, "class_1": 1.0, ...})
     for record in read_records(Path("runs/camvid")): record["step"], record["loss"]
 
-A record of a step holds the loss, its terms, the learning rate and the gradient norm. One of a validation holds scores.
+The record of a step holds the loss, its terms, the learning rate and the gradient norm. The record of a validation
+holds its scores.
 """
 
 import json
@@ -19,15 +20,15 @@ from segvit.utils.files import whole_file
 LOG = "metrics.jsonl"
 """Name of the log in the folder of a run."""
 OWN_KEYS = ("step", "loss", "lr", "gradient_norm", "miou", "overall_accuracy")
-"""Keys of a record that are no term of the loss."""
+"""Keys of a record that are not terms of the loss."""
 
 
 class RecordLog:
-    """The open log of a run; every line is flushed.
+    """Open log of a run; every line is flushed.
 
     Args:
-        folder: of the run.
-        start: steps done already. Records of later steps are dropped, since the resumed run logs them again.
+        folder: folder of the run.
+        start: number of completed steps. Records of later steps are dropped, since the resumed run logs them again.
 
     Raises:
         UserError: the log of a resumed run cannot be read.
@@ -43,11 +44,11 @@ class RecordLog:
         self.file = path.open("a" if start else "w", buffering=1, encoding="utf-8")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a record."""
+        """Append a record."""
         try:
             self.file.write(json.dumps({"step": step, **values}) + "\n")
         except OSError:
-            with suppress(OSError):  # it would try again to write the rest of the line
+            with suppress(OSError):  # closing retries the rest of the line
                 self.close()
             raise
 
@@ -74,7 +75,7 @@ def read_records(folder: Path) -> Iterator[dict[str, Any]]:
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines) and not line.endswith("\n"):
                 return
-            raise UserError(f"{path}: line {number} is no record of a step; remove it") from error
+            raise UserError(f"{path}: line {number} is not a record of a step; remove the line") from error
         yield record
 
 

@@ -1,9 +1,9 @@
-"""The report of a run: one HTML page that needs no other file and no network.
+"""Write the report of a run: one HTML page that needs no other file and no network.
 
     write_report(Path("runs/camvid"))        # from config.yaml, metrics.jsonl and report.json of that folder
 
-Training writes report.json (the last validation, and where it all ran) and the page at each validation; `segvit report`
-makes the page anew. Every text is escaped, and the page forbids the browser to load anything or to run another script.
+At each validation, training writes report.json (scores, origin, environment) and the page. `segvit report` writes the
+page again. All text is escaped, and the page's policy keeps the browser from loading anything or running other scripts.
 """
 
 import json
@@ -37,7 +37,7 @@ REMEDY = "make room, then run `segvit report` again"
 
 
 def score_best(folder: Path, config: TrainConfig, *, device: torch.device, progress: Progress | None = None) -> Facts:
-    """Score the best model of a run anew on its validation set, where no validation has been kept.
+    """Score the best model of a run on its validation set, for a run whose report has no validation.
 
     Raises:
         UserError: the model or the data cannot be read.
@@ -54,7 +54,7 @@ def score_best(folder: Path, config: TrainConfig, *, device: torch.device, progr
 def take_pictures(
     result: EvalResult, also: Sequence[int], *, model: SegViT, dataset: Samples, config: EvalConfig
 ) -> dict[int, Shot]:
-    """Return pictures of the best and worst images and of others, by number, predicted again as they were scored."""
+    """Return pictures of the best, the worst and the images `also`, by index, predicted again as they were scored."""
     indices = sorted({*also, *(score.index for scores in extremes(result) for score in scores)})
     precision = resolve_precision(model, cast(PrecisionChoice, result.protocol["precision"]))
     with computing_in(precision, model.mean.device), evaluating(model):
@@ -62,18 +62,21 @@ def take_pictures(
 
 
 def write_report(folder: Path, facts: Facts | None = None, *, remedy: str = REMEDY) -> Path:
-    """Write the page of a run, and what it is made of where that is new.
+    """Write the page of a run, and report.json if there are new facts.
 
     Args:
-        folder: of the run.
-        facts: what is new; default: what report.json holds, where there is one.
-        remedy: what to do if the disk does not take the page, in the imperative.
+        folder: folder of the run.
+        facts: new facts for report.json. Default: the facts already in it, if any.
+        remedy: advice in the imperative for the error if the page cannot be written.
+
+    Returns:
+        Path of the page.
 
     Raises:
-        UserError: the folder holds no run, or a file in it cannot be read.
+        UserError: the folder is not a run, or a file in it cannot be read or written.
     """
     if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder} holds no run of segvit train: there is no config.yaml in it")
+        raise UserError(f"{folder} is not a run of segvit train: it has no config.yaml; name the --output of a run")
     if facts is None:
         facts = load_facts(folder / FACTS)
     else:
@@ -85,17 +88,19 @@ def write_report(folder: Path, facts: Facts | None = None, *, remedy: str = REME
 
 
 def _replace(path: Path, text: str, remedy: str) -> None:
-    """Write a file aside, then rename it, so that readers always see a whole one."""
+    """Write to a temporary file and rename it, so that readers always see a complete file."""
     with writing(path, remedy), whole_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 
 def render(name: str, config: TrainConfig, records: Sequence[Mapping[str, Any]], facts: Facts | None) -> str:
-    """The page as text."""
+    """Return the page as text."""
     script = asset("report.js") + viewer_script()
     validation = facts.validation if facts else None
     missing = tag(
-        "p", "This run kept no validation: ", tag("code", "segvit report RUN --score"), " scores its best model."
+        "p",
+        "This run has no stored validation. To score its best model, run ",
+        tag("code", "segvit report RUN --score"),
     )
     return fill(
         "report.html",
@@ -107,8 +112,8 @@ def render(name: str, config: TrainConfig, records: Sequence[Mapping[str, Any]],
         tiles=tiles(config, records),
         curves=curves(records, config.steps),
         validation=validation_section(validation) if validation else missing,
-        origin=pairs(facts.about) if facts else tag("p", "Not known: the run kept no report.json."),
-        environment=pairs(facts.environment) if facts else tag("p", "Not known: the run kept no report.json."),
+        origin=pairs(facts.about) if facts else tag("p", "Unknown: the run has no report.json."),
+        environment=pairs(facts.environment) if facts else tag("p", "Unknown: the run has no report.json."),
         config=tag("pre", yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)),
     )
 

@@ -1,4 +1,4 @@
-"""The sections of a run's page, as HTML: numbers, curves, scores of classes and images.
+"""Sections of a run's page as HTML: key numbers, curves, scores of classes and images.
 
 tiles(config, records)
 validation_section(facts.validation)
@@ -21,11 +21,11 @@ from segvit.reports.viewer import fragment
 from segvit.utils.text import percentage
 
 NUM_CONFUSIONS = 10
-"""Pairs of classes that are told to be taken for each other."""
+"""Maximum number of confused pairs of classes in the table."""
 
 
 def tiles(config: TrainConfig, records: Sequence[Mapping[str, Any]]) -> Markup:
-    """The numbers that are looked for first."""
+    """Return the key numbers: scores, steps and loss."""
     scored = [record for record in records if "miou" in record]
     trained = [record for record in records if "loss" in record]
     done = trained[-1]["step"] if trained else 0
@@ -45,16 +45,16 @@ def _tile(name: str, value: str, note: str) -> Markup:
 
 
 def curves(records: Sequence[Mapping[str, Any]], last_step: int) -> Markup:
-    """Loss, its terms, learning rate, gradient norm and scores over the steps."""
+    """Draw the loss, its terms, scores, learning rate and gradient norm over the steps."""
     steps = [(record["step"], loss_terms(record)) for record in records]
     names = dict.fromkeys(name for _, terms in steps for name in terms)
     terms = {name: [(step, terms[name]) for step, terms in steps if name in terms] for name in names}
     keys = ("loss", "lr", "gradient_norm", "miou", "overall_accuracy")
     of = {key: _points(records, lambda record, key=key: record.get(key)) for key in keys}
-    scores = {"mIoU": of["miou"], "pixels right": of["overall_accuracy"]}
+    scores = {"mIoU": of["miou"], "pixel accuracy": of["overall_accuracy"]}
     charts = {
         "Loss": line_chart({"loss": of["loss"]}, last_step=last_step),
-        "Terms of the loss, each summed over the outputs": line_chart(terms, last_step=last_step),
+        "Loss terms, each summed over the outputs": line_chart(terms, last_step=last_step),
         "Validation": line_chart(scores, last_step=last_step, top=1, percent=True, dots=True),
         "Learning rate of the backbone": line_chart({"lr": of["lr"]}, last_step=last_step),
         "Gradient norm before clipping": line_chart({"norm": of["gradient_norm"]}, last_step=last_step),
@@ -68,7 +68,7 @@ def _points(records: Sequence[Mapping[str, Any]], value_of: Any) -> Points:
 
 
 def validation_section(validation: Validation) -> Markup:
-    """Per-class table, confusion matrix, best and worst images."""
+    """Return the table of classes, the confusion matrix, and the best and worst images."""
     counts = np.array(validation.confusion)
     classes = validation.scores["classes"]
     protocol = ", ".join(f"{key} {value}" for key, value in validation.protocol.items())
@@ -76,7 +76,7 @@ def validation_section(validation: Validation) -> Markup:
         tag("p", f"{validation.name}: {validation.scores['images']:,} images, {protocol}.", class_="quiet"),
         tag("h3", "Classes"),
         _class_table(validation),
-        tag("h3", "Where the pixels of each class (rows) go (columns), in %"),
+        tag("h3", "Confusion matrix: true classes (rows), predicted classes (columns), % of each true class"),
         tag("div", confusion_chart(counts, classes), _confusions(counts, classes), class_="confusion"),
         tag("h3", "Worst images"),
         _images(validation.worst, validation, first_open=True),
@@ -86,7 +86,7 @@ def validation_section(validation: Validation) -> Markup:
 
 
 def _class_table(validation: Validation) -> Markup:
-    """Scores of every class, which the page's script sorts, over their means."""
+    """Return the scores of all classes, with their means in the last row. The page's script sorts the table."""
     scores = validation.scores
     columns = ("IoU", "accuracy", "Dice", "boundary IoU", "share")
     values = [scores[key] for key in ("iou", "accuracy", "dice", "boundary_iou", "labelled")]
@@ -107,21 +107,21 @@ def _class_table(validation: Validation) -> Markup:
 
 
 def _confusions(counts: Any, classes: Sequence[str]) -> Markup | None:
-    """The pairs of classes that are most often taken for each other."""
+    """Return the most frequent confusions; None if no pixel is wrong."""
     wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
     rows: list[list[object]] = []
     for place in np.argsort(-wrong, axis=None, kind="stable")[:NUM_CONFUSIONS]:
         row, column = divmod(int(place), len(counts))
         if wrong[row, column] > 0:
-            told = (wrong[row, column] / counts[row].sum(), wrong[row, column] / counts.sum())
-            rows.append([f"{classes[row]} seen as {classes[column]}", *map(_percent, told)])
+            shares = (wrong[row, column] / counts[row].sum(), wrong[row, column] / counts.sum())
+            rows.append([f"{classes[row]} predicted as {classes[column]}", *map(_percent, shares)])
     if not rows:
         return None
-    return table(["most pixels wrong", "of the class", "of all pixels"], rows)
+    return table(["most frequent errors", "% of the class", "% of all pixels"], rows)
 
 
 def _images(images: Sequence[Mapping[str, Any]], validation: Validation, *, first_open: bool = False) -> Markup:
-    """Each image as photo, labels, prediction and errors, which open as a viewer where their maps were kept."""
+    """Show each image as photo, labels, prediction and errors; it opens as a viewer if its maps were stored."""
     if not images:
         return tag("p", "None.", class_="quiet")
     shown = []
@@ -130,8 +130,8 @@ def _images(images: Sequence[Mapping[str, Any]], validation: Validation, *, firs
             tag("figure", tag("img", src=uri, alt=f"{kind} of {image['name']}"), tag("figcaption", kind))
             for kind, uri in zip(COLUMNS, image["pictures"], strict=True)
         ]
-        told = f"mIoU {_percent(image['miou'])} %, {_percent(image['accuracy'])} % of the pixels right"
-        title = (tag("strong", image["name"], dir="auto"), " ", tag("span", told, class_="quiet"))
+        scores = f"mIoU {_percent(image['miou'])} %, pixel accuracy {_percent(image['accuracy'])} %"
+        title = (tag("strong", image["name"], dir="auto"), " ", tag("span", scores, class_="quiet"))
         row = tag("div", *pictures, class_="row")
         if "maps" in image:
             look = tag("summary", tag("span", *title), row)
@@ -143,7 +143,7 @@ def _images(images: Sequence[Mapping[str, Any]], validation: Validation, *, firs
 
 
 def _viewer(image: Mapping[str, Any], validation: Validation) -> Markup:
-    """The viewer of an image: prediction, labels and errors."""
+    """Return the viewer of an image: prediction, labels and errors."""
     maps = image["maps"]
     palette: list[Color] = [(red, green, blue) for red, green, blue in validation.palette]
     return fragment(
@@ -158,10 +158,10 @@ def _viewer(image: Mapping[str, Any], validation: Validation) -> Markup:
 
 
 def pairs(values: Mapping[str, str]) -> Markup:
-    """Names and their values."""
+    """Return a table of names and values."""
     return table([], [[key, value] for key, value in values.items()], class_="facts")
 
 
 def _percent(value: float | None) -> str:
-    """A share in 0..1 as a percentage, or a dash where there is none."""
+    """Format a share in 0..1 as a percentage; None becomes a dash."""
     return "–" if value is None else f"{100 * value:.2f}"

@@ -1,14 +1,14 @@
-"""The viewer of a label map over its photo, for HTML pages: opacity, legend, isolated classes, zoom, downloads.
+"""Viewer of a label map over its photo for HTML pages: opacity, legend, isolated classes, zoom, downloads.
 
     html = viewer_page(photo, index_png, spec.classes, spec.palette, title="street.jpg")
     Path("street.html").write_text(html, encoding="utf-8")
 
-One page can hold many: `viewer` gives a fragment for each, and the page takes `viewer_style` and `viewer_script` once.
-Nothing is loaded from elsewhere, and no library is used. The browser reads class numbers from the index PNG itself,
-never from colours, which two classes may share.
+A page can hold many viewers. `viewer` returns the fragment of one, and the page includes `viewer_style` and
+`viewer_script` once. Nothing is loaded from elsewhere, and no library is used. The browser reads class indices from the
+index PNG itself, not from colours, since two classes may share a colour.
 
-Shapes: H W of the photo, K classes. Index PNGs are those of `segvit.pictures.save_index_png`: 8 bits (255 = ignored)
-up to 255 classes, or 16 bits in grey (65535 = ignored).
+Letters: H W photo, K classes. Index PNGs are those of `segvit.pictures.save_index_png`: 8 bits (255 = ignored) for up
+to 255 classes, else 16-bit grey (65535 = ignored).
 """
 
 import io
@@ -26,13 +26,13 @@ from segvit.pictures.paint import IGNORED_16_BIT, WRONG
 from segvit.reports.html import Markup, asset, content_policy, fill, jpeg_uri, png_uri
 
 LONGEST_SIDE = 2048
-"""Pixels to which the longer side of a photo is reduced in a page; label maps keep their size."""
+"""Maximum longer side of a photo in a page, in pixels; label maps keep their size."""
 SCRIPTS = ("index_png.js", "label_picture.js", "legend.js", "viewer.js", "pointers.js")
-"""Parts of the script, in the order in which they need each other."""
+"""Files of the script, in the order of their dependencies."""
 LONGEST_STEM = 80
-"""Characters of the name under which files are saved."""
+"""Maximum length of the suggested name of a downloaded file, in characters."""
 DEPTH, COLOR_TYPE, INTERLACED = 24, 25, 28
-"""Places of these bytes in a PNG file (section 11.2.2 of its specification)."""
+"""Offsets of these bytes in a PNG file (section 11.2.2 of its specification)."""
 
 
 def viewer(
@@ -44,18 +44,18 @@ def viewer(
     title: str = "",
     truth_png: bytes | None = None,
 ) -> Markup:
-    """A fragment of a page: one viewer, which `viewer_script` brings to life; without a script it shows the photo.
+    """Return the HTML fragment of one viewer, which `viewer_script` starts; without a script it shows the photo.
 
     Args:
-        photo: as it is displayed, (H, W); in the page it is a JPEG with a longer side of at most LONGEST_SIDE.
-        index_png: the prediction, (H, W), as `save_index_png` writes it; handed out again as it is.
-        classes: K names, any text.
-        palette: K colours.
-        title: stands above the picture, and names the files that are saved.
-        truth_png: the labels in the same form; with them the viewer switches between prediction, labels and errors.
+        photo: upright photo, (H, W); the page holds a JPEG with a longer side of at most LONGEST_SIDE.
+        index_png: prediction (H, W) in the format of `save_index_png`; users can download it unchanged.
+        classes: K class names, any text.
+        palette: K class colours.
+        title: text above the picture, and the base of the names of downloaded files.
+        truth_png: labels in the same format. If given, users can switch between prediction, labels and errors.
 
     Raises:
-        UserError: a PNG of another form or size, a value that is no class, or not one colour per class.
+        UserError: a PNG has another format or size, a value is not a class, or classes and colours differ in number.
     """
     check_index_png(index_png, photo.size, len(classes))
     if truth_png is not None:
@@ -76,16 +76,16 @@ def fragment(
     title: str = "",
     truth_png: bytes | None = None,
 ) -> Markup:
-    """The same of a photo that is a data URI already; nothing is checked but the number of colours.
+    """Return the fragment of `viewer` for a photo that is already a data URI. Only the number of colours is checked.
 
     Args:
-        ratio: width of the photo by its height.
+        ratio: width of the photo divided by its height.
 
     Raises:
-        UserError: not one colour per class.
+        UserError: classes and colours differ in number.
     """
     if not 0 < len(classes) == len(palette):
-        raise UserError(f"{len(classes)} classes and {len(palette)} colours; give one colour for each class")
+        raise UserError(f"{len(classes)} classes and {len(palette)} colours; give one colour per class")
     return fill(
         "viewer.html",
         label=f"Label map of {title}" if title else "Label map",
@@ -102,12 +102,12 @@ def fragment(
 
 
 def viewer_style() -> str:
-    """The style of viewers, for the page's <style>."""
+    """Return the style sheet of viewers, for the page's <style>."""
     return asset("viewer.css")
 
 
 def viewer_script() -> str:
-    """The script of viewers, for the end of the page's <body>; it adds no name to those of the page."""
+    """Return the script of viewers, for the end of the page's <body>. It defines no global names."""
     parts = "\n".join(map(asset, SCRIPTS))
     return f'(() => {{\n"use strict";\n{parts}\n}})();\n'
 
@@ -121,9 +121,10 @@ def viewer_page(
     title: str = "",
     truth_png: bytes | None = None,
 ) -> str:
-    """A whole page with one viewer, for a file or an iframe's srcdoc; it fills the window.
+    """Return a page with one viewer that fills the window, for a file or an iframe's srcdoc.
 
-    The page's policy lets the browser load nothing and run no other script. Arguments and errors are those of `viewer`.
+    The page's policy keeps the browser from loading anything or running other scripts. Arguments and errors are those
+    of `viewer`.
     """
     script = viewer_script()
     return fill(
@@ -137,43 +138,43 @@ def viewer_page(
 
 
 def check_index_png(png: bytes, size: tuple[int, int], num_classes: int) -> None:
-    """Refuse a label map that the viewer could not show exactly.
+    """Check that the viewer can show a label map exactly.
 
     Args:
-        png: the bytes of a PNG file.
-        size: (W, H) that it must have.
-        num_classes: K; pixels must be below, or ignored.
+        png: bytes of a PNG file.
+        size: required size (W, H).
+        num_classes: K; each pixel must be a class in 0..K-1, or ignored.
 
     Raises:
-        UserError: it is another kind of file, its size differs, or a pixel is no class.
+        UserError: the file has another format or size, or a pixel is neither a class nor ignored.
     """
-    wanted = "give the bytes of a PNG that save_index_png (or segvit predict) wrote"
+    wanted = "give the bytes of a PNG written by save_index_png or segvit predict"
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
             picture.load()
             indices = np.asarray(picture)
             found = picture.size
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"the label map is no whole PNG ({error}); {wanted}") from error
+        raise UserError(f"the label map is not a complete PNG ({error}); {wanted}") from error
     depth, color_type = png[DEPTH], png[COLOR_TYPE]
     if (depth, color_type) not in {(8, 0), (8, 3), (16, 0)} or png[INTERLACED]:
-        raise UserError(f"the label map is a PNG of {depth} bits, colour type {color_type}; {wanted}")
+        raise UserError(f"the label map is a PNG with {depth} bits and colour type {color_type}; {wanted}")
     if found != size:
         raise UserError(
-            f"the label map is {found[0]} x {found[1]} and the photo {size[0]} x {size[1]} pixels; give one size"
+            f"the label map is {found[0]} x {found[1]} and the photo {size[0]} x {size[1]} pixels; give equal sizes"
         )
     if depth == 8 and num_classes > IGNORE_INDEX:
-        raise UserError(f"{num_classes} classes in a label map of 8 bits; {wanted}: it takes 16 bits")
+        raise UserError(f"{num_classes} classes do not fit into a label map of 8 bits; {wanted}, which use 16 bits")
     ignored = IGNORE_INDEX if depth == 8 else IGNORED_16_BIT
     strange = indices[(indices >= num_classes) & (indices != ignored)]
     if strange.size:
         raise UserError(
-            f"the label map holds {strange[0]} among {num_classes} classes; give 0..{num_classes - 1}, "
-            f"or {ignored} for ignored"
+            f"the label map holds the value {strange[0]}, but there are {num_classes} classes; "
+            f"give 0..{num_classes - 1}, or {ignored} for ignored"
         )
 
 
 def _stem(title: str) -> str:
-    """A file name without suffix that any system takes."""
+    """Return a title as a file name without suffix that is valid on any system."""
     name = re.sub(r"\.(?:jpe?g|png|tiff?|webp|bmp|gif|avif)$", "", title.strip(), flags=re.IGNORECASE)
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:LONGEST_STEM] or "picture"

@@ -192,10 +192,10 @@ def test_score_looks_at_the_best_model(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content, told",
     [
-        ({}, "holds no run of segvit train"),
+        ({}, "is not a run of segvit train"),
         ({"config.yaml": "steps: 3\n"}, "metrics.jsonl: cannot be read"),
-        ({"config.yaml": "steps: 3\n", "metrics.jsonl": "{}\n"}, "line 1 is no record of a step"),
-        ({"config.yaml": "steps: 3\n", "metrics.jsonl": "", "report.json": "{}"}, "not what segvit train wrote"),
+        ({"config.yaml": "steps: 3\n", "metrics.jsonl": "{}\n"}, "line 1 is not a record of a step"),
+        ({"config.yaml": "steps: 3\n", "metrics.jsonl": "", "report.json": "{}"}, "not a report.json of segvit train"),
     ],
     ids=["no run", "no log", "another log", "another report.json"],
 )
@@ -212,7 +212,7 @@ def test_a_run_that_was_killed_still_has_a_report(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("data: {spec: shapes}\nsteps: 9\n")
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "loss": NaN}\n{"step": 3, "lo')
     text = "".join(Page(write_report(tmp_path).read_text()).text)
-    assert "2 of 9" in text and "so far" in text and "kept no validation" in text
+    assert "2 of 9" in text and "so far" in text and "has no stored validation" in text
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_charts_stand_numbers_that_are_none() -> None:
 def test_the_confusion_chart_tells_shares() -> None:
     counts = np.array([[30, 10, 0], [0, 0, 0], [1, 0, 999]])
     chart = confusion_chart(counts, ["a", "b", "c<"])
-    assert "a seen as b: 25.0 %" in chart and "c&lt; seen as c&lt;: 99.9 %" in chart
+    assert "a predicted as b: 25.0 %" in chart and "c&lt; predicted as c&lt;: 99.9 %" in chart
     assert chart.count("<title>") == 3
     assert confusion_chart(np.eye(150, dtype=np.int64), [f"class {k}" for k in range(150)]).count("<title>") == 150
 

@@ -96,7 +96,7 @@ def test_errors_show_what_is_wrong_by_true_class(show: Callable[..., Scene], str
     y, x = (int(part) for part in np.argwhere(wrong)[wrong.sum() // 2])
     assert scene.hover(x, y) == street.labels[y, x]
     words = scene.root.locator(".viewer-tip").inner_text()
-    assert f"seen as {street.classes[street.prediction[y, x]]}" in words
+    assert f"predicted as {street.classes[street.prediction[y, x]]}" in words
     y, x = (int(part) for part in np.argwhere(labelled & ~wrong)[0])
     scene.hover(x, y)
     assert "right" in scene.root.locator(".viewer-tip").inner_text()
@@ -238,7 +238,7 @@ def test_many_classes_are_filtered(show: Callable[..., Scene], tmp_path: Path) -
     box.fill("cafe")
     assert scene.rows() == [("Café", "–")]  # in no pixel
     box.fill("nowhere")
-    assert scene.rows() == [] and "No class of this name" in legend.inner_text()
+    assert scene.rows() == [] and "No class matches" in legend.inner_text()
     box.fill("")
     assert len(scene.rows()) == 100
 

@@ -109,7 +109,7 @@ def test_a_broken_map_is_told_in_the_picture(show: Callable[..., Scene], tmp_pat
     png = index_png(np.zeros((4, 4), dtype=np.int64), 1, tmp_path)
     photo = noise(4, 4)
     page = viewer_page(photo, png, "a", default_palette(1))
-    for broken, words in ((b"GIF89a", "is no PNG"), (png[:24] + b"\x04" + png[25:], "a PNG of 4 bits")):
+    for broken, words in ((b"GIF89a", "is not a PNG"), (png[:24] + b"\x04" + png[25:], "a PNG with 4 bits")):
         part = fragment(jpeg_uri(photo), broken, "a", default_palette(1), ratio=1)
         html = page[: page.index("<section")] + part + f"<script>{viewer_script()}</script>"
         scene = show(html, (1, 1), ready=False)
@@ -130,11 +130,11 @@ def test_maps_that_cannot_be_shown_exactly_are_refused(tmp_path: Path) -> None:
     file = io.BytesIO()
     photo.save(file, format="PNG")
     refuse("colour type 2", file.getvalue())
-    refuse("no whole PNG", b"nothing")
-    refuse("no whole PNG", good[:50])
+    refuse("not a complete PNG", b"nothing")
+    refuse("not a complete PNG", good[:50])
     refuse("4 x 6 and the photo 6 x 4", index_png(labels.T, 2, tmp_path))
-    refuse("holds 7 among 2 classes", index_png(labels + 7, 9, tmp_path))
-    refuse("it takes 16 bits", good, names=256)
+    refuse("holds the value 7, but there are 2 classes", index_png(labels + 7, 9, tmp_path))
+    refuse("which use 16 bits", good, names=256)
     refuse("one colour", good, colors=1)
     with pytest.raises(UserError, match="4 x 6 and the photo 6 x 4"):
         viewer(photo, good, ["x"] * 2, default_palette(2), truth_png=index_png(labels.T, 2, tmp_path))

@@ -188,7 +188,7 @@ def test_a_logger_that_does_not_start_is_told(
 @pytest.mark.parametrize("text", ["{}\n", "[]\n", '{"step": 1}\nno json\n{"step": 2}\n', '{"step": "1"}\n'])
 def test_a_log_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "metrics.jsonl").write_text(text)
-    with pytest.raises(UserError, match="is no record of a step"):
+    with pytest.raises(UserError, match="is not a record of a step"):
         list(read_records(tmp_path))
 
 

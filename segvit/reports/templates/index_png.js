@@ -1,16 +1,16 @@
-// Reads the numbers in an index PNG as they are: a browser would give colours, and two classes may share one.
+// Reads class indices from an index PNG. The browser itself would return colours, which two classes may share.
 
 const PNG_SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
 const GREY = 0, PALETTE = 3; // colour types
 
-/** The bytes behind a base64 data URI. */
+/** Return the bytes of a base64 data URI. */
 function bytesOfUri(uri) {
   return Uint8Array.from(atob(uri.slice(uri.indexOf(",") + 1)), (letter) => letter.charCodeAt(0));
 }
 
 /**
- * The class number of every pixel, row by row, of a PNG of 8 bits (palette or grey) or 16 bits (grey).
- * Resolves to {width, height, values, ignored}; `ignored` is the number that stands for no class.
+ * Read the class index of every pixel, row by row, from a PNG with 8 bits (palette or grey) or 16 bits (grey).
+ * Resolves to {width, height, values, ignored}, where `ignored` is the value of pixels without a class.
  */
 async function readIndexPng(bytes) {
   const { header, packed } = splitChunks(bytes);
@@ -18,10 +18,10 @@ async function readIndexPng(bytes) {
   const depth = header.getUint8(8), colorType = header.getUint8(9), interlaced = header.getUint8(12);
   const readable = (depth === 8 && (colorType === PALETTE || colorType === GREY)) || (depth === 16 && colorType === GREY);
   if (!readable || interlaced) {
-    throw new Error(`the label map is a PNG of ${depth} bits, colour type ${colorType}${interlaced ? ", interlaced" : ""}`);
+    throw new Error(`the label map is a PNG with ${depth} bits and colour type ${colorType}${interlaced ? ", interlaced" : ""}`);
   }
   if (typeof DecompressionStream === "undefined") {
-    throw new Error("this browser is too old to unpack the label map; it needs DecompressionStream (2023)");
+    throw new Error("this browser is too old: it lacks DecompressionStream, which browsers have since 2023");
   }
   const stream = new Blob(packed).stream().pipeThrough(new DecompressionStream("deflate"));
   const rows = new Uint8Array(await new Response(stream).arrayBuffer());
@@ -36,9 +36,9 @@ async function readIndexPng(bytes) {
   return { width, height, values, ignored: 65535 };
 }
 
-/** The header of a PNG as a DataView, and its packed pixels as a list of arrays. */
+/** Return the header of a PNG as a DataView, and its compressed pixels as a list of arrays. */
 function splitChunks(bytes) {
-  if (PNG_SIGNATURE.some((byte, place) => bytes[place] !== byte)) throw new Error("the label map is no PNG");
+  if (PNG_SIGNATURE.some((byte, place) => bytes[place] !== byte)) throw new Error("the label map is not a PNG");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let header = null;
   const packed = [];
@@ -60,7 +60,7 @@ function undoFilters(rows, height, rowBytes, pixelBytes) {
   for (let y = 0; y < height; y++) {
     const source = y * (rowBytes + 1) + 1, filter = rows[source - 1];
     const target = y * rowBytes;
-    if (filter > 4) throw new Error(`row ${y} of the label map has the filter ${filter}, which is none`);
+    if (filter > 4) throw new Error(`row ${y} of the label map has the unknown filter ${filter}`);
     for (let x = 0; x < rowBytes; x++) {
       const left = x >= pixelBytes ? plain[target + x - pixelBytes] : 0;
       const above = y ? plain[target + x - rowBytes] : 0;
@@ -76,7 +76,7 @@ function undoFilters(rows, height, rowBytes, pixelBytes) {
   return plain;
 }
 
-/** Paeth's predictor: of left, above and corner, the one nearest to left + above - corner. */
+/** Paeth's predictor: return whichever of left, above and corner is nearest to left + above - corner. */
 function nearest(left, above, corner) {
   const fromLeft = Math.abs(above - corner), fromAbove = Math.abs(left - corner);
   const fromCorner = Math.abs(left + above - 2 * corner);

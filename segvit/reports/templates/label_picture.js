@@ -1,18 +1,18 @@
-// Label maps over their photo: what each pixel is, what each class covers, and the layers that a canvas draws.
+// Label maps over their photo: the class of each pixel, the share of each class, and the layers to draw.
 
-const DARK = [40, 40, 40]; // of what is ignored, where errors are shown
-const MAX_LAYER_PIXELS = 2 ** 24; // the largest canvas that phones give; larger maps are drawn from every nth pixel
+const DARK = [40, 40, 40]; // colour of ignored pixels in the error map
+const MAX_LAYER_PIXELS = 2 ** 24; // largest canvas on phones; larger maps are drawn from every nth pixel
 
 /**
- * Photo and label maps. Classes are 0..K-1, `ignored` is K, and in the map of errors `right` is K + 1.
- * A mode ("prediction", "labels", "errors") is {values, counts, total}: the class of each pixel, the pixels of each
- * class, and the pixels that shares refer to. In "errors", values are the true classes of wrong pixels.
+ * Photo and label maps. Classes are 0..K-1, `ignored` is K, and in the error map `right` is K + 1.
+ * A mode ("prediction", "labels", "errors") is {values, counts, total}: the class of each pixel, the number of pixels
+ * of each class, and the number of pixels that shares refer to. In "errors", wrong pixels hold their true class.
  */
 class LabelPicture {
   constructor(photo, colors, wrong, prediction, labels) {
     this.photo = photo;
     this.colors = colors;
-    this.wrong = wrong; // the colour of errors
+    this.wrong = wrong; // colour of wrong pixels
     this.ignored = colors.length;
     this.right = colors.length + 1;
     this.width = prediction.width;
@@ -29,13 +29,13 @@ class LabelPicture {
     }
   }
 
-  /** Class numbers in which the ignored ones are K. */
+  /** Return the class indices with ignored pixels set to K. */
   classesOf({ values, ignored }) {
     const classes = new Uint16Array(values.length);
     for (let i = 0; i < values.length; i++) {
       const value = values[i];
       if (value !== ignored && value >= this.ignored) {
-        throw new Error(`the label map holds ${value}, and there are ${this.ignored} classes`);
+        throw new Error(`the label map holds the value ${value}, but there are ${this.ignored} classes`);
       }
       classes[i] = value === ignored ? this.ignored : value;
     }
@@ -53,19 +53,19 @@ class LabelPicture {
     return { values, counts, total: values.length };
   }
 
-  /** The share of a class in a mode, 0..1. */
+  /** Return the share of a class in a mode, 0..1. */
   share(mode, value) {
     const { counts, total } = this.modes[mode];
     return total ? counts[value] / total : 0;
   }
 
-  /** What a pixel is, or null outside of the picture. */
+  /** Return the class of a pixel, or null outside the picture. */
   at(mode, x, y) {
     const inside = x >= 0 && y >= 0 && x < this.width && y < this.height;
     return inside ? this.modes[mode].values[y * this.width + x] : null;
   }
 
-  /** Make the layers of a mode; `isolated` is the one class that is shown, or null. */
+  /** Create the layers of a mode; `isolated` is the only class shown, or null for all. */
   paint(mode, isolated) {
     const tints = [...this.colors, null, null].map((color, value) => {
       if (isolated !== null && isolated !== value) return null;
@@ -82,7 +82,7 @@ class LabelPicture {
     }
   }
 
-  /** A canvas with each pixel in the colour of its class; transparent where that is null. */
+  /** Return a canvas with each pixel in the colour of its class, or transparent if the colour is null. */
   layer(mode, colors) {
     const { step } = this;
     const width = Math.ceil(this.width / step), height = Math.ceil(this.height / step);
@@ -97,7 +97,7 @@ class LabelPicture {
     return canvas;
   }
 
-  /** The photo in pale grey, as in error_map of segvit/pictures/paint.py. */
+  /** Return the photo in pale grey, as in error_map of segvit/pictures/paint.py. */
   grey() {
     if (this.pale) return this.pale;
     this.pale = canvasOf(this.photo.naturalWidth, this.photo.naturalHeight);
@@ -116,7 +116,7 @@ class LabelPicture {
   draw(context, mode, opacity, { scale, left, top }) {
     context.setTransform(scale, 0, 0, scale, left, top);
     context.imageSmoothingQuality = "high";
-    context.imageSmoothingEnabled = scale * this.width < 4 * this.photo.naturalWidth; // beyond, pixels are looked at
+    context.imageSmoothingEnabled = scale * this.width < 4 * this.photo.naturalWidth; // beyond, show single pixels
     context.drawImage(mode === "errors" ? this.grey() : this.photo, 0, 0, this.width, this.height);
     context.imageSmoothingEnabled = scale < 1; // enlarged, each pixel of the map keeps its own colour
     const size = [0, 0, this.tint.width * this.step, this.tint.height * this.step];
@@ -128,7 +128,7 @@ class LabelPicture {
   }
 }
 
-/** A colour as canvas pixels hold it, in the byte order of this machine. */
+/** Pack a colour into 32 bits in the byte order of the computer, as canvas pixels are stored. */
 function packed(color) {
   return color ? new Uint32Array(new Uint8Array([...color, 255]).buffer)[0] : 0;
 }

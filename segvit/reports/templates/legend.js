@@ -1,6 +1,6 @@
-// The legend of a viewer: one row for each class, the largest first; a press on one shows that class alone.
+// Legend of a viewer: one row per class, the largest first. A click on a row shows only that class.
 
-const MANY = 12; // classes from which there is a box to filter them
+const MANY = 12; // number of classes above which there is a filter box
 
 class Legend {
   constructor(viewer) {
@@ -19,7 +19,7 @@ class Legend {
     });
   }
 
-  /** The rows of the viewer's mode; classes that are nowhere come last and are folded away. */
+  /** Write the rows of the viewer's mode. Absent classes come last and are collapsed. */
   write() {
     const { viewer } = this, { picture, mode } = viewer, { counts } = picture.modes[mode];
     const values = [...viewer.classes.keys()];
@@ -50,7 +50,7 @@ class Legend {
     );
     button.dataset.value = value;
     button.addEventListener("click", () => {
-      button.focus({ preventScroll: true }); // one browser does not by itself
+      button.focus({ preventScroll: true }); // one browser does not focus a clicked button
       viewer.isolate(viewer.isolated === value ? null : value);
     });
     item.append(button);
@@ -64,21 +64,21 @@ class Legend {
     return wrong ? `${percent(wrong / total)} wrong, by true class` : "No pixel is wrong";
   }
 
-  /** The largest classes in words. */
+  /** Describe the largest classes in words. */
   summary() {
     const { viewer } = this, largest = this.rows.filter((row) => !row.absent).slice(0, 5);
     const told = ({ value }) => `${viewer.name(value)} ${percent(viewer.picture.share(viewer.mode, value))}`;
     return largest.map(told).join(", ");
   }
 
-  /** Show the rows whose name holds what is typed; where nothing is, the classes that are there. */
+  /** Show the rows whose name contains the typed text. If nothing is typed, show the classes present. */
   filter() {
     const typed = searched(this.box.hidden ? "" : this.box.value.trim());
     for (const row of this.rows) {
       row.item.hidden = typed ? !row.key.includes(typed) : row.absent && !this.absentShown;
     }
     this.none.hidden = this.rows.some((row) => !row.item.hidden);
-    this.none.textContent = typed ? "No class of this name" : "None";
+    this.none.textContent = typed ? "No class matches" : "None";
     const absent = this.rows.filter((row) => row.absent).length;
     const what = this.viewer.mode === "errors" ? "without errors" : "not in the picture";
     this.more.hidden = Boolean(typed) || !absent;
@@ -86,13 +86,13 @@ class Legend {
     this.more.setAttribute("aria-expanded", this.absentShown);
   }
 
-  /** Mark the one class that is shown, or none for null. */
+  /** Mark the only class shown, or none if null. */
   press(value) {
     for (const row of this.rows) row.button.setAttribute("aria-pressed", row.value === value);
     this.viewer.find("legend").classList.toggle("isolating", value !== null);
   }
 
-  /** Mark the class under the cursor, or none for null. */
+  /** Mark the class under the cursor, or none if null. */
   point(value) {
     for (const row of this.rows) row.button.classList.toggle("under", row.value === value);
   }
@@ -107,12 +107,12 @@ function colorChip(chip, color) {
   chip.style.backgroundColor = color ? `rgb(${color.join(",")})` : "";
 }
 
-/** A share as in the legends of segvit's pictures. */
+/** Format a share as in the legends of segvit's pictures. */
 function percent(share) {
   return share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`;
 }
 
-/** A text as it is searched: without case and accents. */
+/** Return a text without case and accents, for searching. */
 function searched(text) {
   return text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
 }

@@ -1,11 +1,12 @@
-// Mouse, pen and fingers on a viewer's canvas: hover tells, a click isolates, a drag pans, wheel and pinch zoom.
-// A page of viewers can still be scrolled: the wheel zooms with Ctrl, or once the picture is zoomed or focused.
+// Mouse, pen and touch on a viewer's canvas. Hovering shows a tooltip, a click isolates a class, dragging pans, and the
+// wheel and pinching zoom. To keep the page scrollable, the wheel zooms only with Ctrl, or once the picture is zoomed
+// or focused.
 
 class Pointers {
   constructor(viewer) {
     this.viewer = viewer;
-    this.down = new Map(); // where each pressed pointer is
-    this.start = null; // where the only one went down; null once it is no click any more
+    this.down = new Map(); // position of each pressed pointer
+    this.start = null; // where the only pointer went down; null once it is no longer a click
     const { canvas } = viewer;
     canvas.addEventListener("pointerdown", (event) => this.press(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
@@ -14,7 +15,7 @@ class Pointers {
     canvas.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && viewer.untell());
     canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     for (const name of ["touchstart", "touchmove"]) {
-      const ours = (event) => event.touches.length > 1 && event.preventDefault(); // a pinch is no scroll of the page
+      const ours = (event) => event.touches.length > 1 && event.preventDefault(); // a pinch must not scroll the page
       canvas.addEventListener(name, ours, { passive: false });
     }
   }
@@ -45,7 +46,7 @@ class Pointers {
     if (down.size !== 1 || !this.start) down.set(event.pointerId, to);
   }
 
-  /** The two points of the picture under the fingers follow them. */
+  /** Zoom and pan so that the picture follows the two fingers. */
   pinch(moved, to) {
     const { viewer, down } = this, from = down.get(moved);
     const other = [...down].find(([pointer]) => pointer !== moved)[1];
@@ -71,11 +72,11 @@ class Pointers {
 
   wheel(event) {
     const { viewer } = this, { x, y } = this.place(event);
-    const asked = event.ctrlKey || event.metaKey; // a pinch on a touchpad comes with ctrlKey
+    const asked = event.ctrlKey || event.metaKey; // a pinch on a touchpad sets ctrlKey
     const pixels = event.deltaY * [1, 16, 400][event.deltaMode];
     const stuck = viewer.view.fitted && pixels > 0;
     if (!asked && (stuck || (viewer.view.fitted && document.activeElement !== viewer.canvas))) {
-      if (pixels < 0) viewer.note(`${/Mac/.test(navigator.platform) ? "⌘" : "Ctrl"} + wheel zooms`);
+      if (pixels < 0) viewer.note(`Use ${/Mac/.test(navigator.platform) ? "⌘" : "Ctrl"} + wheel to zoom`);
       return;
     }
     event.preventDefault();
@@ -88,7 +89,7 @@ function distance(a, b) {
   return Math.hypot(a.x - b.x, a.y - b.y);
 }
 
-/** Make a viewer of each section of the page, when it first comes near the window. */
+/** Start the viewer of each section when it first comes near the window. */
 function startViewers() {
   const waiting = new Map();
   const observer = new IntersectionObserver((entries) => {

@@ -1,4 +1,4 @@
-// The tables of the report: a click on a head sorts by that column.
+// Tables of the report: a click on a header sorts by that column.
 "use strict";
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];

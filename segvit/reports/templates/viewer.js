@@ -1,9 +1,9 @@
-// The viewer of a label map over its photo: every <section class="viewer"> of the page becomes one.
-// Names of classes come from anywhere: they are only ever set as text.
+// Viewer of a label map over its photo. Every <section class="viewer"> of the page becomes one.
+// Class names are untrusted and are only set as text.
 
-const LARGEST_PIXEL = 40; // CSS pixels that a pixel of the map is enlarged to
+const LARGEST_PIXEL = 40; // maximum size of a pixel of the map, in CSS pixels
 const ZOOM_STEP = 1.5, PAN_STEP = 60;
-const IS_TAP = { mouse: 4, touch: 12, pen: 8 }; // CSS pixels that a pointer may move in a click
+const IS_TAP = { mouse: 4, touch: 12, pen: 8 }; // maximum movement of a pointer during a click, in CSS pixels
 const IDLE = { fitted: true, scale: 1, left: 0, top: 0 };
 
 class Viewer {
@@ -14,7 +14,7 @@ class Viewer {
     this.canvas = this.find("canvas");
     this.stage = this.find("stage");
     this.mode = "prediction";
-    this.isolated = null; // the one class that is shown
+    this.isolated = null; // the only class shown; null: all
     this.opacity = 0.6;
     this.view = { ...IDLE }; // in CSS pixels
     this.legend = new Legend(this);
@@ -24,7 +24,7 @@ class Viewer {
     return this.root.querySelector(`.viewer-${name}`);
   }
 
-  /** Read photo and maps; only then is there anything to press. */
+  /** Read the photo and the maps, then show the controls. */
   async start() {
     try {
       const index = this.find("index"), photo = this.find("photo");
@@ -64,7 +64,7 @@ class Viewer {
       told.textContent = `${slider.value} %`;
       this.redraw();
     });
-    slider.dispatchEvent(new Event("input")); // browsers keep its place over a reload
+    slider.dispatchEvent(new Event("input")); // browsers keep the slider's position over a reload
     this.find("release").addEventListener("click", () => this.isolate(null));
     this.find("overlay").addEventListener("click", () => this.saveOverlay());
     document.addEventListener("keydown", (event) => {
@@ -74,7 +74,7 @@ class Viewer {
     new Pointers(this);
   }
 
-  // What is shown ----------------------------------------------------------------------------------------------------
+  // Contents ---------------------------------------------------------------------------------------------------------
 
   show(mode) {
     this.mode = mode;
@@ -87,7 +87,7 @@ class Viewer {
     this.isolate(this.isolated);
   }
 
-  /** Show one class, or all for null. */
+  /** Show one class, or all if null. */
   isolate(value) {
     const changed = value !== this.isolated;
     this.isolated = value;
@@ -102,14 +102,14 @@ class Viewer {
     return value < this.classes.length ? this.classes[value] : value === this.picture.ignored ? "ignored" : "right";
   }
 
-  /** The colour of a class on this mode's legend, or null. */
+  /** Return the colour of a class, or null. */
   color(value) {
     return value < this.classes.length ? this.colors[value] : null;
   }
 
   // View -------------------------------------------------------------------------------------------------------------
 
-  /** Take the stage's new size. */
+  /** Adapt to the stage's new size. */
   fit() {
     const { clientWidth: width, clientHeight: height } = this.stage, ratio = window.devicePixelRatio || 1;
     if (!width || !height) return;
@@ -121,7 +121,7 @@ class Viewer {
     else this.place(this.view.scale, width / 2 - middle.x * this.view.scale, height / 2 - middle.y * this.view.scale);
   }
 
-  /** The scale at which the whole picture is seen. */
+  /** Return the scale at which the whole picture is visible. */
   smallest() {
     return Math.min(this.width / this.picture.width, this.height / this.picture.height);
   }
@@ -130,7 +130,7 @@ class Viewer {
     return Math.max(LARGEST_PIXEL, 4 * this.smallest());
   }
 
-  /** Set the view; a picture that is larger than the stage covers it, a smaller one stands in its middle. */
+  /** Set the view. A picture larger than the stage covers it; a smaller one is centred. */
   place(scale, left, top) {
     const least = this.smallest(), kept = Math.min(Math.max(scale, least), this.largest());
     const settle = (place, room, size) => (size <= room ? (room - size) / 2 : Math.min(0, Math.max(room - size, place)));
@@ -148,7 +148,7 @@ class Viewer {
     this.redraw();
   }
 
-  /** Zoom by a factor, 0 to the whole picture; the point (x, y) of the stage stays where it is. */
+  /** Zoom by a factor around the point (x, y) of the stage; 0 shows the whole picture. */
   zoom(factor, x = this.width / 2, y = this.height / 2) {
     const scale = Math.min(Math.max(this.view.scale * factor, this.smallest()), this.largest());
     const point = this.toPicture(x, y);
@@ -163,7 +163,7 @@ class Viewer {
     return { x: (x - this.view.left) / this.view.scale, y: (y - this.view.top) / this.view.scale };
   }
 
-  /** What lies under the point (x, y) of the stage, or null. */
+  /** Return the class at the point (x, y) of the stage, or null. */
   under(x, y) {
     const point = this.toPicture(x, y);
     return this.picture.at(this.mode, Math.floor(point.x), Math.floor(point.y));
@@ -190,9 +190,9 @@ class Viewer {
     });
   }
 
-  // What is told -----------------------------------------------------------------------------------------------------
+  // Tooltip and messages ---------------------------------------------------------------------------------------------
 
-  /** Tell what lies under the point (x, y) of the stage; `above` it where a finger covers what is below. */
+  /** Show the tooltip for the point (x, y) of the stage; `above` it if a finger covers the place below. */
   tell(x, y, above = false) {
     const tip = this.find("tip"), value = this.under(x, y);
     tip.hidden = value === null;
@@ -203,7 +203,7 @@ class Viewer {
     colorChip(tip.querySelector(".viewer-chip"), this.color(value));
     tip.querySelector(".viewer-chip").hidden = value === this.picture.right;
     tip.querySelector("bdi").textContent = this.name(value);
-    tip.querySelector("small").textContent = wrong ? `seen as ${this.seen(x, y)}` : "";
+    tip.querySelector("small").textContent = wrong ? `predicted as ${this.seen(x, y)}` : "";
     const counted = this.mode !== "errors" || value !== this.picture.ignored;
     tip.querySelector(".viewer-share").textContent = counted ? percent(this.picture.share(this.mode, value)) : "";
     const { offsetWidth: width, offsetHeight: height } = tip, gap = above ? 28 : 14;
@@ -213,7 +213,7 @@ class Viewer {
     tip.style.top = `${Math.max(4, top)}px`;
   }
 
-  /** The class that was predicted at a point of the stage. */
+  /** Return the name of the class predicted at a point of the stage. */
   seen(x, y) {
     const point = this.toPicture(x, y);
     return this.name(this.picture.at("prediction", Math.floor(point.x), Math.floor(point.y)));
@@ -224,7 +224,7 @@ class Viewer {
     this.legend.point(null);
   }
 
-  /** A line at the foot of the picture: an error that stays, or a hint that goes. */
+  /** Show a message at the bottom of the picture: an error that stays, or a hint that disappears. */
   note(text, lasting = false) {
     const note = this.find("note");
     note.textContent = text;
@@ -235,13 +235,13 @@ class Viewer {
     if (!lasting) this.noteTimer = setTimeout(() => note.classList.remove("shown"), 1800);
   }
 
-  /** Save the picture as it is shown, at the size of the map. */
+  /** Save the picture as shown, in the size of the map. */
   saveOverlay() {
     const canvas = canvasOf(this.picture.width, this.picture.height), context = canvas.getContext("2d");
     this.picture.draw(context, this.mode, this.opacity, { scale: 1, left: 0, top: 0 });
     canvas.toBlob((blob) => {
       if (!blob) {
-        this.note("This browser cannot draw a picture of that size.", true);
+        this.note("This browser cannot save a picture of this size.", true);
         return;
       }
       const link = element("a", "", { href: URL.createObjectURL(blob), download: `${this.root.dataset.stem}_overlay.png` });
