@@ -300,15 +300,14 @@ def _compared(
 def _header(graph: LabelGraph, exported: Exported) -> str:
     """Return the model's header with the facts of the export."""
     model = graph.model
+    shrink_at = getattr(model.backbone, "shrink_at", None)
     export: dict[str, Any] = {
         "precision": exported.precision,
         "size": exported.size,
         "mean": model.mean.tolist(),
         "std": model.std.tolist(),
         "cell": model.mask_cell,
-        "least": 1
-        if getattr(model.backbone, "shrink_at", None) is None
-        else (STRIDE - 1) * model.backbone.patch_size + 1,
+        "least": 1 if shrink_at is None else (STRIDE - 1) * model.backbone.patch_size + 1,
         "opset": OPSET if exported.path.suffix.lower() == ".onnx" else None,
         "calibrated_on": exported.calibrated_on,
         "differing": exported.agreement.differing,

@@ -109,7 +109,7 @@ class ATMHead(nn.Module):
         return [layer for stage in self.stages for layer in _layers(stage)[0 if self.every_layer else -1 :]]
 
     def head_similarities(self, layer: LayerOutput, rows: Tensor) -> Tensor:
-        """Return what each attention head of a layer finds for the classes `rows`: (B, heads, rows, N)."""
+        """Return the similarity in each attention head of a layer for the classes `rows`: (B, heads, n, N)."""
         return head_similarities(layer, rows, num_heads=self.num_heads, similarity=self.similarity)
 
     def sharded_modules(self) -> list[nn.Module]:

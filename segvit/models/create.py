@@ -19,8 +19,9 @@ from segvit.config import EvalConfig, ModelConfig, Structure
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.models.atm import ATMHead
-from segvit.models.backbone import ADAPTERS, PREFIX_TOKENS, PlainViT, adapt
+from segvit.models.backbone import PREFIX_TOKENS, PlainViT
 from segvit.models.downsampling import STRIDE, QueryDownsampling
+from segvit.models.families import ADAPTERS, adapt
 from segvit.models.segvit import SegViT, check_classes
 from segvit.models.structure import resolve_blocks
 from segvit.models.upsampling import QueryUpsampling

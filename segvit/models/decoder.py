@@ -61,7 +61,7 @@ def similarity(q: Tensor, k: Tensor, *, num_heads: int) -> Tensor:
 
 
 def head_similarities(layer: "LayerOutput", rows: Tensor, *, num_heads: int, similarity: Similarity) -> Tensor:
-    """Return the similarity in every head of some queries of a layer: (B, heads, rows, N).
+    """Return the similarity in every head of n queries of a layer: (B, heads, n, N).
 
     Args:
         layer: output of the layer.

@@ -1,4 +1,4 @@
-"""Attention of queries over tokens, with dropout on its weights in training.
+"""Attention of queries over tokens, with dropout on its weights in training; a faster one for CPUs beside it.
 
 Letters: B batch, H heads, n queries, N tokens, d width of a head.
 """
@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK_ELEMENTS = 2**20
-"""Attention weights worked on at once: 4 MB in float32, which a CPU's cache holds."""
+"""Attention weights computed at once: 4 MB in float32, which fits the cache of a CPU."""
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tensor:
-    """softmax(q k^T / sqrt d) v, the weights dropped with probability `dropout` and the rest scaled up.
+    """Return softmax(q k^T / sqrt d) v. Weights are dropped with probability `dropout`, and the rest is scaled up.
 
     Args:
         q: queries (B, H, n, d).
@@ -36,16 +36,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tenso
 
 
 class _DroppedAttention(torch.autograd.Function):
-    """Attention with dropout for a CPU, where PyTorch has no fused one: it keeps three times the weights for backward.
+    """Attention with dropout for a CPU, where PyTorch has no fused one and stores three times the weights for backward.
 
-    The weights P (n, N) of a few heads at a time; kept for backward is one byte for each. With W = P * keep / (1 - p),
+    It computes the weights P (n, N) of a few heads at a time, and stores one byte for each. With W = P * keep / (1 - p),
     O = W v and the gradient G of O:  dv = W^T G,  dP = G v^T * keep / (1 - p),  dS = P * (dP - rowsum(G * O)),
     dq = dS k / sqrt d,  dk = dS^T q / sqrt d.
     """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        """(B, H, n, d), (B, H, N, d), (B, H, N, d) -> (B, H, n, d)"""
+        """Return the attended values: (B, H, n, d), (B, H, N, d), (B, H, N, d) -> (B, H, n, d)."""
         q_, k_, v_ = (x.flatten(0, 1) for x in (q, k, v))
         keep, rate = kept((len(q_), q_.shape[1], k_.shape[1]), dropout, q.device)
         out = torch.empty_like(q_)
@@ -60,7 +60,7 @@ class _DroppedAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """Gradients of q, k and v from that of the output (B, H, n, d)."""
+        """Return the gradients of q, k and v from that of the output (B, H, n, d)."""
         *inputs, keep, out = ctx.saved_tensors
         q, k, v = (x.flatten(0, 1) for x in inputs)
         along = (gradient * out).sum(dim=3, keepdim=True).flatten(0, 1)  # (B * H, n, 1)
@@ -77,21 +77,21 @@ class _DroppedAttention(torch.autograd.Function):
 
 
 def _weights(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt d): (m, n, d), (m, N, d) -> (m, n, N)."""
+    """Return softmax(q k^T / sqrt d): (m, n, d), (m, N, d) -> (m, n, N)."""
     return torch.softmax(q * q.shape[2] ** -0.5 @ k.transpose(1, 2), dim=2)
 
 
 def _parts(keep: Tensor) -> list[slice]:
-    """Slices of (B * H) that hold CHUNK_ELEMENTS weights each, about."""
+    """Return slices of (B * H) with about CHUNK_ELEMENTS weights each."""
     step = max(1, CHUNK_ELEMENTS // keep[0].numel())
     return [slice(start, start + step) for start in range(0, len(keep), step)]
 
 
 def kept(shape: tuple[int, ...], dropout: float, device: torch.device) -> tuple[Tensor, float]:
-    """Which of values of the shape (a, b, ...) to keep, 1 or 0 in uint8, and the share that is kept on average.
+    """Draw which values of a shape (a, b, ...) to keep: 1 or 0 in uint8. Return it and the share kept on average.
 
-    Sixteen random bits decide on each, so that the share is a multiple of 2^-16; PyTorch's dropout takes five times as
-    long. Bytes become numbers at once, truth values one by one.
+    Sixteen random bits decide on each value, so the share is a multiple of 2^-16. PyTorch's dropout takes five times as
+    long. The result is uint8, since converting bool to float is slow.
     """
     dropped = min(round(dropout * 2**16), 2**16 - 1)
     bits = torch.empty(-(-math.prod(shape) // 4), dtype=torch.int64, device=device).random_(-(2**63), None)

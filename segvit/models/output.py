@@ -1,4 +1,4 @@
-"""What a SegViT returns, in training and in evaluation alike, and what a head is.
+"""The output of a SegViT, in training and in evaluation alike, and the attributes of a head.
 
 Letters: S supervised outputs, B batch, K classes, D width, H W image, h w token grid.
 """
@@ -23,7 +23,7 @@ class SegOutput(NamedTuple):
 
 
 class Head(Protocol):
-    """What the package asks of a head, an nn.Module (docs/extending.md)."""
+    """Attributes that the package needs of a head, an nn.Module (docs/extending.md)."""
 
     class_bound: Sequence[str]
     """Names of its parameters with a row per class. Fine-tuning moves rows by class name; a further last row, such as

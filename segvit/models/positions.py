@@ -18,7 +18,7 @@ CUBIC = -0.75
 
 
 def resize_tokens(tokens: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Learned tokens (1, h * w, D) of grid `old` on grid `new`: bicubic, without antialias."""
+    """Resize learned tokens (1, h * w, D) from grid `old` to grid `new`: bicubic, without antialias."""
     if torch.compiler.is_exporting():
         return _resize_by_matrices(tokens, old, new)
     # Compiled, the native grid is one of many: asking whether it is this one would make a graph for it alone.
@@ -30,9 +30,9 @@ def resize_tokens(tokens: Tensor, old: tuple[int, int], new: tuple[int, int]) ->
 
 
 def _resize_by_matrices(tokens: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """The same in operations that every runtime has: TensorRT resizes nearest and linear only.
+    """Resize learned tokens (1, h * w, D) with operations that every runtime has; TensorRT has no bicubic resizing.
 
-    It asks nothing of `new`, which an exported graph does not know.
+    It makes no assumption about `new`, which an exported graph does not know.
     """
     maps = tokens[0].unflatten(0, old).float()  # (h, w, D)
     maps = torch.matmul(bicubic_matrix(old[0], new[0], tokens.device), maps.flatten(1))  # (h', w * D)
@@ -41,19 +41,19 @@ def _resize_by_matrices(tokens: Tensor, old: tuple[int, int], new: tuple[int, in
 
 
 def bicubic_matrix(old: int, new: int, device: torch.device) -> Tensor:
-    """The (new, old) float32 matrix that resizes a line of `old` values to `new`: bicubic, align_corners False."""
+    """Return the (new, old) float32 matrix that resizes a line of `old` values: bicubic, align_corners False."""
     places = torch.arange(new, device=device).float()
     places = (places + 0.5) * (old / new) - 0.5
     low = places.floor()
     columns = torch.arange(old, device=device).float()
-    taps = [(low + offset).clamp(0, old - 1) for offset in (-1, 0, 1, 2)]  # what lies outside is the border
+    taps = [(low + offset).clamp(0, old - 1) for offset in (-1, 0, 1, 2)]  # beyond the border is the border's value
     weights = [_cubic((places - low - offset).abs()) for offset in (-1, 0, 1, 2)]
     parts = [weight[:, None] * (tap[:, None] == columns).float() for tap, weight in zip(taps, weights, strict=True)]
     return torch.stack(parts).sum(dim=0)
 
 
 def _cubic(distance: Tensor) -> Tensor:
-    """Keys' kernel at a distance of 0 to 2 values."""
+    """Return Keys' cubic kernel at a distance of 0 to 2 values."""
     near = ((CUBIC + 2) * distance - (CUBIC + 3)) * distance * distance + 1
     far = ((CUBIC * distance - 5 * CUBIC) * distance + 8 * CUBIC) * distance - 4 * CUBIC
     return torch.where(distance <= 1, near, far)
@@ -73,11 +73,11 @@ def take(values: Tensor, indices: Tensor, dim: int) -> Tensor:
 
 
 def rotary_angles(rope: Any, grid: tuple[int, int]) -> Tensor:
-    """Angles (N, .) that a rotary embedding of timm gives at a grid (h, w); (depth, heads, N, .) of a mixed one."""
+    """Return the angles (N, .) of a rotary embedding of timm at a grid (h, w); (depth, heads, N, .) of a mixed one."""
     if not (torch.compiler.is_exporting() and _is_dinov3(rope)):
         angles: Tensor = rope.get_embed(shape=list(grid))
         return angles
-    # timm makes plain numbers of the sides, which would tie an exported graph to the grid that it was traced at.
+    # timm turns the sides into Python numbers, which would fix an exported graph to the grid of its trace.
     device = rope.periods.device
     y, x = (2 * ((torch.arange(side, device=device).float() + 0.5) / side) - 1 for side in grid)
     places = torch.stack([y[:, None].expand(-1, x.shape[0]), x.expand(y.shape[0], -1)], dim=-1)  # (h, w, 2)
@@ -85,14 +85,18 @@ def rotary_angles(rope: Any, grid: tuple[int, int]) -> Tensor:
 
 
 def _is_dinov3(rope: Any) -> bool:
-    """True if it counts places as the released DINOv3 models do: from -1 to 1 along each side."""
+    """True if its coordinates are those of the released DINOv3 models: from -1 to 1 along each side."""
     if not isinstance(rope, RotaryEmbeddingDinoV3):
         return False
     return (rope.normalize_coords, rope.grid_offset, rope.grid_indexing) == ("separate", 0, "ij")
 
 
 def angles_at(angles: Tensor, indices: Tensor | None) -> Tensor:
-    """Rotary angles (N, .) or (heads, N, .) at kept tokens: (.., n, .), or (B, heads or 1, n, .) for indices (B, n)."""
+    """Return rotary angles (N, .) or (heads, N, .) at kept tokens.
+
+    Returns:
+        (n, .) or (heads, n, .) for indices (n,); (B, heads or 1, n, .) for indices (B, n).
+    """
     if indices is None:
         return angles
     if indices.ndim == 2:
@@ -101,7 +105,7 @@ def angles_at(angles: Tensor, indices: Tensor | None) -> Tensor:
 
 
 def relative_bias(table: Tensor, old: tuple[int, int], new: tuple[int, int], indices: Tensor | None = None) -> Tensor:
-    """BEiT's relative position bias (1, heads, 1 + N, 1 + N) at grid `new` from a table learned at grid `old`.
+    """Return BEiT's relative position bias (1, heads, 1 + N, 1 + N) at grid `new` from a table learned at grid `old`.
 
     The table holds one row per offset (dy, dx), ((2h - 1) * (2w - 1), heads), then three rows for the class token:
     class to patch, patch to class, class to class. Offsets are resized bicubic without antialias.

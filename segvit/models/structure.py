@@ -1,4 +1,4 @@
-"""Which blocks of a ViT the head reads, and which one shrinks the tokens (docs/method.md sections 1 and 3)."""
+"""Blocks of a ViT that the head reads, and the block that shrinks the tokens (docs/method.md sections 1 and 3)."""
 
 from typing import get_args
 
@@ -7,14 +7,14 @@ from segvit.errors import UserError
 
 
 def default_taps(depth: int) -> tuple[int, ...]:
-    """The plain structure's: the paper's for 12 blocks and for 24; thirds of the depth otherwise."""
+    """Return the taps of the plain structure: the paper's for 12 and 24 blocks, thirds of other depths."""
     if depth == 12:
         return (5, 7, 11)
     return tuple(sorted({-(-depth * stage // 3) - 1 for stage in (1, 2, 3)}))
 
 
 def default_shrink_at(depth: int) -> int:
-    """The paper's for 12 blocks and for 24; a third of the depth otherwise."""
+    """Return the paper's block for 12 and for 24 blocks, and a third of other depths."""
     return 6 if depth == 12 else depth // 3
 
 
@@ -69,7 +69,7 @@ def resolve_blocks(
         )
     if shrink_at > taps[-1]:
         raise UserError(
-            f"model.shrink_at {shrink_at} lies behind the last of model.taps {taps}, where no block runs any more: "
+            f"model.shrink_at {shrink_at} is after the last of model.taps {taps}, where no block runs: "
             f"taps {default} would do"
         )
     if structure == "naive_shrunk" and taps[0] < shrink_at:
@@ -81,13 +81,13 @@ def resolve_blocks(
 
 
 def _check_taps(taps: tuple[int, ...], depth: int) -> tuple[int, ...]:
-    """`taps`, if they are blocks in ascending order, one at least."""
+    """Return `taps` if they are blocks in ascending order, at least one."""
     if not taps or list(taps) != sorted(set(taps)) or not all(0 <= tap < depth for tap in taps):
         raise UserError(f"model.taps {taps}: give ascending block numbers from 0 to {depth - 1}, shallow first")
     return taps
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a word that is no choice: the parser of flags and files does, a call from Python does not."""
+    """Refuse an unknown word, which a call from Python may give; flags and files are parsed before."""
     if value not in choices:
         raise UserError(f"model.{name} {value!r}: give {', '.join(choices[:-1])} or {choices[-1]}")

@@ -79,7 +79,7 @@ class QueryUpsampling(nn.Module):
         return [layer for stage in stages for layer in stage.layers[-1:] if isinstance(layer, DecoderLayer)]
 
     def head_similarities(self, layer: LayerOutput, rows: Tensor) -> Tensor:
-        """Return what each attention head of a layer finds for the tokens `rows`: (B, heads, rows, N)."""
+        """Return the similarity in each attention head of a layer for the tokens `rows`: (B, heads, n, N)."""
         return head_similarities(layer, rows, num_heads=self.num_heads, similarity=similarity)
 
     def sharded_modules(self) -> list[nn.Module]:

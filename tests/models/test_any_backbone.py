@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from segvit.config import ModelConfig
-from segvit.models.backbone import adapt
 from segvit.models.create import create_model, create_vit, weightless
+from segvit.models.families import adapt
 from segvit.profiling.info import describe
 from tests.helpers.tiny import TINY, random_images, relative_difference, stir
 

@@ -19,8 +19,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from segvit.config import Downsampling
-from segvit.models.backbone import PlainViT, adapt
+from segvit.models.backbone import PlainViT
 from segvit.models.downsampling import Kept, QueryDownsampling, keep, lattice, shrunk_grid
+from segvit.models.families import adapt
 from segvit.models.positions import relative_bias
 from tests.helpers.tiny import TINY, relative_difference, stir
 

@@ -19,8 +19,9 @@ from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.losses import criterion
 from segvit.models import create as create_module
-from segvit.models.backbone import PlainViT, adapt
+from segvit.models.backbone import PlainViT
 from segvit.models.create import create_backbone, create_model, create_vit
+from segvit.models.families import adapt
 from segvit.models.positions import relative_bias, resize_tokens
 from segvit.models.segvit import SegViT
 from segvit.weights.load import load_model

@@ -18,6 +18,7 @@ from segvit.inference.network import described
 from segvit.models.atm import ATMHead
 from segvit.models.backbone import set_grad_checkpointing
 from segvit.models.decoder import similarity
+from segvit.models.downsampling import Kept
 from segvit.models.segvit import SegViT
 from segvit.training.optim import freeze, parameter_groups
 from segvit.training.parallel import sharded_modules
@@ -176,3 +177,18 @@ def test_what_it_cannot_do_is_refused() -> None:
     linear = SegViT(created.backbone, FineHead(), mean=created.mean, std=created.std, num_classes=CLASSES)
     with pytest.raises(UserError, match="the head FineHead cannot be recorded: it has no shown_layers"):
         pictures.look(linear, torch.zeros(48, 64, 3, dtype=torch.uint8).numpy())
+
+
+def test_the_inside_of_a_set_that_is_no_lattice_is_shown() -> None:
+    class Largest(nn.Module):
+        def forward(self, patches: Tensor, grid: tuple[int, int]) -> Kept:
+            count = patches.shape[1] // 4
+            return Kept(patches.norm(dim=2).topk(count).indices.sort().values, (1, count))
+
+    created = segvit.create_model(config=tiny_config("vit", "shrunk"), num_classes=CLASSES)
+    created.backbone.downsampling = Largest()
+    inside = pictures.look(created.eval(), torch.randint(0, 256, (64, 96, 3), dtype=torch.uint8).numpy())
+    assert inside.tokens.kept.sum() == 6 and inside.tokens.kept.shape == (4, 6)
+    behind = inside.gazes[-1].attention
+    assert behind.shape[1:] == (4, 6) and behind.sum(axis=(1, 2)) == pytest.approx(1.0)
+    assert (behind[:, ~inside.tokens.kept] == 0).all()

@@ -47,7 +47,7 @@ SHOWN = {
     "upsampling": ("shown_layers", "head_similarities"),
     "head": ("shown_layers", "head_similarities", "every_layer"),
 }
-"""Attributes of a model's parts that the recording reads."""
+"""Attributes of each part of a model that are read here."""
 PLACES = ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
 """Positions of the learned tokens whose attention is recorded, as fractions of the grid's height and width."""
 
@@ -113,13 +113,13 @@ def look(
 
 
 def _check_shown(model: SegViT) -> None:
-    """Check that the parts of a model have the attributes that the recording reads."""
+    """Refuse a part that lacks an attribute which is read here."""
     for part, names in SHOWN.items():
         lacking = [name for name in names if not hasattr(getattr(model, part), name)]
         if lacking and getattr(model, part) is not None:
             raise UserError(
-                f"the {part} {model.parts[part]} cannot be recorded: it has no {', '.join(lacking)}; "
-                "segvit/models/backbone.py, atm.py and upsampling.py show what these give"
+                f"the {part} {model.parts[part]} cannot be recorded: it has no {', '.join(lacking)}; give it these "
+                "attributes, as docs/extending.md describes"
             )
 
 
