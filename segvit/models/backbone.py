@@ -202,7 +202,14 @@ class PlainViT(nn.Module):
     def block_inputs(
         self, index: int, grid: tuple[int, int], indices: Tensor | None, shared: Tensor | None
     ) -> dict[str, Tensor]:
-        """Return what a block takes besides its tokens; the arguments are those of `run_block`."""
+        """Return what a block takes besides its tokens.
+
+        Args:
+            index: of the block, from 0.
+            grid: of all patches, (h, w).
+            indices: of the kept patches, (n,) or (B, n); None: all are there.
+            shared: positions of these tokens that blocks share.
+        """
         return {}
 
     def run_queries(

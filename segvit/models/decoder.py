@@ -123,7 +123,7 @@ class DecoderLayer(nn.Module):
         return LayerOutput(queries, q, k)
 
     def compare(self, queries: Tensor) -> Compared:
-        """Compare queries (B or 1, n, d) with each other: the part of the layer that sees no image."""
+        """Compare queries (B, n, d) or (1, n, d) with each other: the part of the layer that sees no image."""
         attended, _ = self.self_attn(self.self_attn.q(queries), queries)
         queries = self.norm1(queries + self.dropout(attended))
         return Compared(queries, self.cross_attn.q(queries))
@@ -165,7 +165,7 @@ class DecoderStage(nn.Module):
         return outputs
 
     def compare(self, queries: Tensor) -> Compared:
-        """Compare queries (B or 1, n, d) with each other in the first layer."""
+        """Compare queries (B, n, d) or (1, n, d) with each other in the first layer."""
         first = self.layers[0]
         assert isinstance(first, DecoderLayer)
         return first.compare(queries)

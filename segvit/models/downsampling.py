@@ -99,7 +99,7 @@ def attend(attention: Attention, queries: Tensor, tokens: Tensor) -> Tensor:
 def run_gamma_block(
     block: Any, queries: Tensor, tokens: Tensor, kept: Kept, inputs: Mapping[str, Tensor], num_prefix: int
 ) -> Tensor:
-    """Run a pre-norm block of Eva or Beit: attention on all tokens, the MLP on the kept ones alone."""
+    """Run a pre-norm block of Eva or Beit on tokens (B, P + N, D): attention on all, the MLP on the kept ones alone."""
     attended = keep(block.attn(block.norm1(tokens), **inputs), kept.indices, num_prefix)
     queries = queries + block.drop_path1(attended if block.gamma_1 is None else block.gamma_1 * attended)
     hidden = block.mlp(block.norm2(queries))
@@ -108,7 +108,7 @@ def run_gamma_block(
 
 
 def run_any_block(block: Any, tokens: Tensor, kept: Kept, inputs: Mapping[str, Tensor], num_prefix: int) -> Tensor:
-    """Run a block of any kind on all tokens and keep some; queries that are no tokens are appended, seen by none."""
+    """Run a block of any kind on tokens (B, P + N, D) and keep some; queries that are no tokens are appended, unseen."""
     if kept.queries is None:
         return keep(block(tokens, **inputs), kept.indices, num_prefix)
     indices, num_tokens, num_queries = kept.indices, tokens.shape[1], kept.queries.shape[1]

@@ -38,7 +38,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tenso
 class _DroppedAttention(torch.autograd.Function):
     """Attention with dropout for a CPU, where PyTorch has no fused one and stores three times the weights for backward.
 
-    It computes the weights P (n, N) of a few heads at a time, and stores one byte for each. With W = P * keep / (1 - p),
+    It computes the weights P (n, N) of a few heads at a time and stores one byte for each. With W = P * keep / (1 - p),
     O = W v and the gradient G of O:  dv = W^T G,  dP = G v^T * keep / (1 - p),  dS = P * (dP - rowsum(G * O)),
     dq = dS k / sqrt d,  dk = dS^T q / sqrt d.
     """

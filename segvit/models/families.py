@@ -43,7 +43,7 @@ class EvaViT(PlainViT):
     def block_inputs(
         self, index: int, grid: tuple[int, int], indices: Tensor | None, shared: Tensor | None
     ) -> dict[str, Tensor]:
-        """Return the angles of a block."""
+        """Return the angles (N, .) of a block, or (n, .) of its kept patches."""
         if shared is None:
             return {}
         return {"rope": angles_at(shared[index], indices) if self.rope_mixed else shared}
@@ -79,7 +79,7 @@ class BeitViT(PlainViT):
         return relative_bias(tables[0], self.native_grid, grid) if tables is not None and len(tables) == 1 else None
 
     def kept_positions(self, shared: Tensor | None, grid: tuple[int, int], indices: Tensor) -> Tensor | None:
-        """Return that of the kept patches: (1 or B, heads, 1 + n, 1 + n)."""
+        """Return the bias (1, heads, 1 + n, 1 + n) of the kept patches, from the table that all blocks share."""
         if shared is None or self.relative_bias_tables is None:
             return None
         return relative_bias(self.relative_bias_tables[0], self.native_grid, grid, indices)
@@ -87,7 +87,7 @@ class BeitViT(PlainViT):
     def block_inputs(
         self, index: int, grid: tuple[int, int], indices: Tensor | None, shared: Tensor | None
     ) -> dict[str, Tensor]:
-        """Return the bias of a block."""
+        """Return the bias (1 or B, heads, 1 + n, 1 + n) of a block on n patches, kept ones or all."""
         if shared is None and self.relative_bias_tables is not None:
             # One at a time, and inside what is recomputed in the backward pass: a bias has (1 + N)^2 values per head.
             shared = relative_bias(self.relative_bias_tables[index], self.native_grid, grid, indices)

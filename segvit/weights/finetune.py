@@ -1,9 +1,9 @@
-"""A model with other classes: what is tied to a class follows it by its name, all else is kept.
+"""Give a trained model other classes: rows of a class move with its name, all other weights are kept.
 
     model = segvit.with_classes(segvit.load_model("best.safetensors"), segvit.load_spec("camvid"))
     segvit train --init best.safetensors --data.spec camvid --data.root camvid
 
-Tied to classes are the class tokens and the rows of the classifier; the row of "no object" is always kept.
+The head names its parameters with a row per class (`class_bound`). The row of "no object" is always kept.
 
 Letters: K classes, d head width, h w token grid.
 """
@@ -25,12 +25,12 @@ from segvit.weights.load import find_model, load_model
 from segvit.weights.model_file import load_strictly, network_settings, read_header
 
 NAMED = 20
-"""Class names that a summary lists at most."""
+"""Maximum number of class names that a summary lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMatch:
-    """Which classes of a model are those of a dataset."""
+    """Pairs of classes that a model and a dataset share, by name."""
 
     kept: dict[int, int]
     """Position among the new classes -> position among the old ones."""
@@ -43,7 +43,7 @@ class ClassMatch:
 def match_classes(old: Sequence[str], new: Sequence[str]) -> ClassMatch:
     """Pair classes of the same name; case, and spaces for `_` or `-`, do not matter.
 
-    Where they alone tell two classes of one set apart, only the exact name counts.
+    If two classes of one set differ only in these, exact names are compared.
     """
     old_keys, new_keys = [_key(name) for name in old], [_key(name) for name in new]
     kept = {}
@@ -60,48 +60,48 @@ def match_classes(old: Sequence[str], new: Sequence[str]) -> ClassMatch:
 
 
 def _key(name: str) -> str:
-    """What names are compared by."""
+    """Return the form in which names are compared."""
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def network_of(name: str) -> ModelConfig:
-    """The network of a model, to be trained on from its own weights; `name` is what `load_model` takes."""
+    """Return the network settings of a model that training starts from; `name` is as in `load_model`."""
     path = find_model(name)
     return network_settings(read_header(path), path).without_weights()
 
 
 def load_start(name: str, config: ModelConfig) -> SegViT:
-    """The model to fine-tune, if it is of the network of `config` and knows its classes' names.
+    """Load the model to fine-tune, and check that it has the network of `config` and names for its classes.
 
     Args:
-        name: what `load_model` takes.
-        config: of the model that starts from it.
+        name: as in `load_model`.
+        config: settings of the model that starts from it.
 
     Raises:
-        UserError: the model cannot be read, its classes have no names, or it is another network: all differences
-            are listed.
+        UserError: the model cannot be read, its classes have no names, or its network differs; all differences are
+            listed.
     """
     model = load_model(name)
     if model.spec is None:
         raise UserError(
-            f"init {name}: its {model.num_classes} classes have no names, so that none could be kept; give it the spec "
-            "of the dataset that it was trained on, in Python:\n"
+            f"init {name}: its {model.num_classes} classes have no names, so none can be kept. Give it the spec of the "
+            "dataset that it was trained on, in Python:\n"
             f'  model = segvit.load_model("{name}"); model.spec = segvit.load_spec("ade20k")\n'
             '  model.save("named.safetensors")'
         )
     if config.starts_pretrained:
         raise UserError(
-            f"init {name} and model.pretrained (or pretrained_file) both say what to start from: leave one of them out"
+            f"init {name} and model.pretrained (or pretrained_file) both set the initial weights: leave one of them out"
         )
     check_network(model, config, name=name)
     return model
 
 
 def check_network(model: SegViT, config: ModelConfig, *, name: str) -> None:
-    """Refuse to fill the network of `config` with the weights of another one.
+    """Refuse a model whose network is not the one of `config`.
 
     Raises:
-        UserError: every setting that differs, with both values.
+        UserError: the networks differ; every differing setting is listed with both values.
     """
     way_out = (
         "Leave these settings out: `segvit train --init` takes the network from the model (in Python, "
@@ -110,8 +110,8 @@ def check_network(model: SegViT, config: ModelConfig, *, name: str) -> None:
     try:
         with torch.device("meta"):
             wanted = create_model(config=config.without_weights(), num_classes=1)
-    except UserError as error:  # a setting that does not go with the model's others
-        raise UserError(f"{name} is another network than the settings say: {error}\n{way_out}") from error
+    except UserError as error:  # the setting contradicts the model's others
+        raise UserError(f"{name} does not have the network of the settings: {error}\n{way_out}") from error
     ours, theirs = network_facts(wanted), network_facts(model)
     rows = [
         f"  {key}: {theirs[key]} in {name}, {ours[key]} in the settings" for key in ours if ours[key] != theirs[key]
@@ -123,18 +123,18 @@ def check_network(model: SegViT, config: ModelConfig, *, name: str) -> None:
                 f"  model.{key}: {[round(x, 4) for x in own.tolist()]} in {name}, {list(value)} in the settings"
             )
     if rows:
-        raise UserError(f"{name} is another network than the settings say:\n" + "\n".join(rows) + f"\n{way_out}")
+        raise UserError(f"{name} does not have the network of the settings:\n" + "\n".join(rows) + f"\n{way_out}")
 
 
 def network_facts(model: SegViT) -> dict[str, Any]:
-    """What a network is, by the settings that say so, defaults resolved."""
+    """Return the settings that define a network, with defaults resolved."""
     backbone, head = model.backbone, model.head
     assert model.config is not None
     block: Any = backbone.blocks[0]
     shrinks = backbone.downsampling is not None
     stages = None if model.upsampling is None else model.upsampling.stages
     return {
-        "model.backbone": model.config.backbone.split(".")[0],  # a tag tells weights, not the network
+        "model.backbone": model.config.backbone.split(".")[0],  # a tag names weights, not a network
         "model.structure": model.config.structure,
         "model.patch_size": backbone.patch_size,
         "model.embed_dim": backbone.embed_dim,
@@ -152,7 +152,7 @@ def network_facts(model: SegViT) -> dict[str, Any]:
 
 
 def _num_layers(stages: Any) -> int:
-    """Decoder layers of a stage."""
+    """Return the number of decoder layers of a stage."""
     return len(stages[0].layers)
 
 
@@ -164,22 +164,22 @@ def with_classes(
     protocol: EvalConfig | None = None,
     name: str | None = None,
 ) -> SegViT:
-    """A new model of the classes of `spec` with the weights of `model`, ready to be trained on.
+    """Create a model of the classes of `spec` with the weights of `model`, ready for training.
 
-    Classes of the same name keep their token and their row of the classifier; other ones start as in a new model
-    (`torch.manual_seed` decides how). With another `image_size`, position embedding, bias tables and the tokens of the
-    up-sampling are resized to the new grid, bicubic: on images of that size the model is what it was.
+    Classes of the same name keep their token and their row of the classifier. Others are initialised as in a new model,
+    by the random seed. With another `image_size`, position embedding, bias tables and the tokens of the up-sampling are
+    resized bicubic to the new grid, so on images of that size the model gives what it gave.
 
     Args:
-        model: with a spec of its own.
-        spec: of the new dataset.
-        config: of the new model: its network must be that of `model`; crop, drop path and dropout may differ.
-            Default: that of `model`.
+        model: model with a spec.
+        spec: spec of the new dataset.
+        config: settings of the new model. Its network must be that of `model`; crop, drop path and dropout may differ.
+            Default: the settings of `model`.
         protocol: how images are cut for the new model. Default: as for `model`.
-        name: of `model`, for errors and for the new one's `extra["starts_from"]`.
+        name: name of `model`, for errors and for the new model's `extra["starts_from"]`.
 
     Raises:
-        UserError: `model` has no class names, or `config` is another network.
+        UserError: `model` has no class names or is made of parts of its own, or `config` is another network.
     """
     model = uncompiled(model)
     if model.config is None:
@@ -190,7 +190,7 @@ def with_classes(
     config = model.config if config is None else config
     name = name or f"a model of {model.num_classes} classes"
     if model.spec is None:
-        raise UserError(f"{name} has no class names, so that none could be kept: set model.spec")
+        raise UserError(f"{name} has no class names, so none can be kept: set model.spec")
     check_network(model, config, name=name)
     protocol = protocol or model.protocol
     new = create_model(config=config.without_weights(), num_classes=spec.num_classes, spec=spec, protocol=protocol)
@@ -211,7 +211,7 @@ def with_classes(
 
 
 def _by_class(old: Tensor, fresh: Tensor, match: ClassMatch) -> Tensor:
-    """Rows of kept classes, and that of "no object" (where there is one), from `old`; the others from `fresh`."""
+    """Take rows of kept classes, and the row of "no object" if there is one, from `old`; the others from `fresh`."""
     rows = fresh.clone()
     for new, index in match.kept.items():
         rows[new] = old[index]
@@ -221,7 +221,7 @@ def _by_class(old: Tensor, fresh: Tensor, match: ClassMatch) -> Tensor:
 
 
 def summary(model: SegViT, new: SegViT, match: ClassMatch, *, name: str) -> str:
-    """One line: what a model was made of, what it keeps of it, and what is new."""
+    """Describe in one line the model that training starts from, what is kept of it and what is new."""
     assert model.spec is not None and new.spec is not None
     count = new.num_classes
     if not match.new:
@@ -230,10 +230,10 @@ def summary(model: SegViT, new: SegViT, match: ClassMatch, *, name: str) -> str:
         kept = [new.spec.classes[index] for index in match.kept]
         classes = f"{len(kept)} of {count} classes ({_listed(kept)}); new: {_listed(match.new)}"
     else:
-        classes = f"no class, for none of the {count} names is its own; new: {_listed(match.new)}"
+        classes = f"no class, since none of the {count} names match; new: {_listed(match.new)}"
     text = f"{name} ({model.num_classes} classes of {model.spec.name}): keeps backbone, decoder and {classes}"
     if match.dropped:
-        text += f"; left behind: {_listed(match.dropped)}"
+        text += f"; dropped: {_listed(match.dropped)}"
     old, grid = model.backbone.native_grid, new.backbone.native_grid
     if old != grid:
         text += f"; positions resized from {old[0]} x {old[1]} to {grid[0]} x {grid[1]} patches"
@@ -244,5 +244,5 @@ def summary(model: SegViT, new: SegViT, match: ClassMatch, *, name: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Names in a line; many are cut short."""
+    """Join names; a long list is shortened."""
     return ", ".join(names[:NAMED]) + (f", ... ({len(names)})" if len(names) > NAMED else "")

@@ -1,6 +1,6 @@
-"""The Hugging Face Hub: a file from a repository, a model into one; and the folder where segvit keeps what it fetched.
+"""Download from and upload to the Hugging Face Hub, the cards of models, and the folder of segvit's cache.
 
-The Hub's own settings hold: HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE.
+The Hub's own settings apply: HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE.
 """
 
 import os
@@ -17,17 +17,17 @@ from segvit.weights.model_file import PARTS, Saved, averaged, read_header, save_
 MODEL_FILE = "model.safetensors"
 """Name of the model in a repository."""
 CACHE_VARIABLE = "SEGVIT_CACHE"
-"""Environment variable that names another folder than the platform's."""
+"""Environment variable for the cache folder. Default: the platform's."""
 REPOSITORY = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>\S+))?")
 """`user/repo` or `user/repo@revision`."""
 
 
 class NotOnHub(UserError):
-    """The Hub answers, but has no such file; or it does not answer."""
+    """A file that the Hub does not have, or a Hub that does not answer."""
 
 
 def cache_folder() -> Path:
-    """Where converted models of the zoo are kept: $SEGVIT_CACHE, or the platform's folder for caches."""
+    """Return the folder of converted models of the zoo: $SEGVIT_CACHE, or the platform's folder for caches."""
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen).expanduser()
     if sys.platform == "win32":
@@ -40,15 +40,15 @@ def cache_folder() -> Path:
 
 
 def fetch(repo: str, file: str, *, revision: str | None = None) -> Path:
-    """A file of a repository, from the Hub or from the Hub's own cache of former downloads.
+    """Return a file of a repository, from the Hub or from its cache of earlier downloads.
 
     Args:
         repo: `user/repo`.
-        file: its name there.
+        file: name of the file in the repository.
         revision: branch, tag or commit. Default: main.
 
     Raises:
-        NotOnHub: it cannot be had; the text says why.
+        NotOnHub: the file cannot be fetched; the text says why.
     """
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import (
@@ -62,21 +62,21 @@ def fetch(repo: str, file: str, *, revision: str | None = None) -> Path:
     try:
         return Path(hf_hub_download(repo, file, revision=revision))
     except LocalEntryNotFoundError as error:
-        reason = "no connection to it, and no former download here"
-        if not constants.HF_HUB_OFFLINE:  # which the library tries for half a minute, six times
-            reason += " (without a network, HF_HUB_OFFLINE=1 says so at once)"
+        reason = "no connection to it, and no earlier download"
+        if not constants.HF_HUB_OFFLINE:  # the library retries six times in half a minute
+            reason += " (offline, HF_HUB_OFFLINE=1 skips the wait)"
         raise NotOnHub(f"{file} of {repo} on the Hugging Face Hub: {reason}") from error
     except GatedRepoError as error:
-        reason = f"its owner asks for consent: ask for access at {_address(repo)}, then `hf auth login`"
+        reason = f"its owner must grant access: request it at {_address(repo)}, then run `hf auth login`"
         raise NotOnHub(f"{file} of {repo} on the Hugging Face Hub: {reason}") from error
     except RepositoryNotFoundError as error:
-        reason = "no such repository, or a private one: `hf auth login` as somebody who may read it"
+        reason = "no such repository, or a private one; run `hf auth login` with an account that may read it"
         raise NotOnHub(f"{repo} on the Hugging Face Hub: {reason}") from error
     except RevisionNotFoundError as error:
         raise NotOnHub(f"{repo} on the Hugging Face Hub: no branch, tag or commit {revision!r}") from error
     except EntryNotFoundError as error:
-        raise NotOnHub(f"{repo} on the Hugging Face Hub: no {file} in it, so not a model of segvit") from error
-    except Exception as error:  # the Hub's library lets through what its transport raises
+        raise NotOnHub(f"{repo} on the Hugging Face Hub: it has no {file}, so it is not a model of segvit") from error
+    except Exception as error:  # the Hub's library passes on what its transport raises
         raise NotOnHub(f"{file} of {repo} on the Hugging Face Hub: {error}") from error
 
 
@@ -84,13 +84,13 @@ def push_model(model: Saved, repo: str, *, private: bool, token: str | None) -> 
     """Write a model and its card into a repository; see `SegViT.push_to_hub`.
 
     Raises:
-        UserError: a name that is not user/repo, or the Hub cannot be reached or does not take it.
+        UserError: the name is not user/repo, or the Hub cannot be reached or refuses the model.
     """
     from huggingface_hub import HfApi
 
     match = REPOSITORY.fullmatch(repo)
     if match is None or match["revision"]:
-        raise UserError(f"{repo!r} is no repository of the Hugging Face Hub: give `user/repo`")
+        raise UserError(f"{repo!r} is not a repository of the Hugging Face Hub: give `user/repo`")
     with TemporaryDirectory() as folder:
         file = Path(folder) / MODEL_FILE
         save_model(model, file)
@@ -99,27 +99,27 @@ def push_model(model: Saved, repo: str, *, private: bool, token: str | None) -> 
         try:
             api.create_repo(repo, private=private, exist_ok=True)
             api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Model of segvit")
-        except Exception as error:  # the Hub's library lets through what its transport raises
+        except Exception as error:  # the Hub's library passes on what its transport raises
             raise UserError(
-                f"{repo}: the Hugging Face Hub does not take the model ({error}); log in with `hf auth login` as "
-                "somebody who may write there, or give a token"
+                f"{repo}: the Hugging Face Hub refuses the model ({error}); run `hf auth login` with an account that "
+                "may write there, or give a token"
             ) from error
     return _address(repo)
 
 
 def _address(repo: str) -> str:
-    """Of a repository, for a browser."""
+    """Return the address of a repository for a browser."""
     from huggingface_hub import constants
 
     return f"{constants.ENDPOINT}/{repo}"
 
 
 def model_card(header: Mapping[str, Any], *, repo: str) -> str:
-    """Markdown with the Hub's YAML in front.
+    """Return the card of a model in Markdown, with the Hub's YAML in front.
 
     Args:
-        header: of the model's file, as `read_header` gives it.
-        repo: `user/repo`, under which the model can be loaded.
+        header: header of the model's file, as `read_header` returns it.
+        repo: `user/repo` from which the model can be loaded.
     """
     metrics = header.get("metrics")
     classes = [item["name"] for item in header["spec"]["classes"]] if header["spec"] else []
@@ -130,7 +130,7 @@ def model_card(header: Mapping[str, Any], *, repo: str) -> str:
         _summary(header),
         _usage(repo),
         "## Facts\n\n" + _facts(header),
-        "## Scores\n\n" + (_scores(metrics) if metrics else "None are kept in the model's file."),
+        "## Scores\n\n" + (_scores(metrics) if metrics else "The model's file holds none."),
         "## Test protocol\n\n" + _table(("setting", "value"), [row for row in header["protocol"].items() if row[1]]),
         "## Classes\n\n"
         + (_classes(classes, metrics) if classes else f"{header['num_classes']}, whose names are not known."),
@@ -185,7 +185,7 @@ def _usage(repo: str) -> str:
 
 
 def _facts(header: Mapping[str, Any]) -> str:
-    """Network and origin."""
+    """Return a table of the network and its origin."""
     model = header["model"] or {**header[PARTS], "image_size": header["image_size"]}
     rows = [
         ("backbone", model["backbone"]),
@@ -201,7 +201,7 @@ def _facts(header: Mapping[str, Any]) -> str:
 
 
 def _scores(metrics: Mapping[str, Any]) -> str:
-    """Means over the validation images."""
+    """Return a table of the means over the validation images."""
     rows = [
         ("mIoU", metrics["miou"]),
         ("mean accuracy", metrics["mean_accuracy"]),
@@ -211,11 +211,11 @@ def _scores(metrics: Mapping[str, Any]) -> str:
     ]
     table = _table((f"on {metrics['images']} validation images", "%"), [(key, _percent(value)) for key, value in rows])
     protocol = ", ".join(f"{key} {value}" for key, value in metrics["protocol"].items() if value)
-    return f"{table}\n\nTested with {protocol}; one confusion matrix over the set, ignored pixels left out."
+    return f"{table}\n\nTested with {protocol}; one confusion matrix over the set, ignored pixels excluded."
 
 
 def _classes(classes: Sequence[str], metrics: Mapping[str, Any] | None) -> str:
-    """Every class by its index, with its scores where there are any."""
+    """Return a table of the classes by index, with their scores if there are any."""
     if metrics is None:
         return _table(("index", "class"), list(enumerate(classes)))
     columns = (metrics["iou"], metrics["accuracy"], metrics["dice"], metrics["boundary_iou"])
@@ -227,17 +227,17 @@ def _classes(classes: Sequence[str], metrics: Mapping[str, Any] | None) -> str:
 
 
 def _licence(header: Mapping[str, Any]) -> str:
-    """That of the weights which the model began as, where it is known."""
+    """State the licence of the weights that training started from, if it is known."""
     licence = header.get("licence")
     if licence is None:
-        return "Not said in the model's file."
+        return "The model's file does not state it."
     if header.get("starts_from") is None:
-        return f"Of these weights: {licence}."
-    return f"The model began as {header['starts_from']}, whose licence is {licence}."
+        return f"Licence of these weights: {licence}."
+    return f"Training started from {header['starts_from']}, whose licence is {licence}."
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table of Markdown."""
+    """Return a Markdown table."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 

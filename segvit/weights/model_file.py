@@ -1,9 +1,9 @@
-"""A model in one safetensors file: weights, and in its header the config, class names, palette and test protocol.
+"""Models in safetensors files: weights, and a header with the config, class names, palette and test protocol.
 
     model.save("model.safetensors")
     model = segvit.load_model("model.safetensors")
 
-Nothing is ever unpickled.
+Nothing is unpickled.
 """
 
 import json
@@ -29,11 +29,11 @@ T = TypeVar("T", ModelConfig, EvalConfig)
 HEADER_KEY = "segvit"
 """Key of our JSON in the file's header."""
 REQUIRED = {"model", "num_classes", "protocol", "spec"}
-"""What `load_model` needs of that JSON."""
+"""Keys of that JSON which `load_model` needs."""
 PARTS = "parts"
-"""Key of a model whose parts are no `create_model`'s: the names of their classes, by attribute; its "model" is null."""
+"""Key of the class names of parts of your own, by attribute. The key "model" is null then."""
 KEYS = REQUIRED | {"version", PARTS, "image_size"}
-"""What `save_model` itself writes there; all else is `SegViT.extra`."""
+"""Keys that `save_model` writes; all others are `SegViT.extra`."""
 
 
 class Saved(Protocol):
@@ -58,12 +58,12 @@ def save_model(model: Saved, path: str | Path, *, extra: Mapping[str, Any] | Non
     """Write a model to one file, whole or not at all.
 
     Args:
-        model: what to write.
-        path: of the file; its folder is made where missing.
+        model: model to write.
+        path: path of the file; its folder is created if missing.
         extra: plain values for the header, such as the metrics and the config of the run, over `model.extra`.
 
     Raises:
-        UserError: it cannot be written there, or `extra` holds something that is not plain or is the file's own.
+        UserError: the file cannot be written, or `extra` holds a value that is not plain, or a key of the file.
     """
     path = Path(path)
     header = header_text(model, extra or {})
@@ -74,20 +74,20 @@ def save_model(model: Saved, path: str | Path, *, extra: Mapping[str, Any] | Non
             aside.touch()
             mode = aside.stat().st_mode
             save_file(state, aside, metadata={HEADER_KEY: header})
-            aside.chmod(mode)  # safetensors makes files that their owner alone may read
-    except (OSError, SafetensorError) as error:  # the latter for a full disk or a folder that takes no files
+            aside.chmod(mode)  # safetensors creates files that only their owner may read
+    except (OSError, SafetensorError) as error:  # the latter for a full disk or a read-only folder
         raise cannot_write(path, error, "give another file") from error
 
 
 def header_text(model: Saved, extra: Mapping[str, Any]) -> str:
-    """What stands beside the weights of a model, in any kind of file, as JSON.
+    """Return the header of a model, for any kind of file, as JSON.
 
     Raises:
-        UserError: something in `extra` or `model.extra` is not plain, or is the file's own.
+        UserError: a value in `extra` or `model.extra` is not plain, or its key is one of the file.
     """
     more = {**model.extra, **extra}
     if own := KEYS & more.keys():
-        raise UserError(f"extra: {', '.join(sorted(own))} is what the file itself says; take another name for yours")
+        raise UserError(f"extra: {', '.join(sorted(own))} is a key of the file itself; choose another name")
     header: dict[str, Any] = {
         "version": version("segvit"),
         "model": None if model.config is None else asdict(model.config),
@@ -102,27 +102,27 @@ def header_text(model: Saved, extra: Mapping[str, Any]) -> str:
 
 
 def _path_text(value: Any) -> str:
-    """A path as text: of all that JSON does not know, the only thing that is a plain value."""
+    """Return a path as text. It is the only plain value that JSON does not know."""
     if isinstance(value, Path):
         return str(value)
     raise UserError(
-        f"extra: a {type(value).__name__} is no plain value; give numbers, texts, lists and dicts of them "
+        f"extra: a {type(value).__name__} is not a plain value; give numbers, strings, lists and dicts of them "
         "(.tolist() of an array or a tensor)"
     )
 
 
 def averaged(header: Mapping[str, Any]) -> str | None:
-    """What the weights are where they are an average, by a file's header or a model's `extra`; None: a step's own."""
+    """Describe averaged weights, from a file's header or a model's `extra`. None: they are those of one step."""
     if header.get("weights") != "ema":
         return None
     return f"the average over the run (EMA, decay {header['ema_decay']:g}) at step {header['step']}"
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """What `save_model` wrote beside the weights.
+    """Read the header of a model's file.
 
     Raises:
-        UserError: no such file, not a safetensors file, or not one of segvit's.
+        UserError: there is no such file, or it is not a safetensors file written by segvit.
     """
     path = Path(path)
     if not path.is_file():
@@ -136,37 +136,37 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 
 def _no_safetensors(path: Path, error: Exception) -> str:
-    """What a file is that the safetensors library does not read, and what to do."""
+    """Explain what a file is that the safetensors library cannot read, and what to do."""
     if path.suffix.lower() == ".onnx":
         return (
-            "an exported model, which segvit predict and segvit evaluate alone take; give the .safetensors file that "
-            "it was made of"
+            "an exported model, which only segvit predict and segvit evaluate accept; give the .safetensors file that "
+            "it was exported from"
         )
     if first_bytes(path).startswith((ZIP, PICKLE)):
         return (
-            "a file of torch.save, not of safetensors; a checkpoint of the paper's authors becomes a model with "
+            "a file of torch.save, not of safetensors; to convert a checkpoint of the paper's authors, run "
             f"`segvit convert {path} {path.stem}-converted.safetensors`"
         )
-    return f"not a whole safetensors file ({error}); was it cut short, or is it another format?"
+    return f"not a complete safetensors file ({error}); was the download cut short, or is it another format?"
 
 
 def parse_header(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
-    """The values of `header_text` among the texts that a file holds beside its weights.
+    """Return the values of `header_text` from the metadata of a file.
 
     Raises:
-        UserError: they are not there; it begins with `source`, the file and its kind.
+        UserError: they are missing. The text begins with `source`, the file and its kind.
     """
     try:
         header: dict[str, Any] = json.loads(metadata.get(HEADER_KEY, "null"))
     except ValueError:
         header = {}
     if not isinstance(header, dict) or REQUIRED - header.keys():
-        raise UserError(f"{source}, but not written by segvit (no {HEADER_KEY!r} of ours in its header)")
+        raise UserError(f"{source}, but not written by segvit (no {HEADER_KEY!r} in its header)")
     return header
 
 
 def read_state(path: str | Path, *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Every tensor of a file, by name."""
+    """Return every tensor of a file, by name."""
     with safe_open(path, framework="pt", device=str(device)) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
 
@@ -175,7 +175,7 @@ def load_strictly(model: torch.nn.Module, state: Mapping[str, Tensor], *, source
     """Copy `state` into `model` if every tensor is there and fits.
 
     Raises:
-        UserError: a table of what is missing, unexpected or mis-shaped; the model is left as it was.
+        UserError: a tensor is missing, unexpected or mis-shaped; all are listed, and the model is unchanged.
     """
     own = model.state_dict()
     rows = [f"  missing     {name} {tuple(own[name].shape)}" for name in own if name not in state]
@@ -241,10 +241,10 @@ def facts_from_header(header: Mapping[str, Any], source: str | Path) -> ModelFac
 
 
 def settings_from_header(kind: type[T], values: Mapping[str, Any], path: str | Path) -> T:
-    """A config dataclass from the header's plain values.
+    """Return a config dataclass from the header's plain values.
 
     Raises:
-        UserError: settings that this version does not know.
+        UserError: this version does not know a setting.
     """
     unknown = set(values) - {field.name for field in fields(kind)}
     if unknown:

@@ -1,7 +1,4 @@
-"""timm's pretrained weights: from the Hugging Face Hub or a file, on any grid of patches, with their licence said.
-
-Letters: D width, h w token grid.
-"""
+"""timm's pretrained weights, from the Hugging Face Hub or a file, and the licence of each."""
 
 import traceback
 from collections.abc import Mapping
@@ -16,9 +13,9 @@ from segvit.errors import UserError
 from segvit.weights.file_kind import no_weights
 
 HUB_FILE = "model.safetensors"
-"""Name of the weights in a repository of timm's, where its config names no other."""
+"""Name of the weights in a repository of timm, unless timm's config gives another."""
 RANDOM = "random weights"
-"""What a network without any trained weights starts from."""
+"""Start of a network without trained weights, for a log."""
 
 
 def pretrained_vit(name: str, *, file: Path | None = None) -> Any:
@@ -29,7 +26,7 @@ def pretrained_vit(name: str, *, file: Path | None = None) -> Any:
         file: file of the weights. None: they are fetched from the Hub.
 
     Raises:
-        UserError: the weights cannot be had, or a file's are not those of that model.
+        UserError: the weights cannot be fetched, or the file's are not of that model.
     """
     if file is not None:
         return _from_file(name, file)
@@ -40,27 +37,27 @@ def pretrained_vit(name: str, *, file: Path | None = None) -> Any:
 
 
 def _where(name: str) -> str:
-    """Which file to fetch where there is a network, and where to put it; or that there is none."""
+    """Explain which file to fetch, and where to put it; or that timm has no weights."""
     settings = timm.get_pretrained_cfg(name.removeprefix("hf_hub:timm/"))
     if settings is not None and settings.url and not settings.hf_hub_id:
         return (
-            f"They are {settings.url}. Without a network here, fetch that file elsewhere and say where you have put "
-            "it, with --model.pretrained-file FILE; --model.no-pretrained starts from random ones"
+            f"They are at {settings.url}. If you are offline, download that file elsewhere and pass it with "
+            "--model.pretrained-file FILE; --model.no-pretrained starts from random ones"
         )
     if settings is None or not settings.hf_hub_id:
         tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*"))
         return f"timm has none; its tags with weights: {tags or 'none'}; --model.no-pretrained starts from random ones"
     repository, file = settings.hf_hub_id, settings.hf_hub_filename or HUB_FILE
     return (
-        f"They are the file {file} of the Hugging Face Hub's repository {repository}. Without a network here, fetch it "
+        f"They are the file {file} of the Hugging Face Hub's repository {repository}. If you are offline, download it "
         f"elsewhere:\n  hf download {repository} {file}\n"
-        f"and say where you have put it, with --model.pretrained-file FILE (or copy the whole folder "
+        f"and pass it with --model.pretrained-file FILE (or copy the whole folder "
         f"models--{repository.replace('/', '--')} into {HF_HUB_CACHE}). --model.no-pretrained starts from random ones"
     )
 
 
 def _from_file(name: str, file: Path) -> Any:
-    """timm's model of that name with the weights in a file, every one of them.
+    """Return timm's model of that name with the weights in a file, all of them.
 
     Raises:
         UserError: no such file, not weights, or not those of this model.
@@ -73,26 +70,26 @@ def _from_file(name: str, file: Path) -> Any:
     overlay = {"state_dict": state, "classifier": None}  # without a classifier's name timm loads strictly
     try:
         return timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
-    except Exception as error:  # whatever timm's filters make of tensors that they did not expect
+    except Exception as error:  # timm's filters raise many kinds for tensors that they do not expect
         near = _where(name).splitlines()[0] if settings.hf_hub_id else ""
         raise UserError(f"{file}: not the weights of {name!r}: {reason(error)}\n{near}".rstrip()) from error
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
-    """Tensors by name; nothing in the file is executed."""
+    """Return the tensors in a file by name; nothing in it is executed."""
     if not file.is_file():
         raise UserError(f"model.pretrained_file: no file {file}; give timm's weights as .safetensors or .pth")
     try:
         state: dict[str, Tensor] = timm.models.load_state_dict(str(file), weights_only=True)
         found = bool(state) and all(isinstance(value, Tensor) for value in state.values())
-    except Exception as error:  # safetensors, zipfile and pickle each have their own
+    except Exception as error:  # safetensors, zipfile and pickle raise their own kinds
         if known := no_weights(file):
             raise UserError(f"model.pretrained_file: {file}: {known}") from error
         told = reason(error)
-        if "weights_only" in told:  # torch and timm advise to run what is in the file
-            told = "objects that would have to be run"
+        if "weights_only" in told:  # torch and timm advise to run the file's code
+            told = "it holds objects whose code would have to run"
         raise UserError(
-            f"model.pretrained_file: {file} is neither safetensors nor a torch file of plain tensors, or is cut short "
+            f"model.pretrained_file: {file} is neither safetensors nor a torch file of plain tensors, or is incomplete "
             f"({told}); take the file {HUB_FILE} of the weights' repository"
         ) from error
     if not found:
@@ -103,7 +100,7 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def reason(error: Exception) -> str:
-    """The first lines of an error, or the assertion that failed without a word."""
+    """Return the first lines of an error, or the source of an assertion that failed without a message."""
     lines = str(error).strip().splitlines()
     if lines:
         return "\n".join(lines[:8])
@@ -112,7 +109,7 @@ def reason(error: Exception) -> str:
 
 
 def licence_of(weights: Mapping[str, Any]) -> str:
-    """The licence that timm tells of weights, by their `pretrained_cfg`; `unknown` where it tells none."""
+    """Return the licence in timm's `pretrained_cfg` of the weights, or `unknown`."""
     return weights.get("license") or "unknown"
 
 

@@ -103,7 +103,7 @@ def test_shared_classes_keep_their_rows_and_new_ones_start_fresh(old: SegViT) ->
     assert all(torch.equal(value, before[name]) for name, value in state.items())
     assert (new.spec, new.num_classes, new.protocol) == (NEW, 3, old.protocol)
     said = new.extra["starts_from"]
-    assert "2 of 3 classes (road, traffic_light); new: mountain; left behind: background, sea" in said
+    assert "2 of 3 classes (road, traffic_light); new: mountain; dropped: background, sea" in said
 
 
 def test_no_shared_class_keeps_the_rest_and_is_said(old: SegViT) -> None:

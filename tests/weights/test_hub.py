@@ -147,7 +147,7 @@ def test_what_the_hub_lacks_is_told(hub: Hub) -> None:
             "no model file nobody/nothing, and no such model can be downloaded.*no such repository, or a private one.*"
             "hf auth login"
         ),
-        "somebody/else": "no model.safetensors in it, so not a model of segvit",
+        "somebody/else": "it has no model.safetensors, so it is not a model of segvit",
         "somebody/else@v9": "no branch, tag or commit 'v9'",
     }.items():
         with pytest.raises(UserError, match=f"(?s){reason}"):
@@ -156,7 +156,7 @@ def test_what_the_hub_lacks_is_told(hub: Hub) -> None:
 
 def test_what_the_hub_refuses_is_told(hub: Hub) -> None:
     model = create_model(config=TINY, num_classes=3)
-    with pytest.raises(UserError, match=r"'somebody' is no repository.*user/repo"):
+    with pytest.raises(UserError, match=r"'somebody' is not a repository.*user/repo"):
         model.push_to_hub("somebody")
     hub.read_only = True
     with pytest.raises(UserError, match=r"(?s)somebody/x: the Hugging Face Hub does not take.*hf auth login"):
@@ -343,11 +343,11 @@ def test_the_card_tells_what_the_header_knows(trained: Path) -> None:
         iou = metrics["iou"][index]
         assert f"| {index} | {name} | {'' if iou is None else f'{100 * iou:.2f}'} |" in card
     assert 'segvit.load_model("somebody/tiny")' in card and "| mode | whole |" in card
-    assert "began as timm x, whose licence is apache-2.0" in card
+    assert "Training started from timm x, whose licence is apache-2.0" in card
 
 
 def test_the_card_of_a_model_without_names_or_scores(tmp_path: Path) -> None:
     create_model(config=TINY, num_classes=3).save(tmp_path / "model.safetensors")
     card = model_card(read_header(tmp_path / "model.safetensors"), repo="somebody/x")
-    assert "None are kept in the model's file" in card and "3, whose names are not known" in card
-    assert "model-index" not in card and "Not said in the model's file" in card
+    assert "The model's file holds none" in card and "3, whose names are not known" in card
+    assert "model-index" not in card and "The model's file does not state it" in card

@@ -101,13 +101,13 @@ def not_ours(kind: str, file: Path, path: Path) -> None:
 
 KINDS = {
     "empty": r"an empty file \(0 bytes\).*fetch it again",
-    "cut in the header": "not a whole safetensors file.*cut short",
-    "cut in the weights": "not a whole safetensors file.*cut short",
-    "a byte short": "not a whole safetensors file.*cut short",
+    "cut in the header": "not a complete safetensors file.*cut short",
+    "cut in the weights": "not a complete safetensors file.*cut short",
+    "a byte short": "not a complete safetensors file.*cut short",
     "a web page": "a web page instead of weights",
     "a pointer of git lfs": "a pointer of git lfs.*git lfs pull",
     "a torch file": r"a file of torch\.save.*`segvit convert",
-    "noise": "not a whole safetensors file.*another format",
+    "noise": "not a complete safetensors file.*another format",
 }
 """What is said of each."""
 

@@ -185,10 +185,10 @@ class Trap:
         ("none", "no file .*"),
         ("folder", "no file .*"),
         ("empty", r".*: an empty file \(0 bytes\)"),
-        ("cut", ".*cut short"),
+        ("cut", ".*is incomplete"),
         ("web page", ".*: a web page instead of weights"),
-        ("trap", ".*objects that would have to be run"),
-        ("trap in torch", ".*objects that would have to be run"),
+        ("trap", ".*it holds objects whose code would have to run"),
+        ("trap in torch", ".*it holds objects whose code would have to run"),
         ("numbers", ".*holds no weights by name"),
     ],
 )
