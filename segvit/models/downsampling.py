@@ -108,7 +108,10 @@ def run_gamma_block(
 
 
 def run_any_block(block: Any, tokens: Tensor, kept: Kept, inputs: Mapping[str, Tensor], num_prefix: int) -> Tensor:
-    """Run a block of any kind on tokens (B, P + N, D) and keep some; queries that are no tokens are appended, unseen."""
+    """Run a block of any kind on tokens (B, P + N, D) and keep some.
+
+    Queries that are no tokens are appended; no token attends to them.
+    """
     if kept.queries is None:
         return keep(block(tokens, **inputs), kept.indices, num_prefix)
     indices, num_tokens, num_queries = kept.indices, tokens.shape[1], kept.queries.shape[1]

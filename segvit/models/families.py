@@ -87,7 +87,7 @@ class BeitViT(PlainViT):
     def block_inputs(
         self, index: int, grid: tuple[int, int], indices: Tensor | None, shared: Tensor | None
     ) -> dict[str, Tensor]:
-        """Return the bias (1 or B, heads, 1 + n, 1 + n) of a block on n patches, kept ones or all."""
+        """Return the bias of a block on n patches, kept ones or all: (1, heads, 1 + n, 1 + n), or one per image."""
         if shared is None and self.relative_bias_tables is not None:
             # One at a time, and inside what is recomputed in the backward pass: a bias has (1 + N)^2 values per head.
             shared = relative_bias(self.relative_bias_tables[index], self.native_grid, grid, indices)

@@ -159,7 +159,7 @@ def test_what_the_hub_refuses_is_told(hub: Hub) -> None:
     with pytest.raises(UserError, match=r"'somebody' is not a repository.*user/repo"):
         model.push_to_hub("somebody")
     hub.read_only = True
-    with pytest.raises(UserError, match=r"(?s)somebody/x: the Hugging Face Hub does not take.*hf auth login"):
+    with pytest.raises(UserError, match=r"(?s)somebody/x: the Hugging Face Hub refuses the model.*hf auth login"):
         model.push_to_hub("somebody/x")
     assert not hub.repositories
 
