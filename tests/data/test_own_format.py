@@ -137,7 +137,7 @@ def test_a_model_keeps_the_classes_of_a_format_that_it_cannot_read(root: Path, t
         backbone="vit_tiny_patch16_224", patch_size=8, embed_dim=32, depth=3, image_size=32, pretrained=False
     )
     torch.manual_seed(0)
-    segvit.SegViT(network, num_classes=3, spec=spec).save(tmp_path / "model.safetensors")
+    segvit.create_model(config=network, num_classes=3, spec=spec).save(tmp_path / "model.safetensors")
     loaded = segvit.load_model(tmp_path / "model.safetensors").spec
     assert loaded is not None and loaded.classes == spec.classes
     assert loaded.to_dict() == spec.to_dict()
