@@ -464,7 +464,7 @@ def photo(path: Path, size: tuple[int, int] = (40, 30)) -> Path:
 def test_two_inputs_of_one_output(model: SegViT, tmp_path: Path) -> None:
     one, two = photo(tmp_path / "x" / "a.jpg"), photo(tmp_path / "y" / "a.png")
     output = tmp_path / "seen"
-    said(lambda: predict_files(model, [one, two], output), str(one), str(two), "a.png", "two --output folders")
+    said(lambda: predict_files(model, [one, two], output), str(one), str(two), "a.png", "two commands with different --output")
     photo(tmp_path / "x" / "a.png")
     said(lambda: predict_files(model, [tmp_path / "x"], output), "a.jpg", "a.png", "rename one of them")
     aside = photo(tmp_path / "z" / "a_overlay.jpg")
@@ -475,8 +475,8 @@ def test_two_inputs_of_one_output(model: SegViT, tmp_path: Path) -> None:
 def test_an_output_that_would_replace_a_photo(model: SegViT, tmp_path: Path) -> None:
     path = photo(tmp_path / "a.png")
     before = path.read_bytes()
-    said(lambda: predict_files(model, [tmp_path], tmp_path), str(path), "written over", "--output")
-    said(lambda: predict_files(model, [path], tmp_path / "x" / ".."), "a.png", "written over", "--output")
+    said(lambda: predict_files(model, [tmp_path], tmp_path), str(path), "an output would replace it", "--output")
+    said(lambda: predict_files(model, [path], tmp_path / "x" / ".."), "a.png", "an output would replace it", "--output")
     assert path.read_bytes() == before
 
 
