@@ -136,6 +136,14 @@ def test_every_page_is_in_the_menu_and_every_entry_is_a_page(tmp_path: Path) -> 
     assert sorted(listed) == sorted(there)
 
 
+def test_files_to_read_are_there() -> None:
+    text = (DOCS / "method.md").read_text(encoding="utf-8").partition("## Read the code in this order")[2]
+    named = re.findall(r"`([\w/]+\.py)`", text.partition("\n## ")[0])
+    assert len(named) > 10
+    for name in named:
+        assert (ROOT / name).is_file() or (ROOT / "segvit" / name).is_file(), name
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.md"))
     told = re.findall(r"^::: segvit\.(\w+)$", text, re.MULTILINE)
