@@ -464,7 +464,13 @@ def photo(path: Path, size: tuple[int, int] = (40, 30)) -> Path:
 def test_two_inputs_of_one_output(model: SegViT, tmp_path: Path) -> None:
     one, two = photo(tmp_path / "x" / "a.jpg"), photo(tmp_path / "y" / "a.png")
     output = tmp_path / "seen"
-    said(lambda: predict_files(model, [one, two], output), str(one), str(two), "a.png", "two commands with different --output")
+    said(
+        lambda: predict_files(model, [one, two], output),
+        str(one),
+        str(two),
+        "a.png",
+        "two commands with different --output",
+    )
     photo(tmp_path / "x" / "a.png")
     said(lambda: predict_files(model, [tmp_path / "x"], output), "a.jpg", "a.png", "rename one of them")
     aside = photo(tmp_path / "z" / "a_overlay.jpg")

@@ -81,13 +81,13 @@ def refusals() -> Iterator[Any]:
     yield pytest.param(
         12,
         {"structure": "shrunk", "taps": (2, 5)},
-        r"model\.shrink_at 6 lies behind the last of model\.taps \(2, 5\).*taps \(5, 11\) would do",
+        r"model\.shrink_at 6 is after the last of model\.taps \(2, 5\).*taps \(5, 11\) would do",
         id="behind the taps",
     )
     yield pytest.param(
         12,
         {"structure": "naive_shrunk", "taps": (4,)},
-        r"model\.shrink_at 6 lies behind the last of model\.taps \(4,\).*taps \(11,\) would do",
+        r"model\.shrink_at 6 is after the last of model\.taps \(4,\).*taps \(11,\) would do",
         id="naive, behind the taps",
     )
     yield pytest.param(

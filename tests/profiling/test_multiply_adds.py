@@ -253,8 +253,8 @@ def test_plain_values() -> None:
 class Extended(SegViT):
     """A model of one's own: something more between backbone and head."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config, num_classes=NUM_CLASSES)
+    def __init__(self, *parts: nn.Module, **settings: Any) -> None:
+        super().__init__(*parts, **settings)
         self.mixer = nn.Conv2d(3, 3, 1, bias=False)
 
     def pad(self, images: Tensor, canvas: tuple[int, int] | None = None) -> Tensor:
@@ -263,11 +263,13 @@ class Extended(SegViT):
 
 def test_a_model_of_ones_own_is_counted_whole() -> None:
     with torch.device("meta"):
-        model = Extended(ModelConfig(**tiny("vit", "shrunk")))
-    seen, base = profile(model, (64, 64)), profile_of("vit", "shrunk", (64, 64))
+        base = create_model(config=ModelConfig(**tiny("vit", "shrunk")), num_classes=NUM_CLASSES)
+        parts = (base.backbone, base.head, base.upsampling)
+        model = Extended(*parts, mean=base.mean, std=base.std, num_classes=NUM_CLASSES)
+    seen, plain = profile(model, (64, 64)), profile_of("vit", "shrunk", (64, 64))
     assert names(seen) == ["backbone before QD", "backbone from QD on", "QU", "ATM", "rest", "scores"]
-    assert cost(seen, "rest") == seen.multiply_adds - base.multiply_adds == 9 * 64 * 64
-    assert seen.parameters - base.parameters == 9
+    assert cost(seen, "rest") == seen.multiply_adds - plain.multiply_adds == 9 * 64 * 64
+    assert seen.parameters - plain.parameters == 9
 
 
 # --- the model that is given -----------------------------------------------------------------------------------------

@@ -266,7 +266,7 @@ def test_resumed_it_is_uninterrupted_to_the_bit_even_without_the_model(
         ({"structure": "shrunk"}, r"model\.structure: plain in .*, shrunk in the settings"),
         (
             {"depth": 2, "taps": (0, 1, 2)},
-            r"(?s)old\.safetensors is another network.*model\.taps \(0, 1, 2\): give asc",
+            r"(?s)old\.safetensors does not have the network of the settings.*model\.taps \(0, 1, 2\): give asc",
         ),
         ({"head_dim": 32}, r"model\.head_dim: 16 in .*, 32 in the settings"),
         ({"head_num_layers": 3}, r"model\.head_num_layers: 2 in .*, 3 in the settings"),

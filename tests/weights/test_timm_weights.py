@@ -244,7 +244,7 @@ def test_offline_it_says_which_file_to_put_where() -> None:
         ("vit_giant_patch14_224", r"timm has none; its tags with weights: none; --model\.no-pretrained"),
         (
             "vit_giant_patch16_gap_224.in22k_ijepa",
-            r"They are \S+/IN22K-vit\.g\.16-600e\.pth\.tar\..*--model\.pretrained",
+            r"They are at \S+/IN22K-vit\.g\.16-600e\.pth\.tar\..*--model\.pretrained",
         ),
     ],
 )
