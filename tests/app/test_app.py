@@ -44,10 +44,10 @@ def opened(content: bytes, folder: Path, name: str = "photo.png") -> Image.Image
     ("content", "said"),
     [
         (b"", r"photo.png is empty \(0 bytes\)"),
-        (b"hello", "photo.png is no photo that can be read: give JPEG, PNG"),
+        (b"hello", "photo.png is not a photo that can be read: give JPEG, PNG"),
         (b"<svg xmlns='x'/>", r"is a drawing \(SVG\)"),
         (b"\0\0\0\x18ftypheic", "is HEIC"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0", "is no photo"),  # Pillow would run Ghostscript
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "is not a photo"),  # Pillow would run Ghostscript
         (picture("PNG")[:900], "truncated"),
         (png_of(20_000, 20_000), "has 400.0 megapixels; the limit is 1"),
         (png_of(1_001, 1_000), "has 1.0 megapixels"),
@@ -215,7 +215,7 @@ def test_the_gate() -> None:
         assert through("POST", upload, [bytes(2**20)] * 3)[0] == 200
         reached.clear()
         status, text = through("POST", upload, [b""], content_length=str(2**23))
-        assert (status, reached) == (413, []) and text.startswith("8.0 MB came, and a file may have up to 2 MB")
+        assert (status, reached) == (413, []) and text.startswith("8.0 MB came; the limit of a file is 2 MB")
         assert through("POST", upload, [bytes(2**20)] * 8)[0] == 413  # said nothing of its size
 
 
@@ -305,7 +305,7 @@ def test_a_batch_goes_on_where_a_photo_fails(service: tuple[Service, FileStore])
     assert table[2] == "bad.jpg,,,,,,bad.jpg: broken"
     assert [path.name for path in store.results.iterdir()] == [last.archive.parent.name]  # the rest is in the archive
     html = batch_table(last, ABOUT)
-    assert "2 of 3 photos labelled, 1 not" in html and "<i>" not in html.replace("<i style", "")
+    assert "2 of 3 photos labelled, 1 failed" in html and "<i>" not in html.replace("<i style", "")
 
 
 def test_a_batch_keeps_photos_apart_and_those_that_wait(service: tuple[Service, FileStore]) -> None:

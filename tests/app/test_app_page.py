@@ -262,7 +262,7 @@ def test_what_is_refused_is_told(server: Server, visit: Callable[..., Visit], sc
     drop(seen, tmp_path / "fake.png")
     notice = seen.page.locator("#result .notice")
     notice.wait_for()
-    assert "fake.png is no photo that can be read" in notice.inner_text()
+    assert "fake.png is not a photo that can be read" in notice.inner_text()
 
 
 def test_two_users_at_once(server: Server, visit: Callable[..., Visit], scene: Path, tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_many_photos(
     with zipfile.ZipFile(waiting.value.path()) as archive:
         assert archive.read("street scene.png") == predicted
         assert "broken.png" in archive.read("shares.csv").decode()
-    assert "1 of 2 photos labelled, 1 not" in seen.page.locator("#table .status").inner_text()
+    assert "1 of 2 photos labelled, 1 failed" in seen.page.locator("#table .status").inner_text()
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -336,7 +336,7 @@ def test_programs_get_the_same(server: Server, scene: Path, predicted: bytes, tm
     assert told["models"][0]["classes"] == list(load_spec("shapes").classes)
     assert told["limits"]["megapixels"] == 12
     (tmp_path / "bad.png").write_bytes(b"x")
-    with pytest.raises(Exception, match=r"bad\.png is no photo"):
+    with pytest.raises(Exception, match=r"bad\.png is not a photo"):
         client.predict(client_of.handle_file(str(tmp_path / "bad.png")), "plain", api_name="/predict")
 
 
