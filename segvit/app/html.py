@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from segvit.app.limits import Limits
 from segvit.app.messages import About, Labelled, Seen
 from segvit.app.request_filter import RESULTS
 from segvit.app.service import Batch, Result, Row
 from segvit.data.palette import Color
-from segvit.reports.html import Markup, join, tag
+from segvit.reports.html import join, tag
 from segvit.utils.text import percentage
 
 LARGEST = 4

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
-from segvit.reports.html import Markup, join, tag
+from segvit.reports.html import join, tag
 from segvit.utils.text import percentage
 
 Points = Sequence[tuple[float, float]]

@@ -1,7 +1,7 @@
 """Build HTML pages. All text is escaped unless it is `Markup`.
 
     tag("td", "<b>", tag("em", "x"), class_="name")     # <td class="name">&lt;b&gt;<em>x</em></td>
-    fill("report.html", title=join("a & b"))            # a file of segvit/reports/templates/ with $title filled in
+    fill("report.html", title="a & b", ...)             # a template in segvit/reports/templates/
 
 Pages load nothing. Their pictures are data URIs, and `content_policy` lets the browser run only their own script.
 """
@@ -10,19 +10,15 @@ import base64
 import hashlib
 import html
 import io
+from functools import cache
 from importlib.resources import files
-from string import Template
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 JPEG_QUALITY = 82
 """Quality of pictures on a page, 0..100."""
-
-
-class Markup(str):
-    """Text that is HTML already."""
-
-    __slots__ = ()
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:
@@ -49,22 +45,37 @@ def join(*children: object) -> Markup:
     return Markup("".join(pieces))
 
 
-def table(head: list[object], rows: list[list[object]], *, class_: str | None = None) -> Markup:
-    """Return a table. The first cell of a row is its header. On a narrow screen the table scrolls sideways."""
-    top = tag("tr", *(tag("th", cell, scope="col") for cell in head))
-    body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
-    parts = [tag("thead", top) if head else None, tag("tbody", *body)]
-    return tag("div", tag("table", *parts, class_=class_), class_="scroll")
-
-
 def asset(name: str) -> str:
     """Return the text of a file in segvit/reports/templates/."""
     return (files("segvit.reports") / "templates" / name).read_text(encoding="utf-8")
 
 
 def fill(name: str, /, **values: object) -> Markup:
-    """Fill in a template in segvit/reports/templates/. Values that are not Markup are escaped."""
-    return Markup(Template(asset(name)).substitute({key: join(value) for key, value in values.items()}))
+    """Fill in a Jinja template in segvit/reports/templates/. Values that are not Markup are escaped.
+
+    Raises:
+        UndefinedError: the template uses a name that has no value.
+    """
+    return Markup(_templates().get_template(name).render(values))
+
+
+@cache
+def _templates() -> Environment:
+    """Return the environment of the templates."""
+    environment = Environment(
+        loader=PackageLoader("segvit.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["percent"] = _percent
+    return environment
+
+
+def _percent(value: float | None) -> str:
+    """Format a share in 0..1 as a percentage; None becomes a dash."""
+    return "–" if value is None else f"{100 * value:.2f}"
 
 
 def content_policy(script: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import torch
 import yaml
+from markupsafe import Markup
 
 from segvit.config import EvalConfig, PrecisionChoice, TrainConfig
 from segvit.data.dataset import Samples, open_dataset
@@ -24,9 +25,9 @@ from segvit.evaluation.result import EvalResult
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.models.segvit import SegViT, evaluating
 from segvit.reports.facts import Facts, describe_validation, environment, extremes, load_facts, origin
-from segvit.reports.html import Markup, asset, content_policy, fill, tag
+from segvit.reports.html import asset, content_policy, fill
 from segvit.reports.records import read_records
-from segvit.reports.sections import curves, pairs, tiles, validation_section
+from segvit.reports.sections import curves, tiles, validation_values
 from segvit.reports.viewer import viewer_script, viewer_style
 from segvit.utils.files import whole_file, writing
 from segvit.utils.progress import Progress
@@ -97,12 +98,7 @@ def render(name: str, config: TrainConfig, records: Sequence[Mapping[str, Any]],
     """Return the page as text."""
     script = asset("report.js") + viewer_script()
     validation = facts.validation if facts else None
-    missing = tag(
-        "p",
-        "This run has no stored validation. To score its best model, run ",
-        tag("code", "segvit report RUN --score"),
-    )
-    return fill(
+    page = fill(
         "report.html",
         policy=content_policy(script),
         style=Markup(asset("report.css") + viewer_style()),
@@ -111,11 +107,11 @@ def render(name: str, config: TrainConfig, records: Sequence[Mapping[str, Any]],
         subtitle=_subtitle(config, facts),
         tiles=tiles(config, records),
         curves=curves(records, config.steps),
-        validation=validation_section(validation) if validation else missing,
-        origin=pairs(facts.about) if facts else tag("p", "Unknown: the run has no report.json."),
-        environment=pairs(facts.environment) if facts else tag("p", "Unknown: the run has no report.json."),
-        config=tag("pre", yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)),
+        validation=validation_values(validation) if validation else None,
+        facts=facts,
+        config=yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True),
     )
+    return str(page)
 
 
 def _subtitle(config: TrainConfig, facts: Facts | None) -> str:

@@ -1,7 +1,7 @@
-"""Sections of a run's page as HTML: key numbers, curves, scores of classes and images.
+"""Contents of a run's page for its template: key numbers, curves, scores of classes and images.
 
 tiles(config, records)
-validation_section(facts.validation)
+validation_values(facts.validation)
 """
 
 import base64
@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from segvit.config import TrainConfig
 from segvit.data.palette import Color
 from segvit.evaluation.examples import COLUMNS
 from segvit.reports.charts import Points, confusion_chart, line_chart
 from segvit.reports.facts import Validation
-from segvit.reports.html import Markup, join, table, tag
 from segvit.reports.records import loss_terms
 from segvit.reports.viewer import fragment
 from segvit.utils.text import percentage
@@ -24,8 +24,8 @@ NUM_CONFUSIONS = 10
 """Maximum number of confused pairs of classes in the table."""
 
 
-def tiles(config: TrainConfig, records: Sequence[Mapping[str, Any]]) -> Markup:
-    """Return the key numbers: scores, steps and loss."""
+def tiles(config: TrainConfig, records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Return the key numbers, scores, steps and loss, as triples of name, value and note."""
     scored = [record for record in records if "miou" in record]
     trained = [record for record in records if "loss" in record]
     done = trained[-1]["step"] if trained else 0
@@ -37,29 +37,24 @@ def tiles(config: TrainConfig, records: Sequence[Mapping[str, Any]]) -> Markup:
     if trained:
         last = [record["loss"] for record in trained[-100:]]
         tiles.append(("loss", f"{np.mean(last):.3f}", f"mean of the last {len(last)} steps"))
-    return join(*(_tile(*tile) for tile in tiles))
+    return tiles
 
 
-def _tile(name: str, value: str, note: str) -> Markup:
-    return tag("div", tag("span", name), tag("strong", value), tag("span", note, class_="quiet"), class_="tile")
-
-
-def curves(records: Sequence[Mapping[str, Any]], last_step: int) -> Markup:
-    """Draw the loss, its terms, scores, learning rate and gradient norm over the steps."""
+def curves(records: Sequence[Mapping[str, Any]], last_step: int) -> dict[str, Markup]:
+    """Draw the loss, its terms, scores, learning rate and gradient norm over the steps: chart by title."""
     steps = [(record["step"], loss_terms(record)) for record in records]
     names = dict.fromkeys(name for _, terms in steps for name in terms)
     terms = {name: [(step, terms[name]) for step, terms in steps if name in terms] for name in names}
     keys = ("loss", "lr", "gradient_norm", "miou", "overall_accuracy")
     of = {key: _points(records, lambda record, key=key: record.get(key)) for key in keys}
     scores = {"mIoU": of["miou"], "pixel accuracy": of["overall_accuracy"]}
-    charts = {
+    return {
         "Loss": line_chart({"loss": of["loss"]}, last_step=last_step),
         "Loss terms, each summed over the outputs": line_chart(terms, last_step=last_step),
         "Validation": line_chart(scores, last_step=last_step, top=1, percent=True, dots=True),
         "Learning rate of the backbone": line_chart({"lr": of["lr"]}, last_step=last_step),
         "Gradient norm before clipping": line_chart({"norm": of["gradient_norm"]}, last_step=last_step),
     }
-    return join(*(tag("figure", tag("figcaption", name), chart) for name, chart in charts.items()))
 
 
 def _points(records: Sequence[Mapping[str, Any]], value_of: Any) -> Points:
@@ -67,79 +62,48 @@ def _points(records: Sequence[Mapping[str, Any]], value_of: Any) -> Points:
     return [(step, value) for step, value in found if value is not None]
 
 
-def validation_section(validation: Validation) -> Markup:
+def validation_values(validation: Validation) -> dict[str, Any]:
     """Return the table of classes, the confusion matrix, and the best and worst images."""
-    counts = np.array(validation.confusion)
-    classes = validation.scores["classes"]
+    scores, counts = validation.scores, np.array(validation.confusion)
     protocol = ", ".join(f"{key} {value}" for key, value in validation.protocol.items())
-    return join(
-        tag("p", f"{validation.name}: {validation.scores['images']:,} images, {protocol}.", class_="quiet"),
-        tag("h3", "Classes"),
-        _class_table(validation),
-        tag("h3", "Confusion matrix: true classes (rows), predicted classes (columns), % of each true class"),
-        tag("div", confusion_chart(counts, classes), _confusions(counts, classes), class_="confusion"),
-        tag("h3", "Worst images"),
-        _images(validation.worst, validation, first_open=True),
-        tag("h3", "Best images"),
-        _images(validation.best, validation),
-    )
+    columns = {
+        "IoU": "iou",
+        "accuracy": "accuracy",
+        "Dice": "dice",
+        "boundary IoU": "boundary_iou",
+        "share": "labelled",
+    }
+    values = zip(*(scores[key] for key in columns.values()), strict=True)
+    colors = [",".join(map(str, color)) for color in validation.palette]
+    return {
+        "summary": f"{validation.name}: {scores['images']:,} images, {protocol}.",
+        "columns": list(columns),
+        "rows": list(zip(scores["classes"], colors, values, strict=True)),
+        "means": [scores[key] for key in ("miou", "mean_accuracy", "mean_dice", "mean_boundary_iou")],
+        "confusion": confusion_chart(counts, scores["classes"]),
+        "confusions": _confusions(counts, scores["classes"]),
+        "worst": [_image(image, validation) for image in validation.worst],
+        "best": [_image(image, validation) for image in validation.best],
+    }
 
 
-def _class_table(validation: Validation) -> Markup:
-    """Return the scores of all classes, with their means in the last row. The page's script sorts the table."""
-    scores = validation.scores
-    columns = ("IoU", "accuracy", "Dice", "boundary IoU", "share")
-    values = [scores[key] for key in ("iou", "accuracy", "dice", "boundary_iou", "labelled")]
-    head = [tag("button", name, type="button") for name in ("class", *columns)]
-    body = []
-    for name, color, row in zip(scores["classes"], validation.palette, zip(*values, strict=True), strict=True):
-        chip = tag("i", class_="chip", style=f"background:rgb({','.join(map(str, map(int, color)))})")
-        cells = [tag("td", _percent(value), data_value="" if value is None else value) for value in row]
-        body.append(tag("tr", tag("th", chip, name, scope="row", data_value=name), *cells))
-    means = [scores[key] for key in ("miou", "mean_accuracy", "mean_dice", "mean_boundary_iou")]
-    foot = tag("tr", tag("th", "mean", scope="row"), *(tag("td", _percent(value)) for value in means), tag("td"))
-    parts = (
-        tag("thead", tag("tr", *(tag("th", cell, scope="col") for cell in head))),
-        tag("tbody", *body),
-        tag("tfoot", foot),
-    )
-    return tag("div", tag("table", *parts, class_="sortable"), class_="scroll tall")
-
-
-def _confusions(counts: Any, classes: Sequence[str]) -> Markup | None:
-    """Return the most frequent confusions; None if no pixel is wrong."""
+def _confusions(counts: Any, classes: Sequence[str]) -> list[tuple[str, float, float]]:
+    """Return the most frequent confusions: text, share of the true class, share of all pixels."""
     wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
-    rows: list[list[object]] = []
+    rows = []
     for place in np.argsort(-wrong, axis=None, kind="stable")[:NUM_CONFUSIONS]:
         row, column = divmod(int(place), len(counts))
         if wrong[row, column] > 0:
-            shares = (wrong[row, column] / counts[row].sum(), wrong[row, column] / counts.sum())
-            rows.append([f"{classes[row]} predicted as {classes[column]}", *map(_percent, shares)])
-    if not rows:
-        return None
-    return table(["most frequent errors", "% of the class", "% of all pixels"], rows)
+            pair = f"{classes[row]} predicted as {classes[column]}"
+            rows.append((pair, wrong[row, column] / counts[row].sum(), wrong[row, column] / counts.sum()))
+    return rows
 
 
-def _images(images: Sequence[Mapping[str, Any]], validation: Validation, *, first_open: bool = False) -> Markup:
-    """Show each image as photo, labels, prediction and errors; it opens as a viewer if its maps were stored."""
-    if not images:
-        return tag("p", "None.", class_="quiet")
-    shown = []
-    for place, image in enumerate(images):
-        pictures = [
-            tag("figure", tag("img", src=uri, alt=f"{kind} of {image['name']}"), tag("figcaption", kind))
-            for kind, uri in zip(COLUMNS, image["pictures"], strict=True)
-        ]
-        scores = f"mIoU {_percent(image['miou'])} %, pixel accuracy {_percent(image['accuracy'])} %"
-        title = (tag("strong", image["name"], dir="auto"), " ", tag("span", scores, class_="quiet"))
-        row = tag("div", *pictures, class_="row")
-        if "maps" in image:
-            look = tag("summary", tag("span", *title), row)
-            opened = "" if first_open and place == 0 else None
-            shown.append(tag("details", look, _viewer(image, validation), open=opened, class_="image"))
-        else:
-            shown.append(tag("div", tag("p", *title), row, class_="image"))
-    return join(*shown)
+def _image(image: Mapping[str, Any], validation: Validation) -> dict[str, Any]:
+    """Return the name, scores and titled pictures of an image, and its viewer if its maps were stored."""
+    pictures = list(zip(COLUMNS, image["pictures"], strict=True))
+    viewer = _viewer(image, validation) if "maps" in image else None
+    return {key: image[key] for key in ("name", "miou", "accuracy")} | {"pictures": pictures, "viewer": viewer}
 
 
 def _viewer(image: Mapping[str, Any], validation: Validation) -> Markup:
@@ -155,13 +119,3 @@ def _viewer(image: Mapping[str, Any], validation: Validation) -> Markup:
         title=image["name"],
         truth_png=base64.b64decode(maps["labels"]),
     )
-
-
-def pairs(values: Mapping[str, str]) -> Markup:
-    """Return a table of names and values."""
-    return table([], [[key, value] for key, value in values.items()], class_="facts")
-
-
-def _percent(value: float | None) -> str:
-    """Format a share in 0..1 as a percentage; None becomes a dash."""
-    return "–" if value is None else f"{100 * value:.2f}"

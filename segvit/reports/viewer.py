@@ -17,13 +17,14 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
 from segvit.pictures.paint import IGNORED_16_BIT, WRONG
-from segvit.reports.html import Markup, asset, content_policy, fill, jpeg_uri, png_uri
+from segvit.reports.html import asset, content_policy, fill, jpeg_uri, png_uri
 
 LONGEST_SIDE = 2048
 """Maximum longer side of a photo in a page, in pixels; label maps keep their size."""
@@ -127,7 +128,7 @@ def viewer_page(
     of `viewer`.
     """
     script = viewer_script()
-    return fill(
+    page = fill(
         "viewer_page.html",
         policy=content_policy(script),
         title=title or "Label map",
@@ -135,6 +136,7 @@ def viewer_page(
         viewer=viewer(photo, index_png, classes, palette, title=title, truth_png=truth_png),
         script=Markup(script),
     )
+    return str(page)
 
 
 def check_index_png(png: bytes, size: tuple[int, int], num_classes: int) -> None:

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 
 from segvit.data.palette import default_palette
 from segvit.pictures.paint import WRONG, colorize, shares
-from segvit.reports.html import Markup, content_policy, fill
+from segvit.reports.html import content_policy, fill
 from segvit.reports.viewer import viewer, viewer_page, viewer_script, viewer_style
 from tests.helpers.browser import Visit, browser, visit  # noqa: F401
 from tests.helpers.viewing import Scene, Street, index_png, noise, show_fixture, street_fixture, told  # noqa: F401

@@ -111,7 +111,7 @@ def test_a_broken_map_is_told_in_the_picture(show: Callable[..., Scene], tmp_pat
     page = viewer_page(photo, png, "a", default_palette(1))
     for broken, words in ((b"GIF89a", "is not a PNG"), (png[:24] + b"\x04" + png[25:], "a PNG with 4 bits")):
         part = fragment(jpeg_uri(photo), broken, "a", default_palette(1), ratio=1)
-        html = page[: page.index("<section")] + part + f"<script>{viewer_script()}</script>"
+        html = page[: page.index("<section")] + str(part) + f"<script>{viewer_script()}</script>"
         scene = show(html, (1, 1), ready=False)
         alert = scene.root.get_by_role("alert")
         alert.wait_for()
