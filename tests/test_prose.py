@@ -21,7 +21,7 @@ BEGINS = re.compile(r"(What|Of|Who|Whose|Whether|The same|How|Where|That|Which)\
 """First words that no docstring has: a function begins with a verb, a value with a noun."""
 
 FOREIGN = re.compile(
-    r"\b(tells?|told|telling|lies|lay|lain|stands?|stood|go on|goes on|went on|going on|mends?|mended|mending|bears?"
+    r"\b(tells?|told|telling|lies?|lay|lain|stands?|stood|go on|goes on|went on|going on|mends?|mended|mending|bears?"
     r"|forbids?|forbidden|as it is|as they are|at the moment|who has|whom|whence|amid|comes about|hangs? together"
     r"|for want of|on its own account|a wish|by themselves alone)\b",
     re.IGNORECASE,

@@ -158,6 +158,15 @@ def test_import_rules_can_fail(tmp_path: Path) -> None:
         group_of("newcomer")
 
 
+def test_the_tree_stays_small() -> None:
+    long = {name: lines for name, file in modules().items() if (lines := len(file.read_text().splitlines())) > 350}
+    assert not long, "split these files: 350 lines at most"
+    folders = [folder for folder in (PACKAGE, *PACKAGE.rglob("*")) if folder.is_dir() and folder.name != "__pycache__"]
+    full = {str(folder): count for folder in folders if (count := len([*folder.glob("*.*")])) > 20}
+    assert not full, "give these files a folder of their own: 20 side by side at most"
+    assert len([*PACKAGE.glob("*.py")]) <= 8, "what has a package does not lie in the root"
+
+
 def python(code: str, *arguments: str, cwd: Path = ROOT, path: Path = ROOT) -> str:
     """What a fresh interpreter prints for `code`; its errors fail the test."""
     result = subprocess.run(

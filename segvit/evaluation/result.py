@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segvit.evaluation.boundary import BAND
 from segvit.evaluation.metrics import ConfusionMatrix, Metrics
-from segvit.utils.text import percentage
+from segvit.utils.text import percent, percentage
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -109,16 +109,11 @@ class EvalResult:
         for column in ("IoU", "accuracy", "Dice", "boundary IoU", "share"):
             table.add_column(column, justify="right")
         for name, values in self.rows():
-            table.add_row(Text(name), *map(_percent, values))
+            table.add_row(Text(name), *(percent(value, missing="-") for value in values))
         table.add_section()
-        table.add_row("mean", *map(_percent, self.mean_row()), "")
-        table.add_row("all pixels", "", _percent(self.metrics.overall_accuracy), "", "", "")
+        table.add_row("mean", *(percent(value, missing="-") for value in self.mean_row()), "")
+        table.add_row("all pixels", "", percent(self.metrics.overall_accuracy, missing="-"), "", "", "")
         return table
-
-
-def _percent(value: float | None) -> str:
-    """Return a share in 0..1 as a percentage, or a dash if there is none."""
-    return "-" if value is None else f"{100 * value:.2f}"
 
 
 def _word(value: object) -> str:

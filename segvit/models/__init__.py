@@ -1,1 +1,1 @@
-"""The network: backbone, attention to mask, the whole, and its file."""
+"""The method: backbone, down-sampling, up-sampling, attention to mask, and the model that joins them."""

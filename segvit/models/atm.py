@@ -27,7 +27,7 @@ class ATMHead(nn.Module):
     a stage gives a mask of its own (docs/method.md section 3).
 
     Args:
-        in_dim: width D of the feature maps. None: they have width `dim` and are taken as they are.
+        in_dim: width D of the feature maps. None: they already have width `dim` and are not projected.
         num_stages: number of feature maps.
         num_classes: K; query k is class k.
         dim: width d of the head.

@@ -221,7 +221,7 @@ class PlainViT(nn.Module):
             block: block of timm.
             queries: of the kept tokens, also the residual.
             tokens: all.
-            kept: which go on.
+            kept: indices, grid and queries of the patches that stay.
             inputs: of the block, for all tokens.
         """
         if type(block) is Block and type(block.attn) is Attention and getattr(block.attn, "gate", None) is None:

@@ -134,7 +134,7 @@ class DecoderStage(nn.Module):
 
     Args:
         in_dim: width D of the map, which is projected to `dim` and normalised. None: the map has width `dim` already
-            and is taken as it is.
+            and is used unchanged.
         dim: width d of the queries.
         num_layers: decoder layers.
         num_heads: attention heads of a layer.

@@ -1,8 +1,8 @@
 """Query-based down-sampling (QD): which tokens a block keeps, and what their queries are (docs/method.md section 3).
 
-The block that shrinks takes queries and residual from the kept tokens, keys and values from all; its weights are its
-own. Below are the three ways to run it; each family of segvit/models/backbone.py knows which of them its blocks need.
-Odd grids keep their last row and column.
+The block that shrinks takes queries and residual from the kept tokens, keys and values from all. Its weights are its
+own. Below are the three ways to run it. Each adapter in backbone.py and families.py knows which of them its blocks
+need. Odd grids keep their last row and column.
 
 Letters: B batch, D width, h w token grid, N = h * w patches, n kept ones.
 """
@@ -60,18 +60,18 @@ class QueryDownsampling(nn.Module):
 
 
 def shrunk_grid(grid: tuple[int, int]) -> tuple[int, int]:
-    """The token grid (h, w) behind QD: ceil(h / 2), ceil(w / 2)."""
+    """Return the token grid (h, w) behind QD: ceil(h / 2), ceil(w / 2)."""
     return ((grid[0] + STRIDE - 1) // STRIDE, (grid[1] + STRIDE - 1) // STRIDE)  # ONNX divides negatives towards 0
 
 
 def lattice(grid: tuple[int, int], device: torch.device | None = None) -> Tensor:
-    """Indices (n,) of every second row and column of a grid (h, w)."""
+    """Return the indices (n,) of every second row and column of a grid (h, w)."""
     rows, columns = (STRIDE * torch.arange(side, device=device) for side in shrunk_grid(grid))
     return (rows[:, None] * grid[1] + columns).flatten()
 
 
 def keep(tokens: Tensor, indices: Tensor, num_prefix_tokens: int, dim: int = 1) -> Tensor:
-    """The prefix and the patches at `indices`, of P + N along a dimension: (B, P + N, D) -> (B, P + n, D)."""
+    """Keep the prefix and the patches at `indices`, of P + N along a dimension: (B, P + N, D) -> (B, P + n, D)."""
     prefix, patches = tokens.tensor_split([num_prefix_tokens], dim=dim)
     patches = take(patches, indices, dim)
     if not num_prefix_tokens:

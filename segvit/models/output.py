@@ -26,8 +26,8 @@ class Head(Protocol):
     """Attributes that the package needs of a head, an nn.Module (docs/extending.md)."""
 
     class_bound: Sequence[str]
-    """Names of its parameters with a row per class. Fine-tuning moves rows by class name; a further last row, such as
-    that of "no object", is kept."""
+    """Names of its parameters with a row per class. `with_classes` moves rows by class name in models of
+    `create_model`; a further last row, such as that of "no object", is kept."""
 
     def __call__(self, features: Sequence[Tensor], deep: bool = True) -> tuple[Tensor, Tensor]:
         """Turn maps (B, D, h, w), shallow first, into class logits (S, B, K, K + 1) and mask logits (S, B, K, h, w).

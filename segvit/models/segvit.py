@@ -33,7 +33,7 @@ class SegViT(nn.Module):
     Args:
         backbone: normalised images to maps (B, D, h, w), shallow first; see `segvit.models.backbone.Backbone`.
         head: maps to class logits (S, B, K, K + 1) and mask logits (S, B, K, h, w); see `segvit.models.output.Head`.
-        upsampling: maps and a grid of patches to one map at that grid. None: the head reads the maps as they are.
+        upsampling: maps and a grid of patches to one map at that grid. None: the head reads the maps of the backbone.
         mean: of R, G, B on the 0..1 scale, subtracted from every image.
         std: standard deviation of R, G, B on the 0..1 scale, which every image is divided by.
         num_classes: K.

@@ -64,7 +64,7 @@ def resolve_blocks(
     taps = _check_taps(default if taps is None else taps, depth)
     if shrink_at in taps:
         raise UserError(
-            f"model.shrink_at {shrink_at} is one of model.taps {taps}: a tap must lie before or after the block that "
+            f"model.shrink_at {shrink_at} is one of model.taps {taps}: a tap must come before or after the block that "
             f"shrinks; taps {default} would do"
         )
     if shrink_at > taps[-1]:
@@ -74,7 +74,7 @@ def resolve_blocks(
         )
     if structure == "naive_shrunk" and taps[0] < shrink_at:
         raise UserError(
-            f"model.taps {taps} of the naive_shrunk structure must all lie after model.shrink_at {shrink_at}: "
+            f"model.taps {taps} of the naive_shrunk structure must all come after model.shrink_at {shrink_at}: "
             f"taps {default} would do"
         )
     return shrink_at, taps

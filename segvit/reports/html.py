@@ -10,12 +10,14 @@ import base64
 import hashlib
 import html
 import io
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
+
+from segvit.utils.text import percent
 
 JPEG_QUALITY = 82
 """Quality of pictures on a page, 0..100."""
@@ -69,13 +71,8 @@ def _templates() -> Environment:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["percent"] = _percent
+    environment.filters["percent"] = partial(percent, missing="–")
     return environment
-
-
-def _percent(value: float | None) -> str:
-    """Format a share in 0..1 as a percentage; None becomes a dash."""
-    return "–" if value is None else f"{100 * value:.2f}"
 
 
 def content_policy(script: str) -> str:

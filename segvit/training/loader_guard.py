@@ -49,7 +49,7 @@ def writing(path: Path, *, run: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
+    except OSError as error:  # the remedy names the newest checkpoint, so it is looked for only now
         raise cannot_write(path, error, f"make room, then {going_on(run)}") from error
 
 

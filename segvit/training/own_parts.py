@@ -20,7 +20,7 @@ from segvit.models.segvit import SegViT
 SPLITS: tuple[Literal["train", "val"], ...] = ("train", "val")
 """Names of the datasets that a run needs."""
 SAYS_WHICH_DATA = ("spec", "root", "images", "labels", "classes", "val_images", "val_labels", "train_list", "val_list")
-"""Settings of `DataConfig` that say which images a run uses."""
+"""Settings of `DataConfig` that choose the images of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class OwnParts:
             return config
         if config.init is not None:
             raise UserError(
-                f"init {config.init} and a model of your own both say what to start from: leave one of them out"
+                f"init {config.init} and your own model both set the initial weights: leave one of them out"
             )
         # Parts of its own have no settings: the log names the backbone's class, and crops are of the model's size.
         own = self.model.config or ModelConfig(backbone=self.model.parts["backbone"], image_size=self.model.image_size)
@@ -108,9 +108,7 @@ def _check_datasets(datasets: Mapping[str, Samples], config: DataConfig) -> None
         raise UserError(f"datasets holds {', '.join(datasets) or 'nothing'}: give a dataset for each of train and val")
     if named := [name for name in SAYS_WHICH_DATA if getattr(config, name) != getattr(DataConfig(), name)]:
         settings = ", ".join(f"data.{name} ({getattr(config, name)})" for name in named)
-        raise UserError(
-            f"the config says which images to use by {settings}, and you hand in datasets: leave one of them out"
-        )
+        raise UserError(f"the config sets {settings}, but you also pass datasets: leave one of them out")
 
 
 def _differences(config: ModelConfig, own: ModelConfig) -> list[tuple[str, Any, Any]]:

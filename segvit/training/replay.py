@@ -264,7 +264,8 @@ def replay(
     given = {"model": model, "criterion": criterion}
     if missing := [name for name in where.own_parts if name in REPLAYED_PARTS and given[name] is None]:
         raise UserError(
-            f"{path}: the run had a {' and a '.join(missing)} of its own; in Python, type {_command(path, where)}"
+            f"{path}: the run used your own {' and '.join(missing)}: pass the same again; in Python, run "
+            f"{_command(path, where)}"
         )
     config = TrainConfig.from_dict(content["config"], source=str(path))
     place = resolve_device(device)

@@ -9,6 +9,7 @@ Training, the replay of a step that went wrong, and the plan of a run's memory a
 Letters: B images of this process, H, W size of a crop, K classes.
 """
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ from segvit.losses import Criterion, Losses, Normalizers
 from segvit.reports.records import OWN_KEYS
 
 Context = Callable[[], AbstractContextManager[Any]]
+
+
+NUMBERED = re.compile(r"_\d+$")
+"""End of a key of metrics.jsonl that numbers a supervised output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +107,7 @@ def check_terms(losses: Losses) -> None:
     """Refuse losses that cannot be logged.
 
     Raises:
-        UserError: no `Losses`, or a term that is neither a scalar nor (S,), or has a name that the log uses.
+        UserError: no `Losses`, or a term that is neither a scalar nor (S,), or whose name the log uses in another way.
     """
     if not isinstance(losses, Losses):
         raise UserError(
@@ -112,6 +117,14 @@ def check_terms(losses: Losses) -> None:
     for name, term in losses.items():
         if name in OWN_KEYS:
             raise UserError(f"the loss term {name!r} has a name that metrics.jsonl uses for something else: rename it")
+        if NUMBERED.search(name):
+            raise UserError(
+                f"the loss term {name!r} ends like a supervised output in metrics.jsonl (dice_1): end it in a letter"
+            )
+        if not isinstance(term, Tensor):
+            raise UserError(
+                f"the loss term {name!r} is {type(term).__name__}: give a tensor, a scalar or of shape (S,)"
+            )
         if term.ndim > 1:
             raise UserError(
                 f"the loss term {name!r} has shape {tuple(term.shape)}: give a scalar, or a value for each supervised "

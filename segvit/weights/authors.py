@@ -23,7 +23,7 @@ RELEASED = {
     "segvit-large-shrunk-pascal-context-59": "PC59cls_62.3.pth",
 }
 """Files that the authors have released, by our names. The number is the mIoU that they report (single scale)."""
-LICENCE = "academic use only, says the paper's authors' licence"
+LICENCE = "academic use only, by the licence of the paper's authors"
 """Licence of these files."""
 
 BACKBONE = (

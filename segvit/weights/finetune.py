@@ -179,12 +179,12 @@ def with_classes(
         name: name of `model`, for errors and for the new model's `extra["starts_from"]`.
 
     Raises:
-        UserError: `model` has no class names or is made of parts of its own, or `config` is another network.
+        UserError: `model` has no class names or has custom parts, or `config` is another network.
     """
     model = uncompiled(model)
     if model.config is None:
         raise UserError(
-            "with_classes: this model is made of parts of its own. Create them anew for the new classes, and copy the "
+            "with_classes: this model has custom parts. Create them for the new classes, then copy the "
             "weights to keep with load_state_dict"
         )
     config = model.config if config is None else config

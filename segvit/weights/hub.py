@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from segvit.errors import UserError
+from segvit.utils.text import percent
 from segvit.weights.model_file import PARTS, Saved, averaged, read_header, save_model
 
 MODEL_FILE = "model.safetensors"
@@ -27,7 +28,10 @@ class NotOnHub(UserError):
 
 
 def cache_folder() -> Path:
-    """Return the folder of converted models of the zoo: $SEGVIT_CACHE, or the platform's folder for caches."""
+    """Return the cache folder for converted models and class counts.
+
+    It is $SEGVIT_CACHE, or segvit's own in the platform's folder for caches.
+    """
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen).expanduser()
     if sys.platform == "win32":
@@ -128,7 +132,7 @@ def model_card(header: Mapping[str, Any], *, repo: str) -> str:
         f"---\n{_front_matter(metrics, repo, dataset)}\n---",
         f"# {repo.rpartition('/')[2]}",
         _summary(header),
-        _usage(repo),
+        _usage(repo, own_parts=header["model"] is None),
         "## Facts\n\n" + _facts(header),
         "## Scores\n\n" + (_scores(metrics) if metrics else "The model's file holds none."),
         "## Test protocol\n\n" + _table(("setting", "value"), [row for row in header["protocol"].items() if row[1]]),
@@ -162,14 +166,23 @@ def _front_matter(metrics: Mapping[str, Any] | None, repo: str, dataset: str | N
 def _summary(header: Mapping[str, Any]) -> str:
     model, spec = header["model"], header["spec"]
     if model is None:
-        network = "SegViT with parts of its own: " + ", ".join(f"{key} `{kind}`" for key, kind in header[PARTS].items())
+        network = "SegViT with custom parts: " + ", ".join(f"{key} `{kind}`" for key, kind in header[PARTS].items())
     else:
         network = f"SegViT, structure `{model['structure']}`, on `{model['backbone']}`"
     classes = f"{header['num_classes']} classes{' of ' + spec['name'] if spec else ''}"
     return f"Semantic segmentation with a plain Vision Transformer: {network}, {classes}."
 
 
-def _usage(repo: str) -> str:
+def _usage(repo: str, *, own_parts: bool) -> str:
+    if own_parts:
+        return (
+            "## Use\n\nThe file holds the weights of custom parts, not their code. Create the parts as in training:\n\n"
+            "```python\n"
+            "import segvit\n\n"
+            "model = segvit.SegViT(backbone, head, ...)\n"
+            f'segvit.load_model("{repo}", into=model)\n'
+            "```"
+        )
     return (
         "## Use\n\n"
         "```python\n"
@@ -209,7 +222,7 @@ def _scores(metrics: Mapping[str, Any]) -> str:
         ("mean boundary IoU", metrics["mean_boundary_iou"]),
         ("accuracy of all pixels", metrics["overall_accuracy"]),
     ]
-    table = _table((f"on {metrics['images']} validation images", "%"), [(key, _percent(value)) for key, value in rows])
+    table = _table((f"on {metrics['images']} validation images", "%"), [(key, percent(value)) for key, value in rows])
     protocol = ", ".join(f"{key} {value}" for key, value in metrics["protocol"].items() if value)
     return f"{table}\n\nTested with {protocol}; one confusion matrix over the set, ignored pixels excluded."
 
@@ -220,7 +233,7 @@ def _classes(classes: Sequence[str], metrics: Mapping[str, Any] | None) -> str:
         return _table(("index", "class"), list(enumerate(classes)))
     columns = (metrics["iou"], metrics["accuracy"], metrics["dice"], metrics["boundary_iou"])
     rows = [
-        (index, name, *map(_percent, scores))
+        (index, name, *map(percent, scores))
         for index, (name, scores) in enumerate(zip(classes, zip(*columns, strict=True), strict=True))
     ]
     return _table(("index", "class", "IoU %", "accuracy %", "Dice %", "boundary IoU %"), rows)
@@ -240,7 +253,3 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Return a Markdown table."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.2f}"

@@ -199,8 +199,8 @@ def network_settings(header: Mapping[str, Any], source: str | Path) -> ModelConf
     if header["model"] is None:
         parts = ", ".join(f"{name} {kind}" for name, kind in header[PARTS].items())
         raise UserError(
-            f"{source}: a model of parts of its own ({parts}), which the file does not hold. Build the model in Python "
-            f'as before, then type `segvit.load_model("{source}", into=model)`'
+            f"{source}: this model has custom parts ({parts}), and the file holds only their weights. Create it in "
+            f'Python as before, then run `segvit.load_model("{source}", into=model)`'
         )
     return settings_from_header(ModelConfig, header["model"], source)
 

@@ -123,7 +123,7 @@ def test_saved_and_loaded_into_the_same_parts(tmp_path: Path, capsys: Any, monke
     monkeypatch.setattr("sys.argv", ["segvit", "info", str(path)])
     with pytest.raises(SystemExit) as leave:
         cli.main()
-    assert leave.value.code and "a model of parts of its own" in capsys.readouterr().err.replace("\n", " ")
+    assert leave.value.code and "this model has custom parts" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_model_with_parts_of_its_own_is_exported(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_what_it_cannot_do_is_refused() -> None:
         set_grad_checkpointing(model.backbone, True)
     with pytest.raises(UserError, match="the backbone Convolutions cannot be recorded: it has no taps"):
         pictures.look(model, torch.zeros(48, 64, 3, dtype=torch.uint8).numpy())
-    with pytest.raises(UserError, match=r"with_classes: .*parts of its own"):
+    with pytest.raises(UserError, match=r"with_classes: .*custom parts"):
         segvit.with_classes(model, load_spec("shapes"))
     created = segvit.create_model(config=tiny_config("vit"), num_classes=CLASSES)
     linear = SegViT(created.backbone, FineHead(), mean=created.mean, std=created.std, num_classes=CLASSES)

@@ -166,7 +166,7 @@ def test_a_step_of_a_criterion_that_goes_wrong_is_named_and_replayed(config: Tra
         train(config, criterion=broken)
     path = config.output / "not-finite-step0.pt"
     assert f'`segvit.training.replay.replay(Path("{path}"), criterion=criterion)`' in str(caught.value)
-    with pytest.raises(UserError, match=r"the run had a criterion of its own; in Python, type"):
+    with pytest.raises(UserError, match=r"the run used your own criterion: pass the same again; in Python, run"):
         replay(path)
     assert replay(path, criterion=broken).finding
     assert replay(path, criterion=segvit.criterion).finding is None

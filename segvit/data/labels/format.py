@@ -1,7 +1,7 @@
 """Define the contract of a label format: its options in a spec, and how its files are found and read.
 
-A format is one subclass of `LabelFormat`. Hand in an instance, or add the class to `FORMATS` (formats.py) so that a
-spec in YAML can name it. docs/extending.md has a worked example.
+A format is one subclass of `LabelFormat`. Hand in an instance, or add the class to `FORMATS` (known_formats.py), so
+that a spec in YAML can name it. docs/extending.md has a worked example.
 
     samples = open_dataset(config, "train", labels=MyLabels())
 
