@@ -119,6 +119,7 @@ def test_saved_and_loaded_into_the_same_parts(tmp_path: Path, capsys: Any, monke
         segvit.load_model(path, into=build(FineHead()))
     assert described(model) == {"backbone": "Convolutions", "structure": "ATMHead"}
     card = model_card(read_header(path), repo="me/own")
+    assert 'segvit.load_model("me/own", into=model)' in card and "segvit predict" not in card
     assert "backbone `Convolutions`" in card and "| training crop | 48 px |" in card
     monkeypatch.setattr("sys.argv", ["segvit", "info", str(path)])
     with pytest.raises(SystemExit) as leave:

@@ -85,7 +85,7 @@ def test_a_model_that_the_config_contradicts_is_refused(config: TrainConfig) -> 
     model = own_model(config)
     with pytest.raises(UserError, match=r"model\.head_num_layers: 2 in the config, \d in the model\nLeave these"):
         train(replace(config, model=replace(config.model, head_num_layers=2)), model)
-    with pytest.raises(UserError, match=r"init start\.safetensors and a model of your own"):
+    with pytest.raises(UserError, match=r"init start\.safetensors and your own model"):
         train(replace(config, init="start.safetensors"), model)
     with pytest.raises(UserError, match=r"3 classes, and the dataset 'shapes' has \d+: .*num_classes=\d"):
         train(config, segvit.create_model(config.model.backbone, num_classes=3, config=config.model))
@@ -95,7 +95,7 @@ def test_datasets_are_trained_and_validated_on(config: TrainConfig) -> None:
     config = replace(config, data=DataConfig(workers=2))
     run = train(config, datasets=datasets())
     assert run.result.images == 2 and len(steps(config)) == STEPS
-    with pytest.raises(UserError, match=r"data\.spec \(shapes\), and you hand in datasets: leave one of them out"):
+    with pytest.raises(UserError, match=r"data\.spec \(shapes\), but you also pass datasets: leave one of them out"):
         train(replace(config, data=DataConfig(spec="shapes")), datasets=datasets())
     with pytest.raises(UserError, match="datasets holds train: give a dataset for each of train and val"):
         train(config, datasets={"train": Squares(2)})
@@ -136,6 +136,8 @@ def test_terms_that_cannot_be_logged_are_refused(config: TrainConfig) -> None:
     refuse(lambda output, labels, **settings: {"a": output.class_logits.mean()}, r"gave dict: return segvit\.Losses")
     refuse(named("lr", torch.zeros(())), "loss term 'lr' has a name that")
     refuse(named("map", torch.zeros(2, 2)), r"loss term 'map' has shape \(2, 2\): give a scalar")
+    refuse(named("number", 0.1), "loss term 'number' is float: give a tensor")
+    refuse(named("dice_1", torch.zeros(())), "loss term 'dice_1' ends like a supervised output")
 
 
 def test_a_run_with_parts_of_its_own_is_resumed_with_them_to_the_bit(config: TrainConfig, tmp_path: Path) -> None:
