@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_on_a_cpu() -> None:
     small = "--backbones vit_tiny_patch16_224 --sizes 64 --batches 2 --precisions bf16 --compiled off --classes 5"
     words = [sys.executable, str(SCRIPT), "--device", "cpu", "--present", "2", "--repeats", "1", *small.split()]

@@ -454,7 +454,7 @@ def test_all_ignored_draws_no_sheet(model: SegViT, dataset: Samples, tmp_path: P
 
 def test_what_could_not_be_written_is_told_first(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=f"{tmp_path} is a folder: name a file in it"):
+    with pytest.raises(UserError, match=f"{tmp_path} is a folder: give a file in it"):
         check_paths(files=(tmp_path, None), folder=None)
     with pytest.raises(UserError, match="file is a file, so nothing can be written below it"):
         check_paths(files=(None, None), folder=tmp_path / "file")

@@ -204,6 +204,7 @@ class TestContract:
         assert [tuple(row["color"]) for row in header["spec"]["classes"]] == list(SPEC.palette)
         assert [file.name for file in path.parent.iterdir()] == [path.name]  # nothing half-written stays
 
+    @pytest.mark.slow
     @torch.no_grad()
     @pytest.mark.parametrize("structure, variant", COMPILED, ids=str)
     def test_compiles_to_one_graph(self, structure: Structure, variant: str) -> None:

@@ -85,6 +85,7 @@ def kill_all(launcher: "subprocess.Popen[str]") -> None:
     psutil.wait_procs(family, timeout=30)
 
 
+@pytest.mark.slow
 def test_two_processes_killed_and_begun_again(model: SegViT, tmp_path: Path) -> None:
     photos, seen, plain = write_images(tmp_path / "photos", IMAGES), tmp_path / "seen", tmp_path / "plain"
     model.save(tmp_path / "model.safetensors")

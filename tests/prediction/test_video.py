@@ -809,6 +809,7 @@ for film in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory in kB, as Linux does")
 def test_memory_does_not_grow_with_the_length(model: SegViT, tmp_path: Path, photo: Pixels) -> None:
     """One process labels 40 frames and then 400: ten times as many, whose pixels alone are 30 MB."""

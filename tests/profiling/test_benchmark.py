@@ -153,7 +153,7 @@ def test_a_process_that_fails_says_why(model: segvit.SegViT, monkeypatch: pytest
         ({"sizes": [(0, 64)]}, "size 0 x 64"),
         ({"batches": [0]}, "a batch of 0 images"),
         ({"repeats": 0}, "0 rounds"),
-        ({"precisions": ["fp16"]}, "fp16 .* cpu.* bf16 or fp32"),
+        ({"precisions": ["fp16"]}, "fp16: not offered on a cpu.* bf16 or fp32"),
         ({"present": 6}, "6 classes present: the model has 5"),
     ],
 )
@@ -232,7 +232,7 @@ def test_the_command_looks_at_a_photo(
         (["--plot", "speed.jpg"], ("speed.jpg", ".png")),
         (["--json", "--plot"], ("--json --plot", "a file")),
         (["--image", "absent.jpg"], ("absent.jpg",)),
-        (["--num-classes", "7"], ("--num-classes", "leave that out")),
+        (["--num-classes", "7"], ("--num-classes", "leave the flag out")),
     ],
 )
 def test_the_command_says_what_is_wrong(

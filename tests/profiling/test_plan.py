@@ -56,6 +56,7 @@ def test_activations_grow_with_the_images() -> None:
     assert half.parameters == full.parameters
 
 
+@pytest.mark.slow
 def test_ways_to_save_save() -> None:
     alone = plan(CONFIG, num_classes=CLASSES).memory
     assert alone["data" + CHECKPOINTED].activations < 0.8 * alone["data"].activations
@@ -85,6 +86,7 @@ def test_an_accelerator_keeps_no_attention_weights_and_works_on_larger_chunks() 
     assert accelerator.peak - accelerator.activations > cpu.peak - cpu.activations
 
 
+@pytest.mark.slow
 def test_multiply_adds_are_thrice_the_forward_pass() -> None:
     seen = plan(CONFIG, num_classes=CLASSES, gpus=2, tflops=0.5)
     costs = profile(create_model(config=CONFIG.model, num_classes=CLASSES), (64, 64))

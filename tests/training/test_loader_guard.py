@@ -255,7 +255,7 @@ def test_one_unreadable_image_too_many_ends_the_run_with_the_list(config: TrainC
     first, second = images(scenes)[1:3]
     truncate(first)
     config = replace(config, data=replace(config.data, skip_unreadable=1))
-    with pytest.raises(UserError, match=r"2 images cannot be read, and data\.skip_unreadable allows for 1") as caught:
+    with pytest.raises(UserError, match=r"2 images cannot be read, and data\.skip_unreadable allows 1") as caught:
         train(config, on_step=at_step(1, lambda: truncate(second)))
     assert f"  {first}: cannot" in str(caught.value) and f"  {second}: cannot" in str(caught.value)
 
@@ -278,7 +278,7 @@ def test_unreadable_validation_images_are_left_out_and_counted(
         for path in images(scenes, "val"):
             path.write_bytes(b"")
 
-    with pytest.raises(UserError, match=r"3 images cannot be read, and data\.skip_unreadable allows for 2"):
+    with pytest.raises(UserError, match=r"3 images cannot be read, and data\.skip_unreadable allows 2"):
         train(replace(config, output=config.output / "again"), on_step=at_step(1, spoil))
     allowing = replace(config.data, skip_unreadable=3)
     for path in images(scenes, "val"):
@@ -456,6 +456,7 @@ def full_disks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, 
     raise AssertionError(done.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment, file",
     [

@@ -56,7 +56,7 @@ def spread(output: SegOutput, labels: Tensor, **settings: Any) -> Losses:
 
 @pytest.fixture
 def config(tmp_path: Path) -> TrainConfig:
-    return tiny_run(tmp_path / "run", steps=STEPS, eval_every=STEPS, save_every=1)
+    return tiny_run(tmp_path / "run", steps=STEPS, eval_every=STEPS, save_every=1, data=DataConfig(workers=0))
 
 
 def own_model(config: TrainConfig, **changes: Any) -> segvit.SegViT:
@@ -73,7 +73,7 @@ def test_a_model_is_trained_in_place_under_its_own_settings(config: TrainConfig)
     model = own_model(config, head_num_layers=2)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     settings, config = model.config, replace(config, model=ModelConfig())
-    run = train(config, model)
+    run = train(config, model, datasets())
     assert any(not torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert len(steps(config)) == STEPS
     saved = segvit.load_model(run.path)
@@ -84,11 +84,11 @@ def test_a_model_is_trained_in_place_under_its_own_settings(config: TrainConfig)
 def test_a_model_that_the_config_contradicts_is_refused(config: TrainConfig) -> None:
     model = own_model(config)
     with pytest.raises(UserError, match=r"model\.head_num_layers: 2 in the config, \d in the model\nLeave these"):
-        train(replace(config, model=replace(config.model, head_num_layers=2)), model)
+        train(replace(config, model=replace(config.model, head_num_layers=2)), model, datasets())
     with pytest.raises(UserError, match=r"init start\.safetensors and your own model"):
-        train(replace(config, init="start.safetensors"), model)
+        train(replace(config, init="start.safetensors"), model, datasets())
     with pytest.raises(UserError, match=r"3 classes, and the dataset 'shapes' has \d+: .*num_classes=\d"):
-        train(config, segvit.create_model(config.model.backbone, num_classes=3, config=config.model))
+        train(config, segvit.create_model(config.model.backbone, num_classes=3, config=config.model), datasets())
 
 
 def test_datasets_are_trained_and_validated_on(config: TrainConfig) -> None:
@@ -105,7 +105,7 @@ def test_datasets_are_trained_and_validated_on(config: TrainConfig) -> None:
 def test_terms_of_a_criterion_are_logged_by_name(config: TrainConfig, accumulate: int, tmp_path: Path) -> None:
     config = replace(config, accumulate=accumulate)
     seen: list[Losses] = []
-    train(config, criterion=spread, on_step=lambda step, losses: seen.append(losses))
+    train(config, datasets=datasets(), criterion=spread, on_step=lambda step, losses: seen.append(losses))
     record = steps(config)[0]
     terms = {key: value for key, value in record.items() if key not in ("step", "loss", "lr", "gradient_norm")}
     outputs = [key for key in terms if key.startswith("class_")]
@@ -113,7 +113,7 @@ def test_terms_of_a_criterion_are_logged_by_name(config: TrainConfig, accumulate
     assert record["loss"] == pytest.approx(sum(terms.values()), rel=1e-5)
     assert seen[0].named() == {key: pytest.approx(value) for key, value in terms.items()}
     plain = replace(config, output=tmp_path / "plain")
-    train(plain)
+    train(plain, datasets=datasets())
     assert {key: record[key] for key in steps(plain)[0] if key in terms} == {
         key: value for key, value in steps(plain)[0].items() if key in terms
     }
@@ -123,7 +123,7 @@ def test_terms_of_a_criterion_are_logged_by_name(config: TrainConfig, accumulate
 def test_terms_that_cannot_be_logged_are_refused(config: TrainConfig) -> None:
     def refuse(criterion: Any, told: str) -> None:
         with pytest.raises(UserError, match=told):
-            train(replace(config, output=config.output / told[:5]), criterion=criterion)
+            train(replace(config, output=config.output / told[:5]), datasets=datasets(), criterion=criterion)
 
     def named(name: str, value: Tensor) -> Any:
         def give(output: SegOutput, labels: Tensor, **settings: Any) -> Losses:
@@ -165,7 +165,7 @@ def test_a_step_of_a_criterion_that_goes_wrong_is_named_and_replayed(config: Tra
         return losses
 
     with pytest.raises(NotFinite, match=r"the broken term of the loss.*") as caught:
-        train(config, criterion=broken)
+        train(config, datasets=datasets(), criterion=broken)
     path = config.output / "not-finite-step0.pt"
     assert f'`segvit.training.replay.replay(Path("{path}"), criterion=criterion)`' in str(caught.value)
     with pytest.raises(UserError, match=r"the run used your own criterion: pass the same again; in Python, run"):

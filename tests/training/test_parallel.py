@@ -100,7 +100,11 @@ def test_what_two_processes_began_one_ends(
 
 
 @pytest.mark.parametrize(
-    "fault, told", [("dies", r"rank\s*: 1 .*\n\s*exitcode\s*: -9"), ("raises", "the image is gone")]
+    "fault, told",
+    [
+        pytest.param("dies", r"rank\s*: 1 .*\n\s*exitcode\s*: -9", marks=pytest.mark.slow),
+        ("raises", "the image is gone"),
+    ],
 )
 def test_a_process_that_fails_ends_all(fault: str, told: str, tmp_path: Path) -> None:
     config_of(tmp_path / "run", steps=1000).save(tmp_path / f"{fault}.yaml")

@@ -385,6 +385,7 @@ def test_a_resolved_config_needs_no_model_to_be_read(
 # Worth it -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_starts_from_a_lower_loss_than_from_scratch(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

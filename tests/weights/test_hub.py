@@ -100,6 +100,7 @@ def command(
 # To the Hub and back
 
 
+@pytest.mark.slow
 def test_train_push_and_predict_in_a_fresh_process(hub: Hub, trained: Path, tmp_path: Path) -> None:
     model = segvit.load_model(trained)
     assert model.push_to_hub("somebody/tiny-shapes") == f"{hub.address}/somebody/tiny-shapes"
