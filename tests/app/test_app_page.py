@@ -361,7 +361,8 @@ def test_many_at_once_are_answered_or_told_to_wait(server: Server) -> None:
     assert counts.keys() <= {"answered", "told to wait"} and counts["answered"] >= 12, counts
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGHUP", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_signals_leave_nothing(name: str, models: tuple[Path, Path], request: pytest.FixtureRequest) -> None:
     number = getattr(signal, name)
     before = signal.signal(number, signal.SIG_DFL)  # under nohup the server would rightly ignore SIGHUP

@@ -322,6 +322,7 @@ def test_info_counts_what_profile_counts(segvit: Command, model: Path, tmp_path:
     assert "33 x 70 px" in said.out and "multiply-adds (G)" in said.out and "FLOPs (G)" in said.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure, paper", [("shrunk", 97.1), ("naive_shrunk", 74.1), ("plain", 120.9)])
 def test_info_of_the_papers_models(segvit: Command, structure: str, paper: float) -> None:
     backbone = ("vit_base_patch16_384", "--no-class-token", "--image-size", "512", "--structure", structure)

@@ -171,6 +171,7 @@ def test_an_unknown_name(tmp_path: Path) -> None:
         prepare_dataset("ade20", tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_half_way_and_run_again(tmp_path: Path) -> None:
     files: Files = {}
     noise = np.random.default_rng(0)

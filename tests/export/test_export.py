@@ -432,6 +432,7 @@ def test_calibration_sees_what_the_protocol_shows(tmp_path: Path) -> None:
     assert calibration_windows(model, [path], None)[0].shape == (3, 48, 60)
 
 
+@pytest.mark.slow
 def test_torch_program(models: dict[str, SegViT], tmp_path: Path) -> None:
     exported = export_program(models["plain"], tmp_path / "model.pt2")
     assert exported.size is None

@@ -256,7 +256,7 @@ def test_losses_are_those_of_float32_under_autocast() -> None:
     "variant, structure, training",
     [
         ("vit", "plain", False),
-        ("vit", "shrunk", True),
+        pytest.param("vit", "shrunk", True, marks=pytest.mark.slow),
         pytest.param("vit", "plain", True, marks=pytest.mark.slow),
         pytest.param("vit", "shrunk", False, marks=pytest.mark.slow),
         *(
@@ -363,6 +363,7 @@ def test_a_compiled_model_is_profiled_benched_and_saved(
     assert set(load_file(tmp_path / "model.safetensors")) == names
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clean_compiler")
 def test_what_torch_compile_gives_labels_and_scores_as_the_model_itself(model: SegViT, dataset: Samples) -> None:
     picture = dataset.read(0).image.permute(1, 2, 0).numpy()
@@ -373,6 +374,7 @@ def test_what_torch_compile_gives_labels_and_scores_as_the_model_itself(model: S
     assert "compiled yes" in result.protocol_line()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clean_compiler")
 def test_bench_of_a_compiled_model(model: SegViT) -> None:
     model.compile(backend="eager", dynamic=True)

@@ -127,6 +127,7 @@ def test_saved_and_loaded_into_the_same_parts(tmp_path: Path, capsys: Any, monke
     assert leave.value.code and "this model has custom parts" in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_a_model_with_parts_of_its_own_is_exported(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs the extra export")
     pytest.importorskip("onnxscript", reason="needs the extra export")

@@ -130,6 +130,7 @@ def test_made_up_logits_show_the_classes_asked_for(model: segvit.SegViT, monkeyp
     assert torch.equal(made[-1].unique(), seen)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not benchmark.CLEAR_REFS.exists(), reason="peak memory of the CPU is told by Linux alone")
 def test_peak_memory_of_a_pass_alone(model: segvit.SegViT) -> None:
     held = torch.ones(2**26)  # 256 MiB of this process, which are none of the model's

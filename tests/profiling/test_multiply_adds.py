@@ -83,7 +83,10 @@ def linears(module: nn.Module) -> int:
 # --- the paper -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("row", PAPER)
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, marks=[pytest.mark.slow] if row.startswith(("Large 5", "Large 4")) else []) for row in PAPER],
+)
 def test_the_papers_figures(row: str) -> None:
     settings, num_classes, paper, parameters = PAPER[row]
     model = weightless(num_classes, class_token=False, **settings)

@@ -50,6 +50,7 @@ def test_what_stands_is_counted_to_the_byte() -> None:
     assert memory.peak >= 4 * size + memory.activations
 
 
+@pytest.mark.slow
 def test_activations_grow_with_the_images() -> None:
     half, full = (plan(replace(CONFIG, batch_size=batch), num_classes=CLASSES).memory["data"] for batch in (4, 8))
     assert 1.8 * half.activations < full.activations <= 2 * half.activations
@@ -69,6 +70,7 @@ def test_ways_to_save_save() -> None:
     assert half.activations < 0.8 * many.activations
 
 
+@pytest.mark.slow
 def test_several_devices_share_images_and_what_fsdp_shares() -> None:
     seen = plan(replace(CONFIG, parallel="fsdp"), num_classes=CLASSES, gpus=4)
     one = plan(CONFIG, num_classes=CLASSES).memory["data"]
@@ -79,6 +81,7 @@ def test_several_devices_share_images_and_what_fsdp_shares() -> None:
     assert data.activations == fsdp.activations < 0.5 * one.activations
 
 
+@pytest.mark.slow
 def test_an_accelerator_keeps_no_attention_weights_and_works_on_larger_chunks() -> None:
     cpu = plan(MANY, num_classes=CLASSES).memory["data"]
     accelerator = plan(replace(MANY, device="auto"), num_classes=CLASSES).memory["data"]
@@ -134,6 +137,7 @@ def test_every_kind_of_run_is_within_a_fifth() -> None:
     assert found == pytest.approx(dict.fromkeys(found, 1), abs=0.2)
 
 
+@pytest.mark.slow
 def test_info_tells_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
     app(["info", "--plan", "shapes/demo", "--gpus", "2", "--tflops", "0.05"])
     said = capsys.readouterr().out

@@ -75,6 +75,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["data", "fsdp"])
 def test_two_processes_are_one(runs: Path, name: str) -> None:
     """The loss of every step, the score, and the weights; that all parameters are shares is asserted in the run."""

@@ -72,7 +72,7 @@ def assert_same_run(folder: Path, expected: Path) -> None:
             assert torch.equal(ours[key], value), f"{name}: {key}"
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "eval_every, save_every, stop",
     [(STEPS, 1, 3), (2, 1, 3), (2, 2, 4), (1, 4, 5)],

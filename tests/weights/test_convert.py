@@ -263,7 +263,7 @@ def test_options_are_kept() -> None:
 # Damage is a table
 
 
-@pytest.mark.parametrize("shrunk", [False, True], ids=["plain", "shrunk"])
+@pytest.mark.parametrize("shrunk", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "shrunk"])
 def test_every_tensor_that_is_lost_renamed_or_reshaped_is_told(shrunk: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     once = functools.cache(create_model)  # else built anew for each of 700 cases
     monkeypatch.setattr(convert_module, "create_model", once)

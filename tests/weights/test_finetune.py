@@ -136,7 +136,7 @@ def test_a_compiled_model_serves_as_well(old: SegViT) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("structure", ["plain", "shrunk"])
+@pytest.mark.parametrize("structure", [pytest.param("plain", marks=pytest.mark.slow), "shrunk"])
 def test_on_another_crop_it_is_the_same_model(variant: str, structure: Structure) -> None:
     """Positions are resized as the model itself does it at that size, in every family, and then are the new model's."""
     torch.manual_seed(0)
