@@ -38,7 +38,16 @@ def steps_of(config: TrainConfig) -> list[int]:
     return [record["step"] for record in run_records(config.output) if "loss" in record]
 
 
-@pytest.mark.parametrize("patience, end, best", [(1, 3, 0.4), (2, 4, 0.4), (3, 8, 0.5), (4, 10, 0.7), (None, 10, 0.7)])
+@pytest.mark.parametrize(
+    "patience, end, best",
+    [
+        (1, 3, 0.4),
+        (3, 8, 0.5),
+        pytest.param(2, 4, 0.4, marks=pytest.mark.slow),
+        pytest.param(4, 10, 0.7, marks=pytest.mark.slow),
+        pytest.param(None, 10, 0.7, marks=pytest.mark.slow),
+    ],
+)
 def test_it_ends_after_so_many_validations_without_a_better_one(
     config: TrainConfig, patience: int | None, end: int, best: float
 ) -> None:

@@ -299,6 +299,7 @@ def terminate(*processes: int) -> None:
     subprocess.run(["kill", "-TERM", *map(str, processes)], check=True)
 
 
+@pytest.mark.slow
 def test_a_killed_loader_is_told_and_the_run_goes_on_to_the_bit(config: TrainConfig, tmp_path: Path) -> None:
     train(whole := replace(config, steps=20, output=tmp_path / "whole"))
     config = replace(whole, output=config.output, data=replace(config.data, workers=2))

@@ -234,6 +234,7 @@ def test_nothing_is_fetched_for_it(config: TrainConfig, tmp_path: Path, monkeypa
     train(replace(config, init=str(tmp_path / "once.safetensors"), steps=1))
 
 
+@pytest.mark.slow
 def test_resumed_it_is_uninterrupted_to_the_bit_even_without_the_model(
     config: TrainConfig, old_file: Path, tmp_path: Path
 ) -> None:
