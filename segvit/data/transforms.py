@@ -14,7 +14,8 @@ import torch
 from segvit.config import AugmentConfig
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
-from segvit.utils.resize import Window, fit_size, resize, resize_labels, to_uint8
+from segvit.utils.resize import Window, resize, resize_labels, to_uint8
+from segvit.utils.sizes import fit_size
 
 CROP_TRIES = 10
 """Number of windows drawn before the last is accepted unconditionally (docs/method.md section 5)."""

@@ -19,7 +19,8 @@ from segvit.inference.network import Network
 from segvit.inference.tiles import Composition, View
 from segvit.inference.windows import Windows, look
 from segvit.models.segvit import evaluating
-from segvit.utils.resize import fit_size, resize
+from segvit.utils.resize import resize
+from segvit.utils.sizes import fit_size
 
 MAX_SCALE = 16.0
 """Largest factor of a test scale. A larger one is most likely a typo."""

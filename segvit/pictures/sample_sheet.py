@@ -18,6 +18,7 @@ from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec
 from segvit.errors import UserError
 from segvit.pictures import contact_sheet, overlay, with_legend
+from segvit.utils.sizes import scaled
 
 SAMPLES, COLUMNS = 12, 4
 """Number of samples on a sheet, and of columns."""
@@ -107,7 +108,7 @@ def _draw(samples: Samples, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDAr
         labels = sample.labels.numpy().astype(np.intp)
         labels[labels == IGNORE_INDEX] = spec.num_classes + 1
     scale = min(1.0, CELL[0] / photo.width, CELL[1] / photo.height)
-    size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+    size = (scaled(photo.width, scale), scaled(photo.height, scale))
     small = np.asarray(Image.fromarray(labels.astype(np.uint16)).resize(size, Image.Resampling.NEAREST))
     shown = np.where(small == spec.num_classes + 1, -1, small.astype(np.intp))
     picture = overlay(np.asarray(photo.resize(size, Image.Resampling.LANCZOS)), shown, (*spec.palette, UNKNOWN_COLOR))

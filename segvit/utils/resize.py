@@ -1,6 +1,6 @@
 """Bilinear resizing with half-pixel centres and without antialiasing, of a whole map or of any part of it.
 
-Images and label maps are resized by `resize` and `resize_labels`, at the size that `fit_size` gives. Score maps are
+Images and label maps are resized by `resize` and `resize_labels`, at the sizes of segvit/utils/sizes.py. Score maps are
 resized in parts, so that any part of a large map can be computed without the rest: by matrices, or by taps, which are
 the two neighbours of each new value and the share of the second.
 
@@ -23,23 +23,6 @@ class Window(NamedTuple):
     left: int
     height: int
     width: int
-
-
-def fit_size(
-    height: int, width: int, *, long: float | None, short: float | None, ratio: float = 1.0
-) -> tuple[int, int]:
-    """Return the height and width that fit two bounds and keep the aspect ratio.
-
-    The longer side is at most long * ratio and the shorter at most short * ratio, and one of them is exactly that.
-    None sets no bound. Without any bound, the result is the native size times ratio.
-    """
-    bounds = []
-    if long is not None:
-        bounds.append(long / max(height, width))
-    if short is not None:
-        bounds.append(short / min(height, width))
-    factor = min(bounds, default=1.0) * ratio
-    return max(round(height * factor), 1), max(round(width * factor), 1)
 
 
 def resize(image: Tensor, size: tuple[int, int], window: Window | None = None) -> Tensor:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from segvit.data.images import Unreadable
 from segvit.errors import UserError
 from segvit.utils.optional import need
+from segvit.utils.sizes import fit_size, scaled
 from segvit.video.address import Address, parse_address
 
 if TYPE_CHECKING:
@@ -320,7 +321,7 @@ def _sizes(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return (H, W) of the frames as stored and as displayed, with square pixels and scaled down."""
     height, width = frame.height, frame.width
-    width = max(1, round(width * (stream.sample_aspect_ratio or 1)))
-    if resize is not None and (longer := max(height, width)) > resize:
-        height, width = (max(1, round(side * resize / longer)) for side in (height, width))
+    width = scaled(width, float(stream.sample_aspect_ratio or 1))
+    if resize is not None and max(height, width) > resize:
+        height, width = fit_size(height, width, long=resize, short=None)
     return (height, width), ((width, height) if orientation.transposed else (height, width))

@@ -9,7 +9,6 @@ from segvit.utils.resize import (
     Window,
     bilinear_matrix,
     bilinear_taps,
-    fit_size,
     interpolation_matrix,
     places_on_old,
     resize,
@@ -17,6 +16,7 @@ from segvit.utils.resize import (
     source_of,
     taps_of,
 )
+from segvit.utils.sizes import fit_size
 
 SIZES = [((40, 60), (80, 120)), ((40, 60), (20, 30)), ((37, 53), (48, 19)), ((5, 7), (61, 3)), ((1, 1), (3, 4))]
 """Height and width before and after: up, down, both at once, and hardly anything."""
@@ -37,6 +37,8 @@ def random_labels(height: int, width: int) -> Tensor:
         ((512, 683), 2048, 512, 1.0, (512, 683)),  # ADE20K: the short side is the crop
         ((683, 512), 2048, 512, 0.5, (342, 256)),
         ((512, 683), 2048, 512, 2.0, (1024, 1366)),
+        ((512, 683), 2048, 512, 1.5, (768, 1025)),  # halves go up: Python's own rounding gives 1024
+        ((5, 9), None, None, 0.5, (3, 5)),
         ((500, 4000), 2048, 512, 1.0, (256, 2048)),  # the long side binds
         ((500, 4000), 2048, 512, 0.5, (128, 1024)),
         ((375, 500), 520, 520, 1.0, (390, 520)),  # PASCAL-Context: the long side binds

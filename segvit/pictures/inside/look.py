@@ -33,7 +33,8 @@ from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT, evaluating
 from segvit.pictures.inside.record import Gaze, Inside, Tokens
 from segvit.pictures.paint import Pixels, shares
-from segvit.utils.resize import fit_size, resize
+from segvit.utils.resize import resize
+from segvit.utils.sizes import fit_size
 from segvit.utils.text import suggest
 
 SHOWN_CLASSES = 3
