@@ -93,6 +93,7 @@ def run_demo(*, output: Path, steps: int | None = None, device: Device = "auto")
         curves(list(read_records(run_folder)), output / "curves.png")
 
     console.print(FAREWELL.format(output=output, model=run.path))
+    assert result.miou is not None  # no pixel of a scene is ignored
     console.print(f"mIoU {result.miou:.3f}")
     return result.miou
 

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from segvit.cli.flags import ProtocolFlags, bar, check_paths, write_json
 from segvit.config import DataConfig, Device, PrecisionChoice
+from segvit.utils.text import score_text
 
 
 def evaluate(
@@ -93,4 +94,4 @@ def evaluate(
         report.write_csv(result, csv, about=about)
     if pictures:
         report.write_pictures(result, pictures, model=network, dataset=dataset, config=test, precision=precision)
-    print(f"mIoU {result.miou:.4f}")
+    print(f"mIoU {score_text(result.miou)}")

@@ -7,6 +7,7 @@ from typing import Annotated
 from segvit.cli.flags import Flat
 from segvit.config import Device, TrainConfig
 from segvit.errors import UserError
+from segvit.utils.text import score_text
 
 
 def demo(*, output: Path = Path("runs/demo"), steps: int | None = None, device: Device = "auto") -> None:
@@ -63,7 +64,7 @@ def train(
     run = run_training(settings, resume=resume, accept_changed_data=accept_changed_data)
     if rank() == 0:
         print(f"best model {run.path}")
-        print(f"mIoU {run.miou:.3f}")
+        print(f"mIoU {score_text(run.miou, '.3f')}")
 
 
 def _replay(path: Path, device: Device) -> None:

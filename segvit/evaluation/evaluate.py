@@ -166,13 +166,12 @@ def _naming(dataset: Samples, index: int) -> Iterator[None]:
 def _image_score(index: int, name: str, counted: ConfusionMatrix) -> ImageScore:
     """Return the scores of one image from its own counts."""
     seen = counted.compute()
-    labelled, bounded = any(seen.labelled), any(value is not None for value in seen.boundary_iou)
     return ImageScore(
         index=index,
         name=name,
-        miou=seen.miou if labelled else None,
-        accuracy=seen.overall_accuracy if labelled else None,
-        boundary_iou=seen.mean_boundary_iou if bounded else None,
+        miou=seen.miou,
+        accuracy=seen.overall_accuracy,
+        boundary_iou=seen.mean_boundary_iou,
     )
 
 

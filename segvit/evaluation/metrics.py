@@ -26,17 +26,20 @@ from segvit.evaluation.boundary import boundary_counts
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """Scores in 0..1. A class in neither labels nor predictions has no score and is left out of the means."""
+    """Scores in 0..1. A class in neither labels nor predictions has no score and is left out of the means.
 
-    miou: float
+    A mean is None if no class has a score: all of them if every pixel is ignored.
+    """
+
+    miou: float | None
     """Mean over the classes of intersection over union."""
-    mean_accuracy: float
+    mean_accuracy: float | None
     """Mean over the labelled classes of the share of their pixels that was predicted right."""
-    overall_accuracy: float
+    overall_accuracy: float | None
     """Share of all labelled pixels that was predicted right."""
-    mean_dice: float
+    mean_dice: float | None
     """Mean over the classes of Dice."""
-    mean_boundary_iou: float
+    mean_boundary_iou: float | None
     """Mean of boundary IoU over the classes that have a boundary in labels or predictions."""
     iou: tuple[float | None, ...]
     """IoU per class; None if the class is absent."""
@@ -97,25 +100,25 @@ class ConfusionMatrix:
         dice = 2 * hits / (labelled + predicted)
         in_both, in_labels, in_predicted = self.boundary.cpu().double()
         boundary_iou = in_both / (in_labels + in_predicted - in_both)
-        total = labelled.sum().clamp(min=1)
+        total = labelled.sum()
         return Metrics(
             miou=_mean(iou),
             mean_accuracy=_mean(accuracy),
-            overall_accuracy=float(hits.sum() / total),
+            overall_accuracy=float(hits.sum() / total) if total else None,
             mean_dice=_mean(dice),
             mean_boundary_iou=_mean(boundary_iou),
             iou=_optional(iou),
             accuracy=_optional(accuracy),
             dice=_optional(dice),
             boundary_iou=_optional(boundary_iou),
-            labelled=tuple((labelled / total).tolist()),
+            labelled=tuple((labelled / total.clamp(min=1)).tolist()),
         )
 
 
-def _mean(values: Tensor) -> float:
-    """Return the mean of the values that are not NaN; 0 if there are none."""
+def _mean(values: Tensor) -> float | None:
+    """Return the mean of the values that are not NaN; None if there are none."""
     present = values[~values.isnan()]
-    return float(present.mean()) if len(present) else 0.0
+    return float(present.mean()) if len(present) else None
 
 
 def _optional(values: Tensor) -> tuple[float | None, ...]:

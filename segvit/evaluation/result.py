@@ -51,8 +51,8 @@ class EvalResult:
     """Scores of every image, in the order of the dataset."""
 
     @property
-    def miou(self) -> float:
-        """Mean intersection over union, 0..1."""
+    def miou(self) -> float | None:
+        """Mean intersection over union, 0..1; None if every pixel is ignored."""
         return self.metrics.miou
 
     def worst(self) -> list[ImageScore]:
@@ -94,7 +94,7 @@ class EvalResult:
         columns = (seen.iou, seen.accuracy, seen.dice, seen.boundary_iou, seen.labelled)
         return list(zip(self.classes, zip(*columns, strict=True), strict=True))
 
-    def mean_row(self) -> tuple[float, ...]:
+    def mean_row(self) -> tuple[float | None, ...]:
         """Return IoU, accuracy, Dice and boundary IoU, each the mean over the classes that have one."""
         seen = self.metrics
         return (seen.miou, seen.mean_accuracy, seen.mean_dice, seen.mean_boundary_iou)

@@ -11,6 +11,7 @@ from segvit.evaluation.evaluate import evaluate
 from segvit.inference.network import Network
 from segvit.inference.protocol import image_labels
 from segvit.utils.progress import Progress
+from segvit.utils.text import percent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,8 +35,8 @@ class Score:
     """Result of one candidate."""
 
     name: str
-    miou: float
-    """Mean IoU over the whole dataset, 0..1."""
+    miou: float | None
+    """Mean IoU over the whole dataset, 0..1; None if every pixel is ignored."""
     seconds: float
     """Median time from an image to its label map under the model's test protocol."""
     num_bytes: int
@@ -106,8 +107,8 @@ def table(scores: Sequence[Score], *, title: str) -> "Table":
     for row in scores:
         result.add_row(
             row.name,
-            f"{100 * row.miou:.2f}",
-            f"{100 * (row.miou - first.miou):+.2f}",
+            percent(row.miou, missing="-"),
+            "-" if row.miou is None or first.miou is None else f"{100 * (row.miou - first.miou):+.2f}",
             f"{1000 * row.seconds:.0f}",
             f"{row.seconds / first.seconds:.2f}",
             f"{row.num_bytes / 1e6:.1f}",

@@ -17,6 +17,7 @@ from segvit.inference.network import described
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.profiling.multiply_adds import Profile, profile
+from segvit.utils.text import score_text
 from segvit.weights.load import find_model, is_model_name
 from segvit.weights.model_file import averaged, network_settings, read_header
 
@@ -92,7 +93,7 @@ class Info:
             rows |= {row: self.header[key] for row, key in origins.items() if self.header[key]}
             rows["written by"] = f"segvit {self.header['segvit_version']}"
             if metrics := self.header["metrics"]:
-                rows["validation mIoU"] = f"{metrics['miou']:.4f} ({metrics['images']} images)"
+                rows["validation mIoU"] = f"{score_text(metrics['miou'])} ({metrics['images']} images)"
             rows["protocol"] = ", ".join(f"{key} {value}" for key, value in self.header["protocol"].items() if value)
         table = Table(title=self.name, show_header=False)
         for key, value in rows.items():

@@ -41,6 +41,7 @@ from segvit.training.start import headline, prepare
 from segvit.training.step import StepInput, run_step, seed_dropout
 from segvit.training.validation import score, show_validation
 from segvit.utils.signals import Interrupted, Stop
+from segvit.utils.text import score_text
 from segvit.weights.model_file import save_model
 
 __all__ = ["NotFinite", "OnStep", "Run", "Trainer", "train"]
@@ -53,10 +54,10 @@ OnStep = Callable[[int, Losses], None]
 class Run:
     """Result of a training run."""
 
-    miou: float
-    """Best validation mIoU, 0..1."""
+    miou: float | None
+    """Best validation mIoU, 0..1; None if every pixel of the validation set is ignored."""
     path: Path
-    """Model file with that score."""
+    """Model file with that score; without a score, the model of the last validation."""
     result: EvalResult
     """Result of the last validation."""
 
@@ -125,7 +126,7 @@ class Trainer:
         self.config, self.output = config, config.output
         self.accelerator, self.data = start.accelerator, start.data
         self.start = self.at = start.step  # steps done
-        self.best = float(state.get("best", -1.0))
+        self.best: float | None = state.get("best")
         self.stale = int(state.get("stale", 0))  # validations since the best
         self.validation_due = bool(state.get("validation_due"))
         self.skipped = 0  # steps in a row that fp16's scaler has skipped
@@ -275,11 +276,12 @@ class Trainer:
         if result.unreadable:
             self.add_unreadable(result.unreadable)
             self.progress.say(f"{len(result.unreadable)} of {len(self.data.val)} images left out: unreadable")
-        self.log.write(step, {"miou": result.miou, "overall_accuracy": result.metrics.overall_accuracy})
-        self.progress.say(f"step {step}: validation mIoU {result.miou:.4f}")
+        miou, scores = result.miou, {"miou": result.miou, "overall_accuracy": result.metrics.overall_accuracy}
+        self.log.write(step, {name: value for name, value in scores.items() if value is not None})
+        self.progress.say(f"step {step}: validation mIoU {score_text(miou)}")
         self.stale += 1
-        if result.miou > self.best:
-            self.best, self.stale = result.miou, 0
+        if self.best is None or (miou is not None and miou > self.best):  # without any score, the newest is the best
+            self.best, self.stale = miou, 0
             self._save_model("best", step)
         if self.stopped:
             self.progress.say(

@@ -36,6 +36,11 @@ def percent(share: float | None, *, missing: str = "") -> str:
     return missing if share is None else f"{100 * share:.2f}"
 
 
+def score_text(score: float | None, digits: str = ".4f") -> str:
+    """Return a mean score in 0..1 as text, such as "0.4167", or why there is none."""
+    return "none (every pixel of the labels is ignored)" if score is None else f"{score:{digits}}"
+
+
 def counted(count: int, thing: str) -> str:
     """Return a count and its noun, such as "1 video" or "2 videos"."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

@@ -149,7 +149,7 @@ def _front_matter(metrics: Mapping[str, Any] | None, repo: str, dataset: str | N
 
     task = "image-segmentation"
     facts: dict[str, Any] = {}
-    if metrics and dataset:
+    if metrics and dataset and metrics["miou"] is not None:
         result = EvalResult(
             task_type=task,
             dataset_type=dataset,
@@ -222,7 +222,9 @@ def _scores(metrics: Mapping[str, Any]) -> str:
         ("mean boundary IoU", metrics["mean_boundary_iou"]),
         ("accuracy of all pixels", metrics["overall_accuracy"]),
     ]
-    table = _table((f"on {metrics['images']} validation images", "%"), [(key, percent(value)) for key, value in rows])
+    table = _table(
+        (f"on {metrics['images']} validation images", "%"), [(key, percent(value, missing="-")) for key, value in rows]
+    )
     protocol = ", ".join(f"{key} {value}" for key, value in metrics["protocol"].items() if value)
     return f"{table}\n\nTested with {protocol}; one confusion matrix over the set, ignored pixels excluded."
 

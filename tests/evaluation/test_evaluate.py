@@ -447,7 +447,8 @@ def test_all_ignored_draws_no_sheet(model: SegViT, dataset: Samples, tmp_path: P
             return dataset.describe(UNLABELLED)
 
     result = evaluate(model, Unlabelled(), workers=0)
-    assert result.miou == 0 and result.worst() == []
+    assert result.miou is None and result.worst() == []
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["miou"] is None
     report.write_pictures(result, tmp_path, model=model, dataset=Unlabelled(), config=model.protocol)
     assert not (tmp_path / "worst.png").exists() and (tmp_path / "confusion.png").exists()
 

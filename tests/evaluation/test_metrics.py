@@ -79,9 +79,9 @@ def ratio(above: float, below: float) -> float | None:
     return above / below if below else None
 
 
-def mean(values: list[float | None]) -> float:
+def mean(values: list[float | None]) -> float | None:
     there = [value for value in values if value is not None]
-    return sum(there) / len(there) if there else 0.0
+    return sum(there) / len(there) if there else None
 
 
 def slow_metrics(pairs: list[Pair], num_classes: int) -> Metrics:
@@ -100,18 +100,18 @@ def slow_metrics(pairs: list[Pair], num_classes: int) -> Metrics:
     iou, accuracy = list(map(ratio, both, either)), list(map(ratio, both, true))
     dice = [ratio(2 * b, t + f) for b, t, f in zip(both, true, found, strict=True)]
     boundary = list(map(ratio, near_both, near_either))
-    total = max(sum(true), 1)
+    total = sum(true)
     return Metrics(
         miou=mean(iou),
         mean_accuracy=mean(accuracy),
-        overall_accuracy=sum(both) / total,
+        overall_accuracy=ratio(sum(both), total),
         mean_dice=mean(dice),
         mean_boundary_iou=mean(boundary),
         iou=tuple(iou),
         accuracy=tuple(accuracy),
         dice=tuple(dice),
         boundary_iou=tuple(boundary),
-        labelled=tuple(count / total for count in true),
+        labelled=tuple(count / max(total, 1) for count in true),
     )
 
 

@@ -445,7 +445,7 @@ def test_metric_of_nothing_and_of_all_right() -> None:
     matrix = ConfusionMatrix(3)
     matrix.update(torch.zeros(2, 2, dtype=torch.int64), torch.full((2, 2), 255))
     nothing = matrix.compute()
-    assert (nothing.miou, nothing.mean_accuracy, nothing.overall_accuracy) == (0, 0, 0)
+    assert (nothing.miou, nothing.mean_accuracy, nothing.overall_accuracy) == (None, None, None)
     assert nothing.absent == (0, 1, 2)
     matrix.update(torch.tensor([[0, 2]]), torch.tensor([[0, 2]]))
     right = matrix.compute()

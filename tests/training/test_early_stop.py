@@ -1,5 +1,6 @@
 """The end of a run that gets no better: when, what is left, and what resuming does."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from segvit.config import TrainConfig
 from segvit.errors import UserError
 from segvit.losses import Losses
 from segvit.training.train import train
+from segvit.weights.hub import model_card
 from segvit.weights.model_file import read_header
 from tests.helpers.tiny import run_records, tiny_run
 
@@ -79,6 +81,20 @@ def test_a_stopped_run_stays_stopped_and_goes_on_with_more_patience(config: Trai
     assert again.miou == first.miou and read_header(config.output / "last.safetensors")["step"] == 8
     assert train(replace(config, early_stop=None), resume=True).miou == 0.7
     assert steps_of(config) == list(range(1, 11))
+
+
+def test_without_a_score_the_newest_model_is_kept(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a validation set in which every pixel is ignored: no NaN in the log, and no early stop."""
+    monkeypatch.setattr(sys.modules[__name__], "SCORES", [None] * 10)
+    run = train(replace(config, steps=2, early_stop=1))
+    assert run.miou is None and steps_of(config) == [1, 2]
+    assert read_header(run.path)["step"] == 2 and read_header(run.path)["metrics"]["miou"] is None
+    assert not any("miou" in record for record in run_records(config.output))
+    assert "step 2: validation mIoU none (every pixel of the labels is ignored)" in capsys.readouterr().out
+    card = model_card(read_header(run.path), repo="somebody/model")
+    assert "| mIoU | - |" in card and "eval_results" not in card and "nan" not in card.lower()
 
 
 def test_no_patience_is_refused(config: TrainConfig) -> None:
