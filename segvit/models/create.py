@@ -253,10 +253,14 @@ def _check_name(name: str) -> None:
 
 def _check_plain(vit: Any, name: str) -> None:
     """Refuse a model that is no plain ViT of a family with an adapter."""
-    if isinstance(vit, tuple(ADAPTERS)) and type(getattr(vit, "patch_embed", None)) is PatchEmbed:
+    embed = type(getattr(vit, "patch_embed", None))
+    if not isinstance(vit, tuple(ADAPTERS)):
+        wrong = f"is not a plain ViT ({type(vit).__name__}): the head needs tokens on one grid at every block"
+    elif embed is not PatchEmbed:
+        wrong = f"is a hybrid: its patch embedding ({embed.__name__}) is a network, where one convolution is needed"
+    else:
         return
     raise UserError(
-        f"backbone {name!r} is not a plain ViT ({type(vit).__name__}): the head needs tokens on one grid at every "
-        "block; take one such as vit_base_patch16_384, deit3_base_patch16_384, vit_base_patch14_dinov2, "
-        "beitv2_base_patch16_224, eva02_base_patch14_224 or vit_base_patch16_dinov3"
+        f"backbone {name!r} {wrong}; take one such as vit_base_patch16_384, deit3_base_patch16_384, "
+        "vit_base_patch14_dinov2, beitv2_base_patch16_224, eva02_base_patch14_224 or vit_base_patch16_dinov3"
     )

@@ -473,6 +473,11 @@ def refusals() -> Iterator[Any]:
         {"backbone": "swin_tiny_patch4_window7_224"}, "is not a plain ViT.*vit_base_patch16_384", id="hierarchical"
     )
     yield pytest.param(
+        {"backbone": "vit_base_r50_s16_384"},
+        r"'vit_base_r50_s16_384' is a hybrid.*patch embedding \(HybridEmbed\) is a network.*vit_base_patch16_384",
+        id="hybrid",
+    )
+    yield pytest.param(
         {"backbone": "beitv2_base_patch16_224", "image_size": 32, "class_token": False},
         "beitv2_base_patch16_224.*does not take.*class_token",
         id="override",
