@@ -69,6 +69,8 @@ class ModelConfig:
     """Keep the class token. Default: the backbone's own setting. The paper's recipes set it to false."""
     drop_path: float = 0.0
     """Stochastic depth rate of the last block; it grows linearly from 0 at the first."""
+    drop_path_branches: Literal["both", "mlp"] = "both"
+    """Branches of a block that drop path drops: attention and MLP, or the MLP alone, as in the paper's recipes."""
     head_dim: int | None = None
     """Width d of the ATM head and of the up-sampling. Default: half the backbone's width."""
     head_num_heads: int | None = None

@@ -224,7 +224,24 @@ def create_vit(config: ModelConfig) -> Any:
             f"embed_dim {own.embed_dim}, depth {len(own.blocks)}, num_heads {own.blocks[0].attn.num_heads}"
         ) from error
     _check_plain(vit, config.backbone)
+    if config.drop_path and config.drop_path_branches == "mlp":
+        _keep_attention(vit, config.backbone)
     return vit
+
+
+def _keep_attention(vit: Any, name: str) -> None:
+    """Take the drop path off the attention of every block.
+
+    Raises:
+        UserError: attention and MLP of a block share one drop path.
+    """
+    for block in vit.blocks:
+        if not (hasattr(block, "drop_path1") and hasattr(block, "drop_path2")):
+            raise UserError(
+                f"model.drop_path_branches mlp: the blocks of {name!r} ({type(block).__name__}) have no drop path of "
+                "the MLP alone; set model.drop_path_branches to both, or model.drop_path to 0"
+            )
+        block.drop_path1 = nn.Identity()
 
 
 def weightless(name: str) -> Any:
