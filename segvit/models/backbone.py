@@ -11,7 +11,6 @@ patches.
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import timm
 import torch
 from timm.layers import Attention
 from timm.models.vision_transformer import Block
@@ -232,17 +231,10 @@ class PlainViT(nn.Module):
         return run_any_block(block, tokens, kept, inputs, self.num_prefix_tokens)
 
     def fitted(self, donor: "PlainViT") -> dict[str, Tensor]:
-        """Return the weights of `donor`, by name, at this native grid, resized with antialias as timm does."""
+        """Return the weights of `donor`, by name, without the positions of prefix tokens that this backbone lacks."""
         state = donor.state_dict()
-        if self.pos_embed is not None and donor.pos_embed is not None:
-            embedded = donor.num_embedded_prefix
-            prefix, patches = donor.pos_embed[:, :embedded], donor.pos_embed[:, embedded:]
-            if donor.native_grid != self.native_grid:
-                patches = timm.layers.resample_abs_pos_embed(
-                    patches, list(self.native_grid), list(donor.native_grid), num_prefix_tokens=0
-                )
-            prefix = prefix[:, embedded - self.num_embedded_prefix :]
-            state["pos_embed"] = torch.cat([prefix, patches], dim=1).detach()
+        if donor.pos_embed is not None:
+            state["pos_embed"] = donor.pos_embed[:, donor.num_embedded_prefix - self.num_embedded_prefix :].detach()
         return state
 
     def resized(self, grid: tuple[int, int]) -> dict[str, Tensor]:

@@ -172,12 +172,16 @@ def _scale_init(backbone: PlainViT, factor: float) -> None:
 
 
 def _load_pretrained(backbone: PlainViT, config: ModelConfig) -> None:
-    """Copy timm's weights into `backbone`: tokens that it lacks are dropped, positions resized to its grid.
+    """Copy timm's weights into `backbone`: timm resizes them to its grid and patch, and tokens that it lacks are dropped.
 
     Raises:
         UserError: the weights cannot be had or do not fit.
     """
-    donor = adapt(pretrained_vit(config.backbone, file=config.pretrained_file), taps=backbone.taps)
+    height, width = (side * backbone.patch_size for side in backbone.native_grid)
+    vit = pretrained_vit(
+        config.backbone, image_size=(height, width), patch_size=config.patch_size, file=config.pretrained_file
+    )
+    donor = adapt(vit, taps=backbone.taps)
     state = backbone.fitted(donor)
     state |= {name: value for name, value in backbone.state_dict().items() if name.startswith("downsampling.")}
     for name in PREFIX_TOKENS:

@@ -9,7 +9,6 @@ Letters: B batch, D width, h w token grid, N = h * w, P prefix tokens, n kept pa
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import timm
 import torch
 from timm.models.beit import Beit, Block as BeitBlock
 from timm.models.eva import Eva, EvaBlock
@@ -106,19 +105,6 @@ class BeitViT(PlainViT):
         part, number = [*name.split("."), ""][:2]
         own_tables = self.relative_bias_tables is not None and len(self.relative_bias_tables) == self.num_layers > 1
         return int(number) + 1 if part == "relative_bias_tables" and own_tables else super().layer_of(name)
-
-    def fitted(self, donor: PlainViT) -> dict[str, Tensor]:
-        """Return the weights of `donor`, by name, at this native grid; tables are resized as timm does."""
-        state = super().fitted(donor)
-        assert isinstance(donor, BeitViT)
-        if donor.native_grid != self.native_grid:
-            height, width = self.native_grid
-            for index, table in enumerate(donor.relative_bias_tables or ()):
-                shape = ((2 * height - 1) * (2 * width - 1) + 3, table.shape[1])
-                state[f"relative_bias_tables.{index}"] = timm.layers.resize_rel_pos_bias_table(
-                    table.detach(), self.native_grid, shape, donor.native_grid
-                )
-        return state
 
     def resized(self, grid: tuple[int, int]) -> dict[str, Tensor]:
         """Return the parameters learned per patch, tables among them, by name, at another native grid."""

@@ -18,20 +18,27 @@ RANDOM = "random weights"
 """Start of a network without trained weights, for a log."""
 
 
-def pretrained_vit(name: str, *, file: Path | None = None) -> Any:
-    """Return timm's model of that name with its weights, at the size that they were trained at.
+def pretrained_vit(
+    name: str, *, image_size: tuple[int, int], patch_size: int | None = None, file: Path | None = None
+) -> Any:
+    """Return timm's model of that name with its weights. timm resizes positions and patch embedding as they need it.
+
+    Families differ: bicubic with antialias, bilinear without (FlexiViT), or cut from a larger grid (RADIO).
 
     Args:
         name: of the model, with the tag of its weights.
+        image_size: height and width in pixels whose patches the positions are for.
+        patch_size: side of a patch in pixels. None: the model's own.
         file: file of the weights. None: they are fetched from the Hub.
 
     Raises:
         UserError: the weights cannot be fetched, or the file's are not of that model.
     """
+    shape: dict[str, Any] = {"img_size": image_size} | ({} if patch_size is None else {"patch_size": patch_size})
     if file is not None:
-        return _from_file(name, file)
+        return _from_file(name, file, shape)
     try:
-        return timm.create_model(name, pretrained=True, num_classes=0)
+        return timm.create_model(name, pretrained=True, num_classes=0, **shape)
     except Exception as error:  # timm and the Hub raise many kinds: network, cache, missing weights
         raise UserError(f"no pretrained weights for {name!r}: {error}\n{_where(name)}") from error
 
@@ -56,8 +63,8 @@ def _where(name: str) -> str:
     )
 
 
-def _from_file(name: str, file: Path) -> Any:
-    """Return timm's model of that name with the weights in a file, all of them.
+def _from_file(name: str, file: Path, shape: Mapping[str, Any]) -> Any:
+    """Return timm's model of that name, for images and patches of a shape, with the weights in a file, all of them.
 
     Raises:
         UserError: no such file, not weights, or not those of this model.
@@ -69,7 +76,7 @@ def _from_file(name: str, file: Path) -> Any:
     state = {key: value for key, value in state.items() if key.rpartition(".")[0] not in heads}
     overlay = {"state_dict": state, "classifier": None}  # without a classifier's name timm loads strictly
     try:
-        return timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+        return timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay, **shape)
     except Exception as error:  # timm's filters raise many kinds for tensors that they do not expect
         near = _where(name).splitlines()[0] if settings.hf_hub_id else ""
         raise UserError(f"{file}: not the weights of {name!r}: {reason(error)}\n{near}".rstrip()) from error
