@@ -40,13 +40,15 @@ class ModelConfig:
     restore the grid for one ATM stage. naive_shrunk: like shrunk without the queries, with masks at half the
     resolution."""
     image_size: int = 512
-    """Side of the training crop in pixels. It sets the native grid of the position embedding. Inference takes any
-    size."""
+    """Side of the training crop in pixels, which is also the default window. Inference takes any size."""
     pretrained: bool = False
     """Start from timm's weights of this backbone, downloaded from the Hub. Default: random weights."""
     pretrained_file: Path | None = None
     """Start from timm's weights in this file (.safetensors or .pth), without network access. Add their tag, such as
     .augreg_in21k, to `backbone`: it selects mean and std."""
+    position_grid: Literal["pretrained", "crop"] | None = None
+    """Grid of absolute positions. pretrained: that of timm's weights; each image gets them resized to its own grid.
+    crop: that of the training crop, as in the paper's recipes. Default: pretrained if they start so, otherwise crop."""
     taps: tuple[int, ...] | None = None
     """Blocks (from 0) whose outputs feed the head, shallow first. Default: the paper's for 12 and 24 blocks. shrunk:
     the block before `shrink_at` and the last. naive_shrunk: the last."""
@@ -54,9 +56,8 @@ class ModelConfig:
     """Block (from 0) of a shrunk structure that keeps every second row and column of the tokens. Default: 6 of 12
     blocks, 8 of 24, otherwise a third of the depth."""
     downsampling: Downsampling = "nearest_q"
-    """Source of the queries of that block. nearest_q: the kept tokens, with keys and values from all tokens.
-    nearest_qkv: queries, keys and values from the kept tokens. conv: a convolution of stride 2, with keys and values
-    from all tokens."""
+    """Source of the queries of that block. nearest_q: the kept tokens, with keys and values from all. nearest_qkv: the
+    same, with keys and values from the kept tokens. conv: a convolution of stride 2, otherwise like nearest_q."""
     patch_size: int | None = None
     """Side of a patch in pixels. Default: the backbone's own."""
     embed_dim: int | None = None
@@ -98,7 +99,8 @@ class ModelConfig:
 
     def without_weights(self) -> "ModelConfig":
         """Return the config without pretrained weights, for a network that gets weights of its own."""
-        return replace(self, pretrained=False, pretrained_file=None)
+        grid = self.position_grid or ("pretrained" if self.starts_pretrained else "crop")
+        return replace(self, pretrained=False, pretrained_file=None, position_grid=grid)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,7 @@ def test_recipes_hold_the_papers_values(name: str) -> None:
     assert config.model.backbone == (LARGE if large else "vit_base_patch16_384.orig_in21k_ft_in1k")
     assert (config.model.pretrained, config.model.class_token) == (True, False)
     assert config.model.drop_path == (0.3 if large else 0.1)
-    assert config.model.drop_path_branches == "mlp"
+    assert (config.model.drop_path_branches, config.model.position_grid) == ("mlp", "crop")
     assert model.backbone.taps == ((7, 15, 23) if large else (5, 7, 11))
     assert model.mean.shape == (3,)
     if not large:

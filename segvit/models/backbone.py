@@ -49,6 +49,7 @@ class PlainViT(nn.Module):
         downsampling: part that chooses them: patches (B, N, D) and their grid to `Kept`.
 
     Attributes:
+        native_grid: grid (h, w) on which the positions are learned; not always that of the training crop.
         grad_checkpointing: store only the input of each block and recompute the rest in the backward pass.
     """
 

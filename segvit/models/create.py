@@ -30,6 +30,8 @@ from segvit.weights.timm_weights import licence_of, pretrained_vit, reason, star
 
 TIMM_INIT_STD = 0.02
 """Deviation of timm's initial weights of Linear layers."""
+OTHER_RESIZING = ("flexivit", "radio")
+"""Parts of the names of backbones whose positions timm does not resize bicubically; theirs are always at the crop."""
 
 
 def create_model(
@@ -111,7 +113,7 @@ def create_upsampling(config: ModelConfig, backbone: PlainViT) -> QueryUpsamplin
     return QueryUpsampling(
         in_dim=backbone.embed_dim,
         num_stages=len(backbone.taps),
-        native_grid=backbone.native_grid,
+        native_grid=crop_grid(config, backbone.patch_size),
         num_layers=config.upsampling_num_layers,
         **_decoder_settings(config, backbone),
     )
@@ -145,7 +147,7 @@ def create_backbone(config: ModelConfig) -> tuple[PlainViT, dict[str, Any]]:
     )
     downsampling = None if shrink_at is None else QueryDownsampling(dim=vit.embed_dim, method=config.downsampling)
     backbone = adapt(vit, taps=taps, shrink_at=shrink_at, downsampling=downsampling)
-    if shrink_at is not None and min(backbone.native_grid) < STRIDE:
+    if shrink_at is not None and min(crop_grid(config, backbone.patch_size)) < STRIDE:
         raise UserError(
             f"model.image_size {config.image_size} with model.structure {config.structure}: a crop must hold "
             f"{STRIDE} x {STRIDE} patches; give {STRIDE * backbone.patch_size} or more, or take the structure plain"
@@ -172,7 +174,7 @@ def _scale_init(backbone: PlainViT, factor: float) -> None:
 
 
 def _load_pretrained(backbone: PlainViT, config: ModelConfig) -> None:
-    """Copy timm's weights into `backbone`: timm resizes them to its grid and patch, and tokens that it lacks are dropped.
+    """Copy timm's weights into `backbone`. timm resizes them to its grid and patch; tokens that it lacks are dropped.
 
     Raises:
         UserError: the weights cannot be had or do not fit.
@@ -194,7 +196,7 @@ def _load_pretrained(backbone: PlainViT, config: ModelConfig) -> None:
 
 
 def create_vit(config: ModelConfig) -> Any:
-    """Create timm's model of the config's backbone with its overrides, random weights, at the config's image size.
+    """Create timm's model of the config's backbone with its overrides, random weights, at the grid of its positions.
 
     Raises:
         UserError: the backbone is unknown or no plain ViT, or does not take an override.
@@ -216,12 +218,14 @@ def create_vit(config: ModelConfig) -> Any:
         overrides["drop_path_rate"] = config.drop_path
     own = weightless(config.backbone)
     patch = config.patch_size or int(own.patch_embed.patch_size[0])
-    side = -(-config.image_size // patch) * patch
+    height, width = _position_grid(config, own, patch)
     any_grid: dict[str, Any] = {}
     if isinstance(own, Eva):  # else timm keeps rotary angles for one grid only
         any_grid["dynamic_img_size"] = True
     try:
-        vit = timm.create_model(config.backbone, img_size=side, num_classes=0, **any_grid, **overrides)
+        vit = timm.create_model(
+            config.backbone, img_size=(height * patch, width * patch), num_classes=0, **any_grid, **overrides
+        )
     except (TypeError, AssertionError, ValueError) as error:
         raise UserError(
             f"backbone {config.backbone!r} does not take {overrides}: {reason(error)}; its own are "
@@ -231,6 +235,21 @@ def create_vit(config: ModelConfig) -> Any:
     if config.drop_path and config.drop_path_branches == "mlp":
         _keep_attention(vit, config.backbone)
     return vit
+
+
+def crop_grid(config: ModelConfig, patch_size: int) -> tuple[int, int]:
+    """Return the patches (h, w) of the training crop, padded to whole patches."""
+    side = -(-config.image_size // patch_size)
+    return side, side
+
+
+def _position_grid(config: ModelConfig, own: Any, patch_size: int) -> tuple[int, int]:
+    """Return the grid (h, w) on which positions are learned, for timm's model `own` of the backbone's name."""
+    kept = config.without_weights().position_grid == "pretrained" and own.pos_embed is not None
+    if kept and not any(part in config.backbone for part in OTHER_RESIZING):
+        height, width = own.patch_embed.grid_size
+        return height, width
+    return crop_grid(config, patch_size)
 
 
 def _keep_attention(vit: Any, name: str) -> None:

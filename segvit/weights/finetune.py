@@ -199,10 +199,11 @@ def with_classes(
     state, own = dict(model.state_dict()), new.state_dict()
     for key in (f"head.{name}" for name in new.head.class_bound):
         state[key] = _by_class(state[key], own[key], match)
-    grid = new.backbone.native_grid
-    state |= {f"backbone.{key}": value for key, value in model.backbone.resized(grid).items()}
+    resized = model.backbone.resized(new.backbone.native_grid)
+    state |= {f"backbone.{key}": value for key, value in resized.items()}
     if model.upsampling is not None:
-        state |= {f"upsampling.{key}": value for key, value in model.upsampling.resized(grid).items()}
+        resized = model.upsampling.resized(new.upsampling.native_grid)
+        state |= {f"upsampling.{key}": value for key, value in resized.items()}
     load_strictly(new, state, source=name)
     new.extra["starts_from"] = summary(model, new, match, name=name)
     if "licence" in model.extra:

@@ -369,7 +369,7 @@ def test_pretrained_weights_arrive_as_timm_resizes_them(
     variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = timm_file(tmp_path, variant, monkeypatch)
-    config = ModelConfig(**TINY, **VARIANTS[variant], pretrained=True)
+    config = ModelConfig(**TINY, **VARIANTS[variant], pretrained=True, position_grid="crop")
     backbone, _ = create_backbone(config)
     donor = torch.load(path)
     assert torch.equal(backbone.blocks[3].norm2.weight, donor["blocks.3.norm2.weight"])

@@ -60,7 +60,7 @@ def test_weights_of_224_have_timms_bicubic_positions_at_512(
     """By timm's function, by timm's own filter of checkpoints, and by the formula."""
     path = timm_file(tmp_path, variant, monkeypatch)
     size = 640 if variant.startswith("dinov2") else 512  # its weights are of 518, which 512 is padded to
-    config = replace(tiny_config(variant), image_size=size, pretrained=True)
+    config = replace(tiny_config(variant), image_size=size, pretrained=True, position_grid="crop")
     backbone, _ = create_backbone(config)
     donor, ours = torch.load(path)["pos_embed"], backbone.pos_embed
     assert ours is not None
