@@ -21,10 +21,13 @@ PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Structure = Literal["plain", "shrunk", "naive_shrunk"]
 Downsampling = Literal["nearest_q", "nearest_qkv", "conv"]
+Upsampling = Literal["tap", "paper"]
 EvalMode = Literal["slide", "whole"]
 Freeze = Literal["none", "backbone"]
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
+OLD_DEFAULTS = {"upsampling": "paper"}
+"""Values of the settings of a network that older files lack because their default was another one."""
 MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Scales of the paper's multi-scale test, which evaluates each of them mirrored as well."""
 
@@ -36,8 +39,8 @@ class ModelConfig:
     backbone: str = "vit_base_patch16_384"
     """Name of a plain ViT in timm."""
     structure: Structure = "plain"
-    """plain: the ATM cascade on every token. shrunk: one block keeps a quarter of the tokens, and learned queries
-    restore the grid for one ATM stage. naive_shrunk: like shrunk without the queries, with masks at half the
+    """plain: the ATM cascade on every token. shrunk: one block keeps a quarter of the tokens, and an up-sampling
+    restores the grid for the head. naive_shrunk: like shrunk without the up-sampling, with masks at half the
     resolution."""
     image_size: int = 512
     """Side of the training crop in pixels, which is also the default window. Inference takes any size."""
@@ -58,6 +61,10 @@ class ModelConfig:
     downsampling: Downsampling = "nearest_q"
     """Source of the queries of that block. nearest_q: the kept tokens, with keys and values from all. nearest_qkv: the
     same, with keys and values from the kept tokens. conv: a convolution of stride 2, otherwise like nearest_q."""
+    upsampling: Upsampling = "tap"
+    """Way in which the structure shrunk restores the grid. tap: the last map is interpolated and the tap before
+    `shrink_at` is added; the ATM cascade reads both. paper: learned queries gather the taps for one ATM stage, as in
+    the paper; slow to learn, and dearer."""
     patch_size: int | None = None
     """Side of a patch in pixels. Default: the backbone's own."""
     embed_dim: int | None = None
@@ -79,7 +86,7 @@ class ModelConfig:
     head_num_layers: int = 3
     """Decoder layers of an ATM stage."""
     upsampling_num_layers: int = 3
-    """Decoder layers of the up-sampling over each tap (structure shrunk)."""
+    """Decoder layers of the up-sampling `paper` over each tap."""
     head_dropout: float = 0.1
     """Dropout rate of the ATM head, on branches and on attention weights."""
     init_std: float = 0.02

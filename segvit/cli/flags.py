@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from segvit.config import MULTI_SCALE, EvalConfig, EvalMode, Structure
+from segvit.config import MULTI_SCALE, EvalConfig, EvalMode, Structure, Upsampling
 from segvit.errors import UserError
 from segvit.utils.files import writing
 
@@ -32,6 +32,8 @@ class BackboneFlags:
     """For a backbone: keep its class token."""
     structure: Structure | None = None
     """For a backbone: plain, or a structure that shrinks the tokens. Default: plain."""
+    upsampling: Upsampling | None = None
+    """For a backbone: way in which the structure shrunk restores the grid. Default: tap."""
 
 
 @Flat

@@ -97,6 +97,7 @@ def _plan_of(
 
     others = {"a name": name, "--size": size, "--image-size": backbone.image_size}
     others |= {"--class-token": backbone.class_token, "--structure": backbone.structure}
+    others |= {"--upsampling": backbone.upsampling}
     if said := [flag for flag, value in others.items() if value is not None]:
         raise UserError(f"the config decides what is trained: leave out {' and '.join(said)} with --plan {config}")
     settings = TrainConfig.load(config)

@@ -24,7 +24,7 @@ from segvit.models.downsampling import STRIDE, QueryDownsampling
 from segvit.models.families import ADAPTERS, adapt
 from segvit.models.segvit import SegViT, check_classes
 from segvit.models.structure import resolve_blocks
-from segvit.models.upsampling import QueryUpsampling
+from segvit.models.upsampling import QueryUpsampling, TapUpsampling
 from segvit.utils.text import suggest
 from segvit.weights.timm_weights import licence_of, pretrained_vit, reason, starts_from
 
@@ -88,34 +88,38 @@ def create_model(
 
 
 def create_head(config: ModelConfig, backbone: PlainViT, *, num_classes: int) -> ATMHead:
-    """Create the ATM head for the maps of a backbone, or, in the structure "shrunk", for the up-sampled map.
+    """Create the ATM head for the maps of a backbone, or, in the structure "shrunk", for the up-sampled maps.
 
     Raises:
         UserError: the width of the head does not divide into its heads.
     """
-    shrunk = config.structure == "shrunk"
+    queried = config.structure == "shrunk" and config.upsampling == "paper"
     return ATMHead(
-        in_dim=None if shrunk else backbone.embed_dim,
-        num_stages=1 if shrunk else len(backbone.taps),
+        in_dim=None if config.structure == "shrunk" else backbone.embed_dim,
+        num_stages=1 if queried else len(backbone.taps),
         num_classes=num_classes,
         num_layers=config.head_num_layers,
-        every_layer=shrunk,
+        every_layer=queried,
         **_decoder_settings(config, backbone),
     )
 
 
-def create_upsampling(config: ModelConfig, backbone: PlainViT) -> QueryUpsampling:
-    """Create the query up-sampling of the maps of a backbone.
+def create_upsampling(config: ModelConfig, backbone: PlainViT) -> TapUpsampling | QueryUpsampling:
+    """Create the up-sampling of the maps of a backbone.
 
     Raises:
         UserError: the width of the head does not divide into its heads.
     """
+    settings = _decoder_settings(config, backbone)
+    in_dim, num_stages = backbone.embed_dim, len(backbone.taps)
+    if config.upsampling == "tap":
+        return TapUpsampling(in_dim=in_dim, num_stages=num_stages, dim=settings["dim"], init_std=config.init_std)
     return QueryUpsampling(
-        in_dim=backbone.embed_dim,
-        num_stages=len(backbone.taps),
+        in_dim=in_dim,
+        num_stages=num_stages,
         native_grid=crop_grid(config, backbone.patch_size),
         num_layers=config.upsampling_num_layers,
-        **_decoder_settings(config, backbone),
+        **settings,
     )
 
 

@@ -33,7 +33,8 @@ class SegViT(nn.Module):
     Args:
         backbone: normalised images to maps (B, D, h, w), shallow first; see `segvit.models.backbone.Backbone`.
         head: maps to class logits (S, B, K, K + 1) and mask logits (S, B, K, h, w); see `segvit.models.output.Head`.
-        upsampling: maps and a grid of patches to one map at that grid. None: the head reads the maps of the backbone.
+        upsampling: maps and a grid of patches to maps at that grid, shallow first. None: the head reads the maps of the
+            backbone.
         mean: of R, G, B on the 0..1 scale, subtracted from every image.
         std: standard deviation of R, G, B on the 0..1 scale, which every image is divided by.
         num_classes: K.
@@ -99,7 +100,7 @@ class SegViT(nn.Module):
         features = self.backbone(images)
         if self.upsampling is not None:
             patch = self.backbone.patch_size
-            features = [self.upsampling(features, (images.shape[2] // patch, images.shape[3] // patch))]
+            features = self.upsampling(features, (images.shape[2] // patch, images.shape[3] // patch))
         class_logits, mask_logits = self.head(features, deep=deep)
         height, width = features[-1].shape[2:]
         padded_size = (height * self.mask_cell, width * self.mask_cell)

@@ -1,4 +1,7 @@
-"""Query-based up-sampling (QU): learned tokens, one per patch, gather the shrunk features (docs/method.md section 3).
+"""Up-sampling: from the maps before and behind QD back to the grid of the patches (docs/method.md section 3).
+
+`TapUpsampling` (ours, the default) interpolates the shrunk map and adds the tap before QD. `QueryUpsampling` (QU, the
+paper's) gathers both maps by learned tokens, one per patch.
 
 Letters: B batch, D backbone width, d head width, h w token grid of the patches, N = h * w.
 """
@@ -6,8 +9,10 @@ Letters: B batch, D backbone width, d head width, h w token grid of the patches,
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segvit.errors import UserError
 from segvit.models.decoder import (
     DecoderLayer,
     DecoderStage,
@@ -16,8 +21,85 @@ from segvit.models.decoder import (
     init_linears,
     similarity,
 )
+from segvit.models.downsampling import shrunk_grid
 from segvit.models.positions import resize_tokens
 from segvit.models.query_cache import QueryCache
+
+
+class TapUpsampling(nn.Module):
+    """Project every tapped map, interpolate what QD has shrunk, and add them up, deepest first.
+
+    So the last of S maps, shallow first, is the deepest tap alone, and each before it adds the next shallower tap. The
+    ATM cascade reads them all: the masks of the deepest tap are supervised by themselves, and the shallow tap
+    sharpens them.
+
+    Args:
+        in_dim: width D of the maps.
+        num_stages: number of maps S.
+        dim: width d of the results.
+        init_std: deviation of the initial weights of Linear layers.
+    """
+
+    def __init__(self, *, in_dim: int, num_stages: int, dim: int, init_std: float = 0.02) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(nn.Linear(in_dim, dim) for _ in range(num_stages))
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(num_stages))
+        init_linears(self, init_std)
+
+    def forward(self, features: Sequence[Tensor], grid: tuple[int, int]) -> list[Tensor]:
+        """Turn maps (B, D, ., .), shallow first, into as many maps (B, d, h, w) at `grid` (h, w).
+
+        Raises:
+            UserError: a map that is neither at `grid` nor at every second row and column of it.
+        """
+        maps: list[Tensor] = []
+        for project, norm, feature in zip(self.projections, self.norms, features, strict=True):
+            tokens = norm(project(feature.flatten(2).transpose(1, 2)))  # (B, ., d)
+            maps.append(interpolate_lattice(tokens.transpose(1, 2).unflatten(2, feature.shape[2:]), grid))
+        for index in reversed(range(len(maps) - 1)):
+            maps[index] = maps[index] + maps[index + 1]
+        return maps
+
+    def resized(self, grid: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the parameters learned per patch: none."""
+        return {}
+
+    def shown_layers(self) -> list[DecoderLayer]:
+        """Return the layers whose attention can be shown: none."""
+        return []
+
+    def head_similarities(self, layer: LayerOutput, rows: Tensor) -> Tensor:
+        """Raise: it has no attention."""
+        raise NotImplementedError
+
+    def sharded_modules(self) -> list[nn.Module]:
+        """Return the parts that FSDP makes whole one at a time."""
+        return [*self.projections, *self.norms]
+
+
+def interpolate_lattice(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Interpolate maps of every second row and column back to `grid` (h, w), bilinearly; a map at `grid` is returned.
+
+    A kept token has the place of its own patch, so it keeps its value there, and a dropped patch gets the mean of its
+    kept neighbours. The last row or column of an even grid repeats the one before it.
+
+    Args:
+        maps: (B, d, ceil(h / 2), ceil(w / 2)), or (B, d, h, w).
+        grid: rows and columns of the patches.
+
+    Raises:
+        UserError: the maps have another grid.
+    """
+    rows, columns = maps.shape[2], maps.shape[3]
+    if (rows, columns) == grid:
+        return maps
+    if (rows, columns) != shrunk_grid(grid):
+        raise UserError(
+            f"the up-sampling tap needs maps at {grid[0]} x {grid[1]} or at every second row and column of it, and got "
+            f"{rows} x {columns}: with a down-sampling of your own, set model.upsampling to paper"
+        )
+    fine = F.interpolate(maps, size=(2 * rows - 1, 2 * columns - 1), mode="bilinear", align_corners=True)
+    return F.pad(fine, (0, grid[1] - fine.shape[3], 0, grid[0] - fine.shape[2]), mode="replicate")
 
 
 class QueryUpsampling(nn.Module):
@@ -58,7 +140,7 @@ class QueryUpsampling(nn.Module):
         init_linears(self, init_std)
         nn.init.normal_(self.tokens)
 
-    def forward(self, features: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+    def forward(self, features: Sequence[Tensor], grid: tuple[int, int]) -> list[Tensor]:
         """Turn maps (B, D, ., .) of any grids, shallow first, into one map (B, d, h, w) at `grid` (h, w)."""
         queries = resize_tokens(self.tokens[None], self.native_grid, grid)
         if self.training:  # each image has its own dropout
@@ -66,8 +148,7 @@ class QueryUpsampling(nn.Module):
         compared = self.query_cache(self.stages[0], queries, grid)
         for stage, feature in zip(self.stages, features, strict=True):
             queries, compared = stage(queries, feature, compared)[-1].queries, None
-        upsampled: Tensor = queries.transpose(1, 2).unflatten(2, grid)
-        return upsampled
+        return [queries.transpose(1, 2).unflatten(2, grid)]
 
     def resized(self, grid: tuple[int, int]) -> dict[str, Tensor]:
         """Return the parameters learned per patch, by name, on another native grid (h, w)."""

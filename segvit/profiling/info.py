@@ -1,6 +1,6 @@
 """Describe a model, a config or a backbone and its cost, as tables and as plain values (`segvit info`)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from rich.console import Group
 from rich.table import Table
 
-from segvit.config import ModelConfig, Structure, TrainConfig
+from segvit.config import ModelConfig, Structure, TrainConfig, Upsampling
 from segvit.config_files import CONFIG_DIRS
 from segvit.data.folder_spec import resolve_spec
 from segvit.errors import UserError
@@ -129,19 +129,25 @@ def describe(
     image_size: int | None = None,
     class_token: bool | None = None,
     structure: Structure | None = None,
+    upsampling: Upsampling | None = None,
 ) -> Info:
     """Describe a model, a config (file or shipped recipe) or a backbone of timm, without allocating its memory.
 
     Args:
         name: a model (anything that `load_model` takes), a config or a backbone.
         size: (H, W) in pixels of the image to count. Default: the training crop.
-        num_classes, image_size, class_token, structure: see `find_network`.
+        num_classes, image_size, class_token, structure, upsampling: see `find_network`.
 
     Raises:
         UserError: as in `find_network`, or if the model does not take this size.
     """
     network = find_network(
-        name, num_classes=num_classes, image_size=image_size, class_token=class_token, structure=structure
+        name,
+        num_classes=num_classes,
+        image_size=image_size,
+        class_token=class_token,
+        structure=structure,
+        upsampling=upsampling,
     )
     with torch.device("meta"):
         model = network.build()
@@ -158,6 +164,7 @@ def find_network(
     image_size: int | None = None,
     class_token: bool | None = None,
     structure: Structure | None = None,
+    upsampling: Upsampling | None = None,
 ) -> Named:
     """Find a model, a config (file or shipped recipe) or a backbone of timm by its name.
 
@@ -166,12 +173,13 @@ def find_network(
         num_classes: number of classes of a backbone, or of a config without a dataset.
         image_size: side of a backbone's training crop in pixels.
         class_token: True if a backbone keeps its class token.
-        structure: structure around a backbone; see `ModelConfig`.
+        structure, upsampling: structure around a backbone; see `ModelConfig`.
 
     Raises:
         UserError: the name is none of the three, or the file already states what an argument sets.
     """
     given: dict[str, Any] = {"--image-size": image_size, "--class-token": class_token, "--structure": structure}
+    given["--upsampling"] = upsampling
     known = tuple(given)
     given["--num-classes"] = num_classes
     count, classes, header = num_classes, None, {}
@@ -193,8 +201,9 @@ def find_network(
             count = len(classes)
     else:
         known = ()
-        config = ModelConfig(backbone=name, class_token=class_token, structure=structure or ModelConfig.structure)
-        config = config if image_size is None else replace(config, image_size=image_size)
+        chosen = {"structure": structure, "upsampling": upsampling, "image_size": image_size}
+        settings: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
+        config = ModelConfig(backbone=name, class_token=class_token, **settings)
     if said := [flag for flag in known if given[flag] is not None]:
         raise UserError(f"{name} already sets {' and '.join(said)}: leave the flag out")
     return Named(name=name, config=config, num_classes=count, classes=classes, header=header)

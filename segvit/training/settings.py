@@ -2,7 +2,7 @@
 
 from typing import Any, get_args
 
-from segvit.config import PrecisionName, TrainConfig
+from segvit.config import OLD_DEFAULTS, PrecisionName, TrainConfig
 from segvit.errors import UserError
 
 RUN_DEPENDENT = (
@@ -66,7 +66,8 @@ def check_same_run(config: TrainConfig, saved: dict[str, Any]) -> None:
         UserError: some differ; both values of each are listed.
     """
     old, new = dict(flat(saved)), dict(flat(config.to_dict()))
-    old = dict(flat(TrainConfig().to_dict())) | old  # settings unknown to an older version had their defaults
+    # Settings unknown to an older version had their defaults.
+    old = dict(flat(TrainConfig().to_dict())) | {f"model.{key}": value for key, value in OLD_DEFAULTS.items()} | old
     changed = [
         f"  {key}: {old.get(key)!r} in the run, {new.get(key)!r} now"
         for key in old | new

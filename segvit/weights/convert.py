@@ -162,6 +162,7 @@ def _config(sizes: Sizes, path: Path, *, taps: Sequence[int] | None, shrink_at: 
         embed_dim=None if known else sizes.embed_dim,
         depth=None if known else sizes.depth,
         structure=structure,
+        upsampling="paper" if sizes.shrunk else ModelConfig.upsampling,
         image_size=UNKNOWN_CROP if sizes.grid is None else sizes.grid * sizes.patch_size,
         taps=blocks,
         shrink_at=shrink_at,

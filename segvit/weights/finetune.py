@@ -132,7 +132,7 @@ def network_facts(model: SegViT) -> dict[str, Any]:
     assert model.config is not None
     block: Any = backbone.blocks[0]
     shrinks = backbone.downsampling is not None
-    stages = None if model.upsampling is None else model.upsampling.stages
+    upsampling = None if model.upsampling is None else model.config.upsampling
     return {
         "model.backbone": model.config.backbone.split(".")[0],  # a tag names weights, not a network
         "model.structure": model.config.structure,
@@ -147,7 +147,8 @@ def network_facts(model: SegViT) -> dict[str, Any]:
         "model.head_dim": head.class_tokens.shape[1],
         "model.head_num_heads": head.num_heads,
         "model.head_num_layers": _num_layers(head.stages),
-        "model.upsampling_num_layers": None if stages is None else _num_layers(stages),
+        "model.upsampling": upsampling,
+        "model.upsampling_num_layers": _num_layers(model.upsampling.stages) if upsampling == "paper" else None,
     }
 
 
