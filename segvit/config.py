@@ -26,8 +26,6 @@ EvalMode = Literal["slide", "whole"]
 Freeze = Literal["none", "backbone"]
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
-OLD_DEFAULTS = {"upsampling": "paper"}
-"""Values of the settings of a network that older files lack because their default was another one."""
 MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Scales of the paper's multi-scale test, which evaluates each of them mirrored as well."""
 
@@ -62,9 +60,8 @@ class ModelConfig:
     """Source of the queries of that block. nearest_q: the kept tokens, with keys and values from all. nearest_qkv: the
     same, with keys and values from the kept tokens. conv: a convolution of stride 2, otherwise like nearest_q."""
     upsampling: Upsampling = "tap"
-    """Way in which the structure shrunk restores the grid. tap: the last map is interpolated and the tap before
-    `shrink_at` is added; the ATM cascade reads both. paper: learned queries gather the taps for one ATM stage, as in
-    the paper; slow to learn, and dearer."""
+    """Way in which the structure shrunk restores the grid. tap: the last map is interpolated, and the tap before
+    `shrink_at` added, for the ATM cascade. paper: learned queries gather both for one ATM stage; slow to learn."""
     patch_size: int | None = None
     """Side of a patch in pixels. Default: the backbone's own."""
     embed_dim: int | None = None

@@ -115,6 +115,14 @@ def _without_network(model: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in model.items() if key in OF_THE_TRAINING}
 
 
+def with_older_defaults(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to the model section of an older file the settings that it lacks, if their default is another one today.
+
+    Before `upsampling` was a setting, the structure shrunk had the paper's.
+    """
+    return {"upsampling": "paper", **model} if model.get("structure") == "shrunk" else dict(model)
+
+
 def _read_layers(file: Path, schema: Any) -> Layers:
     """Read `file` and its bases, each for itself."""
     layers: Layers = []

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from segvit.config import TrainConfig
+from segvit.config_files import with_older_defaults
 from segvit.errors import UserError
 from segvit.inference.precision import HALVES
 from segvit.losses import Criterion, Losses, Normalizers, criterion as package_criterion
@@ -267,7 +268,8 @@ def replay(
             f"{path}: the run used your own {' and '.join(missing)}: pass the same again; in Python, run "
             f"{_command(path, where)}"
         )
-    config = TrainConfig.from_dict(content["config"], source=str(path))
+    settings = content["config"] | {"model": with_older_defaults(content["config"]["model"])}
+    config = TrainConfig.from_dict(settings, source=str(path))
     place = resolve_device(device)
     if model is None:
         network, count = config.model.without_weights(), content["num_classes"]

@@ -2,7 +2,8 @@
 
 from typing import Any, get_args
 
-from segvit.config import OLD_DEFAULTS, PrecisionName, TrainConfig
+from segvit.config import PrecisionName, TrainConfig
+from segvit.config_files import with_older_defaults
 from segvit.errors import UserError
 
 RUN_DEPENDENT = (
@@ -65,9 +66,9 @@ def check_same_run(config: TrainConfig, saved: dict[str, Any]) -> None:
     Raises:
         UserError: some differ; both values of each are listed.
     """
-    old, new = dict(flat(saved)), dict(flat(config.to_dict()))
-    # Settings unknown to an older version had their defaults.
-    old = dict(flat(TrainConfig().to_dict())) | {f"model.{key}": value for key, value in OLD_DEFAULTS.items()} | old
+    saved = saved | {"model": with_older_defaults(saved.get("model", {}))}
+    # Other settings unknown to an older version had the defaults of today.
+    old, new = dict(flat(TrainConfig().to_dict())) | dict(flat(saved)), dict(flat(config.to_dict()))
     changed = [
         f"  {key}: {old.get(key)!r} in the run, {new.get(key)!r} now"
         for key in old | new

@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from segvit.config import OLD_DEFAULTS, EvalConfig, ModelConfig
+from segvit.config import EvalConfig, ModelConfig
+from segvit.config_files import with_older_defaults
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.utils.files import cannot_write, whole_file
@@ -251,6 +252,6 @@ def settings_from_header(kind: type[T], values: Mapping[str, Any], path: str | P
     if unknown:
         raise UserError(f"{path}: written by a newer segvit (unknown settings {sorted(unknown)}); upgrade segvit")
     if kind is ModelConfig:
-        values = {**OLD_DEFAULTS, **values}
+        values = with_older_defaults(values)
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return kind(**plain)
