@@ -23,7 +23,7 @@ from segvit.models.backbone import PREFIX_TOKENS, PlainViT
 from segvit.models.downsampling import STRIDE, QueryDownsampling
 from segvit.models.families import ADAPTERS, adapt
 from segvit.models.segvit import SegViT, check_classes
-from segvit.models.structure import resolve_blocks
+from segvit.models.structure import check_upsampling, resolve_blocks
 from segvit.models.upsampling import QueryUpsampling, TapUpsampling
 from segvit.utils.text import suggest
 from segvit.weights.timm_weights import licence_of, pretrained_vit, reason, starts_from
@@ -67,6 +67,7 @@ def create_model(
     for name in ("head_num_layers", "upsampling_num_layers"):
         if getattr(config, name) < 1:
             raise UserError(f"model.{name} {getattr(config, name)}: give 1 or more")
+    check_upsampling(config.structure, config.upsampling, config.upsampling_num_layers)
     vit, weights = create_backbone(config)
     upsampling = create_upsampling(config, vit) if config.structure == "shrunk" else None
     model = SegViT(

@@ -91,7 +91,8 @@ class SegViT(nn.Module):
                 normalises to zero.
 
         Raises:
-            UserError: another shape than (B, 3, H, W), or fewer than 2 x 2 patches in a shrunk structure.
+            UserError: another shape than (B, 3, H, W), fewer than 2 x 2 patches in a shrunk structure, or a custom
+                up-sampling that returns one tensor in place of a list.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise UserError(f"images of shape {tuple(images.shape)}: expected (B, 3, H, W)")
@@ -101,6 +102,11 @@ class SegViT(nn.Module):
         if self.upsampling is not None:
             patch = self.backbone.patch_size
             features = self.upsampling(features, (images.shape[2] // patch, images.shape[3] // patch))
+            if isinstance(features, Tensor):  # a loop over it would take its batch for maps
+                raise UserError(
+                    f"the up-sampling {self.parts['upsampling']} returned one tensor: return a list of maps "
+                    "(B, d, h, w), shallow first; a single map too, as [map]"
+                )
         class_logits, mask_logits = self.head(features, deep=deep)
         height, width = features[-1].shape[2:]
         padded_size = (height * self.mask_cell, width * self.mask_cell)

@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from segvit.config import Downsampling, Structure
+from segvit.config import Downsampling, ModelConfig, Structure, Upsampling
 from segvit.errors import UserError
 
 
@@ -78,6 +78,31 @@ def resolve_blocks(
             f"taps {default} would do"
         )
     return shrink_at, taps
+
+
+def check_upsampling(structure: Structure, upsampling: Upsampling, num_layers: int) -> None:
+    """Refuse an unknown up-sampling, or one that another setting contradicts.
+
+    The structure naive_shrunk takes any, so that a recipe of shrunk runs as its ablation too.
+
+    Args:
+        structure, upsampling: see `ModelConfig`.
+        num_layers: `ModelConfig.upsampling_num_layers`.
+
+    Raises:
+        UserError: as above.
+    """
+    _check_choice("upsampling", upsampling, get_args(Upsampling))
+    if structure == "plain" and upsampling != ModelConfig.upsampling:
+        raise UserError(
+            f"model.upsampling {upsampling} with model.structure plain: set model.structure to shrunk, or leave "
+            "upsampling out"
+        )
+    if structure == "shrunk" and upsampling == "tap" and num_layers != ModelConfig.upsampling_num_layers:
+        raise UserError(
+            f"model.upsampling_num_layers {num_layers} with model.upsampling tap, which has no decoder layers: set "
+            "model.upsampling to paper, or leave upsampling_num_layers out"
+        )
 
 
 def _check_taps(taps: tuple[int, ...], depth: int) -> tuple[int, ...]:

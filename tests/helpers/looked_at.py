@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from segvit.config import EvalConfig, Structure
+from segvit.config import EvalConfig, Structure, Upsampling
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from tests.helpers.tiny import random_images, stir, tell_apart, tiny_config
@@ -14,9 +14,17 @@ REGISTERS = "dinov2, registers"
 WHOLE, SLIDE = EvalConfig(mode="whole"), EvalConfig(mode="slide")
 
 
-def make(variant: str, structure: Structure, *, classes: int = 5, protocol: EvalConfig = WHOLE) -> SegViT:
+def make(
+    variant: str,
+    structure: Structure,
+    upsampling: Upsampling = "tap",
+    *,
+    classes: int = 5,
+    protocol: EvalConfig = WHOLE,
+) -> SegViT:
     torch.manual_seed(0)
-    model = create_model(config=tiny_config(variant, structure), num_classes=classes, protocol=protocol).eval()
+    config = tiny_config(variant, structure, upsampling)
+    model = create_model(config=config, num_classes=classes, protocol=protocol).eval()
     stir(model)
     tell_apart(model)
     return model

@@ -10,7 +10,16 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from segvit.config import AugmentConfig, DataConfig, EvalConfig, ModelConfig, OptimConfig, Structure, TrainConfig
+from segvit.config import (
+    AugmentConfig,
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    OptimConfig,
+    Structure,
+    TrainConfig,
+    Upsampling,
+)
 from segvit.data.spec import load_spec
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
@@ -36,8 +45,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny_config(variant: str, structure: Structure = "plain") -> ModelConfig:
-    return ModelConfig(**TINY, head_num_layers=2, upsampling_num_layers=2, structure=structure, **VARIANTS[variant])
+def tiny_config(variant: str, structure: Structure = "plain", upsampling: Upsampling = "tap") -> ModelConfig:
+    config = ModelConfig(**TINY, head_num_layers=2, structure=structure, upsampling=upsampling, **VARIANTS[variant])
+    return replace(config, upsampling_num_layers=2) if upsampling == "paper" else config
 
 
 def relative_difference(ours: Tensor, reference: Tensor) -> float:

@@ -28,7 +28,7 @@ AS_IT_IS = ("vit_base_patch16_sapiens2",)
 def test_a_named_backbone_is_timms_and_shrinks(name: str) -> None:
     patch = int(weightless(name).patch_embed.patch_size[0])
     overrides = {} if name in AS_IT_IS else TINY
-    config = ModelConfig(backbone=name, image_size=4 * patch, head_num_layers=1, upsampling_num_layers=1, **overrides)
+    config = ModelConfig(backbone=name, image_size=4 * patch, head_num_layers=1, **overrides)
     torch.manual_seed(0)
     vit = create_vit(config).eval()
     stir(vit)

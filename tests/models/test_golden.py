@@ -39,6 +39,7 @@ class Golden:
         config = ModelConfig(
             backbone="vit_base_patch16_384",
             structure="shrunk" if info["kind"] == "shrunk" else "plain",
+            upsampling="paper" if info["kind"] == "shrunk" else "tap",
             shrink_at=info.get("shrink"),
             image_size=info["img"],
             class_token=False,

@@ -14,7 +14,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from segvit.config import Downsampling, EvalConfig, ModelConfig, Structure
+from segvit.config import Downsampling, EvalConfig, ModelConfig, Structure, Upsampling
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.losses import criterion
@@ -48,10 +48,16 @@ SIZES = {
     "smaller than a patch": (5, 9),
     "one pixel": (1, 1),
 }
-COMPILED = [("plain", variant) for variant in VARIANTS]
-COMPILED += [("shrunk", variant) for variant in ("vit", "beitv2", "eva02", "dinov3 without class token")]
-COMPILED += [("naive_shrunk", variant) for variant in ("vit without class token", "beitv2")]
-"""Structures and variants to compile: each shrunk structure with each way to shrink (compiling takes its time)."""
+Case = tuple[Structure, Upsampling, str]
+PAPERS = ("dinov2, registers", "beitv2", "dinov3 without class token")
+"""Variants that have the paper's up-sampling as well: it reads any map alike."""
+CASES: list[Case] = [(structure, "tap", variant) for variant in VARIANTS for structure in get_args(Structure)]
+CASES += [("shrunk", "paper", variant) for variant in PAPERS]
+COMPILED: list[Case] = [("plain", "tap", variant) for variant in VARIANTS]
+COMPILED += [("shrunk", "tap", variant) for variant in ("vit", "beitv2", "eva02", "dinov3 without class token")]
+COMPILED += [("shrunk", "paper", variant) for variant in ("vit", "beitv2")]
+COMPILED += [("naive_shrunk", "tap", variant) for variant in ("vit without class token", "beitv2")]
+"""Models to compile: each shrunk structure with each way to shrink (compiling takes its time)."""
 SPEC = DatasetSpec(
     name="things",
     classes=("sky", "road", "tree", "car", "é: a, b"),
@@ -68,17 +74,20 @@ def variant(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(params=get_args(Structure), scope="module")
-def structure(request: pytest.FixtureRequest) -> Structure:
-    name: Structure = request.param
-    return name
+@pytest.fixture(params=CASES, scope="module", ids=", ".join)
+def case(request: pytest.FixtureRequest) -> Case:
+    """Structure, up-sampling and variant."""
+    names: Case = request.param
+    return names
 
 
 @pytest.fixture(scope="module")
-def model(variant: str, structure: Structure) -> SegViT:
-    """A tiny model of the variant in evaluation mode; tests leave it as it is."""
+def model(case: Case) -> SegViT:
+    """A tiny model of the case in evaluation mode; tests leave it as it is."""
+    structure, upsampling, variant = case
     torch.manual_seed(0)
-    model = create_model(config=tiny_config(variant, structure), num_classes=NUM_CLASSES, spec=SPEC, protocol=PROTOCOL)
+    config = tiny_config(variant, structure, upsampling)
+    model = create_model(config=config, num_classes=NUM_CLASSES, spec=SPEC, protocol=PROTOCOL)
     stir(model)
     return model.eval()
 
@@ -95,12 +104,12 @@ def fits(model: SegViT, size: tuple[int, int]) -> bool:
 
 
 class TestContract:
-    """One contract over all variants and structures."""
+    """One contract over all variants, structures and up-samplings."""
 
     @torch.no_grad()
     @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-    def test_any_image_size(self, model: SegViT, structure: Structure, size: tuple[int, int]) -> None:
-        height, width = size
+    def test_any_image_size(self, model: SegViT, size: tuple[int, int]) -> None:
+        (height, width), structure = size, model.config.structure
         grid, side = patches_of(model, size), model.backbone.patch_size  # a cell of the masks is side x side pixels
         if not fits(model, size):
             least = rf"at least 2 x 2 patches \({2 * side} x {2 * side} px\).*or take a plain model"
@@ -111,7 +120,7 @@ class TestContract:
         if structure == "naive_shrunk":
             grid, side = (math.ceil(grid[0] / 2), math.ceil(grid[1] / 2)), 2 * side
         output = model(random_images(2, size))
-        num_outputs = {"plain": 3, "shrunk": 2, "naive_shrunk": 1}[structure]  # stages, layers, one
+        num_outputs = {"plain": 3, "shrunk": 2, "naive_shrunk": 1}[structure]  # shrunk: stages, or layers of one
         assert output.class_logits.shape == (num_outputs, 2, NUM_CLASSES, NUM_CLASSES + 1)
         assert output.mask_logits.shape == (num_outputs, 2, NUM_CLASSES, *grid)
         assert output.image_size == size
@@ -206,10 +215,10 @@ class TestContract:
 
     @pytest.mark.slow
     @torch.no_grad()
-    @pytest.mark.parametrize("structure, variant", COMPILED, ids=str)
-    def test_compiles_to_one_graph(self, structure: Structure, variant: str) -> None:
-        depth = 2 if structure == "plain" else 3
-        config = replace(tiny_config(variant, structure), depth=depth, head_num_layers=1, upsampling_num_layers=1)
+    @pytest.mark.parametrize("structure, upsampling, variant", COMPILED, ids=str)
+    def test_compiles_to_one_graph(self, structure: Structure, upsampling: Upsampling, variant: str) -> None:
+        config = tiny_config(variant, structure, upsampling)
+        config = replace(config, depth=2 if structure == "plain" else 3, head_num_layers=1)
         model = create_model(config=config, num_classes=NUM_CLASSES).eval()
         torch.compiler.reset()
         compiled = torch.compile(model, fullgraph=True, backend="eager")
@@ -225,8 +234,8 @@ class TestContract:
         assert all(parameter.is_meta for parameter in hollow.parameters())
         assert {n: p.shape for n, p in hollow.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
 
-    def test_prefix_tokens(self, model: SegViT, variant: str) -> None:
-        assert model.backbone.num_prefix_tokens == PREFIX_TOKENS[variant]
+    def test_prefix_tokens(self, model: SegViT, case: Case) -> None:
+        assert model.backbone.num_prefix_tokens == PREFIX_TOKENS[case[2]]
 
     def test_another_shape_is_told(self, model: SegViT) -> None:
         for shape in ((3, 32, 32), (1, 1, 32, 32), (1, 32, 32, 3)):
@@ -235,9 +244,9 @@ class TestContract:
 
 
 def masking_layers(model: SegViT) -> set[str]:
-    """Names of the decoder layers whose products are masks: the last of each stage, or in shrunk all of the one."""
+    """Names of the decoder layers whose products are masks: the last of each stage, or behind QU all of the one."""
     layers = range(model.config.head_num_layers)
-    if model.config.structure == "shrunk":
+    if model.head.every_layer:
         return {f"head.stages.0.layers.{layer}" for layer in layers}
     return {f"head.stages.{stage}.layers.{layers[-1]}" for stage in range(len(model.backbone.taps))}
 
@@ -346,7 +355,7 @@ def test_parameter_counts_of_the_paper(
             num_classes=num_classes,
             structure=structure,
             image_size=image_size,
-            config=ModelConfig(class_token=False),
+            config=ModelConfig(class_token=False, upsampling="paper" if structure == "shrunk" else "tap"),
         )
     assert sum(parameter.numel() for parameter in model.parameters()) == total
     if in_backbone:
@@ -400,7 +409,7 @@ def test_pretrained_weights_of_a_shrunk_backbone_are_the_plain_ones(
     config = replace(tiny_config(variant), pretrained=True)
     assert config.image_size != 224
     plain, _ = create_backbone(replace(config, taps=(0, 3)))
-    config = replace(config, structure="shrunk", downsampling=downsampling)
+    config = replace(config, structure="shrunk", upsampling="paper", downsampling=downsampling)
     states = []
     for settings in (config, replace(config, pretrained=False)):
         torch.manual_seed(3)
@@ -502,8 +511,23 @@ def refusals() -> Iterator[Any]:
         r"model\.downsampling 'nearest'.*nearest_q, nearest_qkv or conv",
         id="downsampling",
     )
+    yield pytest.param(
+        {**vit, "structure": "shrunk", "upsampling": "bilinear"},
+        r"model\.upsampling 'bilinear'.*give tap or paper",
+        id="upsampling",
+    )
+    yield pytest.param(
+        {**vit, "upsampling": "paper"},
+        r"model\.upsampling paper with model\.structure plain: set model\.structure to shrunk, or leave upsampling out",
+        id="plain, up-sampled",
+    )
+    yield pytest.param(
+        {**vit, "structure": "shrunk", "upsampling_num_layers": 2},
+        r"model\.upsampling_num_layers 2 with model\.upsampling tap.*set model\.upsampling to paper, or leave",
+        id="tap, layers",
+    )
     for name in ("head_num_layers", "upsampling_num_layers"):
-        settings = {**vit, "depth": 4, "structure": "shrunk", name: 0}
+        settings = {**vit, "depth": 4, "structure": "shrunk", "upsampling": "paper", name: 0}
         yield pytest.param(settings, rf"model\.{name} 0.*1 or more", id=name)
     yield pytest.param({**vit, "depth": 4, "taps": (1, 4)}, r"model\.taps \(1, 4\).*from 0 to 3", id="tap too deep")
     yield pytest.param({**vit, "depth": 4, "taps": (2, 1)}, r"model\.taps \(2, 1\).*ascending", id="taps descend")

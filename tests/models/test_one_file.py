@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import segvit
-from segvit.config import LossConfig, ModelConfig, Structure
+from segvit.config import LossConfig, ModelConfig, Structure, Upsampling
 from tests.helpers.one_file import PATH, as_one_file, as_table, one_file
 from tests.helpers.tiny import random_images, relative_difference, stir, tiny_config
 
@@ -32,7 +32,8 @@ each_size = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def model_of(structure: Structure, **settings: Any) -> segvit.SegViT:
     """A tiny model whose weights matter, in evaluation mode."""
     torch.manual_seed(0)
-    config = replace(tiny_config("vit without class token", structure), head_num_heads=2, **settings)
+    upsampling: Upsampling = "paper" if structure == "shrunk" else "tap"
+    config = replace(tiny_config("vit without class token", structure, upsampling), head_num_heads=2, **settings)
     config = replace(config, head_num_layers=3, upsampling_num_layers=3)
     model = segvit.create_model(config.backbone, num_classes=NUM_CLASSES, config=config)
     stir(model)
@@ -120,11 +121,10 @@ def test_its_examples_are_the_papers_models() -> None:
         for line in re.findall(r"^    model = (.*?)  +#", one_file.__doc__ or "", re.MULTILINE):
             made.append(eval(line, vars(one_file)))
         structures: tuple[Structure, ...] = ("plain", "shrunk", "naive_shrunk")
-        config = ModelConfig(class_token=False)
-        models = [
-            segvit.create_model("vit_base_patch16_384", num_classes=150, structure=structure, config=config)
-            for structure in structures
-        ]
+        base = ModelConfig(backbone="vit_base_patch16_384", class_token=False)
+        configs = [replace(base, structure=structure) for structure in structures]
+        configs[1] = replace(configs[1], upsampling="paper")
+        models = [segvit.create_model(config=config, num_classes=150) for config in configs]
     for ours, model in zip(made, models, strict=True):
         assert (ours.backbone.taps, ours.backbone.shrink_at) == (model.backbone.taps, model.backbone.shrink_at)
         shapes = {name: value.shape for name, value in ours.state_dict().items()}

@@ -181,6 +181,29 @@ def test_what_it_cannot_do_is_refused() -> None:
         pictures.look(linear, torch.zeros(48, 64, 3, dtype=torch.uint8).numpy())
 
 
+def test_an_upsampling_returns_maps_and_not_one_tensor() -> None:
+    """A tensor would be taken for as many maps as it has images."""
+
+    class Added(nn.Module):
+        def __init__(self, wrap: Any) -> None:
+            super().__init__()
+            self.wrap = wrap
+
+        def forward(self, features: list[Tensor], grid: tuple[int, int]) -> Any:
+            return self.wrap(features[0] + features[1])
+
+    head = ATMHead(in_dim=16, num_stages=1, num_classes=CLASSES, dim=16, num_heads=2, num_layers=1)
+    for wrap in (lambda x: [x], lambda x: x):
+        model = SegViT(Convolutions(), head, Added(wrap), mean=(0, 0, 0), std=(1, 1, 1), num_classes=CLASSES).eval()
+        if wrap(1) == [1]:
+            assert model.predict(random_images(1, (48, 64))).shape == (1, 48, 64)
+            continue
+        with pytest.raises(
+            UserError, match=r"the up-sampling Added returned one tensor: return a list of maps.*\[map\]"
+        ):
+            model.predict(random_images(1, (48, 64)))
+
+
 def test_the_inside_of_a_set_that_is_no_lattice_is_shown() -> None:
     class Largest(nn.Module):
         def forward(self, patches: Tensor, grid: tuple[int, int]) -> Kept:
@@ -188,6 +211,10 @@ def test_the_inside_of_a_set_that_is_no_lattice_is_shown() -> None:
             return Kept(patches.norm(dim=2).topk(count).indices.sort().values, (1, count))
 
     created = segvit.create_model(config=tiny_config("vit", "shrunk"), num_classes=CLASSES)
+    created.backbone.downsampling = Largest()
+    with pytest.raises(UserError, match=r"needs maps at 4 x 6 or .*got 1 x 6: .*set model\.upsampling to paper"):
+        created.predict(random_images(1, (64, 96)))
+    created = segvit.create_model(config=tiny_config("vit", "shrunk", "paper"), num_classes=CLASSES)
     created.backbone.downsampling = Largest()
     inside = pictures.look(created.eval(), torch.randint(0, 256, (64, 96, 3), dtype=torch.uint8).numpy())
     assert inside.tokens.kept.sum() == 6 and inside.tokens.kept.shape == (4, 6)

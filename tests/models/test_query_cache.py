@@ -6,21 +6,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from segvit.config import Structure
+from segvit.config import Structure, Upsampling
 from segvit.models.create import create_model
 from segvit.models.decoder import DecoderLayer
 from segvit.models.query_cache import QueryCache, cached_queries
 from segvit.models.segvit import SegViT, evaluating
 from tests.helpers.tiny import tiny_config
 
-STRUCTURES: tuple[Structure, ...] = ("plain", "shrunk", "naive_shrunk")
+CASES: list[tuple[Structure, Upsampling]] = [
+    ("plain", "tap"),
+    ("shrunk", "tap"),
+    ("shrunk", "paper"),
+    ("naive_shrunk", "tap"),
+]
 SIZES = ((96, 96), (64, 32), (32, 64), (70, 96))
 """Two of them have as many patches, on other grids."""
 
 
-def model_of(structure: Structure) -> SegViT:
+def model_of(structure: Structure, upsampling: Upsampling = "tap") -> SegViT:
     torch.manual_seed(0)
-    return create_model(config=tiny_config("vit", structure), num_classes=5).eval()
+    return create_model(config=tiny_config("vit", structure, upsampling), num_classes=5).eval()
 
 
 def logits(model: SegViT, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,9 +48,9 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     return shapes
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
-def test_the_answer_is_the_same(structure: Structure) -> None:
-    model = model_of(structure)
+@pytest.mark.parametrize("structure, upsampling", CASES)
+def test_the_answer_is_the_same(structure: Structure, upsampling: Upsampling) -> None:
+    model = model_of(structure, upsampling)
     images = [torch.rand(batch, 3, *size) for size in SIZES for batch in (1, 3)]
     expected = [logits(model, image) for image in images]
     with cached_queries(model):
@@ -55,10 +60,11 @@ def test_the_answer_is_the_same(structure: Structure) -> None:
                     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("structure, learned", [("plain", 1), ("naive_shrunk", 1), ("shrunk", 2)])
-def test_once_for_all_images(structure: Structure, learned: int, compared: list[torch.Size]) -> None:
-    """Of a shrunk model it is the first layer of the up-sampling, and that of the head."""
-    model, images = model_of(structure), torch.rand(2, 3, 64, 64)
+@pytest.mark.parametrize("structure, upsampling", CASES)
+def test_once_for_all_images(structure: Structure, upsampling: Upsampling, compared: list[torch.Size]) -> None:
+    """The paper's up-sampling has a first layer of its own; all models have the head's."""
+    model, images = model_of(structure, upsampling), torch.rand(2, 3, 64, 64)
+    learned = 2 if upsampling == "paper" else 1
     logits(model, images)
     layers = len(compared)
     assert sum(shape[0] == 1 for shape in compared) == learned  # for the batch, not for each image
@@ -75,7 +81,7 @@ def test_once_for_all_images(structure: Structure, learned: int, compared: list[
 
 
 def test_precisions_are_kept_apart() -> None:
-    model, images = model_of("shrunk"), torch.rand(1, 3, 64, 64)
+    model, images = model_of("shrunk", "paper"), torch.rand(1, 3, 64, 64)
 
     def in_bfloat16() -> tuple[Tensor, Tensor]:
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -88,9 +94,9 @@ def test_precisions_are_kept_apart() -> None:
                 torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
-def test_new_weights_are_seen_after_the_block(structure: Structure) -> None:
-    model, images = model_of(structure), torch.rand(1, 3, 64, 64)
+@pytest.mark.parametrize("structure, upsampling", CASES)
+def test_new_weights_are_seen_after_the_block(structure: Structure, upsampling: Upsampling) -> None:
+    model, images = model_of(structure, upsampling), torch.rand(1, 3, 64, 64)
     with evaluating(model):
         before = logits(model, images)
     with torch.no_grad():

@@ -86,7 +86,8 @@ def test_upsampling(num_layers: int, grid: tuple[int, int]) -> None:
     slow = one_file.QueryUpsampling(decoder_stages(2, **decoder), (2, 3), 8)
     slow.eval().load_state_dict(upsampling.state_dict())
     features = [torch.randn(2, 6, *grid), torch.randn(2, 6, -(-grid[0] // 2), -(-grid[1] // 2))]
-    assert_close(upsampling(features, grid), slow(features))
+    (upsampled,) = upsampling(features, grid)
+    assert_close(upsampled, slow(features))
     tokens = upsampling.tokens[None]
     assert_close(resize_tokens(tokens, (2, 3), grid), one_file.resize(tokens, (2, 3), grid))
 

@@ -31,7 +31,7 @@ def shrunk_config(variant: str, method: Downsampling, structure: Structure = "sh
 def test_settings_reach_their_parts() -> None:
     """Numbers that the tests elsewhere take alike."""
     config = replace(
-        tiny_config("vit", "shrunk"),
+        tiny_config("vit", "shrunk", "paper"),
         shrink_at=2,
         taps=(0, 1, 3),
         head_dim=48,
@@ -64,7 +64,7 @@ def test_every_parameter_gets_a_gradient(variant: str, method: Downsampling) -> 
     side = model.config.image_size
     labels = torch.arange(2 * side * side).reshape(2, side, side) // 97 % 4
     criterion(model(random_images(2, (side, side))), labels).total.backward()
-    masking = tuple(f"head.stages.0.layers.{layer}.cross_attn" for layer in range(2))
+    masking = tuple(f"head.stages.{stage}.layers.1.cross_attn" for stage in range(2))
     conv = [name for name, _ in model.named_parameters() if "downsampling" in name]
     assert len(conv) == (2 if method == "conv" else 0)
     for name, parameter in model.named_parameters():
@@ -142,7 +142,6 @@ def test_training_runs(structure: Structure, outputs: int, tmp_path: Path, monke
         depth=3,
         num_heads=2,
         head_num_layers=2,
-        upsampling_num_layers=1,
         drop_path=0.1,
     )
     config = TrainConfig(

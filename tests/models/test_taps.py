@@ -137,6 +137,7 @@ def test_blocks_that_cannot_be_are_told(depth: int, settings: dict[str, Any], me
 SETTINGS = {
     "structure": ("shrunken", "plain", "shrunk", "naive_shrunk"),
     "downsampling": ("nearest", "nearest_q", "nearest_qkv", "conv"),
+    "upsampling": ("bilinear", "tap", "paper"),
 }
 
 
@@ -152,11 +153,14 @@ def test_a_word_that_is_no_choice_is_told_by_files_and_flags(key: str, tmp_path:
 
 
 def test_files_and_flags_say_the_structure(tmp_path: Path) -> None:
-    model = ModelConfig(structure="shrunk", shrink_at=4, downsampling="conv", upsampling_num_layers=2)
+    model = ModelConfig(
+        structure="shrunk", shrink_at=4, downsampling="conv", upsampling="paper", upsampling_num_layers=2
+    )
     config = TrainConfig(model=model)
     path = tmp_path / "mine.yaml"
     config.save(path)
     assert TrainConfig.load(path) == config
     path.write_text("model: {structure: naive_shrunk, shrink_at: 4}\n")
-    flags = ["--model.structure", "shrunk", "--model.downsampling", "conv", "--model.upsampling-num-layers", "2"]
+    flags = ["--model.structure", "shrunk", "--model.downsampling", "conv"]
+    flags += ["--model.upsampling", "paper", "--model.upsampling-num-layers", "2"]
     assert TrainConfig.load(path, flags) == config
