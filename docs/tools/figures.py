@@ -37,7 +37,7 @@ from segvit.pictures.figure_style import (
 )
 from segvit.pictures.inside.board import Board
 from segvit.pictures.inside.canvas import Canvas
-from segvit.pictures.inside.grids import draw_grid, draw_kept, draw_learned
+from segvit.pictures.inside.grids import draw_grid, draw_kept, draw_restored
 from segvit.pictures.inside.look import look
 from segvit.pictures.inside.record import Inside
 from segvit.pictures.paint import overlay
@@ -171,7 +171,7 @@ def draw_shrunk(scene: Scene) -> Any:
         panel.set_xlim(0, columns)
         panel.set_ylim(rows, 0)
     draw_kept(panels[1], kept.reshape(tokens.grid), 1)
-    draw_learned(panels[2], tokens.grid, 1)
+    draw_restored(panels[2], tokens.grid, 1)
     for panel in panels:
         draw_grid(panel, tokens.grid, 1)
     half = (rows + 1) // 2, (columns + 1) // 2

@@ -28,8 +28,8 @@ def look(
 ) -> None:
     """Draw the inside of a model: attention of the class tokens, the cascade of masks, the tokens that Shrunk keeps.
 
-    Each photo gets a folder with labels, tokens, queries (only for the structure shrunk), and for each class attention,
-    heads and cascade. docs/method.md explains the figures.
+    Each photo gets a folder with labels, tokens, queries (only with the up-sampling paper), and for each class
+    attention, heads and cascade. docs/method.md explains the figures.
 
     Parameters
     ----------

@@ -60,6 +60,7 @@ class Info:
             "taps": list(backbone.taps),
             "shrink_at": backbone.shrink_at,
             "downsampling": None if backbone.downsampling is None else backbone.downsampling.method,
+            "upsampling": None if self.model.upsampling is None else self.model.config.upsampling,
             **self.header,
             **self.profile.to_dict(),
         }
@@ -83,6 +84,8 @@ class Info:
         }
         if facts["shrink_at"] is not None:
             rows |= {"shrinks at block": facts["shrink_at"], "down-sampling": facts["downsampling"]}
+        if facts["upsampling"] is not None:
+            rows["up-sampling"] = facts["upsampling"]
         if self.classes is not None:
             rows["classes"] = _names(self.classes)
         elif self.assumed:

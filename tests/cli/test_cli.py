@@ -326,7 +326,8 @@ def test_info_counts_what_profile_counts(segvit: Command, model: Path, tmp_path:
 @pytest.mark.parametrize("structure, paper", [("shrunk", 97.1), ("naive_shrunk", 74.1), ("plain", 120.9)])
 def test_info_of_the_papers_models(segvit: Command, structure: str, paper: float) -> None:
     backbone = ("vit_base_patch16_384", "--no-class-token", "--image-size", "512", "--structure", structure)
-    said = segvit("info", *backbone, "--json", "-")
+    flags = ("--upsampling", "paper") if structure == "shrunk" else ()
+    said = segvit("info", *backbone, *flags, "--json", "-")
     told = json.loads(said.out)
     assert said.code == 0 and not said.err
     assert told["multiply_adds"] / 1e9 == pytest.approx(paper, rel=0.005)
@@ -345,8 +346,13 @@ def test_info_of_the_papers_single_stage(segvit: Command, tmp_path: Path) -> Non
 def test_info_on_a_shrunk_model(segvit: Command) -> None:
     said = segvit("info", "vit_tiny_patch16_224", "--structure", "shrunk", "--size", "40", "64")
     assert said.code == 0 and "40 x 64 px" in said.out
-    for row in (r"shrinks at block\s+│\s+6", r"down-sampling\s+│\s+nearest_q", "backbone from QD on", r"│ QU "):
+    for row in (r"shrinks at block\s+│\s+6", r"down-sampling\s+│\s+nearest_q", r"up-sampling\s+│\s+tap"):
         assert re.search(row, said.out)
+    assert "backbone from QD on" in said.out and re.search(r"│ up-sampling +│ +[\d,]+ │", said.out)
+    told = json.loads(
+        segvit("info", "vit_tiny_patch16_224", "--structure=shrunk", "--upsampling=paper", "--json=-").out
+    )
+    assert told["upsampling"] == "paper" and "up-sampling" in [part["name"] for part in told["parts"]]
 
 
 @pytest.mark.parametrize(
@@ -367,6 +373,9 @@ def test_info_on_a_shrunk_model(segvit: Command) -> None:
         ("lost.safetensors --size 64 64", ("no model file lost.safetensors",)),
         ("configs/lost.yaml", ("no config file 'configs/lost.yaml'", "shapes/demo")),
         ("shapes/demo --structure shrunk", ("shapes/demo already sets --structure",)),
+        ("shapes/demo --upsampling paper", ("shapes/demo already sets --upsampling",)),
+        ("vit_tiny_patch16_224 --upsampling paper", ("model.upsampling paper with model.structure plain",)),
+        ("vit_tiny_patch16_224 --structure shrunk --upsampling x", ('"x"', '"tap", "paper"')),
     ],
 )
 def test_info_says_what_is_wrong(segvit: Command, line: str, parts: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from segvit import pictures
 from segvit.cli.look import folder_names
-from segvit.config import Structure
+from segvit.config import Structure, Upsampling
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.models.create import create_model
@@ -42,19 +42,20 @@ def all_figures(inside: Inside) -> Iterator[Figure]:
 
 
 @pytest.mark.parametrize(
-    "variant, structure, count, size, looked",
+    "variant, structure, upsampling, count, size, looked",
     [
-        ("vit", "plain", 1, (30, 40), None),
-        ("vit", "plain", 150, (120, 160), None),
-        (REGISTERS, "shrunk", 7, (60, 300), None),
-        (REGISTERS, "naive_shrunk", 7, (300, 60), None),
-        ("vit", "plain", 3, (1500, 2000), 64),
+        ("vit", "plain", "tap", 1, (30, 40), None),
+        ("vit", "plain", "tap", 150, (120, 160), None),
+        (REGISTERS, "shrunk", "paper", 7, (60, 300), None),
+        (REGISTERS, "shrunk", "tap", 7, (60, 300), None),
+        (REGISTERS, "naive_shrunk", "tap", 7, (300, 60), None),
+        ("vit", "plain", "tap", 3, (1500, 2000), 64),
     ],
 )
 def test_text_lies_inside_and_apart(
-    variant: str, structure: Structure, count: int, size: tuple[int, int], looked: int | None
+    variant: str, structure: Structure, upsampling: Upsampling, count: int, size: tuple[int, int], looked: int | None
 ) -> None:
-    model = make(variant, structure, classes=count, protocol=SLIDE)
+    model = make(variant, structure, upsampling, classes=count, protocol=SLIDE)
     inside = long_names(pictures.look(model, photo_of(*size), size=looked), count)
     if count == 150:  # many classes at once
         labels = np.arange(inside.labels[0].size).reshape(inside.labels[0].shape) % 150
@@ -83,6 +84,9 @@ def is_drawn(text: Text) -> bool:
 
 def test_files_are_named_for_what_they_show(tmp_path: Path) -> None:
     inside = pictures.look(make(REGISTERS, "shrunk"), photo_of(60, 80), classes=[1])
+    files = pictures.save_inside(inside, tmp_path / "no learned tokens")
+    assert [file.stem for file in files[:3]] == ["labels", "tokens", "attention_1_class-1"]
+    inside = pictures.look(make(REGISTERS, "shrunk", "paper"), photo_of(60, 80), classes=[1])
     inside = replace(inside, names=("a", "Straße / 2", "c", "d", "e"))
     files = pictures.save_inside(inside, tmp_path / "seen")
     assert [file.name for file in files] == [
@@ -111,8 +115,9 @@ def test_files_are_the_same_each_time_and_fit_for_print(tmp_path: Path) -> None:
     assert b"<text" not in svg, "outlines look the same everywhere"
 
 
-def test_the_kept_tokens_are_those_that_are_framed() -> None:
-    inside = pictures.look(make(REGISTERS, "shrunk"), photo_of(100, 70))
+@pytest.mark.parametrize("upsampling, name", [("tap", "up-sampled"), ("paper", "QU")])
+def test_the_kept_tokens_are_those_that_are_framed(upsampling: Upsampling, name: str) -> None:
+    inside = pictures.look(make(REGISTERS, "shrunk", upsampling), photo_of(100, 70))
     all_of_them, kept, restored = pictures.tokens_figure(inside).axes
     patch = inside.tokens.patch
     (frames,) = (part for part in kept.collections if len(part.get_paths()) == inside.tokens.kept.sum())
@@ -125,6 +130,7 @@ def test_the_kept_tokens_are_those_that_are_framed() -> None:
         (7, 21),
     ] and patch == 14
     assert "8 × 5 = 40" in all_of_them.get_title() and "4 × 3 = 12 tokens + 5 prefix" in kept.get_title()
+    assert restored.get_title() == f"{name}: 8 × 5 = 40 tokens"
 
 
 def test_heat_is_read_without_colour_vision() -> None:

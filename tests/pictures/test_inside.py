@@ -12,7 +12,7 @@ from torch import Tensor
 
 import segvit
 from segvit import pictures
-from segvit.config import Structure
+from segvit.config import Structure, Upsampling
 from segvit.data.palette import default_palette
 from segvit.errors import UserError
 from segvit.models import decoder
@@ -21,13 +21,14 @@ from segvit.pictures.inside.canvas import Canvas
 from tests.helpers.looked_at import REGISTERS, SLIDE, WHOLE, as_batch, make, photo_of
 from tests.helpers.one_file import slow_scores
 
-CASES: list[tuple[str, Structure]] = [
-    ("vit without class token", "plain"),
-    (REGISTERS, "plain"),
-    (REGISTERS, "shrunk"),
-    (REGISTERS, "naive_shrunk"),
-    ("beitv2", "shrunk"),
-    ("dinov3", "naive_shrunk"),
+CASES: list[tuple[str, Structure, Upsampling]] = [
+    ("vit without class token", "plain", "tap"),
+    (REGISTERS, "plain", "tap"),
+    (REGISTERS, "shrunk", "tap"),
+    (REGISTERS, "shrunk", "paper"),
+    (REGISTERS, "naive_shrunk", "tap"),
+    ("beitv2", "shrunk", "tap"),
+    ("dinov3", "naive_shrunk", "tap"),
 ]
 
 
@@ -45,11 +46,11 @@ def attended(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
     return seen
 
 
-@pytest.mark.parametrize("variant, structure", CASES)
+@pytest.mark.parametrize("variant, structure, upsampling", CASES)
 def test_what_is_kept_is_what_the_model_computed(
-    variant: str, structure: Structure, attended: list[tuple[Tensor, Tensor]]
+    variant: str, structure: Structure, upsampling: Upsampling, attended: list[tuple[Tensor, Tensor]]
 ) -> None:
-    model, photo = make(variant, structure), photo_of(100, 70)  # 7 x 5 patches of 16, 8 x 5 of 14
+    model, photo = make(variant, structure, upsampling), photo_of(100, 70)  # 7 x 5 patches of 16, 8 x 5 of 14
     inside = pictures.look(model, photo, classes=[3, "class 1"])
     heads = list(attended)
     with torch.no_grad():
@@ -61,10 +62,10 @@ def test_what_is_kept_is_what_the_model_computed(
 
     found = inside.similarity.cumsum(axis=0) if inside.summed else inside.similarity
     np.testing.assert_allclose(found, inside.masks, rtol=1e-4, atol=1e-4)
-    assert inside.summed == (structure != "shrunk")
+    assert inside.summed == (upsampling == "tap")
     # Cross-attentions of the head have as many queries as classes; those of masks are the last of each stage.
     crossed = [(q, k) for q, k in heads if q.shape[2] == 5 and k.shape[2] == grid[0] * grid[1] != 5]
-    crossed = crossed if structure == "shrunk" else crossed[1::2]
+    crossed = crossed if upsampling == "paper" else crossed[1::2]
     assert len(crossed) == num_outputs
     for ours, (q, k) in zip(inside.attention, crossed, strict=True):
         for head in range(q.shape[1]):
@@ -80,7 +81,7 @@ def test_what_is_kept_is_what_the_model_computed(
     assert len(np.unique(inside.labels[-1])) > 1, "labels of one class would test nothing"
 
 
-@pytest.mark.parametrize("variant, structure", CASES)
+@pytest.mark.parametrize("variant, structure", [case[:2] for case in CASES if case[2] == "tap"])
 @pytest.mark.parametrize("size", [(100, 70), (64, 64), (33, 97)])
 def test_kept_tokens_are_the_model_s(variant: str, structure: Structure, size: tuple[int, int]) -> None:
     model = make(variant, structure)
@@ -109,7 +110,7 @@ def test_kept_tokens_are_the_model_s(variant: str, structure: Structure, size: t
 
 
 def test_gazes_are_the_attention_of_learned_tokens(attended: list[tuple[Tensor, Tensor]]) -> None:
-    model, photo = make(REGISTERS, "shrunk"), photo_of(100, 70)
+    model, photo = make(REGISTERS, "shrunk", "paper"), photo_of(100, 70)
     inside = pictures.look(model, photo)
     rows, columns = inside.tokens.grid
     before, last = inside.gazes
@@ -139,7 +140,7 @@ def test_the_size_at_which_a_photo_is_looked_at() -> None:
 
 
 def test_a_look_leaves_no_trace() -> None:
-    model = make(REGISTERS, "shrunk").train()
+    model = make(REGISTERS, "shrunk", "paper").train()
     photo = photo_of(70, 56)
     first, second = (pictures.look(model, photo) for _ in range(2))
     assert model.training and not any(part._forward_hooks for part in model.modules())
@@ -170,8 +171,16 @@ def test_classes_by_name_and_number() -> None:
         pictures.look(model, photo, size=0)
     with pytest.raises(UserError, match="1 was not recorded, only 0"):
         pictures.attention_figure(pictures.look(model, photo, classes=[0]), 1)
-    with pytest.raises(UserError, match="only the shrunk structure has it"):
-        pictures.queries_figure(default)
+    for tokenless in (default, pictures.look(make("vit", "shrunk"), photo)):
+        with pytest.raises(UserError, match=r"no learned tokens.*only the structure shrunk with the up-sampling paper"):
+            pictures.queries_figure(tokenless)
+
+
+def test_outputs_of_shrunk_are_named_for_the_blocks_they_read() -> None:
+    photo = photo_of(64, 64)
+    inside = pictures.look(make("vit", "shrunk"), photo)
+    assert inside.outputs == ("stage 1, block 3", "stage 2, block 0") and not inside.gazes
+    assert pictures.look(make("vit", "shrunk", "paper"), photo).outputs == ("layer 1", "layer 2")
 
 
 def test_exported_models_do_not_show_their_inside() -> None:

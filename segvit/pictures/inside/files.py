@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def save_inside(inside: Inside, folder: Path, *, format: FigureFormat = "png") -> list[Path]:
     """Write all figures of a recording made by `look`; equal recordings give equal bytes.
 
-    The files are `labels` (label map with a legend), `tokens` (token grid, and what QD and QU do to it) and, for the
-    shrunk structure, `queries` (attention of QU's tokens). Each class adds `attention_K_NAME`, `heads_K_NAME` and
-    `cascade_K_NAME`.
+    The files are `labels` (label map with a legend), `tokens` (token grid, and what QD and the up-sampling do to it)
+    and, with the up-sampling `paper`, `queries` (attention of QU's tokens). Each class adds `attention_K_NAME`,
+    `heads_K_NAME` and `cascade_K_NAME`.
 
     Args:
         inside: recording made by `look`.

@@ -1,4 +1,4 @@
-"""Draw the token grid of a photo: the tokens that QD keeps, those that QU restores, and the attention of QU's tokens.
+"""Draw the token grid of a photo: the tokens that QD keeps, the restored ones, and the attention of QU's tokens.
 
     save(tokens_figure(look(model, "photo.jpg")), Path("tokens.svg"))
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VEIL, THIN_VEIL = 0.72, 0.35
-"""Opacity of the white layer over dropped patches, and under learned tokens."""
+"""Opacity of the white layer over dropped patches, and under restored tokens."""
 MANY = 2500
 """Number of marks above which a PDF or SVG holds them as pixels. As shapes they would take megabytes."""
 TITLE_ROOM = 2.25
@@ -42,7 +42,7 @@ PADDING = "#e4e4e4"
 
 
 def tokens_figure(inside: Inside) -> "Figure":
-    """Draw the token grid over the photo: all tokens, those that QD keeps, and those that QU restores.
+    """Draw the token grid over the photo: all tokens, those that QD keeps, and those that the up-sampling restores.
 
     The plain structure has only the first panel, a naive shrunk one the first two. Padding beyond the photo is grey
     (docs/method.md section 3).
@@ -52,7 +52,7 @@ def tokens_figure(inside: Inside) -> "Figure":
     if tokens.shrink_at is not None:
         steps.append(("kept", _behind(tokens)))
     if tokens.restored:
-        steps.append(("restored", f"QU: {_count(tokens.grid)}"))
+        steps.append(("restored", f"{'QU' if inside.gazes else 'up-sampled'}: {_count(tokens.grid)}"))
     canvas = Canvas(inside)
     aspect = tokens.grid[0] / tokens.grid[1]
     figure, axes = panels(1, len(steps), aspect=aspect, bars=False, room=TITLE_ROOM)
@@ -63,7 +63,7 @@ def tokens_figure(inside: Inside) -> "Figure":
             draw_kept(panel, tokens.kept, tokens.patch)
         draw_grid(panel, tokens.grid, tokens.patch)
         if what == "restored":
-            draw_learned(panel, tokens.grid, tokens.patch)
+            draw_restored(panel, tokens.grid, tokens.patch)
     return figure
 
 
@@ -74,10 +74,13 @@ def queries_figure(inside: Inside) -> "Figure":
     is printed in it. The square marks the token's own patch (docs/method.md section 3).
 
     Raises:
-        UserError: the model has no QU.
+        UserError: the model has no QU, and so no learned tokens for patches.
     """
     if not inside.gazes:
-        raise UserError("the model has no query upsampling; only the shrunk structure has it")
+        raise UserError(
+            "the model has no learned tokens of patches, whose attention this figure shows: only the structure shrunk "
+            "with the up-sampling paper has them; tokens_figure draws any model"
+        )
     canvas, patch = Canvas(inside), inside.tokens.patch
     figure, axes = panels(
         len(inside.gazes), len(inside.gazes[0].places), aspect=canvas.aspect, header="Where QU's tokens look", left=0.2
@@ -126,8 +129,8 @@ def draw_kept(axes: "Axes", kept: npt.NDArray[np.bool_], patch: float) -> None:
     )
 
 
-def draw_learned(axes: "Axes", grid: tuple[int, int], patch: float) -> None:
-    """Draw a dot for the learned token of each patch of a grid (n, m)."""
+def draw_restored(axes: "Axes", grid: tuple[int, int], patch: float) -> None:
+    """Draw a dot for the token that an up-sampling gives each patch of a grid (n, m)."""
     y, x = np.mgrid[: grid[0], : grid[1]]
     size = min(12.0, (72 / max(grid)) ** 2 / 3)
     extent = (0, grid[1] * patch, grid[0] * patch, 0)

@@ -170,7 +170,7 @@ class Record:
     head: list[LayerOutput] = field(default_factory=list)
     """Outputs of the layers that predict masks, one per supervised output."""
     upsampling: list[LayerOutput] = field(default_factory=list)
-    """Output of the last layer over each map of QU."""
+    """Output of the last layer over each map of QU; empty if there is no QU."""
     kept: list[Kept] = field(default_factory=list)
     """Patches that QD keeps; empty if no block drops tokens."""
 

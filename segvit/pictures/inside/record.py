@@ -32,7 +32,7 @@ class Tokens:
     kept: npt.NDArray[np.bool_]
     """(n, m): True for patches whose tokens reach the last block."""
     restored: bool
-    """True if QU restores the grid of all patches."""
+    """True if an up-sampling restores the grid of all patches."""
 
     @property
     def shrunk(self) -> tuple[int, int]:
@@ -84,7 +84,7 @@ class Inside:
     The last one is the model's."""
     tokens: Tokens
     gazes: tuple[Gaze, ...]
-    """Attention over each map of QU, shallowest first; empty without QU."""
+    """Attention over each map of QU, shallowest first; empty if the model has no learned tokens for patches."""
 
     @property
     def similarity(self) -> Floats:

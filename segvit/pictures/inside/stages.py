@@ -138,9 +138,9 @@ def heads_figure(inside: Inside, class_number: int) -> "Figure":
 def cascade_figure(inside: Inside, class_number: int) -> "Figure":
     """Draw the mask of one class and the label map after each supervised output.
 
-    The first row shows the sigmoid of the class's mask logits. The plain structure sums them over the stages so far
-    (docs/method.md section 2); the layers of the shrunk structure are not summed (section 3). The second row shows the
-    label map that the model would predict if it ended there.
+    The first row shows the sigmoid of the class's mask logits. They are summed over the stages so far (docs/method.md
+    section 2); the layers behind QU are not summed (section 3). The second row shows the label map that the model would
+    predict if it ended there.
 
     Args:
         inside: recording made by `look`.
