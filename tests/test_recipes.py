@@ -84,10 +84,13 @@ def test_recipes_hold_the_papers_values(name: str) -> None:
 @pytest.mark.parametrize("name", PAPER)
 def test_shrunk_recipes_are_their_plain_ones_shrunk(name: str) -> None:
     plain, shrunk = TrainConfig.load(name), TrainConfig.load(f"{name}_shrunk")
-    assert shrunk.model.structure == "shrunk"
-    assert replace(shrunk, model=replace(shrunk.model, structure="plain"), output=plain.output) == plain
+    assert shrunk.model.structure == "shrunk" and shrunk.model.upsampling == "paper"
+    unshrunk = replace(shrunk.model, structure="plain", upsampling="tap")
+    assert replace(shrunk, model=unshrunk, output=plain.output) == plain
     depth = 24 if name.endswith("large") else 12
     assert build(shrunk).backbone.shrink_at == {24: 8, 12: 6}[depth]
+    naive = TrainConfig.load(f"{name}_shrunk", ["--model.structure", "naive_shrunk"])
+    assert build(naive).upsampling is None
 
 
 def ablations() -> Iterator[Any]:

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ from torch import Tensor
 import segvit
 import segvit.export.export as export_module
 from segvit.cli import main as cli
-from segvit.config import DataConfig, EvalConfig, ModelConfig, Structure
+from segvit.config import DataConfig, EvalConfig, ModelConfig, Structure, Upsampling
 from segvit.data.dataset import open_dataset
 from segvit.data.shapes.scenes import render_scene, write_shapes
 from segvit.data.spec import load_spec
@@ -40,7 +40,7 @@ from tests.helpers.tiny import VARIANTS, random_images, stir, tell_apart, tiny_c
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ModelConfig(backbone="vit_tiny_patch16_224", image_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
-TINY = replace(TINY, head_num_layers=1, upsampling_num_layers=1)
+TINY = replace(TINY, head_num_layers=1)
 PROTOCOL = EvalConfig(window=32, stride=24, scales=(1.0, 0.75), flip=True, batch_size=3)
 SIZES = ((32, 32), (64, 40), (33, 51))
 
@@ -228,13 +228,16 @@ def test_bicubic_by_matrices() -> None:
             torch.testing.assert_close(resized, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("structure", ["plain", "shrunk"])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant, structure, upsampling",
+    [(variant, structure, "tap") for variant in VARIANTS for structure in ("plain", "shrunk")]
+    + [("vit", "shrunk", "paper"), ("beitv2", "shrunk", "paper")],
+)
 def test_what_runs_while_exporting_is_the_same(
-    variant: str, structure: Structure, monkeypatch: pytest.MonkeyPatch
+    variant: str, structure: Structure, upsampling: Upsampling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    model = create_model(config=tiny_config(variant, structure), num_classes=5).eval()
+    model = create_model(config=tiny_config(variant, structure, upsampling), num_classes=5).eval()
     stir(model)
     images = random_images(1, (50, 113))
     with torch.no_grad():
@@ -562,11 +565,17 @@ def test_command_line_exports_and_scores(tmp_path: Path, capfd: pytest.CaptureFi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("structure", ["plain", "shrunk", "naive_shrunk"])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_family_takes_any_size(variant: str, structure: Structure, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "variant, structure, upsampling",
+    [(variant, structure, "tap") for variant in VARIANTS for structure in get_args(Structure)]
+    + [("vit", "shrunk", "paper"), ("beitv2", "shrunk", "paper")],
+)
+def test_every_family_takes_any_size(
+    variant: str, structure: Structure, upsampling: Upsampling, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
-    model = create_model(config=replace(tiny_config(variant, structure), head_num_layers=1), num_classes=5).eval()
+    config = replace(tiny_config(variant, structure, upsampling), head_num_layers=1)
+    model = create_model(config=config, num_classes=5).eval()
     stir(model)
     tell_apart(model)
     exported = export_onnx(model, tmp_path / "model.onnx")

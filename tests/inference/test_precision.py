@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import segvit
 from segvit.cli import main as cli
-from segvit.config import DataConfig, EvalConfig, ModelConfig, Structure, TrainConfig
+from segvit.config import DataConfig, EvalConfig, ModelConfig, Structure, TrainConfig, Upsampling
 from segvit.data.dataset import Samples, open_dataset
 from segvit.data.shapes.scenes import write_shapes
 from segvit.data.spec import load_spec
@@ -44,7 +44,6 @@ NETWORK = ModelConfig(
     embed_dim=64,
     depth=3,
     head_num_layers=1,
-    upsampling_num_layers=1,
     init_std=0.05,
 )
 SIZES = [(64, 64), (63, 63), (65, 57), (130, 33), (33, 150), (48, 80), (96, 64), (64, 96), (50, 77), (200, 120)]
@@ -253,14 +252,17 @@ def test_losses_are_those_of_float32_under_autocast() -> None:
 
 @pytest.mark.usefixtures("clean_compiler")
 @pytest.mark.parametrize(
-    "variant, structure, training",
+    "variant, structure, upsampling, training",
     [
-        ("vit", "plain", False),
-        pytest.param("vit", "shrunk", True, marks=pytest.mark.slow),
-        pytest.param("vit", "plain", True, marks=pytest.mark.slow),
-        pytest.param("vit", "shrunk", False, marks=pytest.mark.slow),
+        ("vit", "plain", "tap", False),
+        pytest.param("vit", "plain", "tap", True, marks=pytest.mark.slow),
         *(
-            pytest.param(variant, structure, training, marks=pytest.mark.slow)
+            pytest.param("vit", "shrunk", upsampling, training, marks=pytest.mark.slow)
+            for upsampling in ("tap", "paper")
+            for training in (False, True)
+        ),
+        *(
+            pytest.param(variant, structure, "tap", training, marks=pytest.mark.slow)
             for variant in ("beitv2", "eva02", "dinov3")
             for structure in ("plain", "shrunk")
             for training in (False, True)
@@ -268,9 +270,9 @@ def test_losses_are_those_of_float32_under_autocast() -> None:
     ],
 )
 def test_two_graphs_serve_every_size(
-    variant: str, structure: Structure, training: bool, monkeypatch: pytest.MonkeyPatch
+    variant: str, structure: Structure, upsampling: Upsampling, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(tiny_config(variant, structure), depth=3, head_num_layers=1, upsampling_num_layers=1)
+    config = replace(tiny_config(variant, structure, upsampling), depth=3, head_num_layers=1)
     torch.manual_seed(0)
     model = create_model(config=replace(config, head_dropout=0.0), num_classes=5).train(training)
     twin, counter = copy.deepcopy(model), CompileCounter()

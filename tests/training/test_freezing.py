@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import segvit.data.dataset as dataset_module
-from segvit.config import Freeze, OptimConfig, Structure, TrainConfig
+from segvit.config import Freeze, OptimConfig, Structure, TrainConfig, Upsampling
 from segvit.errors import UserError
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
@@ -35,17 +35,22 @@ def layer_of(name: str) -> int:
     return 0
 
 
-def tiny(variant: str, structure: Structure = "plain", drop_path: float = 0.0) -> SegViT:
-    config = tiny_config(variant, structure)
+def tiny(
+    variant: str, structure: Structure = "plain", upsampling: Upsampling = "tap", drop_path: float = 0.0
+) -> SegViT:
+    config = tiny_config(variant, structure, upsampling)
     config = replace(config, downsampling="nearest_q" if structure == "plain" else "conv", drop_path=drop_path)
     torch.manual_seed(0)
     return create_model(config=config, num_classes=3)
 
 
-@pytest.mark.parametrize("structure", ["plain", "shrunk"])
-@pytest.mark.parametrize("variant", FAMILIES)
-def test_each_layer_learns_at_its_rate(variant: str, structure: Structure) -> None:
-    model = tiny(variant, structure)
+@pytest.mark.parametrize(
+    "variant, structure, upsampling",
+    [(variant, structure, "tap") for variant in FAMILIES for structure in ("plain", "shrunk")]
+    + [("vit", "shrunk", "paper")],
+)
+def test_each_layer_learns_at_its_rate(variant: str, structure: Structure, upsampling: Upsampling) -> None:
+    model = tiny(variant, structure, upsampling)
     config = OptimConfig(lr=1e-3, head_lr_factor=5.0, layer_decay=0.5, weight_decay=0.1)
     optimizer = create_optimizer(model, config)
     found = {id(p): group for group in optimizer.param_groups for p in group["params"]}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import segvit.data.dataset as dataset_module
-from segvit.config import Structure
+from segvit.config import Structure, Upsampling
 from segvit.losses import criterion
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
@@ -32,10 +32,15 @@ def trained(model: SegViT, *, grad_checkpointing: bool) -> tuple[list[Tensor], d
     return list(losses.values()), gradients
 
 
-@pytest.mark.parametrize("structure", ["plain", "shrunk"])
-@pytest.mark.parametrize("variant", FAMILIES)
-def test_losses_and_gradients_are_the_same_to_the_bit(variant: str, structure: Structure) -> None:
-    config = replace(tiny_config(variant, structure), drop_path=0.4)
+@pytest.mark.parametrize(
+    "variant, structure, upsampling",
+    [(variant, structure, "tap") for variant in FAMILIES for structure in ("plain", "shrunk")]
+    + [("vit", "shrunk", "paper")],
+)
+def test_losses_and_gradients_are_the_same_to_the_bit(
+    variant: str, structure: Structure, upsampling: Upsampling
+) -> None:
+    config = replace(tiny_config(variant, structure, upsampling), drop_path=0.4)
     torch.manual_seed(0)
     model = create_model(config=config, num_classes=3)
     stir(model)

@@ -37,7 +37,6 @@ def config_of(output: Path, **changes: Any) -> TrainConfig:
         structure="shrunk",
         image_size=64,
         depth=3,
-        upsampling_num_layers=1,
         head_dropout=0.0,
         drop_path=0.0,
     )

@@ -148,6 +148,7 @@ def test_released_checkpoints_need_no_option(name: str) -> None:
     assert config.structure == ("shrunk" if shrunk else "plain")
     assert config.taps == ((7, 23) if shrunk else (7, 15, 23) if large else (5, 7, 11))
     assert config.shrink_at == (8 if shrunk else None)
+    assert not shrunk or config.upsampling == "paper"
     assert (config.num_heads, config.head_num_heads) == ((16, 16) if large else (12, 12))
     assert config.mean == ((0.5, 0.5, 0.5) if large else (0.485, 0.456, 0.406))
     assert config.std == ((0.5, 0.5, 0.5) if large else (0.229, 0.224, 0.225))
