@@ -17,22 +17,30 @@ from rich.table import Table
 from rounds import measure
 
 import segvit
-from segvit.config import ModelConfig, Structure
+from segvit.config import ModelConfig, Structure, Upsampling
 from segvit.profiling.benchmark import peak_memory
 
 MODELS = {
     "base-512": ("vit_base_patch16_384", 512),
     "large-640": ("vit_large_patch16_384", 640),
 }
-STRUCTURES: tuple[Structure, ...] = ("plain", "shrunk", "naive_shrunk")
+CANDIDATES: dict[str, tuple[Structure, Upsampling]] = {
+    "plain": ("plain", "tap"),
+    "shrunk": ("shrunk", "tap"),
+    "shrunk, paper": ("shrunk", "paper"),
+    "naive_shrunk": ("naive_shrunk", "tap"),
+}
+"""Structure and up-sampling of each row."""
 
 
-def create(name: str, structure: Structure, num_classes: int) -> segvit.SegViT:
+def create(name: str, candidate: str, num_classes: int) -> segvit.SegViT:
     """A model of MODELS with random weights, without class token as in the paper."""
     backbone, size = MODELS[name]
-    config = ModelConfig(class_token=False)
-    model = segvit.create_model(backbone, num_classes=num_classes, structure=structure, image_size=size, config=config)
-    return model.eval()
+    structure, upsampling = CANDIDATES[candidate]
+    config = ModelConfig(
+        backbone=backbone, structure=structure, upsampling=upsampling, image_size=size, class_token=False
+    )
+    return segvit.create_model(config=config, num_classes=num_classes).eval()
 
 
 def image_for(name: str) -> torch.Tensor:
@@ -41,24 +49,24 @@ def image_for(name: str) -> torch.Tensor:
     return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def print_peak_memory(name: str, structure: Structure, num_classes: int) -> None:
+def print_peak_memory(name: str, candidate: str, num_classes: int) -> None:
     """Print the MiB that one prediction takes on top of what the process holds before it."""
-    model, image = create(name, structure, num_classes), image_for(name)
+    model, image = create(name, candidate, num_classes), image_for(name)
     with torch.inference_mode():
         model.predict(image[..., :64, :64])  # libraries and their buffers
         print(peak_memory(lambda: model.predict(image)) // 2**20)
 
 
-def peak_of(name: str, structure: Structure, options: argparse.Namespace) -> int:
+def peak_of(name: str, candidate: str, options: argparse.Namespace) -> int:
     """`print_peak_memory` in a process of its own."""
-    flags = ["--threads", str(options.threads), "--classes", str(options.classes), "--peak-memory", name, structure]
+    flags = ["--threads", str(options.threads), "--classes", str(options.classes), "--peak-memory", name, candidate]
     done = subprocess.run([sys.executable, __file__, *flags], check=True, capture_output=True, text=True)
     return int(done.stdout)
 
 
 def compare(name: str, options: argparse.Namespace) -> Table:
     """One table for a model: plain and its shrunk structures."""
-    models = {structure: create(name, structure, options.classes) for structure in STRUCTURES}
+    models = {candidate: create(name, candidate, options.classes) for candidate in CANDIDATES}
     image = image_for(name)
     with torch.inference_mode():
         seconds = measure({key: lambda m=model: m.predict(image) for key, model in models.items()}, options.repeats)
@@ -66,8 +74,8 @@ def compare(name: str, options: argparse.Namespace) -> Table:
     table = Table("structure", "ms", "x plain", "G multiply-adds", "x plain", "peak MiB", "x plain", title=title)
     work = {key: segvit.profile(model, image.shape[2:]).multiply_adds for key, model in models.items()}
     del models
-    memory = {key: peak_of(name, key, options) for key in STRUCTURES}
-    for key in STRUCTURES:
+    memory = {key: peak_of(name, key, options) for key in CANDIDATES}
+    for key in CANDIDATES:
         table.add_row(
             key,
             f"{1000 * seconds[key]:.0f}",
@@ -86,7 +94,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--classes", type=int, default=150)
-    parser.add_argument("--peak-memory", nargs=2, metavar=("MODEL", "STRUCTURE"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak-memory", nargs=2, metavar=("MODEL", "ROW"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.peak_memory:
