@@ -38,8 +38,7 @@ class ModelConfig:
     """Name of a plain ViT in timm."""
     structure: Structure = "plain"
     """plain: the ATM cascade on every token. shrunk: one block keeps a quarter of the tokens, and an up-sampling
-    restores the grid for the head. naive_shrunk: like shrunk without the up-sampling, with masks at half the
-    resolution."""
+    restores the grid. naive_shrunk: like shrunk without the up-sampling, with masks at half the resolution."""
     image_size: int = 512
     """Side of the training crop in pixels, which is also the default window. Inference takes any size."""
     pretrained: bool = False
@@ -60,8 +59,7 @@ class ModelConfig:
     """Source of the queries of that block. nearest_q: the kept tokens, with keys and values from all. nearest_qkv: the
     same, with keys and values from the kept tokens. conv: a convolution of stride 2, otherwise like nearest_q."""
     upsampling: Upsampling = "tap"
-    """Way in which the structure shrunk restores the grid. tap: the last map is interpolated, and the tap before
-    `shrink_at` added, for the ATM cascade. paper: learned queries gather both for one ATM stage; slow to learn."""
+    """Up-sampling of shrunk. tap: the last map is interpolated, the tap before added. paper: by learned queries."""
     patch_size: int | None = None
     """Side of a patch in pixels. Default: the backbone's own."""
     embed_dim: int | None = None
