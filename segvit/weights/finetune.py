@@ -19,7 +19,7 @@ from segvit.config import EvalConfig, ModelConfig
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
-from segvit.models.create import create_model
+from segvit.models.create import create_model, crop_grid
 from segvit.models.segvit import SegViT
 from segvit.weights.load import find_model, load_model
 from segvit.weights.model_file import load_strictly, network_settings, read_header
@@ -203,7 +203,7 @@ def with_classes(
     resized = model.backbone.resized(new.backbone.native_grid)
     state |= {f"backbone.{key}": value for key, value in resized.items()}
     if model.upsampling is not None:
-        resized = model.upsampling.resized(new.upsampling.native_grid)
+        resized = model.upsampling.resized(crop_grid(config, new.backbone.patch_size))
         state |= {f"upsampling.{key}": value for key, value in resized.items()}
     load_strictly(new, state, source=name)
     new.extra["starts_from"] = summary(model, new, match, name=name)
