@@ -143,6 +143,11 @@ class DataConfig:
     skip_unreadable: int = 0
     """Number of images in a whole run that may be unreadable. In training other images replace them, a validation
     leaves them out, and all are listed. 0: stop at the first one."""
+    cache_features: Path | None = None
+    """Folder in which to keep the outputs of the frozen blocks for each crop, so that a step runs only what learns.
+    Needs `optim.freeze` and `augment.views`. Default: run the frozen blocks in every step."""
+    cache_features_gb: float = 20.0
+    """Largest size of that folder in gigabytes. A run that would need more stops before its first step."""
     workers: int = 2
     """Processes that load and augment; in an evaluation, threads that read ahead. 0: do it in the main thread."""
 
@@ -178,6 +183,9 @@ class AugmentConfig:
     """Range x of the saturation factor, drawn from 1 - x .. 1 + x."""
     hue: float = 18.0
     """Largest shift of the hue, on the scale 0..180."""
+    views: int | None = None
+    """Number of different crops of each image; epoch e shows number e modulo `views`. Default: a new crop in each
+    epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -247,6 +247,7 @@ def _check(augment: AugmentConfig) -> None:
         "contrast": (0 <= augment.contrast <= 1, "in 0..1"),
         "saturation": (0 <= augment.saturation <= 1, "in 0..1"),
         "hue": (0 <= augment.hue <= 90, "in 0..90"),
+        "views": (augment.views is None or augment.views > 0, "1 or more"),
         "resize_long": (augment.resize_long is None or augment.resize_long > 0, "above 0 pixels"),
         "resize_short": (augment.resize_short is None or augment.resize_short > 0, "above 0 pixels"),
     }

@@ -9,6 +9,7 @@ patches.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -35,6 +36,20 @@ class Backbone(Protocol):
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Turn normalised images (B, 3, H, W) into maps (B, D, h, w), shallow first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halfway:
+    """The way of a batch through a backbone, behind its embeddings or any of its blocks."""
+
+    tokens: Tensor
+    """(B, P + N, D), or (B, P + n, D) behind a block that shrinks."""
+    grid: tuple[int, int]
+    """(h, w) of all patches."""
+    kept: Kept | None = None
+    """Patches that have stayed, behind a block that shrinks."""
+    maps: tuple[Tensor, ...] = ()
+    """(B, D, h, w) of each tapped block that has run, shallow first."""
 
 
 class PlainViT(nn.Module):
@@ -96,6 +111,14 @@ class PlainViT(nn.Module):
         Raises:
             UserError: fewer than 2 x 2 patches, if a block shrinks.
         """
+        return list(self.advance(self.start(images), 0, len(self.blocks)).maps)
+
+    def start(self, images: Tensor) -> Halfway:
+        """Embed normalised images (B, 3, H, W).
+
+        Raises:
+            UserError: fewer than 2 x 2 patches, if a block shrinks.
+        """
         tokens, grid = self.embed(images)
         if self.downsampling is not None and min(grid) < STRIDE:
             side = STRIDE * self.patch_size
@@ -103,17 +126,28 @@ class PlainViT(nn.Module):
                 f"an image of {grid[0]} x {grid[1]} patches of {self.patch_size} px cannot be shrunk: give at least "
                 f"{STRIDE} x {STRIDE} patches ({side} x {side} px), by resizing it, or take a plain model"
             )
-        features, map_grid, kept, shared = [], grid, None, self.shared_positions(grid)
-        for index in range(len(self.blocks)):
+        return Halfway(tokens=tokens, grid=grid)
+
+    def advance(self, state: Halfway, first: int, last: int) -> Halfway:
+        """Run the blocks from `first` up to but not including `last`, on what the block before `first` gave."""
+        tokens, grid, kept, maps = state.tokens, state.grid, state.kept, list(state.maps)
+        shared = self.shared_positions(grid)
+        if kept is not None:
+            shared = self.kept_positions(shared, grid, kept.indices)
+        for index in range(first, last):
             if index == self.shrink_at:
                 tokens, kept = self.run(self.shrink, tokens, grid, shared)
-                map_grid, shared = kept.grid, self.kept_positions(shared, grid, kept.indices)
+                shared = self.kept_positions(shared, grid, kept.indices)
             else:
                 tokens = self.run(self.run_block, index, tokens, grid, kept.indices if kept else None, shared)
             if index in self.taps:
-                patches = tokens[:, self.num_prefix_tokens :]
-                features.append(patches.transpose(1, 2).unflatten(2, map_grid))
-        return features
+                maps.append(self.map_of(tokens, grid if kept is None else kept.grid))
+        return replace(state, tokens=tokens, kept=kept, maps=tuple(maps))
+
+    def map_of(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Return the patches of tokens (B, P + N, D) as a map (B, D, h, w) at their grid."""
+        maps: Tensor = tokens[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, grid)
+        return maps
 
     def run(self, part: Any, *args: Any) -> Any:
         """Run a block, and store only its input if `grad_checkpointing` is on."""

@@ -98,10 +98,23 @@ class SegViT(nn.Module):
             raise UserError(f"images of shape {tuple(images.shape)}: expected (B, 3, H, W)")
         image_size = (images.shape[2], images.shape[3])
         images = self.pad(self.normalise(images), canvas)
-        features = self.backbone(images)
+        patch = self.backbone.patch_size
+        grid = (images.shape[2] // patch, images.shape[3] // patch)
+        return self.decode(self.backbone(images), grid, image_size, deep=deep)
+
+    def decode(
+        self, features: Sequence[Tensor], grid: tuple[int, int], image_size: tuple[int, int], deep: bool = True
+    ) -> SegOutput:
+        """Return class and mask logits from the maps of the backbone.
+
+        Args:
+            features: (B, D, h, w) of each tap, shallow first.
+            grid: (h, w) of all patches of the padded images.
+            image_size: (H, W) of the images in pixels, before padding.
+            deep: compute every supervised output; else only the prediction (S = 1).
+        """
         if self.upsampling is not None:
-            patch = self.backbone.patch_size
-            features = self.upsampling(features, (images.shape[2] // patch, images.shape[3] // patch))
+            features = self.upsampling(features, grid)
             if isinstance(features, Tensor):  # a loop over it would take its batch for maps
                 raise UserError(
                     f"the up-sampling {self.parts['upsampling']} returned one tensor: return a list of maps "

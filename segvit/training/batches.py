@@ -19,6 +19,7 @@ from segvit.data.sampling.rare_classes import RareClasses
 from segvit.data.sampling.unreadable import UnreadableList
 from segvit.data.transforms import TrainTransform
 from segvit.errors import UserError
+from segvit.training.backbone.cache import FeatureCache
 from segvit.training.loader_guard import shield_from_sigterm, watched, written
 from segvit.training.start import RunData
 from segvit.utils.distributed import gather
@@ -36,10 +37,12 @@ def training_batches(
     mean: Tensor,
     say: Say,
     list_unreadable: Callable[[Sequence[str]], None],
+    cache: FeatureCache | None = None,
 ) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
     """Yield (step, (images, labels, indices)) of this process, from step `start` to the run's last.
 
-    Images are uint8 (B, 3, H, W), labels int64 (B, H, W), and indices (B,) are positions of the training samples.
+    Images are uint8 (B, 3, H, W), labels int64 (B, H, W), and indices (B,) are positions of the training samples. With
+    a cache, features (B, L) are in place of images.
 
     Args:
         config: the run.
@@ -49,6 +52,7 @@ def training_batches(
         mean: (3,) of the model, 0..1: the colour that pads images smaller than the crop.
         say: prints how often rare classes are drawn.
         list_unreadable: takes the messages of all processes about images that cannot be read.
+        cache: features of the frozen blocks, on disk.
 
     Raises:
         UserError: a sample cannot be read, or has changed since the start.
@@ -65,18 +69,24 @@ def training_batches(
         seed=config.seed,
         rare=rare,
         skip_unreadable=config.data.skip_unreadable,
+        views=config.augment.views,
     )
-    loader = create_loader(config, crops, accelerator, start=start)
+    loader = create_loader(config, crops, accelerator, start=start, cache=cache)
     for step, batch in enumerate(watched(loader, run=config.output), start=start):
         if isinstance(batch, UserError):
             raise batch
         content, unreadable = batch if isinstance(batch, Replaced) else (batch, ())
         list_unreadable(gather(unreadable) if config.data.skip_unreadable else ())
-        yield step, content
+        yield step, content if cache is None else cache.complete(content)
 
 
 def create_loader(
-    config: TrainConfig, crops: TrainingSamples, accelerator: Accelerator, *, start: int
+    config: TrainConfig,
+    crops: TrainingSamples,
+    accelerator: Accelerator,
+    *,
+    start: int,
+    cache: FeatureCache | None = None,
 ) -> DataLoader[Any]:
     """Create the loader of this process's share of every batch, from step `start` on."""
     order = EndlessBatches(
@@ -89,11 +99,11 @@ def create_loader(
         steps=config.steps,
     )
     return DataLoader(
-        crops,
+        crops if cache is None else cache.over(crops),
         batch_sampler=order,
         num_workers=config.data.workers,
         pin_memory=accelerator.device.type == "cuda",
-        collate_fn=collate,
+        collate_fn=collate if cache is None else cache.collate,
         worker_init_fn=shield_from_sigterm,
     )
 

@@ -21,6 +21,7 @@ from segvit.inference.protocol import resolve_protocol
 from segvit.models.backbone import set_grad_checkpointing
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
+from segvit.training.backbone.features import FrozenStart
 from segvit.training.class_weights import resolve_class_weights
 from segvit.training.ema import create_average
 from segvit.training.optim import create_optimizer, freeze
@@ -36,8 +37,10 @@ class Learner:
     """A model and its optimizer."""
 
     model: SegViT
+    network: nn.Module
+    """The module that a step calls on its inputs: the model, or with cached features the part behind them."""
     wrapped: nn.Module
-    """The model, wrapped for the processes that share it."""
+    """That module, wrapped for the processes that share it."""
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
     """Running average of its weights; None without `ema_decay`."""
@@ -89,19 +92,21 @@ def create_learner(config: TrainConfig, start: Start, own: OwnParts) -> Learner:
     networks = [model] if average is None else [model, evaluated]
     if config.parallel == "fsdp":
         evaluated = copy.deepcopy(evaluated)
-        for network in networks:
-            shard(network, accelerator)
+        for each in networks:
+            shard(each, accelerator)
     optimizer: torch.optim.Optimizer = create_optimizer(model, config.optim)
     if state is not None:
         load_optimizer(optimizer, state["optimizer"])
     if config.compile:
-        for network in networks:
-            compile_model(network)
-    wrapped, optimizer = _wrap(model, optimizer, start)
+        for each in networks:
+            compile_model(each)
+    network: nn.Module = model if config.data.cache_features is None else FrozenStart(model)
+    wrapped, optimizer = _wrap(network, optimizer, start)
     weights = resolve_class_weights(config.loss.class_weights, start.data.train.spec, lambda: start.data.census)
     resolve_protocol(model, config.eval)  # refuses an impossible window now, not at the first validation
     return Learner(
         model=model,
+        network=network,
         wrapped=wrapped,
         optimizer=optimizer,
         average=average,
@@ -132,14 +137,14 @@ def _kept(model: SegViT, average: AveragedModel | None) -> SegViT:
     return model if average is None else cast(SegViT, average.module)
 
 
-def _wrap(model: SegViT, optimizer: torch.optim.Optimizer, start: Start) -> tuple[Any, Any]:
-    """Wrap model and optimizer for the processes that share them, in training mode."""
+def _wrap(network: nn.Module, optimizer: torch.optim.Optimizer, start: Start) -> tuple[Any, Any]:
+    """Wrap the module of a step and its optimizer for the processes that share them, in training mode."""
     accelerator, state = start.accelerator, start.state
-    wrapped: Any = model
-    if is_sharded(model):
+    wrapped: Any = network
+    if is_sharded(network):
         optimizer = accelerator.prepare(optimizer)
     else:
-        wrapped, optimizer = accelerator.prepare(model, optimizer)
+        wrapped, optimizer = accelerator.prepare(network, optimizer)
     # Its own autocast around forward would be a second one, in validations too, and does not compile.
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     wrapped.train()

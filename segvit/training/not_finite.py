@@ -74,7 +74,7 @@ class Guard:
         if not shared:
             try:
                 found = examine(
-                    model,
+                    self.learner.network,
                     inputs,
                     self.config,
                     criterion=self.own.losses,

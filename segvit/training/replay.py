@@ -26,6 +26,7 @@ from segvit.losses import Criterion, Losses, Normalizers, criterion as package_c
 from segvit.models.backbone import set_grad_checkpointing
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
+from segvit.training.backbone.features import FrozenStart
 from segvit.training.loader_guard import going_on, written
 from segvit.training.optim import freeze
 from segvit.training.step import Context, StepInput, run_step, seed_dropout
@@ -283,7 +284,7 @@ def replay(
     inputs = StepInput(**values)
     dtype = HALVES.get(config.precision)
     finding = examine(
-        model,
+        model if config.data.cache_features is None else FrozenStart(model),
         inputs,
         config,
         criterion=criterion or package_criterion,

@@ -21,6 +21,8 @@ RUN_DEPENDENT = (
     "data.workers",
     "data.skip_unreadable",
     "data.root",
+    "data.cache_features",
+    "data.cache_features_gb",
 )
 """Settings that may change when a run is resumed, because they do not alter the results."""
 
@@ -58,6 +60,33 @@ def check_settings(config: TrainConfig) -> None:
         )
     if not 0 < config.optim.layer_decay <= 1:
         raise UserError(f"optim.layer_decay is {config.optim.layer_decay}: give a factor above 0, and 1 or less")
+    if config.data.cache_features is not None:
+        _check_cache(config)
+
+
+def _check_cache(config: TrainConfig) -> None:
+    """Check that the outputs of frozen blocks can be kept.
+
+    Raises:
+        UserError: no block is frozen, crops are new in each epoch, or the model runs in a way that needs images.
+    """
+    rules = {
+        "optim.freeze": (
+            config.optim.freeze != "none",
+            "blocks that learn give other outputs in each step; type --optim.freeze backbone or a number of blocks",
+        ),
+        "augment.views": (
+            config.augment.views is not None,
+            "each epoch draws new crops; type --augment.views 4 for that many crops of each image",
+        ),
+        "parallel": (config.parallel != "fsdp", "a step runs no frozen block to share out; leave it at data"),
+        "compile": (not config.compile, "the part behind frozen blocks is not compiled; leave --compile out"),
+        "data.cache_features_gb": (config.data.cache_features_gb > 0, "give a number of gigabytes above 0"),
+    }
+    for name, (good, why) in rules.items():
+        if not good:
+            value = dict(flat(config.to_dict()))[name]
+            raise UserError(f"data.cache_features with {name} {value}: {why}")
 
 
 def check_same_run(config: TrainConfig, saved: dict[str, Any]) -> None:

@@ -156,7 +156,15 @@ def _step_of(state: Mapping[str, Any] | None) -> int:
     return 0 if state is None else int(state["step"])
 
 
-def headline(config: TrainConfig, start: Start, *, model: SegViT, class_weights: Tensor | None, averaged: bool) -> str:
+def headline(
+    config: TrainConfig,
+    start: Start,
+    *,
+    model: SegViT,
+    class_weights: Tensor | None,
+    averaged: bool,
+    cache: str | None = None,
+) -> str:
     """Describe a run before its first step, in some lines.
 
     Args:
@@ -165,6 +173,7 @@ def headline(config: TrainConfig, start: Start, *, model: SegViT, class_weights:
         model: before its first step.
         class_weights: (K,) of the criterion.
         averaged: averages of the weights are validated and saved.
+        cache: what is kept of the frozen blocks.
     """
     data = start.data
     origin = f"resumes at step {start.step}, started from" if start.step else "starts from"
@@ -181,6 +190,8 @@ def headline(config: TrainConfig, start: Start, *, model: SegViT, class_weights:
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
         learning, total = sum(count for count, learns in counts if learns), sum(count for count, _ in counts)
         lines.append(f"{learning:,} of {total:,} parameters learn; the others are frozen")
+    if cache is not None:
+        lines.append(cache)
     if averaged:
         lines.append(f"averages of the weights are validated and saved (decay {config.ema_decay})")
     return "\n".join(lines)

@@ -40,7 +40,7 @@ class StepInput:
     number: int
     """Seed of the dropout, different for each step and process."""
     images: Tensor
-    """(B, 3, H, W) uint8, on the device."""
+    """(B, 3, H, W) uint8, or with cached features (B, L) float16, on the device."""
     labels: Tensor
     """(B, H, W) int64, on the device."""
     indices: Tensor
@@ -70,7 +70,7 @@ def run_step(
     """Run forward, criterion and backward over the parts of a step, and return the losses of each part.
 
     Args:
-        model: maps images (B, 3, H, W) to a SegOutput.
+        model: maps the images of `inputs` to a SegOutput.
         inputs: images and labels of the step.
         config: gives the number of parts (`accumulate`) and the settings of the criterion.
         criterion: `segvit.criterion` or another.

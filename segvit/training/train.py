@@ -28,6 +28,8 @@ from segvit.data.sampling.unreadable import UnreadableList
 from segvit.evaluation.result import EvalResult
 from segvit.losses import Criterion, Losses, normalizers
 from segvit.models.segvit import SegViT
+from segvit.training.backbone.cache import FeatureCache, open_cache
+from segvit.training.backbone.features import FrozenStart
 from segvit.training.batches import add_unreadable, training_batches
 from segvit.training.checkpoint import save_checkpoint
 from segvit.training.learner import create_learner
@@ -133,6 +135,9 @@ class Trainer:
         self.result: EvalResult | None = None
         self.schedule: Callable[[int], float] = partial(learning_rate_factor, steps=config.steps, config=config.optim)
         self.learner = create_learner(config, start, self.own)
+        self.cache: FeatureCache | None = None
+        if isinstance(network := self.learner.network, FrozenStart):
+            self.cache = open_cache(config, network, self.data, self.accelerator)
         self.guard = Guard(
             config=config,
             accelerator=self.accelerator,
@@ -154,6 +159,7 @@ class Trainer:
             model=self.learner.model,
             class_weights=self.learner.class_weights,
             averaged=self.learner.average is not None,
+            cache=self.cache.describe() if self.cache else None,
         )
 
     def step(self, step: int, images: Tensor, labels: Tensor, indices: Tensor) -> Losses:
@@ -161,7 +167,7 @@ class Trainer:
 
         Args:
             step: its number, from 0.
-            images: (B, 3, H, W), uint8.
+            images: (B, 3, H, W), uint8, or with cached features (B, L), float16.
             labels: (B, H, W), 255 = ignored.
             indices: of the samples in the dataset, (B,).
 
@@ -227,6 +233,7 @@ class Trainer:
             mean=self.learner.model.mean,
             say=self.progress.say,
             list_unreadable=self.add_unreadable,
+            cache=self.cache,
         )
 
     @property

@@ -5,6 +5,7 @@ image, labels, index = crops[index, draw]
 DataLoader(crops, batch_sampler=EndlessBatches(...), collate_fn=collate)
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,17 @@ from segvit.data.sampling.rare_classes import RareClasses
 from segvit.data.sampling.unreadable import read_or_replace
 from segvit.data.transforms import TrainTransform
 from segvit.errors import UserError
+
+
+class Place(NamedTuple):
+    """Everything that a crop depends on besides the seed, unless its sample cannot be read."""
+
+    sample: int
+    """Position in the dataset."""
+    view: int
+    """Number of its crop: that of the draw, or one below `views`."""
+    wanted: int | None
+    """Class that the crop must show."""
 
 
 class Replaced(NamedTuple):
@@ -30,6 +42,8 @@ class Replaced(NamedTuple):
 class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int] | Replaced | UserError]):
     """Augmented crops by (index, draw). The draw and the seed alone determine the augmentation.
 
+    With `views`, each sample has that many crops. Epoch e shows number e modulo `views`.
+
     Up to `skip_unreadable` samples that cannot be read are replaced. The draw and the seed determine by which.
     """
 
@@ -41,15 +55,23 @@ class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int] | Replaced 
         seed: int,
         rare: RareClasses | None = None,
         skip_unreadable: int = 0,
+        views: int | None = None,
     ) -> None:
         self.samples = samples
         self.transform = transform
         self.seed = seed
         self.rare = rare
         self.skip_unreadable = skip_unreadable
+        self.views = views
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def place(self, index: int, draw: int) -> Place:
+        """Return the crop of a draw. If `rare` assigns a class to it, the sample is the one that `rare` chose."""
+        bound = self.rare.choose(draw) if self.rare else None
+        index, wanted = bound or (index, None)
+        return Place(index, draw if self.views is None else draw // len(self) % self.views, wanted)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, int] | Replaced | UserError:
         """Return the image uint8 (3, crop, crop), the labels int64 (crop, crop), and the index for messages.
@@ -57,9 +79,8 @@ class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int] | Replaced 
         If `rare` assigns a class to the draw, the sample and its index are those that `rare` chose. If a sample cannot
         be read, its error is returned for the main process to raise, because a worker would wrap it in a traceback.
         """
-        index, draw = key
-        bound = self.rare.choose(draw) if self.rare else None
-        index, wanted = bound or (index, None)
+        draw = key[1]
+        index, view, wanted = self.place(*key)
 
         def another(attempt: int) -> int:
             return mix(self.seed, draw, f"in place of an unreadable sample, {attempt}") % len(self.samples)
@@ -68,17 +89,23 @@ class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int] | Replaced 
             found = read_or_replace(self.samples, index, another=another, limit=self.skip_unreadable)
         except UserError as error:
             return error
-        generator = torch.Generator().manual_seed(mix(self.seed, draw, "augment"))
+        purpose = "augment" if self.views is None else f"augment sample {found.chosen} for class {wanted}"
+        generator = torch.Generator().manual_seed(mix(self.seed, view, purpose))
         wanted = None if found.unreadable else wanted  # the replacement need not show that class
         image, labels = self.transform(found.sample.image, found.sample.labels, generator, wanted=wanted)
         drawn = (image, labels, found.chosen)
         return Replaced(drawn, found.unreadable) if found.unreadable else drawn
 
 
-def collate(samples: list[Any]) -> Any:
-    """Return a batch of tensors, with the errors of replaced samples, or the first error among the samples."""
+def collate(samples: list[Any], join: Callable[[list[Any]], Any] = default_collate) -> Any:
+    """Return a batch of tensors, with the errors of replaced samples, or the first error among the samples.
+
+    Args:
+        samples: of `TrainingSamples`.
+        join: makes a batch of their contents.
+    """
     if error := next((sample for sample in samples if isinstance(sample, UserError)), None):
         return error
     unreadable = tuple(text for sample in samples if isinstance(sample, Replaced) for text in sample.unreadable)
-    batch = default_collate([sample.content if isinstance(sample, Replaced) else sample for sample in samples])
+    batch = join([sample.content if isinstance(sample, Replaced) else sample for sample in samples])
     return Replaced(batch, unreadable) if unreadable else batch

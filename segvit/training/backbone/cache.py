@@ -1,0 +1,238 @@
+"""The cache of a run: which features it may use, how large it gets, and batches that are filled from it.
+
+    cache = open_cache(config, network, data, accelerator)
+    loader = DataLoader(cache.over(crops), collate_fn=cache.collate, ...)
+    features, labels, indices = cache.complete(batch)
+
+A crop that has no file is augmented by the loader as ever; the main process then runs the frozen blocks on it, alone,
+and writes the file. So an interrupted run continues with what is there, and the values of a crop depend on neither its
+batch nor the process that met it first.
+
+Letters: B images of this process, c side of the crop, L values of an image, N images of the training set.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from segvit.config import TrainConfig
+from segvit.data.dataset import SegmentationDataset
+from segvit.data.sample import Samples
+from segvit.data.sampling.crops import Place, Replaced, TrainingSamples, collate
+from segvit.data.sampling.manifest import take_manifest
+from segvit.data.shapes.scenes import ShapesDataset
+from segvit.errors import UserError
+from segvit.models.backbone import PlainViT
+from segvit.training.backbone.features import FrozenStart
+from segvit.training.backbone.store import REMEDY, FeatureStore
+from segvit.training.start import RunData
+from segvit.utils.files import whole_file, writing
+
+FORMAT = 1
+"""Version of the files; another one is another folder."""
+GIGABYTE = 1e9
+
+
+class CachedCrops(Dataset[Any]):
+    """Crops by (index, draw): features from the store, or else the augmented image."""
+
+    def __init__(self, crops: TrainingSamples, store: FeatureStore) -> None:
+        self.crops = crops
+        self.store = store
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        """Return (features (L,) or image (3, c, c), labels (c, c), index, place to store at or None).
+
+        Errors and replaced samples are as in `TrainingSamples`; the latter are not stored.
+        """
+        place = self.crops.place(*key)
+        if found := self.store.read(place):
+            return (*found, place.sample, None)
+        drawn = self.crops[key]
+        if isinstance(drawn, UserError):
+            return drawn
+        if isinstance(drawn, Replaced):
+            return Replaced((*drawn.content, None), drawn.unreadable)
+        return (*drawn, place)
+
+
+def _join(samples: list[Any]) -> tuple[list[Tensor], Tensor, Tensor, list[Place | None]]:
+    """Join samples to a batch whose inputs are still features or images."""
+    values, labels, indices, places = zip(*samples, strict=True)
+    return list(values), torch.stack(labels), default_collate(list(indices)), list(places)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureCache:
+    """Features of the frozen blocks, on disk."""
+
+    network: FrozenStart
+    store: FeatureStore
+    accelerator: Accelerator
+    most: int
+    """Largest number of crops that the run can store."""
+    there: int
+    """Number of crops that are stored already."""
+
+    collate = staticmethod(partial(collate, join=_join))
+
+    def over(self, crops: TrainingSamples) -> CachedCrops:
+        """Return crops that come from the store if they are there."""
+        return CachedCrops(crops, self.store)
+
+    def complete(self, batch: tuple[list[Tensor], Tensor, Tensor, list[Place | None]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the frozen blocks on the images of a batch, store their features, and return the batch.
+
+        Returns:
+            Features (B, L) float16, labels (B, c, c), indices (B,).
+
+        Raises:
+            UserError: features cannot be stored.
+        """
+        values, labels, indices, places = batch
+        for number, place in enumerate(places):
+            if values[number].ndim == 1:
+                continue
+            with self.accelerator.autocast():  # alone: other images of the batch must not change a bit of it
+                image = values[number][None].to(self.accelerator.device)
+                values[number] = self.network.features(image)[0].cpu()
+            if place is not None:
+                self.store.write(place, values[number], labels[number])
+        return torch.stack(values), labels, indices
+
+    def describe(self) -> str:
+        """Return in one line what is kept and how much room it takes."""
+        size = self.most * self.store.file_bytes / GIGABYTE
+        return (
+            f"outputs of the {self.network.num_blocks} frozen blocks are kept in {self.store.folder}: at most "
+            f"{self.most:,} crops, {size:.2f} GB; {self.there:,} are there"
+        )
+
+
+def open_cache(config: TrainConfig, network: FrozenStart, data: RunData, accelerator: Accelerator) -> FeatureCache:
+    """Open the cache of a run in the folder `data.cache_features`, and check that it has room.
+
+    Raises:
+        UserError: the training set cannot be recognised, or the cache would exceed its limit or the free disk space.
+    """
+    assert config.data.cache_features is not None and config.augment.views is not None
+    folder, crop = config.data.cache_features, config.model.image_size
+    facts = facts_of(config, network, data.train)
+    store = FeatureStore(folder / digest_of(facts)[:16], num_values=network.num_values, crop=crop)
+    with writing(store.folder, REMEDY):
+        store.folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(store.folder / "about.json", flush=False, ending=".json.partial") as aside:
+            aside.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    most = config.augment.views * len(data.train)
+    if config.augment.rare_class_probability > 0:  # a forced class has crops of its own
+        most += config.augment.views * int(data.census.shown.sum())
+    most = min(most, config.steps * config.batch_size)
+    there = store.num_stored()
+    _check_room(config, store, most=most, there=there)
+    return FeatureCache(network=network, store=store, accelerator=accelerator, most=most, there=there)
+
+
+def _check_room(config: TrainConfig, store: FeatureStore, *, most: int, there: int) -> None:
+    """Refuse a cache that would exceed its limit or the free disk space.
+
+    Raises:
+        UserError: as above.
+    """
+    root, limit = store.folder.parent, config.data.cache_features_gb
+    whole = max(most, there) * store.file_bytes / GIGABYTE
+    others = {
+        path: sum(file.stat().st_size for file in path.glob("*.features")) / GIGABYTE
+        for path in sorted(root.iterdir())
+        if path.is_dir() and path != store.folder
+    }
+    ways = (
+        f"take fewer --augment.views ({config.augment.views}), a smaller --model.image-size, or leave "
+        "--data.cache-features out"
+    )
+    total = whole + sum(others.values())
+    if total > limit:
+        rows = [f"\n  rm -r {path}  # of other settings, {size:.2f} GB" for path, size in others.items()]
+        raise UserError(
+            f"data.cache_features: {most:,} crops of {store.file_bytes / 1e6:.2f} MB take {whole:.2f} GB, and {root} "
+            f"may hold {limit:g} GB; type --data.cache-features-gb {math.ceil(total)}, or {ways}{''.join(rows)}"
+        )
+    free = shutil.disk_usage(store.folder).free / GIGABYTE
+    missing = max(most - there, 0) * store.file_bytes / GIGABYTE
+    if missing > free:
+        raise UserError(
+            f"data.cache_features: {most - there:,} crops take {missing:.2f} GB more, and the disk of {root} has "
+            f"{free:.2f} GB left; give another folder, or {ways}"
+        )
+
+
+def facts_of(config: TrainConfig, network: FrozenStart, samples: Samples) -> dict[str, Any]:
+    """Return everything that features depend on, as plain values.
+
+    Raises:
+        UserError: the training set cannot be recognised.
+    """
+    backbone, model = network.model.backbone, network.model
+    # Views and forced classes decide which crops are drawn, and not what one shows.
+    choosing = ("views", "rare_class_probability")
+    augment = {name: value for name, value in asdict(config.augment).items() if name not in choosing}
+    weights = {name: value for name, value in backbone.state_dict().items() if _is_frozen(name, network)}
+    return {
+        "format": FORMAT,
+        "backbone": [repr(backbone), [getattr(block.attn, "num_heads", None) for block in backbone.blocks]],
+        "blocks": [network.num_blocks, list(backbone.taps), backbone.shrink_at, list(backbone.native_grid)],
+        "weights": _hash_of({**weights, "mean": model.mean, "std": model.std}),
+        "precision": config.precision,
+        "crop": config.model.image_size,
+        "augment": augment,
+        "seed": config.seed,
+        "images": _images(samples),
+    }
+
+
+def _is_frozen(name: str, network: FrozenStart) -> bool:
+    """True if a tensor of the backbone belongs to what runs before the features."""
+    backbone: PlainViT = network.model.backbone
+    layer = backbone.layer_of(name)
+    return ((backbone.shrink_at or 0) + 1 if layer is None else layer) <= network.num_blocks
+
+
+def _images(samples: Samples) -> str:
+    """Hash names, sizes and times of the files of a training set, in order.
+
+    Raises:
+        UserError: the samples are neither files nor the scenes of segvit.
+    """
+    if not isinstance(samples, (SegmentationDataset, ShapesDataset)):
+        raise UserError(
+            f"data.cache_features: your own dataset {type(samples).__name__} does not say when its images change, so "
+            "their features cannot be kept; leave data.cache_features out"
+        )
+    times = []
+    if isinstance(samples, SegmentationDataset):
+        times = [path.stat().st_mtime_ns for pair in samples.files for path in pair if path.exists()]
+    return digest_of([take_manifest({"train": samples}), times])
+
+
+def digest_of(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _hash_of(tensors: dict[str, Tensor]) -> str:
+    """Hash tensors by name."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
