@@ -234,6 +234,11 @@ class OptimConfig:
     freeze: Freeze | int = "none"
     """Frozen layers, which keep their initial weights: none, backbone, or a number of blocks. A number freezes the
     embeddings and that many of the first blocks."""
+    lora_rank: int = 0
+    """Rank of the low-rank weights (LoRA) that learn in place of the backbone's, in its attention. Saved models have
+    them merged. 0: all weights learn."""
+    lora_alpha: float | None = None
+    """Scale of the low-rank weights, which count alpha / rank times. Default: twice the rank."""
 
 
 @dataclass(frozen=True, kw_only=True)

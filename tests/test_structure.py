@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "segvit"
-EXTRAS = ("onnx", "onnxscript", "onnxruntime", "gradio", "uvicorn", "fastapi", "starlette", "scipy", "av")
+EXTRAS = ("onnx", "onnxscript", "onnxruntime", "gradio", "uvicorn", "fastapi", "starlette", "scipy", "av", "peft")
 
 # Each package, and those that it may import from, itself aside. A module belongs to the longest name that fits it.
 # Some modules lie lower than the rest of their package, since the model leans on them: they have a line of their own.

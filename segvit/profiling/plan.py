@@ -37,6 +37,7 @@ from segvit.models.decoder import Attention
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
 from segvit.profiling.multiply_adds import fake_twin
+from segvit.training.backbone.lora import add_lora
 from segvit.training.optim import freeze
 from segvit.training.parallel import sharded_modules
 from segvit.training.step import StepInput, run_step
@@ -220,6 +221,8 @@ def _trainable_twin(model: SegViT, config: TrainConfig) -> SegViT:
     twin = fake_twin(model).train().requires_grad_(True)
     set_grad_checkpointing(twin.backbone, config.grad_checkpointing)
     freeze(twin, config.optim.freeze)
+    if config.optim.lora_rank:
+        add_lora(twin, config.optim)
     return twin
 
 

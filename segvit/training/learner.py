@@ -22,6 +22,7 @@ from segvit.models.backbone import set_grad_checkpointing
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.training.backbone.features import FrozenStart
+from segvit.training.backbone.lora import add_lora
 from segvit.training.class_weights import resolve_class_weights
 from segvit.training.ema import create_average
 from segvit.training.optim import create_optimizer, freeze
@@ -120,16 +121,23 @@ def _create_model(config: TrainConfig, start: Start, own: OwnParts) -> SegViT:
     spec, state = start.data.train.spec, start.state
     torch.manual_seed(config.seed)
     if start.source is not None:
-        return with_classes(start.source, spec, config=config.model, protocol=config.eval, name=str(config.init))
-    model = own.take_model(spec, config)
-    if model is None:
-        settings = config.model if state is None else config.model.without_weights()
-        model = create_model(config=settings, num_classes=spec.num_classes, spec=spec, protocol=config.eval)
+        model = with_classes(start.source, spec, config=config.model, protocol=config.eval, name=str(config.init))
+    else:
+        model = own.take_model(spec, config) or _new_model(config, start)
     model.extra.setdefault("starts_from", RANDOM)
+    if config.optim.lora_rank:
+        add_lora(model, config.optim)
     if state is not None:
         model.load_state_dict(state["model"])
         model.extra = state.get("extra", {"starts_from": "unknown weights (the checkpoint is of an older segvit)"})
     return model
+
+
+def _new_model(config: TrainConfig, start: Start) -> SegViT:
+    """Create the model that the config describes, without weights to fetch if a checkpoint holds them."""
+    spec = start.data.train.spec
+    settings = config.model if start.state is None else config.model.without_weights()
+    return create_model(config=settings, num_classes=spec.num_classes, spec=spec, protocol=config.eval)
 
 
 def _kept(model: SegViT, average: AveragedModel | None) -> SegViT:

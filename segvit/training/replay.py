@@ -27,6 +27,7 @@ from segvit.models.backbone import set_grad_checkpointing
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.training.backbone.features import FrozenStart
+from segvit.training.backbone.lora import add_lora
 from segvit.training.loader_guard import going_on, written
 from segvit.training.optim import freeze
 from segvit.training.step import Context, StepInput, run_step, seed_dropout
@@ -275,6 +276,8 @@ def replay(
     if model is None:
         network, count = config.model.without_weights(), content["num_classes"]
         model = create_model(config=network, num_classes=count, protocol=config.eval)
+    if config.optim.lora_rank:
+        add_lora(model, config.optim)
     model.load_state_dict(content["model"])
     model.to(place).train()
     set_grad_checkpointing(model.backbone, config.grad_checkpointing)

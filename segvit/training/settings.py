@@ -62,6 +62,8 @@ def check_settings(config: TrainConfig) -> None:
         raise UserError(f"optim.layer_decay is {config.optim.layer_decay}: give a factor above 0, and 1 or less")
     if config.data.cache_features is not None:
         _check_cache(config)
+    if config.optim.lora_rank or config.optim.lora_alpha is not None:
+        _check_lora(config)
 
 
 def _check_cache(config: TrainConfig) -> None:
@@ -87,6 +89,29 @@ def _check_cache(config: TrainConfig) -> None:
         if not good:
             value = dict(flat(config.to_dict()))[name]
             raise UserError(f"data.cache_features with {name} {value}: {why}")
+
+
+def _check_lora(config: TrainConfig) -> None:
+    """Check that the backbone can learn by low-rank weights.
+
+    Raises:
+        UserError: a number out of range, frozen layers, or shared parameters.
+    """
+    optim = config.optim
+    if optim.lora_rank < 1:
+        raise UserError(f"optim.lora_rank is {optim.lora_rank}: give a rank of 1 or more, such as 8, or leave it out")
+    if optim.lora_alpha is not None and optim.lora_alpha <= 0:
+        raise UserError(f"optim.lora_alpha is {optim.lora_alpha}: it must be above 0")
+    if optim.freeze != "none":
+        raise UserError(
+            f"optim.lora_rank {optim.lora_rank} with optim.freeze {optim.freeze}: low-rank weights already keep the "
+            "backbone's own weights; leave one of the two out"
+        )
+    if config.parallel == "fsdp":
+        raise UserError(
+            f"optim.lora_rank {optim.lora_rank} with parallel fsdp: the backbone has no gradients or optimizer state "
+            "to share out; leave parallel at data"
+        )
 
 
 def check_same_run(config: TrainConfig, saved: dict[str, Any]) -> None:

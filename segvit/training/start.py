@@ -186,7 +186,7 @@ def headline(
     lines = [*_changed_parts(config, start), what]
     if class_weights is not None:
         lines.append(describe_class_weights(class_weights.tolist(), data.train.spec.classes))
-    if config.optim.freeze != "none":
+    if config.optim.freeze != "none" or config.optim.lora_rank:
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
         learning, total = sum(count for count, learns in counts if learns), sum(count for count, _ in counts)
         lines.append(f"{learning:,} of {total:,} parameters learn; the others are frozen")

@@ -30,6 +30,7 @@ from segvit.losses import Criterion, Losses, normalizers
 from segvit.models.segvit import SegViT
 from segvit.training.backbone.cache import FeatureCache, open_cache
 from segvit.training.backbone.features import FrozenStart
+from segvit.training.backbone.lora import merge, merged
 from segvit.training.batches import add_unreadable, training_batches
 from segvit.training.checkpoint import save_checkpoint
 from segvit.training.learner import create_learner
@@ -322,7 +323,7 @@ class Trainer:
             extra: dict[str, Any] = {"step": step, "metrics": metrics, "train": self.config.to_dict()}
             if self.learner.average is not None:
                 extra |= {"weights": "ema", "ema_decay": self.config.ema_decay}
-            save_model(self.learner.evaluated, self.output / f"{name}.safetensors", extra=extra)
+            save_model(merged(self.learner.evaluated), self.output / f"{name}.safetensors", extra=extra)
 
     def save(self, step: int) -> None:
         """Write the checkpoint to resume from."""
@@ -350,5 +351,6 @@ class Trainer:
                 self.validate(self.at, stop)
         assert self.result is not None
         self._save_model("last", self.at)
+        merge(self.learner.model)  # which may have been handed in
         self.log.close()
         return Run(miou=self.best, path=self.output / "best.safetensors", result=self.result)
