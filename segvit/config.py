@@ -23,6 +23,7 @@ Structure = Literal["plain", "shrunk", "naive_shrunk"]
 Downsampling = Literal["nearest_q", "nearest_qkv", "conv"]
 Upsampling = Literal["tap", "paper"]
 EvalMode = Literal["slide", "whole"]
+Head = Literal["atm", "linear"]
 Freeze = Literal["none", "backbone"]
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
@@ -39,6 +40,9 @@ class ModelConfig:
     structure: Structure = "plain"
     """plain: the ATM cascade on every token. shrunk: one block keeps a quarter of the tokens, and an up-sampling
     restores the grid. naive_shrunk: like shrunk without the up-sampling, with masks at half the resolution."""
+    head: Head = "atm"
+    """atm: attention to mask. linear: one linear layer on the normalised maps, trained by the cross entropy of each
+    pixel; a baseline, and a probe of the backbone."""
     image_size: int = 512
     """Side of the training crop in pixels, which is also the default window. Inference takes any size."""
     pretrained: bool = False

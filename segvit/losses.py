@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segvit.config import LossConfig
+from segvit.config import Head, LossConfig
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
 from segvit.fused_losses import FOCAL_ALPHA, fused_mask_losses
@@ -141,9 +141,7 @@ def criterion(
     """
     config = config or LossConfig()
     num_classes = output.class_logits.shape[2]
-    expected = (output.class_logits.shape[1], *output.image_size)
-    if tuple(labels.shape) != expected:
-        raise UserError(f"labels of shape {tuple(labels.shape)} for images of {expected}: expected the same (B, H, W)")
+    _check_labels(labels, (output.class_logits.shape[1], *output.image_size))
     present = present_classes(labels, num_classes)
     return losses_of(
         output,
@@ -155,6 +153,64 @@ def criterion(
         class_weights=class_weights,
         mask_losses=mask_losses,
     )
+
+
+def pixel_criterion(
+    output: SegOutput,
+    labels: Tensor,
+    *,
+    config: LossConfig | None = None,
+    divisors: Normalizers | None = None,
+    class_weights: Tensor | None = None,
+) -> Losses:
+    """Return the cross entropy of the pixels, `cross_entropy` (S,): the loss of `model.head: linear`.
+
+    The mask logits are log-odds of a softmax at the token grid; their logarithms are up-sampled bilinearly. A softmax
+    over the classes makes of them what up-sampled logits of the linear layer would give. The loss is a mean over the
+    labelled pixels of each image, and then over the images.
+
+    Args:
+        output: of a model whose masks are log-odds.
+        labels: (B, H, W) int64 at the size of the images: 0..K-1, or 255 for ignored.
+        config: without effect, as are `divisors`; a mean over images needs neither.
+        divisors: see `config`.
+        class_weights: (K,) weights of the classes in the mean. Default: 1 each.
+
+    Raises:
+        UserError: labels of another size than the images, or values that are no class.
+    """
+    batch, num_classes = output.mask_logits.shape[1:3]
+    _check_labels(labels, (batch, *output.image_size))
+    present_classes(labels, num_classes)  # refuses values that are no class
+    return pixel_losses(output, labels, class_weights)
+
+
+def pixel_losses(output: SegOutput, labels: Tensor, class_weights: Tensor | None = None) -> Losses:
+    """Return the losses of `pixel_criterion` for labels that are known to fit."""
+    count, batch, num_classes = output.mask_logits.shape[:3]
+    height, width = output.image_size
+    grid = F.logsigmoid(output.mask_logits.float()).flatten(0, 1)
+    logits = F.interpolate(grid, size=output.padded_size, mode="bilinear", align_corners=False)[..., :height, :width]
+    targets = labels.repeat(count, 1, 1)  # (S * B, H, W)
+    entropy = F.cross_entropy(logits, targets, weight=class_weights, ignore_index=IGNORE_INDEX, reduction="none")
+    table = torch.ones(num_classes, device=labels.device) if class_weights is None else class_weights.float()
+    weights = table[targets.clamp(max=num_classes - 1)] * (targets != IGNORE_INDEX)
+    means = entropy.sum(dim=(1, 2)) / weights.sum(dim=(1, 2)).clamp(min=torch.finfo(torch.float32).tiny)
+    return Losses({"cross_entropy": means.view(count, batch).mean(dim=1)})
+
+
+CRITERIA: dict[Head, Criterion] = {"atm": criterion, "linear": pixel_criterion}
+"""Criterion of each head."""
+
+
+def _check_labels(labels: Tensor, expected: tuple[int, ...]) -> None:
+    """Refuse labels of another size (B, H, W) than the images.
+
+    Raises:
+        UserError: as above.
+    """
+    if tuple(labels.shape) != expected:
+        raise UserError(f"labels of shape {tuple(labels.shape)} for images of {expected}: expected the same (B, H, W)")
 
 
 def losses_of(

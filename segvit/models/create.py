@@ -7,7 +7,7 @@ Letters: K classes, h w token grid.
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import timm
 import torch
@@ -15,13 +15,14 @@ from timm.layers import PatchEmbed
 from timm.models.eva import Eva
 from torch import nn
 
-from segvit.config import EvalConfig, ModelConfig, Structure
+from segvit.config import EvalConfig, Head, ModelConfig, Structure
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.models.atm import ATMHead
 from segvit.models.backbone import PREFIX_TOKENS, PlainViT
 from segvit.models.downsampling import STRIDE, QueryDownsampling
 from segvit.models.families import ADAPTERS, adapt
+from segvit.models.linear_head import LinearHead
 from segvit.models.segvit import SegViT, check_classes
 from segvit.models.structure import check_upsampling, resolve_blocks
 from segvit.models.upsampling import QueryUpsampling, TapUpsampling
@@ -88,16 +89,33 @@ def create_model(
     return model
 
 
-def create_head(config: ModelConfig, backbone: PlainViT, *, num_classes: int) -> ATMHead:
+def create_head(config: ModelConfig, backbone: PlainViT, *, num_classes: int) -> ATMHead | LinearHead:
     """Create the ATM head for the maps of a backbone, or, in the structure "shrunk", for the up-sampled maps.
 
     Raises:
-        UserError: the width of the head does not divide into its heads.
+        UserError: the head is unknown, a setting has no effect on it, or its width does not divide into its heads.
     """
     queried = config.structure == "shrunk" and config.upsampling == "paper"
+    width = None if config.structure == "shrunk" else backbone.embed_dim
+    num_stages = 1 if queried else len(backbone.taps)
+    if config.head not in get_args(Head):
+        raise UserError(f"model.head {config.head!r}: give atm or linear")
+    if config.head == "linear":
+        if width is not None and (config.head_dim, config.head_num_heads) != (None, None):
+            raise UserError(
+                "model.head linear has neither a width nor attention heads: leave model.head_dim and "
+                "model.head_num_heads out"
+            )
+        return LinearHead(
+            in_dim=width or _decoder_settings(config, backbone)["dim"],
+            num_maps=num_stages,
+            num_classes=num_classes,
+            dropout=config.head_dropout,
+            init_std=config.init_std,
+        )
     return ATMHead(
-        in_dim=None if config.structure == "shrunk" else backbone.embed_dim,
-        num_stages=1 if queried else len(backbone.taps),
+        in_dim=width,
+        num_stages=num_stages,
         num_classes=num_classes,
         num_layers=config.head_num_layers,
         every_layer=queried,

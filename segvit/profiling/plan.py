@@ -26,11 +26,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
-from segvit.config import TrainConfig
+from segvit.config import Head, TrainConfig
 from segvit.errors import UserError
 from segvit.fused_losses import CHUNK_ELEMENTS, CHUNK_ELEMENTS_GPU, fused_mask_losses
 from segvit.inference.precision import HALVES
-from segvit.losses import Losses, Normalizers, losses_of
+from segvit.losses import Losses, Normalizers, losses_of, pixel_losses
 from segvit.models.backbone import set_grad_checkpointing
 from segvit.models.create import create_model
 from segvit.models.decoder import Attention
@@ -253,7 +253,7 @@ def _step(model: SegViT, config: TrainConfig, images: int, *, chunk_elements: in
             model,
             _inputs(config, images),
             replace(config, accumulate=1),  # `images` is the size of a part
-            criterion=partial(_criterion, chunk_elements=chunk_elements),
+            criterion=partial(_criterion, head=config.model.head, chunk_elements=chunk_elements),
             backward=Tensor.backward,
             check=note,
             autocast=lambda: torch.autocast("cpu", dtype=halves, enabled=halves is not None),
@@ -279,8 +279,10 @@ def _inputs(config: TrainConfig, count: int) -> StepInput:
     )
 
 
-def _criterion(output: SegOutput, labels: Tensor, *, chunk_elements: int, **settings: Any) -> Losses:
+def _criterion(output: SegOutput, labels: Tensor, *, head: Head, chunk_elements: int, **settings: Any) -> Losses:
     """Compute the criterion with PRESENT classes in each image, because fake labels have no values."""
+    if head == "linear":
+        return pixel_losses(output, labels)
     _, batch, num_classes, _ = output.class_logits.shape
     present = torch.empty((batch, num_classes), dtype=torch.bool)
     pairs = torch.empty((batch * min(PRESENT, num_classes), 2), dtype=torch.int64)  # (M, 2)
@@ -301,7 +303,7 @@ def _multiply_adds(model: SegViT, config: TrainConfig) -> int:
                 twin,
                 _inputs(config, 1),
                 replace(config, accumulate=1),
-                criterion=partial(_criterion, chunk_elements=CHUNK_ELEMENTS),
+                criterion=partial(_criterion, head=config.model.head, chunk_elements=CHUNK_ELEMENTS),
                 backward=Tensor.backward,
             )
     return int(counter.get_total_flops()) // 2

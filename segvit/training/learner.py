@@ -21,6 +21,7 @@ from segvit.inference.protocol import resolve_protocol
 from segvit.models.backbone import set_grad_checkpointing
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
+from segvit.training.backbone.cache import FeatureCache, open_cache
 from segvit.training.backbone.features import FrozenStart
 from segvit.training.backbone.lora import add_lora
 from segvit.training.class_weights import resolve_class_weights
@@ -41,7 +42,7 @@ class Learner:
     network: nn.Module
     """The module that a step calls on its inputs: the model, or with cached features the part behind them."""
     wrapped: nn.Module
-    """That module, wrapped for the processes that share it."""
+    """Wrapper of that module for the processes that share it."""
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
     """Running average of its weights; None without `ema_decay`."""
@@ -49,6 +50,8 @@ class Learner:
     """The average if there is one, otherwise the model. If the model is sharded, a whole copy."""
     class_weights: Tensor | None
     """(K,) class weights of the criterion."""
+    cache: FeatureCache | None
+    """Features of the frozen blocks, on disk; None without `data.cache_features`."""
 
     @property
     def is_sharded(self) -> bool:
@@ -101,7 +104,7 @@ def create_learner(config: TrainConfig, start: Start, own: OwnParts) -> Learner:
     if config.compile:
         for each in networks:
             compile_model(each)
-    network: nn.Module = model if config.data.cache_features is None else FrozenStart(model)
+    network, cache = _network(config, model, start)
     wrapped, optimizer = _wrap(network, optimizer, start)
     weights = resolve_class_weights(config.loss.class_weights, start.data.train.spec, lambda: start.data.census)
     resolve_protocol(model, config.eval)  # refuses an impossible window now, not at the first validation
@@ -113,7 +116,16 @@ def create_learner(config: TrainConfig, start: Start, own: OwnParts) -> Learner:
         average=average,
         evaluated=evaluated,
         class_weights=None if weights is None else weights.to(accelerator.device),
+        cache=cache,
     )
+
+
+def _network(config: TrainConfig, model: SegViT, start: Start) -> tuple[nn.Module, FeatureCache | None]:
+    """Return the module that a step calls on its inputs, and the cache that its inputs come from, if there is one."""
+    if config.data.cache_features is None:
+        return model, None
+    network = FrozenStart(model)
+    return network, open_cache(config, network, start.data, start.accelerator)
 
 
 def _create_model(config: TrainConfig, start: Start, own: OwnParts) -> SegViT:

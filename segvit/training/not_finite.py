@@ -77,7 +77,7 @@ class Guard:
                     self.learner.network,
                     inputs,
                     self.config,
-                    criterion=self.own.losses,
+                    criterion=self.own.losses(self.config),
                     scale=where.scale,
                     autocast=accelerator.autocast,
                     backward=backward,

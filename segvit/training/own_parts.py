@@ -14,7 +14,7 @@ from segvit.config import DataConfig, ModelConfig, TrainConfig
 from segvit.data.sample import Samples
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
-from segvit.losses import Criterion, criterion
+from segvit.losses import CRITERIA, Criterion
 from segvit.models.segvit import SegViT
 
 SPLITS: tuple[Literal["train", "val"], ...] = ("train", "val")
@@ -37,10 +37,9 @@ class OwnParts:
         """Names of the parts that are handed in."""
         return [field.name for field in fields(self) if getattr(self, field.name) is not None]
 
-    @property
-    def losses(self) -> Criterion:
-        """The criterion of the run."""
-        return self.criterion or criterion
+    def losses(self, config: TrainConfig) -> Criterion:
+        """Return the criterion of the run: your own, or that of the head."""
+        return self.criterion or CRITERIA[config.model.head]
 
     def settle(self, config: TrainConfig) -> TrainConfig:
         """Return the config with the settings of the model that is handed in.

@@ -22,7 +22,7 @@ from segvit.config import TrainConfig
 from segvit.config_files import with_older_defaults
 from segvit.errors import UserError
 from segvit.inference.precision import HALVES
-from segvit.losses import Criterion, Losses, Normalizers, criterion as package_criterion
+from segvit.losses import CRITERIA, Criterion, Losses, Normalizers
 from segvit.models.backbone import set_grad_checkpointing
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
@@ -290,7 +290,7 @@ def replay(
         model if config.data.cache_features is None else FrozenStart(model),
         inputs,
         config,
-        criterion=criterion or package_criterion,
+        criterion=criterion or CRITERIA[config.model.head],
         scale=where.scale,
         autocast=lambda: torch.autocast(place.type, dtype=dtype, enabled=dtype is not None),
     )

@@ -1,8 +1,9 @@
 """Check the settings of a run: numbers in range, and on resuming the same settings as at the start."""
 
+from dataclasses import replace
 from typing import Any, get_args
 
-from segvit.config import PrecisionName, TrainConfig
+from segvit.config import LossConfig, PrecisionName, TrainConfig
 from segvit.config_files import with_older_defaults
 from segvit.errors import UserError
 
@@ -60,6 +61,11 @@ def check_settings(config: TrainConfig) -> None:
         )
     if not 0 < config.optim.layer_decay <= 1:
         raise UserError(f"optim.layer_decay is {config.optim.layer_decay}: give a factor above 0, and 1 or less")
+    if config.model.head == "linear" and replace(config.loss, class_weights=()) != LossConfig():
+        raise UserError(
+            "model.head linear learns by the cross entropy of each pixel, and the loss section has settings of other "
+            "terms: leave all but loss.class_weights out"
+        )
     if config.data.cache_features is not None:
         _check_cache(config)
     if config.optim.lora_rank or config.optim.lora_alpha is not None:

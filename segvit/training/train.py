@@ -28,8 +28,6 @@ from segvit.data.sampling.unreadable import UnreadableList
 from segvit.evaluation.result import EvalResult
 from segvit.losses import Criterion, Losses, normalizers
 from segvit.models.segvit import SegViT
-from segvit.training.backbone.cache import FeatureCache, open_cache
-from segvit.training.backbone.features import FrozenStart
 from segvit.training.backbone.lora import merge, merged
 from segvit.training.batches import add_unreadable, training_batches
 from segvit.training.checkpoint import save_checkpoint
@@ -136,9 +134,6 @@ class Trainer:
         self.result: EvalResult | None = None
         self.schedule: Callable[[int], float] = partial(learning_rate_factor, steps=config.steps, config=config.optim)
         self.learner = create_learner(config, start, self.own)
-        self.cache: FeatureCache | None = None
-        if isinstance(network := self.learner.network, FrozenStart):
-            self.cache = open_cache(config, network, self.data, self.accelerator)
         self.guard = Guard(
             config=config,
             accelerator=self.accelerator,
@@ -160,7 +155,7 @@ class Trainer:
             model=self.learner.model,
             class_weights=self.learner.class_weights,
             averaged=self.learner.average is not None,
-            cache=self.cache.describe() if self.cache else None,
+            cache=self.learner.cache.describe() if self.learner.cache else None,
         )
 
     def step(self, step: int, images: Tensor, labels: Tensor, indices: Tensor) -> Losses:
@@ -199,7 +194,7 @@ class Trainer:
             learner.wrapped,
             inputs,
             config,
-            criterion=self.own.losses,
+            criterion=self.own.losses(config),
             backward=accelerator.backward,
             check=partial(self.guard.check_loss, inputs=inputs),
             autocast=accelerator.autocast,
@@ -234,7 +229,7 @@ class Trainer:
             mean=self.learner.model.mean,
             say=self.progress.say,
             list_unreadable=self.add_unreadable,
-            cache=self.cache,
+            cache=self.learner.cache,
         )
 
     @property

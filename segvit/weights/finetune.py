@@ -19,6 +19,7 @@ from segvit.config import EvalConfig, ModelConfig
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
+from segvit.models.atm import ATMHead
 from segvit.models.create import create_model, crop_grid
 from segvit.models.segvit import SegViT
 from segvit.weights.load import find_model, load_model
@@ -133,6 +134,7 @@ def network_facts(model: SegViT) -> dict[str, Any]:
     block: Any = backbone.blocks[0]
     shrinks = backbone.downsampling is not None
     upsampling = None if model.upsampling is None else model.config.upsampling
+    atm = head if isinstance(head, ATMHead) else None
     return {
         "model.backbone": model.config.backbone.split(".")[0],  # a tag names weights, not a network
         "model.structure": model.config.structure,
@@ -144,9 +146,10 @@ def network_facts(model: SegViT) -> dict[str, Any]:
         "model.taps": backbone.taps,
         "model.shrink_at": backbone.shrink_at,
         "model.downsampling": model.config.downsampling if shrinks else None,
-        "model.head_dim": head.class_tokens.shape[1],
-        "model.head_num_heads": head.num_heads,
-        "model.head_num_layers": _num_layers(head.stages),
+        "model.head": model.config.head,
+        "model.head_dim": None if atm is None else atm.class_tokens.shape[1],
+        "model.head_num_heads": None if atm is None else atm.num_heads,
+        "model.head_num_layers": None if atm is None else _num_layers(atm.stages),
         "model.upsampling": upsampling,
         "model.upsampling_num_layers": _num_layers(model.upsampling.stages) if upsampling == "paper" else None,
     }

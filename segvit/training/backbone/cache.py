@@ -4,9 +4,9 @@
     loader = DataLoader(cache.over(crops), collate_fn=cache.collate, ...)
     features, labels, indices = cache.complete(batch)
 
-A crop that has no file is augmented by the loader as ever; the main process then runs the frozen blocks on it, alone,
-and writes the file. So an interrupted run continues with what is there, and the values of a crop depend on neither its
-batch nor the process that met it first.
+The loader augments a crop that has no file as ever. The main process then runs the frozen blocks on it and writes the
+file. So an interrupted run continues with what is there. Each crop runs alone: its values depend on neither its batch
+nor the process that met it first.
 
 Letters: B images of this process, c side of the crop, L values of an image, N images of the training set.
 """

@@ -1,0 +1,124 @@
+"""The linear head: probabilities of a softmax in the output of every other model, and the loss of each pixel."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import segvit
+import segvit.data.dataset as dataset_module
+from segvit import pictures
+from segvit.config import LossConfig, Structure
+from segvit.data.spec import load_spec
+from segvit.errors import UserError
+from segvit.losses import normalizers, pixel_criterion
+from segvit.models.create import create_model
+from segvit.models.linear_head import LinearHead
+from segvit.models.segvit import SegViT
+from segvit.profiling.plan import plan
+from segvit.training.settings import check_settings
+from segvit.training.train import train
+from tests.helpers.tiny import random_images, stir, tiny_config, tiny_run
+
+SPEC = load_spec("shapes")
+
+
+def tiny(structure: Structure = "plain", variant: str = "vit") -> SegViT:
+    torch.manual_seed(0)
+    config = replace(tiny_config(variant, structure), head="linear")
+    model = create_model(config=config, num_classes=8, spec=SPEC)
+    stir(model)
+    return model.eval()
+
+
+@torch.no_grad()
+def test_scores_are_the_softmax_of_the_linear_layer() -> None:
+    torch.manual_seed(0)
+    head = LinearHead(in_dim=6, num_maps=2, num_classes=5).eval()
+    stir(head)
+    maps = [torch.randn(2, 6, 8, 4), torch.randn(2, 6, 4, 2)]
+    classes, masks = head(maps)
+    assert classes.shape == (1, 2, 5, 6) and masks.shape == (1, 2, 5, 4, 2)
+    normed = [F.layer_norm(each.movedim(1, 3), (6,), norm.weight, norm.bias) for norm, each in zip(head.norms, maps)]
+    shallow = normed[0].unflatten(2, (2, 2)).unflatten(1, (4, 2)).mean(dim=(2, 4))  # bilinear by half is a mean
+    probabilities = head.classifier(torch.cat([shallow, normed[1]], dim=3)).softmax(dim=3).movedim(3, 1)
+    torch.testing.assert_close(masks[0].sigmoid(), probabilities, rtol=1e-4, atol=1e-6)
+    certain = classes[0].softmax(dim=2)[..., :-1]
+    torch.testing.assert_close(certain, torch.eye(5).expand(2, -1, -1), rtol=0, atol=1e-7)
+
+
+def test_the_loss_is_the_cross_entropy_of_up_sampled_logits() -> None:
+    torch.manual_seed(0)
+    model = tiny().train()
+    images, labels = random_images(2, (50, 64)), torch.randint(0, 8, (2, 50, 64))
+    labels[0, :20] = 255
+    model.head.dropout.p = 0.0
+    output = model(images)
+    logits = output.mask_logits[0].sigmoid().log()  # up to a constant, what the linear layer gives
+    large = F.interpolate(logits, size=output.padded_size, mode="bilinear", align_corners=False)[..., :50, :64]
+    weights = torch.rand(8)
+    for given in (None, weights):
+        expected = [
+            F.cross_entropy(large[i : i + 1], labels[i : i + 1], weight=given, ignore_index=255) for i in range(2)
+        ]
+        losses = pixel_criterion(output, labels, class_weights=given)
+        torch.testing.assert_close(losses.total, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
+    pixel_criterion(output, labels).total.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    with pytest.raises(UserError, match="labels of shape"):
+        pixel_criterion(output, labels[:, :40])
+    with pytest.raises(UserError, match="labels hold"):
+        pixel_criterion(output, labels.clamp(max=9).add(0).masked_fill(labels == 255, 9))
+    assert normalizers(labels, 8).num_masks > 0
+    ignored = pixel_criterion(output, torch.full_like(labels, 255))
+    assert float(ignored.total.detach()) == 0.0
+
+
+@pytest.mark.parametrize("structure", ["plain", "shrunk", "naive_shrunk"])
+def test_everything_downstream_takes_it(structure: Structure, tmp_path: Path) -> None:
+    model, images = tiny(structure), random_images(1, (70, 50))
+    scores, labels = model.scores(images), model.predict(images)
+    assert torch.equal(scores.argmax(dim=1), labels) and float(scores.max()) <= 1 and len(labels.unique()) > 1
+    model.save(tmp_path / "linear.safetensors")
+    loaded = segvit.load_model(tmp_path / "linear.safetensors")
+    assert isinstance(loaded.head, LinearHead) and torch.equal(loaded.predict(images), labels)
+    names = ("person", *SPEC.classes[1:4])
+    fewer = segvit.with_classes(loaded, replace(SPEC, classes=names, palette=SPEC.palette[:4], raw_ids=(0, 1, 2, 3)))
+    assert torch.equal(fewer.head.classifier.weight[1:], loaded.head.classifier.weight[1:4])
+    assert segvit.profile(model, (64, 64)).parts[-1].name == "head"
+    with pytest.raises(UserError, match="the head LinearHead cannot be recorded"):
+        pictures.look(model, torch.zeros(48, 64, 3, dtype=torch.uint8).numpy())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("structure", ["plain", "shrunk"])
+def test_it_is_exported(structure: Structure, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra export")
+    pytest.importorskip("onnxscript", reason="needs the extra export")
+    model = tiny(structure)
+    segvit.export_onnx(model, tmp_path / "linear.onnx")
+    images = random_images(1, (80, 48))
+    labels = segvit.load_onnx(tmp_path / "linear.onnx").predict(images)
+    assert (labels == model.predict(images)).float().mean() > 0.999
+
+
+def test_it_trains_by_its_own_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset_module, "SHAPES_LENGTH", {"train": 4, "val": 1})
+    config = tiny_run(tmp_path / "run", steps=2, eval_every=2)
+    config = replace(config, model=replace(config.model, head="linear"))
+    seen: list[list[str]] = []
+    train(config, on_step=lambda _, losses: seen.append(list(losses)))
+    assert seen == [["cross_entropy"]] * 2
+    assert plan(config, num_classes=8, gpus=1).multiply_adds > 0
+    with pytest.raises(UserError, match=r"settings of other terms: leave all but loss\.class_weights out"):
+        check_settings(replace(config, loss=LossConfig(dice_coefficient=2.0)))
+
+
+def test_settings_without_effect_are_refused() -> None:
+    for changes in ({"head_dim": 32}, {"head_num_heads": 2}):
+        with pytest.raises(UserError, match=r"model\.head linear has neither a width nor attention heads"):
+            create_model(config=replace(tiny_config("vit"), head="linear", **changes), num_classes=2)
+    with pytest.raises(UserError, match=r"model\.head 'liner': give atm or linear"):
+        create_model(config=replace(tiny_config("vit"), head="liner"), num_classes=2)  # type: ignore[arg-type]
