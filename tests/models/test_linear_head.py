@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 import segvit
 import segvit.data.dataset as dataset_module
@@ -13,7 +14,7 @@ from segvit import pictures
 from segvit.config import LossConfig, Structure
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
-from segvit.losses import normalizers, pixel_criterion
+from segvit.losses import pixel_criterion
 from segvit.models.create import create_model
 from segvit.models.linear_head import LinearHead
 from segvit.models.segvit import SegViT
@@ -30,7 +31,14 @@ def tiny(structure: Structure = "plain", variant: str = "vit") -> SegViT:
     config = replace(tiny_config(variant, structure), head="linear")
     model = create_model(config=config, num_classes=8, spec=SPEC)
     stir(model)
-    return model.eval()
+    model.eval()
+    seen: list[Tensor] = []
+    hook = model.head.classifier.register_forward_hook(lambda _, __, out: seen.append(out.mean(dim=(0, 1, 2))))
+    with torch.no_grad():
+        model(random_images(1, (70, 50)))
+        model.head.classifier.bias.sub_(seen[0])  # else one class is the best everywhere
+    hook.remove()
+    return model
 
 
 @torch.no_grad()
@@ -70,8 +78,7 @@ def test_the_loss_is_the_cross_entropy_of_up_sampled_logits() -> None:
     with pytest.raises(UserError, match="labels of shape"):
         pixel_criterion(output, labels[:, :40])
     with pytest.raises(UserError, match="labels hold"):
-        pixel_criterion(output, labels.clamp(max=9).add(0).masked_fill(labels == 255, 9))
-    assert normalizers(labels, 8).num_masks > 0
+        pixel_criterion(output, labels.masked_fill(labels == 255, 9))
     ignored = pixel_criterion(output, torch.full_like(labels, 255))
     assert float(ignored.total.detach()) == 0.0
 
@@ -87,7 +94,7 @@ def test_everything_downstream_takes_it(structure: Structure, tmp_path: Path) ->
     names = ("person", *SPEC.classes[1:4])
     fewer = segvit.with_classes(loaded, replace(SPEC, classes=names, palette=SPEC.palette[:4], raw_ids=(0, 1, 2, 3)))
     assert torch.equal(fewer.head.classifier.weight[1:], loaded.head.classifier.weight[1:4])
-    assert segvit.profile(model, (64, 64)).parts[-1].name == "head"
+    assert "head" in [part.name for part in segvit.profile(model, (64, 64)).parts]
     with pytest.raises(UserError, match="the head LinearHead cannot be recorded"):
         pictures.look(model, torch.zeros(48, 64, 3, dtype=torch.uint8).numpy())
 

@@ -163,7 +163,7 @@ def _check_room(config: TrainConfig, store: FeatureStore, *, most: int, there: i
     )
     total = whole + sum(others.values())
     if total > limit:
-        rows = [f"\n  rm -r {path}  # of other settings, {size:.2f} GB" for path, size in others.items()]
+        rows = [f"\n  rm -r {path}  # of other settings, {size:.2f} GB" for path, size in others.items() if size > 0]
         raise UserError(
             f"data.cache_features: {most:,} crops of {store.file_bytes / 1e6:.2f} MB take {whole:.2f} GB, and {root} "
             f"may hold {limit:g} GB; type --data.cache-features-gb {math.ceil(total)}, or {ways}{''.join(rows)}"
