@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from segvit.prediction.predict import Prediction as Prediction, predict as predict
     from segvit.profiling.benchmark import bench as bench
     from segvit.profiling.multiply_adds import Profile as Profile, profile as profile
+    from segvit.recipes.choose import Recipe as Recipe, recipe as recipe
     from segvit.training.train import Run as Run, train as train
     from segvit.weights.convert import convert_checkpoint as convert_checkpoint
     from segvit.weights.finetune import with_classes as with_classes

@@ -24,7 +24,7 @@ CONFIG = SPEC | {"config_files", "config"}
 MODEL = CONFIG | FILES | LABEL_MAP | {"models"}
 NETWORK = MODEL | {"losses", "fused_losses", "inference", "weights", "data"}
 PICTURES = NETWORK | {"pictures", "pictures.inside"}
-RUNS = PICTURES | {"evaluation", "prediction", "video", "reports", "training", "profiling", "export"}
+RUNS = PICTURES | {"evaluation", "prediction", "video", "reports", "training", "profiling", "recipes", "export"}
 MAY_IMPORT = {
     "errors": set(),
     "utils": {"errors"},
@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "reports": PICTURES | {"evaluation"},
     "training": PICTURES | {"evaluation", "reports"},
     "profiling": PICTURES | {"training"},
+    "recipes": PICTURES | {"training", "profiling"},
     "export": PICTURES | {"evaluation", "prediction"},
     "demo": RUNS,
     "app": RUNS,

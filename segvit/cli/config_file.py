@@ -1,6 +1,7 @@
-"""Fill in settings that no flag gives: from the file of --config, and from the model of --init."""
+"""Fill in settings that no flag gives: from the file of --config, from the model of --init, from a run to resume."""
 
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 import cyclopts
@@ -8,15 +9,20 @@ from cyclopts import App
 
 from segvit.config import ModelConfig, TrainConfig
 from segvit.config_files import by_source, over_network, plain, read_yaml
+from segvit.errors import UserError
+
+GIVEN = "--given"
+"""Hidden parameter of a command that gets the names of the settings that flags give."""
 
 
 def from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
     """Fill in the settings that no flag gives from the YAML file of --config.
 
     `check-data` and `evaluate` use only its data section. For `train` and `lr-find`, the model of `init` then fills in
-    what is still open in the model section.
+    what is still open in the model section. `train --resume` takes the settings of the run itself if no file is given.
     """
-    path, init = _typed(arguments, "--config"), _typed(arguments, "--init")
+    _note_given(arguments)
+    path, init = _typed(arguments, "--config") or _run_to_resume(arguments), _typed(arguments, "--init")
     content, layers = ({}, []) if path is None else read_yaml(path, TrainConfig)
     if commands in (("check-data",), ("evaluate",)):
         content = {"data": content.get("data", {})}
@@ -47,3 +53,28 @@ def _typed(arguments: cyclopts.ArgumentCollection, flag: str) -> str | None:
     """Return the value of a flag as typed, or None if the command lacks it or it was not given."""
     argument = arguments.get(flag, default=None)
     return argument.tokens[0].value if argument is not None and argument.tokens else None
+
+
+def _note_given(arguments: cyclopts.ArgumentCollection) -> None:
+    """Pass the names of the settings that flags give to a command that has a parameter for them.
+
+    Raises:
+        UserError: the flag of that parameter was typed.
+    """
+    noted = arguments.get(GIVEN, default=None)
+    if noted is None:
+        return
+    if noted.tokens:
+        raise UserError(f"unknown option {GIVEN}")
+    known = {field.name for field in fields(TrainConfig)}
+    names = [argument.name.removeprefix("--").replace("-", "_") for argument in arguments if argument.tokens]
+    for index, name in enumerate(name for name in names if name.partition(".")[0] in known):
+        noted.append(cyclopts.Token(keyword=GIVEN, value=name, source="flags", index=index))
+
+
+def _run_to_resume(arguments: cyclopts.ArgumentCollection) -> str | None:
+    """Return the settings file of the run that --resume names by its output folder, if there is one."""
+    if arguments.get("--resume", default=None) is None or not arguments["--resume"].tokens:
+        return None
+    file = Path(_typed(arguments, "--output") or TrainConfig().output) / "config.yaml"
+    return str(file) if file.is_file() else None

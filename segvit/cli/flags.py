@@ -1,5 +1,6 @@
 """Flags, progress bar and JSON files that several commands share."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -8,12 +9,15 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from segvit.config import MULTI_SCALE, EvalConfig, EvalMode, Structure, Upsampling
+from segvit.cli.config_file import GIVEN
+from segvit.config import MULTI_SCALE, EvalConfig, EvalMode, Structure, TrainConfig, Upsampling
 from segvit.errors import UserError
 from segvit.utils.files import writing
 
 Flat = Parameter(name="*")
 """The names of the settings become the flags: --data.root, --optim.lr."""
+Given = Annotated[tuple[str, ...], Parameter(name=GIVEN, show=False, negative=())]
+"""Names of the settings that flags give; the parser fills them in."""
 JsonFile = Annotated[Path | None, Parameter(allow_leading_hyphen=True)]
 """File for JSON, or - for the terminal."""
 TERMINAL = Path("-")
@@ -76,6 +80,29 @@ class ProtocolFlags:
                 )
             changes |= {"scales": MULTI_SCALE, "flip": True}
         return replace(protocol, **changes)
+
+
+def first_process() -> bool:
+    """Return True in the first of the processes that torchrun starts, before they form a group."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def with_recipe(settings: TrainConfig, given: Sequence[str]) -> TrainConfig:
+    """Return the settings that flags give, with all others chosen for this machine and the data, and print why.
+
+    Args:
+        settings: as parsed.
+        given: names of those that flags give.
+    """
+    from segvit.recipes.choose import choose_for
+    from segvit.training.settings import flat
+
+    values = dict(flat(settings.to_dict()))
+    sections = tuple(f"{name}." for name in given)  # a whole section may be given, as JSON
+    chosen = choose_for({name: values[name] for name in values if name in given or name.startswith(sections)})
+    if first_process():  # several choose the same
+        print(chosen.text, flush=True)
+    return chosen.config
 
 
 def check_json(json: Path | None) -> None:

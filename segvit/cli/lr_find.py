@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from segvit.cli.flags import Flat, bar, check_paths
+from segvit.cli.flags import Flat, Given, bar, check_paths, with_recipe
 from segvit.config import TrainConfig
 
 
@@ -15,10 +15,11 @@ def lr_find(
     num_steps: int = 100,
     plot: Path = Path("lr-find.png"),
     settings: Annotated[TrainConfig, Flat] = TrainConfig(),
+    given: Given = (),
 ) -> None:
     """Suggest a learning rate (optim.lr): train some steps while the rate grows, and watch the loss.
 
-    Only the plot is written.
+    Only the plot is written. Without --config and --init, the other settings are those that `segvit train` chooses.
 
     Parameters
     ----------
@@ -41,6 +42,8 @@ def lr_find(
 
     check_figure_path(plot, "--plot")
     check_paths(files=(plot,))
+    if not (config or settings.init):
+        settings = with_recipe(settings, given)
     with bar("sweeping") as progress:
         found = find_learning_rate(settings, start=start, end=end, num_steps=num_steps, progress=progress)
     rich_print(found.table())

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from segvit.cli.flags import Flat
+from segvit.cli.flags import Flat, Given, first_process, with_recipe
 from segvit.config import Device, TrainConfig
 from segvit.errors import UserError
 from segvit.utils.text import score_text
@@ -34,15 +34,19 @@ def train(
     accept_changed_data: bool = False,
     replay: Path | None = None,
     settings: Annotated[TrainConfig, Flat] = TrainConfig(),
+    given: Given = (),
 ) -> None:
     """Train a model.
+
+    Without --config and --init, segvit chooses settings that fit this machine and your images, and prints the reason of
+    each. The defaults below are then those of settings that it does not choose.
 
     Parameters
     ----------
     config
-        YAML file of settings, or a shipped recipe such as camvid/vit_tiny. Flags override it.
+        YAML file of settings, or a shipped recipe such as finetune or camvid/vit_tiny. Flags override it.
     resume
-        Resume from the newest checkpoint in the output folder.
+        Resume from the newest checkpoint in the output folder, with the settings of that run.
     accept_changed_data
         With --resume: resume even if the dataset has changed since the run started.
     replay
@@ -50,7 +54,7 @@ def train(
         not finite (exit code 2), or that all are finite (0). Only --device may be combined with it.
     """
     if replay:
-        if resume or config or settings != TrainConfig(device=settings.device):
+        if resume or config or set(given) - {"device"}:
             raise UserError(f"the saved step holds its own settings: type --replay {replay} alone, or with --device")
         _replay(replay, settings.device)
         return
@@ -61,6 +65,12 @@ def train(
     from segvit.training.train import train as run_training
     from segvit.utils.distributed import rank
 
+    if not (config or resume or settings.init):
+        settings = with_recipe(settings, given)
+        if first_process():
+            print(
+                f"They are written to {settings.output / 'config.yaml'}; give that file as --config to repeat the run."
+            )
     run = run_training(settings, resume=resume, accept_changed_data=accept_changed_data)
     if rank() == 0:
         print(f"best model {run.path}")

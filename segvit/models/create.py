@@ -224,7 +224,6 @@ def create_vit(config: ModelConfig) -> Any:
     Raises:
         UserError: the backbone is unknown or no plain ViT, or does not take an override.
     """
-    _check_name(config.backbone)
     if config.image_size < 1:
         raise UserError(f"model.image_size is {config.image_size}: give the side of the training crop, 1 pixel or more")
     overrides: dict[str, Any] = {
@@ -294,8 +293,9 @@ def weightless(name: str) -> Any:
     """Create timm's own model of a name without memory, to read its family and patch size from.
 
     Raises:
-        UserError: it is no plain ViT, or has no such tag.
+        UserError: timm has no such model, it is no plain ViT, or has no such tag.
     """
+    _check_name(name)
     try:
         with torch.device("meta"):
             vit: Any = timm.create_model(name, num_classes=0)

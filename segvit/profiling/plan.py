@@ -169,7 +169,7 @@ def plan(config: TrainConfig, *, num_classes: int, gpus: int = 1, tflops: float 
         for checkpointing in (False, True):
             name = parallel + (CHECKPOINTED if checkpointing else "")
             chosen = replace(config, parallel=parallel, grad_checkpointing=checkpointing)
-            memory[name] = _memory(model, chosen, images=images, gpus=gpus)
+            memory[name] = memory_of(model, chosen, images=images, gpus=gpus)
     parallel = config.parallel if gpus > 1 else "data"
     return Plan(
         gpus=gpus,
@@ -182,7 +182,7 @@ def plan(config: TrainConfig, *, num_classes: int, gpus: int = 1, tflops: float 
     )
 
 
-def _memory(model: SegViT, config: TrainConfig, *, images: int, gpus: int) -> Memory:
+def memory_of(model: SegViT, config: TrainConfig, *, images: int, gpus: int) -> Memory:
     """Return the memory of a device, part by part."""
     with FakeTensorMode():
         twin = _trainable_twin(model, config)

@@ -31,6 +31,7 @@ from segvit.pictures import contact_sheet, side_by_side, with_legend
 from segvit.reports.records import LOG, RecordLog
 from segvit.training.loader_guard import writing, written
 from segvit.training.settings import flat
+from segvit.utils.time_left import TimeLeft
 
 PROJECT = "segvit"
 """Project name of the runs in W&B and MLflow."""
@@ -159,6 +160,7 @@ class TrainProgress:
         self.main = self.bar.add_task("training", total=config.steps, completed=start, note="")
         self.loss: float | None = None
         self.since = (time.monotonic(), start)
+        self.left = TimeLeft(steps=config.steps, eval_every=config.eval_every)
 
     def __enter__(self) -> "TrainProgress":
         self.bar.start()
@@ -178,6 +180,8 @@ class TrainProgress:
         self.bar.update(self.main, completed=step, note=note)
         if not self.console.is_terminal and (step % self.config.log_every == 0 or step == self.config.steps):
             self.console.print(f"step {step}/{self.config.steps}  {note}")
+        if line := self.left.after(step):
+            self.say(line)
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""

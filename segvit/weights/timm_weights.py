@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_CACHE
 from torch import Tensor
 
@@ -41,6 +42,14 @@ def pretrained_vit(
         return timm.create_model(name, pretrained=True, num_classes=0, **shape)
     except Exception as error:  # timm and the Hub raise many kinds: network, cache, missing weights
         raise UserError(f"no pretrained weights for {name!r}: {error}\n{_where(name)}") from error
+
+
+def is_cached(name: str) -> bool:
+    """Return True if timm's weights of that name are in the cache of the Hub, so that no network is needed."""
+    settings = timm.get_pretrained_cfg(name.removeprefix("hf_hub:timm/"))
+    if settings is None or not settings.hf_hub_id:
+        return False
+    return isinstance(try_to_load_from_cache(settings.hf_hub_id, settings.hf_hub_filename or HUB_FILE), str)
 
 
 def _where(name: str) -> str:

@@ -352,14 +352,15 @@ def test_the_network_comes_from_the_model(settings_of: Callable[..., TrainConfig
     assert alone == TrainConfig(init=str(old_file), model=NETWORK)
     cropped = settings_of("--init", old_file, "--model.image-size", "512", "--model.drop-path", "0.2")
     assert cropped.model == replace(NETWORK, image_size=512, drop_path=0.2)
-    assert settings_of().model == ModelConfig()  # without init nothing changes
+    assert settings_of("--config", "camvid/vit_tiny").model == TrainConfig.load("camvid/vit_tiny").model
 
 
 def test_a_flag_init_replaces_the_network_of_a_recipe(settings_of: Callable[..., TrainConfig], old_file: Path) -> None:
     recipe = TrainConfig.load("finetune")
     assert recipe.model.pretrained
     ours = settings_of("--config", "finetune", "--init", old_file)
-    assert ours == replace(recipe, init=str(old_file), model=replace(NETWORK, drop_path=recipe.model.drop_path))
+    kept = {name: getattr(recipe.model, name) for name in ("drop_path", "image_size")}
+    assert ours == replace(recipe, init=str(old_file), model=replace(NETWORK, **kept))
 
 
 def test_an_init_beside_another_network_is_refused(
@@ -383,7 +384,7 @@ def test_an_init_in_a_file_replaces_the_network_of_its_base(
     file = tmp_path / "own.yaml"
     file.write_text(f"base: finetune\ninit: {old_file}\nsteps: 7\n")
     settings = settings_of("--config", file)
-    assert settings.model == replace(NETWORK, drop_path=0.1) and settings.steps == 7
+    assert settings.model == replace(NETWORK, drop_path=0.1, image_size=518) and settings.steps == 7
     assert TrainConfig.load(file, network=load_model(old_file).config) == settings  # the same in Python
 
 

@@ -89,7 +89,7 @@ class Survey:
             return command("check-data", fixed, settings=self.settings)
         if self.errors:
             return command("check-data", self.config, settings=self.settings)
-        return command("train", self.config, settings=self.settings or Path("finetune"))
+        return command("train", self.config, settings=self.settings)
 
     @property
     def advice(self) -> str:
