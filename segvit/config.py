@@ -25,6 +25,7 @@ Upsampling = Literal["tap", "paper"]
 EvalMode = Literal["slide", "whole"]
 Head = Literal["atm", "linear"]
 Freeze = Literal["none", "backbone"]
+BackboneSize = Literal["tiny", "small", "base", "large", "huge", "giant"]
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
 MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)

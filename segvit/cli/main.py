@@ -6,6 +6,7 @@ import sys
 from cyclopts import App, Parameter
 
 from segvit.cli.app import serve
+from segvit.cli.backbones import backbones
 from segvit.cli.bench import bench
 from segvit.cli.config_file import from_config_file
 from segvit.cli.data import check_data, prepare
@@ -47,6 +48,7 @@ app.command(serve, name="app")
 app.command(demo)
 app.command(train)
 app.command(evaluate)
+app.command(backbones)
 app.command(info, error_formatter=explain_size)
 
 
