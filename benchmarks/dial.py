@@ -1,13 +1,13 @@
 """The compute dial on real images: mIoU over multiply-adds and time of trained plain and shrunk models.
 
     for seed in 0 1; do for structure in plain naive_shrunk shrunk; do
-        segvit train --config camvid/vit_tiny --data.root camvid --model.structure $structure --seed $seed \\
+        segvit train --data.spec camvid --data.root camvid --model.structure $structure --seed $seed \\
             --output runs/dial/${structure}_$seed
     done; done
     python benchmarks/dial.py runs/dial/* --images camvid/images/val --plot docs/images/dial.png
 
-Reads each run's best model and the score that it was validated with. Multiply-adds are those of the test windows of one
-image; ms are from decoded photo to label map under the model's protocol, medians over the photos, all models in turn.
+Reads each run's best model and the scores that it was validated with. Multiply-adds are those of one photo under the
+model's test protocol; ms are from decoded photo to label map, medians over the photos, all models in turn.
 """
 
 import argparse
@@ -26,13 +26,23 @@ import segvit
 from segvit.inference.protocol import image_labels, protocol_size, protocol_windows
 from segvit.weights.model_file import read_header
 
-COLORS = {"plain": "#4d6fae", "shrunk": "#c8553d", "naive_shrunk": "#8a8a8a"}
+COLORS = {"plain": "#4d6fae", "shrunk": "#c8553d", "shrunk, paper's QU": "#d9a441", "naive_shrunk": "#8a8a8a"}
 
 
-def num_windows(model: segvit.SegViT, size: tuple[int, int]) -> int:
-    """How many windows an image (H, W) is cut into."""
+def kind(model: segvit.SegViT) -> str:
+    """Return the structure of a model, and its up-sampling if that is not the default."""
+    assert model.config is not None
+    paper = model.config.structure == "shrunk" and model.config.upsampling == "paper"
+    return "shrunk, paper's QU" if paper else model.config.structure
+
+
+def multiply_adds(model: segvit.SegViT, size: tuple[int, int]) -> float:
+    """Return the multiply-adds, in 10^9, of an image (H, W) under the model's test protocol."""
+    resized = protocol_size(*size, model.protocol)
     windows = protocol_windows(model, model.protocol)
-    return 1 if windows is None else len(windows.corners(*protocol_size(*size, model.protocol)))
+    if windows is None:
+        return segvit.profile(model, resized).multiply_adds / 1e9
+    return len(windows.corners(*resized)) * segvit.profile(model, model.image_size).multiply_adds / 1e9
 
 
 def milliseconds(models: dict[Path, segvit.SegViT], photos: list[torch.Tensor]) -> dict[Path, float]:
@@ -55,7 +65,7 @@ def plot(rows: dict[str, list[tuple[float, float]]], path: Path) -> None:
         work, scores = zip(*points, strict=True)
         mean = statistics.mean(scores)
         axes.scatter(work, scores, s=34, color=COLORS[structure], edgecolor="white", linewidth=0.8, zorder=3)
-        axes.plot([work[0] - 0.06, work[0] + 0.06], [mean, mean], color=COLORS[structure], linewidth=2, zorder=2)
+        axes.plot([0.98 * work[0], 1.02 * work[0]], [mean, mean], color=COLORS[structure], linewidth=2, zorder=2)
         axes.annotate(
             f"{structure.replace('_', ' ')} {mean:.1f}",
             (work[0], mean),
@@ -93,15 +103,20 @@ def main() -> None:
     times = milliseconds(models, photos)
     rows: dict[str, list[tuple[float, float]]] = defaultdict(list)
     table = Table(
-        "run", "structure", "mIoU", "G multiply-adds", "ms per image", title=f"photos of {size[0]} x {size[1]}"
+        "run",
+        "structure",
+        "mIoU",
+        "boundary IoU",
+        "G multiply-adds",
+        "ms per image",
+        title=f"photos of {size[0]} x {size[1]}",
     )
     for path, model in models.items():
-        side = model.config.image_size
-        work = num_windows(model, size) * segvit.profile(model, (side, side)).multiply_adds / 1e9
-        score = 100 * read_header(path)["metrics"]["miou"]
-        rows[model.config.structure].append((work, score))
-        row = (path.parent.name, model.config.structure, f"{score:.1f}", f"{work:.2f}", f"{times[path]:.0f}")
-        table.add_row(*row)
+        work, metrics = multiply_adds(model, size), read_header(path)["metrics"]
+        score, boundary = 100 * metrics["miou"], 100 * metrics["mean_boundary_iou"]
+        rows[kind(model)].append((work, score))
+        cells = [f"{score:.1f}", f"{boundary:.1f}", f"{work:.2f}", f"{times[path]:.0f}"]
+        table.add_row(path.parent.name, kind(model), *cells)
     Console().print(table)
     if options.plot:
         plot(rows, options.plot)
