@@ -4,7 +4,7 @@ A window keeps its class probabilities and its mask logits on the token grid. Th
 scores would take a hundred MB. A tile is composed from the windows that touch it, in every view (scale, flip). So the
 (K, H, W) volume never exists, whatever the size of the image.
 
-Letters: n windows, K classes (and queries), h w token grid, H W image as viewed, H' W' result, y x pixels of a part.
+Letters: n windows, K classes, Q queries, h w token grid, H W image as viewed, H' W' result, y x pixels of a part.
 """
 
 import math
@@ -47,9 +47,9 @@ class View:
     corners: tuple[tuple[int, int], ...]
     """First row and column of each window (n,), in pixels."""
     probabilities: Tensor
-    """(n, K queries, K classes)"""
+    """(n, Q, K)"""
     logits: Tensor
-    """(n, K queries, h, w), before the sigmoid."""
+    """(n, Q, h, w), before the sigmoid."""
     rows: Tensor
     """(window height, h) matrix that up-samples the masks to the rows of a window."""
     columns: Tensor
@@ -63,7 +63,7 @@ class View:
     def of_image(
         cls, probabilities: Tensor, logits: Tensor, image_size: tuple[int, int], padded_size: tuple[int, int]
     ) -> "View":
-        """Build the view of an image in one piece from its probabilities (1, K, K) and logits (1, K, h, w)."""
+        """Build the view of an image in one piece from its probabilities (1, Q, K) and logits (1, Q, h, w)."""
         rows, columns = window_matrices(logits, image_size, padded_size)
         return cls(
             size=image_size,
@@ -83,9 +83,11 @@ class View:
         scratch = scratch or Scratch()
 
         def part(piece: "Piece") -> Tensor:
-            lines = piece.rows @ piece.logits  # (K, y, w)
-            shape = (*lines.shape[:2], len(piece.columns))
-            masks, scores = (scratch.take(name, shape, lines) for name in ("masks", "scores"))
+            lines = piece.rows @ piece.logits  # (Q, y, w)
+            shape = (lines.shape[1], len(piece.columns))
+            num_queries, num_classes = piece.probabilities.shape
+            masks = scratch.take("masks", (num_queries, *shape), lines)
+            scores = scratch.take("scores", (num_classes, *shape), lines)
             torch.mm(lines.flatten(0, 1), piece.columns.T, out=masks.flatten(0, 1))
             torch.mm(piece.probabilities.T, masks.sigmoid_().flatten(1), out=scores.flatten(1))
             return scores
@@ -123,7 +125,7 @@ class View:
         return total.div_(count)
 
     def _logits_at(self, window: int, y: Tensor, x: Tensor) -> Tensor:
-        """Return the mask logits (n, K) of single pixels of a window."""
+        """Return the mask logits (n, Q) of single pixels of a window."""
         rows, columns, width = taps_of(self.rows, y), taps_of(self.columns, x), self.logits.shape[3]
         lines, places = (rows.low, rows.high), (columns.low, columns.high)
         down, right = (1 - rows.share, rows.share), (1 - columns.share, columns.share)
@@ -183,9 +185,9 @@ class Piece(NamedTuple):
 
     window: int
     probabilities: Tensor
-    """(K queries, K classes)"""
+    """(Q, K)"""
     logits: Tensor
-    """(K, h, w): logits of the tokens that the pixels depend on."""
+    """(Q, h, w): logits of the tokens that the pixels depend on."""
     rows: Tensor
     """(y, h) matrix that up-samples the logits to the rows of pixels."""
     columns: Tensor
@@ -253,7 +255,8 @@ class Composition:
         The next tile overwrites the last.
         """
         elements = TILE_ELEMENTS.get(self.device.type, TILE_ELEMENTS["cuda"])
-        for y, x in self.rectangles(elements // self.num_classes, rows, columns):
+        channels = max(self.views[0].probabilities.shape[1:])  # queries may outnumber classes
+        for y, x in self.rectangles(elements // channels, rows, columns):
             with torch.no_grad(), torch.autocast(device_type=self.device.type, enabled=False):
                 tile = self._tile(y, x)
             yield y, x, tile

@@ -33,6 +33,7 @@ class Head(Protocol):
         """Turn maps (B, D, h, w), shallow first, into class logits (S, B, K, K + 1) and mask logits (S, B, K, h, w).
 
         The masks span the last map, at its resolution or another. With `deep` False, only the last output is needed.
+        Another number of queries than K, the same for both, needs a criterion of your own; scores and labels take it.
         """
 
     def output_names(self, taps: Sequence[int]) -> Sequence[str]:

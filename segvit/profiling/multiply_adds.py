@@ -131,7 +131,7 @@ def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
     parts = _backbone_parts(model.backbone, forward, f"{root}.backbone")
     for name, attribute in OTHER_PARTS.items():
         if (module := getattr(model, attribute)) is not None:
-            spent = forward[f"{root}.{attribute}"]
+            spent = forward.get(f"{root}.{attribute}", 0)  # a part without products is not listed
             parts.append(Part(name=name, multiply_adds=spent, parameters=_num_parameters(module)))
     rest = Part(
         name="rest",

@@ -60,6 +60,8 @@ CASES: dict[str, tuple[Tensor, Tensor]] = {
     "near-equal": near_equal(40, (5, 6)),
     "extreme": extreme(40, (6, 6)),
     "constant masks": (trained(30, 3, (4, 4))[0], torch.full((30, 4, 4), -2.0)),
+    "more queries than classes": (trained(60, 30, (5, 7))[0][:, :12].contiguous(), trained(60, 5, (5, 7))[1]),
+    "fewer queries than classes": (trained(60, 30, (5, 7))[0][:12].contiguous(), trained(60, 5, (5, 7))[1][:12]),
     "one class": trained(1, 1, (5, 5)),
     "two classes": trained(2, 1, (5, 5)),
     "one token": trained(30, 3, (1, 1)),

@@ -1,0 +1,130 @@
+"""The rows of the comparison: one pretrained ViT, and for each row a model on it and the criterion of its paper.
+
+model = create(ROWS["dpt"], vit=VIT, weights=file, num_classes=11, size=252, frozen=12, steps=400)
+segvit.train(config, model=model, criterion=ROWS["dpt"].criterion)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from heads.backbone import StagedViT, TokenStore
+from heads.dpt import DPT
+from heads.eomt import EoMT, TakeMasks
+from heads.per_pixel import Linear, PerPixelHead, SETRNaive, cross_entropy
+from heads.segmenter import MaskTransformer
+from heads.set_loss import set_loss
+from safetensors import safe_open
+from torch import nn
+
+import segvit
+from segvit.config import ModelConfig, Structure
+from segvit.losses import Criterion
+
+VIT = ModelConfig(backbone="vit_small_patch14_dinov2.lvd142m", image_size=518)
+"""The backbone, at the size of its own positions: at another, they would be resized twice."""
+EOMT_BLOCKS = 3
+"""Last blocks that the queries of EoMT join."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A model of the comparison."""
+
+    title: str
+    criterion: Criterion = segvit.criterion
+    taps: tuple[int, ...] | None = None
+    """Blocks that the head reads. None: the default of the structure."""
+    structure: Structure = "plain"
+    head: Callable[[int, int], nn.Module] | None = None
+    """Head for a width D and K classes. None: attention to mask."""
+    masked: bool | None = None
+    """Mask the attention of EoMT in training. None: the row is no EoMT."""
+
+
+def setr(dim: int, num_classes: int) -> nn.Module:
+    """SETR-naive on the last of three maps, with auxiliary heads on the others."""
+    return PerPixelHead(*(SETRNaive(dim=dim, num_classes=num_classes, source=source) for source in range(3)))
+
+
+ROWS = {
+    "linear": Row(
+        title="linear",
+        criterion=cross_entropy,
+        taps=(11,),
+        head=lambda dim, num_classes: PerPixelHead(Linear(dim=dim, num_classes=num_classes)),
+    ),
+    "setr": Row(title="SETR-naive", criterion=cross_entropy, taps=(5, 7, 11), head=setr),
+    "segmenter": Row(
+        title="Segmenter",
+        criterion=cross_entropy,
+        taps=(11,),
+        head=lambda dim, num_classes: PerPixelHead(MaskTransformer(dim=dim, num_classes=num_classes)),
+    ),
+    "dpt": Row(
+        title="DPT",
+        criterion=cross_entropy,
+        taps=(2, 5, 8, 11),
+        head=lambda dim, num_classes: PerPixelHead(DPT(dim=dim, num_classes=num_classes)),
+    ),
+    "eomt": Row(title="EoMT", criterion=set_loss, taps=(11,), masked=False),
+    "eomt_masked": Row(title="EoMT, masked", criterion=set_loss, taps=(11,), masked=True),
+    "plain": Row(title="ATM plain"),
+    "shrunk": Row(title="ATM shrunk", structure="shrunk"),
+    "naive_shrunk": Row(title="ATM naive shrunk", structure="naive_shrunk"),
+}
+
+
+def create(
+    row: Row,
+    *,
+    vit: ModelConfig = VIT,
+    weights: Path | None,
+    num_classes: int,
+    size: int,
+    frozen: int,
+    steps: int,
+    store: Path | None = None,
+) -> segvit.SegViT:
+    """Create the model of a row.
+
+    Args:
+        row: one of ROWS.
+        vit: the backbone.
+        weights: file of its weights. None: random ones.
+        num_classes: K.
+        size: side of the training crop in pixels.
+        frozen: number of first blocks that are frozen; 0: none, and the embeddings learn too.
+        steps: optimizer steps of its training.
+        store: folder for the features of frozen blocks. None: they are computed each time.
+    """
+    settings = replace(vit, structure=row.structure, taps=row.taps, pretrained_file=weights)
+    start = segvit.create_model(config=settings, num_classes=num_classes)
+    plain = start.backbone
+    first = frozen if plain.shrink_at is None else min(frozen, plain.shrink_at)
+    if row.masked is not None:
+        first = len(plain.blocks) - EOMT_BLOCKS
+    kept = TokenStore(store, plain) if store is not None and 0 < first <= frozen else None
+    stages = StagedViT(plain, first=first, store=kept)
+    backbone: nn.Module = stages
+    upsampling: nn.Module | None = None
+    if row.masked is not None:
+        norm = None if weights is None else final_norm(weights)
+        backbone = EoMT(stages, num_classes=num_classes, masked=row.masked, steps=steps, norm=norm)
+        head: nn.Module = TakeMasks()
+    elif row.head is not None:
+        head = row.head(plain.embed_dim, num_classes)
+    else:  # learned tokens of an up-sampling are those of the crop
+        at_crop = replace(settings, image_size=size).without_weights()
+        own = segvit.create_model(config=at_crop, num_classes=num_classes)
+        head, upsampling = own.head, own.upsampling
+    return segvit.SegViT(
+        backbone, head, upsampling, mean=start.mean, std=start.std, num_classes=num_classes, image_size=size
+    )
+
+
+def final_norm(weights: Path) -> dict[str, torch.Tensor]:
+    """Read the norm behind the last block, which the backbones of the package leave out."""
+    with safe_open(weights, framework="pt") as file:
+        return {name: file.get_tensor(f"norm.{name}").float() for name in ("weight", "bias")}
