@@ -33,7 +33,7 @@ from segvit.data.sample import Samples
 from segvit.data.transforms import TrainTransform
 from segvit.inference.protocol import image_labels, protocol_size
 
-RATES = (1.5e-4, 5e-4, 1.5e-3)
+RATES = (5e-4, 1.5e-3, 4.5e-3)
 """Learning rates of the head that are tried; the backbone's is a tenth."""
 AUGMENT = {
     "camvid": AugmentConfig(resize_long=None, scale=(1.0, 1.5), saturation=0, hue=0),
@@ -281,7 +281,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--frozen", nargs="?", type=int, const=12, default=0, choices=(0, 9, 12), metavar="BLOCKS")
     parser.add_argument("--search", action="store_true", help="choose each row's learning rate")
     parser.add_argument("--search-steps", type=int, default=150)
-    parser.add_argument("--rate", type=float, default=5e-4, help="learning rate of the heads without --search")
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="learning rate of the heads without --search")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch-size", type=int, default=8)

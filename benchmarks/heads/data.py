@@ -74,7 +74,7 @@ class InMemory:
 
 
 def open_sets(name: str, root: Path) -> tuple[Samples, Samples]:
-    """Open the training and the validation set of one of SETS, whose files lie under `root`."""
+    """Open the training and the validation set of one of SETS in the folder `root`."""
     config = DataConfig(spec=name, root=root)
     train, val = (open_dataset(config, split) for split in ("train", "val"))
     return (People(train), People(val)) if name == "clothing" else (train, val)

@@ -7,6 +7,7 @@ needs no masks between the blocks. Without it, only the last masks are predicted
 Letters: S supervised outputs, B images, Q queries, K classes, D width, h w token grid, P prefix tokens, N = h * w.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -71,7 +72,8 @@ class EoMT(nn.Module):
         self.mask_head = nn.Sequential(
             nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim)
         )
-        self.upscale = nn.Sequential(Upscale(dim), Upscale(dim))
+        num_upscale = max(1, int(math.log2(self.patch_size)) - 2)
+        self.upscale = nn.Sequential(*(Upscale(dim) for _ in range(num_upscale)))  # to cells of 4 to 7 pixels
 
     def layer_of(self, name: str) -> int | None:
         """Return the layer of a parameter; None for the new parts."""
@@ -79,7 +81,7 @@ class EoMT(nn.Module):
         return None if own == name else self.stages.layer_of(own)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return class logits (S, B, Q, K + 1), mask logits (S, B, Q, 4 h, 4 w), and the last map (B, D, h, w).
+        """Return class logits (S, B, Q, K + 1), mask logits (S, B, Q, ., .), and the last map (B, D, h, w).
 
         S is 1, except in training with masks.
         """
@@ -100,7 +102,7 @@ class EoMT(nn.Module):
         return [torch.stack(class_logits), torch.stack(mask_logits), last]
 
     def predict(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return class logits (B, Q, K + 1) and mask logits (B, Q, 4 h, 4 w) of tokens (B, Q + P + N, D)."""
+        """Predict class logits (B, Q, K + 1) and mask logits (B, Q, ., .) from tokens (B, Q + P + N, D)."""
         tokens = self.norm(tokens)
         queries, rest = tokens.tensor_split([self.queries.num_embeddings], dim=1)
         pixels = self.upscale(self.stages.map_of(rest, grid))
@@ -129,7 +131,7 @@ class TakeMasks(nn.Module):
     class_bound = ()
 
     def forward(self, features: Sequence[Tensor], deep: bool = True) -> tuple[Tensor, Tensor]:
-        """Return class logits (S, B, Q, K + 1) and mask logits (S, B, Q, 4 h, 4 w)."""
+        """Return class logits (S, B, Q, K + 1) and mask logits (S, B, Q, ., .)."""
         start = 0 if deep else -1
         return features[0][start:], features[1][start:]
 

@@ -22,8 +22,9 @@ import segvit
 from segvit.config import ModelConfig, Structure
 from segvit.losses import Criterion
 
-VIT = ModelConfig(backbone="vit_small_patch14_dinov2.lvd142m", image_size=518)
-"""The backbone, at the size of its own positions: at another, they would be resized twice."""
+VIT = ModelConfig(backbone="vit_small_patch14_dinov2.lvd142m", image_size=518, init_std=0.04)
+"""The backbone, at the size of its own positions: at another, they would be resized twice. ATM's narrow layers start at
+0.04, as in `camvid/vit_tiny`; the other heads start as their papers say."""
 EOMT_BLOCKS = 3
 """Last blocks that the queries of EoMT join."""
 
