@@ -8,8 +8,7 @@ It runs on a CPU or one GPU, and on many through `torchrun` or `accelerate launc
     config.yaml  metrics.jsonl  report.html  validation/  TensorBoard events
     best.safetensors  last.safetensors  checkpoint-*.pt (the newest; --resume continues from them to the bit)
 
-start.py checks settings and data, learner.py builds the model and its optimizer, batches.py loads the images, and
-step.py has the arithmetic of a step.
+start.py checks settings and data, learner.py builds the model, batches.py loads images, step.py computes a step.
 """
 
 import signal

@@ -1,0 +1,89 @@
+"""Settings of the data: images, labels and training augmentation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segvit.config_files import take_paths
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Images and labels: their places, and the meaning of the labels."""
+
+    spec: str | None = None
+    """Name of a shipped dataset (shapes, camvid, ade20k, ...) or a YAML file that describes one."""
+    root: Path | None = None
+    """Folder of the dataset named by `spec`."""
+    images: Path | None = None
+    """Folder of images, if there is no spec."""
+    labels: Path | None = None
+    """Folder of label maps with the images' names, if there is no spec."""
+    classes: tuple[str, ...] = ()
+    """Class names in order, if there is no spec. Write `name=VALUE` if the mask values are not 0, 1, 2, ..."""
+    ignore: tuple[int, ...] = (255,)
+    """Raw label values to ignore, if there is no spec."""
+    val_images: Path | None = None
+    """Folder of validation images, if there is no spec. Default: a share of `images`."""
+    val_labels: Path | None = None
+    """Folder of validation label maps, if there is no spec."""
+    val_fraction: float | None = None
+    """Share of the training pairs held out for validation if there is no validation split. A hash of their names
+    chooses them. Default: the share in the spec; without a spec 0.1."""
+    train_split: str = "train"
+    """Split of the spec to train on."""
+    val_split: str = "val"
+    """Split of the spec to validate on."""
+    train_list: Path | None = None
+    """Text file with one name per line, such as `street/0001`: train on these pairs only. Default: the split's own
+    list, or every pair."""
+    val_list: Path | None = None
+    """Text file with one name per line: validate on these pairs only. Default: the split's own list, or every pair."""
+    cache: Path | None = None
+    """Folder in which to keep label maps decoded from .mat and JSON files, as PNG. It saves time from about forty
+    polygons per image. Default: decode them each time."""
+    skip_unreadable: int = 0
+    """Number of images in a whole run that may be unreadable. In training other images replace them, a validation
+    leaves them out, and all are listed. 0: stop at the first one."""
+    cache_features: Path | None = None
+    """Folder in which to keep the outputs of the frozen blocks for each crop, so that a step runs only what learns.
+    Needs `optim.freeze` and `augment.views`. Default: run the frozen blocks in every step."""
+    cache_features_gb: float = 20.0
+    """Largest size of that folder in gigabytes. A run that would need more stops before its first step."""
+    workers: int = 2
+    """Processes that load and augment; in an evaluation, threads that read ahead. 0: do it in the main thread."""
+
+    def __post_init__(self) -> None:
+        take_paths(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Training augmentation, in the order of its steps. The defaults are the paper's."""
+
+    resize_long: int | None = 2048
+    """Largest longer side in pixels: the image is resized to fit, keeping its ratio. No resizing if this and
+    `resize_short` are None."""
+    resize_short: int | None = None
+    """Largest shorter side in pixels of the same resizing. Default: the crop, if `resize_long` is set."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Range of the random factor on the resized size."""
+    max_class_share: float = 0.75
+    """Largest share of one class among the labelled pixels of a crop. A crop with more is drawn again, up to 10 times.
+    1: accept any crop."""
+    rare_class_probability: float = 0.0
+    """Share of the crops that is forced to contain a class; rare classes are picked more often (1 / their pixels in the
+    training set). The crop comes from a random image with that class. Label maps are counted once and the counts
+    kept."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    brightness: float = 32.0
+    """Largest shift of the brightness, on the scale 0..255."""
+    contrast: float = 0.5
+    """Range x of the contrast factor, drawn from 1 - x .. 1 + x."""
+    saturation: float = 0.5
+    """Range x of the saturation factor, drawn from 1 - x .. 1 + x."""
+    hue: float = 18.0
+    """Largest shift of the hue, on the scale 0..180."""
+    views: int | None = None
+    """Number of different crops of each image; epoch e shows number e modulo `views`. Default: a new crop in each
+    epoch."""

@@ -1,0 +1,90 @@
+"""Settings of the network."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from segvit.config_files import take_paths
+
+Structure = Literal["plain", "shrunk", "naive_shrunk"]
+Downsampling = Literal["nearest_q", "nearest_qkv", "conv"]
+Upsampling = Literal["tap", "paper"]
+Head = Literal["atm", "linear"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network, without its classes, which the dataset names."""
+
+    backbone: str = "vit_base_patch16_384"
+    """Name of a plain ViT in timm."""
+    structure: Structure = "plain"
+    """plain: the ATM cascade on every token. shrunk: one block keeps a quarter of the tokens, and an up-sampling
+    restores the grid. naive_shrunk: like shrunk without the up-sampling, with masks at half the resolution."""
+    head: Head = "atm"
+    """atm: attention to mask. linear: one linear layer on the normalised maps, trained by the cross entropy of each
+    pixel; a baseline, and a probe of the backbone."""
+    image_size: int = 512
+    """Side of the training crop in pixels, which is also the default window. Inference takes any size."""
+    pretrained: bool = False
+    """Start from timm's weights of this backbone, downloaded from the Hub. Default: random weights."""
+    pretrained_file: Path | None = None
+    """Start from timm's weights in this file (.safetensors or .pth), without network access. Add their tag, such as
+    .augreg_in21k, to `backbone`: it selects mean and std."""
+    position_grid: Literal["pretrained", "crop"] | None = None
+    """Grid of absolute positions. pretrained: that of timm's weights; each image gets them resized to its own grid.
+    crop: that of the training crop, as in the paper's recipes. Default: pretrained if they start so, otherwise crop."""
+    taps: tuple[int, ...] | None = None
+    """Blocks (from 0) whose outputs feed the head, shallow first. Default: the paper's for 12 and 24 blocks. shrunk:
+    the block before `shrink_at` and the last. naive_shrunk: the last."""
+    shrink_at: int | None = None
+    """Block (from 0) of a shrunk structure that keeps every second row and column of the tokens. Default: 6 of 12
+    blocks, 8 of 24, otherwise a third of the depth."""
+    downsampling: Downsampling = "nearest_q"
+    """Source of the queries of that block. nearest_q: the kept tokens, with keys and values from all. nearest_qkv: the
+    same, with keys and values from the kept tokens. conv: a convolution of stride 2, otherwise like nearest_q."""
+    upsampling: Upsampling = "tap"
+    """Up-sampling of shrunk. tap: the last map is interpolated, the tap before added. paper: by learned queries."""
+    patch_size: int | None = None
+    """Side of a patch in pixels. Default: the backbone's own."""
+    embed_dim: int | None = None
+    """Width of the backbone. Default: its own."""
+    depth: int | None = None
+    """Number of blocks. Default: the backbone's own."""
+    num_heads: int | None = None
+    """Attention heads of a block. Default: the backbone's own. If `embed_dim` is set, embed_dim / 64."""
+    class_token: bool | None = None
+    """Keep the class token. Default: the backbone's own setting. The paper's recipes set it to false."""
+    drop_path: float = 0.0
+    """Stochastic depth rate of the last block; it grows linearly from 0 at the first."""
+    drop_path_branches: Literal["both", "mlp"] = "both"
+    """Branches of a block that drop path drops: attention and MLP, or the MLP alone, as in the paper's recipes."""
+    head_dim: int | None = None
+    """Width d of the ATM head and of the up-sampling. Default: half the backbone's width."""
+    head_num_heads: int | None = None
+    """Attention heads of an ATM layer. Default: head_dim / 32."""
+    head_num_layers: int = 3
+    """Decoder layers of an ATM stage."""
+    upsampling_num_layers: int = 3
+    """Decoder layers of the up-sampling `paper` over each tap."""
+    head_dropout: float = 0.1
+    """Dropout rate of the ATM head, on branches and on attention weights."""
+    init_std: float = 0.02
+    """Standard deviation of the initial weights of Linear layers: the head's, and the backbone's if not pretrained."""
+    mean: tuple[float, float, float] | None = None
+    """Mean of R, G, B on the 0..1 scale. Default: the backbone's own."""
+    std: tuple[float, float, float] | None = None
+    """Standard deviation of R, G, B on the 0..1 scale. Default: the backbone's own."""
+
+    def __post_init__(self) -> None:
+        take_paths(self)
+
+    @property
+    def starts_pretrained(self) -> bool:
+        """True if the backbone starts from timm's weights, from the Hub or a file."""
+        return self.pretrained or self.pretrained_file is not None
+
+    def without_weights(self) -> "ModelConfig":
+        """Return the config without pretrained weights, for a network that gets weights of its own."""
+        grid = self.position_grid or ("pretrained" if self.starts_pretrained else "crop")
+        return replace(self, pretrained=False, pretrained_file=None, position_grid=grid)
