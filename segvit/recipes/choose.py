@@ -36,7 +36,7 @@ SMALL_GPU = 8.0
 """GPU memory in GiB below which the backbone is the one of the recipe for a CPU."""
 USABLE = {"cpu": 0.6, "mps": 0.6, "cuda": 0.85}
 """Share of the memory that a step may take, by device."""
-OWN_SIZES = ("model.patch_size", "model.embed_dim", "model.depth", "model.num_heads")
+OWN_SIZES = ("model.embed_dim", "model.depth", "model.num_heads")
 """Settings that make a network for which no pretrained weights exist."""
 
 Memory = Callable[[TrainConfig, int], float]

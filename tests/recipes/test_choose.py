@@ -52,7 +52,8 @@ def test_no_pretrained_weights_give_the_recipe_from_scratch() -> None:
     assert settings_of(found.config) == settings_of(TrainConfig.load("scratch"))
     own = chosen(model__embed_dim=64, model__patch_size=8)
     assert not own.config.model.pretrained and own.config.optim.freeze == "none"
-    assert "model.patch_size and model.embed_dim" in own.reasons["model.pretrained"]
+    assert own.reasons["model.pretrained"].startswith("model.embed_dim of your own")
+    assert chosen(model__patch_size=7).config.model.starts_pretrained  # weights are resized to another patch
     kept = chosen(model__pretrained_file=Path("w.safetensors"), model__pretrained=False)
     assert kept.config.optim.layer_decay < 1 and kept.config.model.starts_pretrained
 
