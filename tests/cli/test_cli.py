@@ -24,7 +24,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SHAPES = load_spec("shapes")
 TINY = ["--model.backbone", "vit_tiny_patch16_224", "--model.patch-size", "8", "--model.embed-dim", "32"]
 TINY += ["--model.depth", "2"]
-TRAINING = ["--model.image-size", "32", "--batch-size", "4", "--steps", "3", "--data.workers", "0", "--device", "cpu"]
+TRAINING = ["--model.image-size", "32", "--batch-size", "4", "--accumulate", "1", "--steps", "3"]
+TRAINING += ["--data.workers", "0", "--device", "cpu"]
 
 
 class Said(NamedTuple):
