@@ -28,6 +28,7 @@ from segvit.inference.compiled import uncompiled
 from segvit.inference.label_map import image_views
 from segvit.inference.tiles import Composition
 from segvit.models.backbone import PlainViT
+from segvit.models.linear_head import LinearHead
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
 
@@ -132,6 +133,7 @@ def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
     for name, attribute in OTHER_PARTS.items():
         if (module := getattr(model, attribute)) is not None:
             spent = forward.get(f"{root}.{attribute}", 0)  # a part without products is not listed
+            name = "linear head" if isinstance(module, LinearHead) else name
             parts.append(Part(name=name, multiply_adds=spent, parameters=_num_parameters(module)))
     rest = Part(
         name="rest",

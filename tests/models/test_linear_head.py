@@ -94,7 +94,7 @@ def test_everything_downstream_takes_it(structure: Structure, tmp_path: Path) ->
     names = ("person", *SPEC.classes[1:4])
     fewer = segvit.with_classes(loaded, replace(SPEC, classes=names, palette=SPEC.palette[:4], raw_ids=(0, 1, 2, 3)))
     assert torch.equal(fewer.head.classifier.weight[1:], loaded.head.classifier.weight[1:4])
-    assert "head" in [part.name for part in segvit.profile(model, (64, 64)).parts]
+    assert "linear head" in [part.name for part in segvit.profile(model, (64, 64)).parts]
     with pytest.raises(UserError, match="the head LinearHead cannot be recorded"):
         pictures.look(model, torch.zeros(48, 64, 3, dtype=torch.uint8).numpy())
 
