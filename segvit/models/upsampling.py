@@ -99,7 +99,8 @@ def interpolate_lattice(maps: Tensor, grid: tuple[int, int]) -> Tensor:
             f"{rows} x {columns}: with a down-sampling of your own, set model.upsampling to paper"
         )
     fine = F.interpolate(maps, size=(2 * rows - 1, 2 * columns - 1), mode="bilinear", align_corners=True)
-    return F.pad(fine, (0, grid[1] - fine.shape[3], 0, grid[0] - fine.shape[2]), mode="replicate")
+    # Padded for odd grids too, and cut: a graph for any size must not depend on the parity of a grid.
+    return F.pad(fine, (0, 1, 0, 1), mode="replicate")[:, :, : grid[0], : grid[1]]
 
 
 class QueryUpsampling(nn.Module):
