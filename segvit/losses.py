@@ -186,7 +186,7 @@ def pixel_criterion(
 
 
 def pixel_losses(output: SegOutput, labels: Tensor, class_weights: Tensor | None = None) -> Losses:
-    """Return the losses of `pixel_criterion` for labels that are known to fit."""
+    """Return the losses of `pixel_criterion` for labels (B, H, W) that are known to fit."""
     count, batch, num_classes = output.mask_logits.shape[:3]
     height, width = output.image_size
     grid = F.logsigmoid(output.mask_logits.float()).flatten(0, 1)

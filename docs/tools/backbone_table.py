@@ -3,19 +3,18 @@
     python docs/tools/backbone_table.py
 
 Rows that the file has already are kept, so that only names that are new in timm are counted. Delete the file to count
-all of them again (a minute).
+all of them again (some minutes).
 """
 
 import csv
 from dataclasses import asdict, fields
-from typing import Any
 
 import timm
-from torch import nn
 
 from segvit.errors import UserError
 from segvit.models.create import weightless
 from segvit.models.families import adapt
+from segvit.profiling.info import describe
 from segvit.recipes.backbones import TABLE, Cost, costs, reference_size
 
 MODULES = ("vision_transformer", "deit", "beit", "eva")
@@ -29,31 +28,15 @@ def cost_of(name: str) -> Cost | None:
     except UserError:
         return None
     backbone = adapt(vit, taps=(len(vit.blocks) - 1,))
+    found = describe(name, image_size=reference_size(backbone.patch_size))
     return Cost(
         name=name,
         patch=backbone.patch_size,
         width=backbone.embed_dim,
         blocks=len(backbone.blocks),
         parameters=sum(parameter.numel() for parameter in backbone.parameters()),
-        multiply_adds=multiply_adds(backbone),
+        multiply_adds=sum(part.multiply_adds for part in found.profile.parts if part.name == "backbone"),
     )
-
-
-def multiply_adds(backbone: Any) -> int:
-    """Count the multiply-adds of patch embedding and blocks by formula, which is faster than to run them.
-
-    A Linear layer has as many per token as weights, and the two products of attention have 2 N^2 per channel.
-    """
-    side = reference_size(backbone.patch_size) // backbone.patch_size
-    patches = side * side
-    tokens = patches + backbone.num_prefix_tokens
-    total = patches * backbone.patch_embed.proj.weight.numel()
-    for part in backbone.blocks.modules():
-        if isinstance(part, nn.Linear):
-            total += tokens * part.weight.numel()
-        if hasattr(part, "num_heads") and hasattr(part, "head_dim"):
-            total += 2 * tokens**2 * part.num_heads * part.head_dim
-    return total
 
 
 def main() -> None:

@@ -112,14 +112,18 @@ class SegViT(nn.Module):
             grid: (h, w) of all patches of the padded images.
             image_size: (H, W) of the images in pixels, before padding.
             deep: compute every supervised output; else only the prediction (S = 1).
+
+        Raises:
+            UserError: a custom up-sampling returns one tensor in place of a list.
         """
         if self.upsampling is not None:
-            features = self.upsampling(features, grid)
-            if isinstance(features, Tensor):  # a loop over it would take its batch for maps
+            upsampled: Any = self.upsampling(features, grid)
+            if isinstance(upsampled, Tensor):  # a loop over it would take its batch for maps
                 raise UserError(
                     f"the up-sampling {self.parts['upsampling']} returned one tensor: return a list of maps "
                     "(B, d, h, w), shallow first; a single map too, as [map]"
                 )
+            features = upsampled
         class_logits, mask_logits = self.head(features, deep=deep)
         height, width = features[-1].shape[2:]
         padded_size = (height * self.mask_cell, width * self.mask_cell)

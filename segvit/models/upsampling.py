@@ -69,7 +69,7 @@ class TapUpsampling(nn.Module):
         return []
 
     def head_similarities(self, layer: LayerOutput, rows: Tensor) -> Tensor:
-        """Raise: it has no attention."""
+        """Raise, since there is no attention (B, heads, n, N) to show."""
         raise NotImplementedError
 
     def sharded_modules(self) -> list[nn.Module]:

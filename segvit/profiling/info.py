@@ -60,7 +60,7 @@ class Info:
             "taps": list(backbone.taps),
             "shrink_at": backbone.shrink_at,
             "downsampling": None if backbone.downsampling is None else backbone.downsampling.method,
-            "upsampling": None if self.model.upsampling is None else self.model.config.upsampling,
+            "upsampling": self.model.config.upsampling if self.model.config and self.model.upsampling else None,
             **self.header,
             **self.profile.to_dict(),
         }

@@ -178,13 +178,13 @@ def _with_tags(cost: Cost, advice: dict[str, str]) -> list[Backbone]:
 
 def _backbone(name: str, cost: Cost, advice: str) -> Backbone:
     settings = timm.get_pretrained_cfg(name)
-    trained = settings is not None and settings.has_weights
+    weights = settings if settings is not None and settings.has_weights else None
     return Backbone(
         name=name,
         cost=cost,
         size=size_of(cost.parameters),
-        licence=licence_of(settings.to_dict()) if trained else None,
-        pretrained_size=settings.input_size[-1] if trained else None,
+        licence=None if weights is None else licence_of(weights.to_dict()),
+        pretrained_size=None if weights is None else weights.input_size[-1],
         advice=advice,
     )
 

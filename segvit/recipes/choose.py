@@ -9,20 +9,28 @@ them: to the sizes of the images, to memory and cores, and to the settings that 
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from functools import cache
+from dataclasses import dataclass, fields
 from typing import Any
 
 import timm
 import torch
 
-from segvit.config import DataConfig, TrainConfig
-from segvit.config_files import plain
+from segvit.config import DataConfig, ModelConfig, TrainConfig
 from segvit.errors import UserError
-from segvit.models.create import create_model, weightless
+from segvit.models.create import create_model
 from segvit.profiling.plan import memory_of
+from segvit.recipes.draft import (
+    OWN_SIZES,
+    Choice,
+    Draft,
+    build,
+    flat_settings,
+    parse_settings,
+    settings_of,
+    shape_of,
+)
 from segvit.recipes.facts import GIBIBYTE, Facts, look_at_images, look_at_machine
-from segvit.training.settings import check_settings, flat
+from segvit.training.settings import check_settings
 from segvit.utils.text import percentage
 from segvit.weights.timm_weights import is_cached, licence_of
 
@@ -36,31 +44,8 @@ SMALL_GPU = 8.0
 """GPU memory in GiB below which the backbone is the one of the recipe for a CPU."""
 USABLE = {"cpu": 0.6, "mps": 0.6, "cuda": 0.85}
 """Share of the memory that a step may take, by device."""
-OWN_SIZES = ("model.embed_dim", "model.depth", "model.num_heads")
-"""Settings that make a network for which no pretrained weights exist."""
-
 Memory = Callable[[TrainConfig, int], float]
 """Estimate the peak memory in GiB that a step takes on a device, given the number of classes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """A setting that was chosen."""
-
-    name: str
-    """Setting, such as `optim.lr`."""
-    value: Any
-    reason: str
-
-    @property
-    def flag(self) -> str:
-        """The flag that sets this value on the command line."""
-        name = self.name.replace("_", "-")
-        if isinstance(self.value, bool):
-            section, _, last = name.rpartition(".")
-            return f"--{section}{'.' * bool(section)}{'' if self.value else 'no-'}{last}"
-        value = f"{self.value:g}" if isinstance(self.value, float) else self.value
-        return f"--{name} {value}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +101,7 @@ def choose_for(given: Mapping[str, Any]) -> Recipe:
             f"init {given['init']}: settings are chosen for a backbone of timm; for a model of yours, start from a "
             "recipe: --config finetune (in Python, segvit.TrainConfig.load)"
         )
-    config = _parse(given)
+    config = parse_settings(given)
     return choose(Facts(machine=look_at_machine(config.device), images=look_at_images(config.data)), given)
 
 
@@ -139,43 +124,20 @@ def choose(facts: Facts, given: Mapping[str, Any], *, memory: Memory = estimated
     Raises:
         UserError: a setting is unknown or has a bad value, or the backbone is no plain ViT.
     """
-    parsed = _parse(given)
+    parsed = parse_settings(given)
     check_settings(parsed)
-    values = _flat(parsed)
-    draft = _Draft(facts, {name: values[name] for name in given})
+    values = flat_settings(parsed)
+    draft = Draft(facts, {name: values[name] for name in given})
     _choose_network(draft)
     _choose_sizes(draft)
     _choose_steps(draft)
     _choose_rates(draft)
     _choose_machine(draft)
     _choose_memory(draft, memory)
-    return Recipe(config=_build(draft.settings), choices=tuple(draft.choices.values()), facts=facts)
+    return Recipe(config=build(draft.settings), choices=tuple(draft.choices.values()), facts=facts)
 
 
-class _Draft:
-    """The settings so far: a recipe of `configs`, and over it what is given."""
-
-    def __init__(self, facts: Facts, given: Mapping[str, Any]) -> None:
-        self.facts, self.given = facts, given
-        self.scratch = _from_scratch(given)
-        name = "finetune_cpu" if facts.machine.device == "cpu" else "finetune"
-        self.base = _settings_of("scratch" if self.scratch else name)
-        self.settings: dict[str, Any] = {**self.base, "output": TrainConfig().output, **given}
-        self.choices: dict[str, Choice] = {}
-
-    def choose(self, name: str, value: Any, reason: str) -> None:
-        """Set a setting and note the reason, unless the setting is given."""
-        if name not in self.given:
-            self.settings[name] = value
-            self.choices[name] = Choice(name=name, value=value, reason=reason)
-
-    @property
-    def scale(self) -> float:
-        """Number of steps as a share of the recipe's."""
-        return float(self.settings["steps"] / self.base["steps"])
-
-
-def _choose_network(draft: _Draft) -> None:
+def _choose_network(draft: Draft) -> None:
     """Choose the backbone, its initial weights and what is frozen."""
     machine, given = draft.facts.machine, draft.given
     name = draft.base["model.backbone"]
@@ -187,7 +149,7 @@ def _choose_network(draft: _Draft) -> None:
     elif machine.device == "cpu":
         draft.choose("model.backbone", name, "DINOv2 ViT-S: the best start that trains on a CPU within an hour")
     elif machine.memory < SMALL_GPU:
-        small = _settings_of("finetune_cpu")["model.backbone"]
+        small = settings_of("finetune_cpu")["model.backbone"]
         draft.choose("model.backbone", small, f"DINOv2 ViT-S: a Base needs {SMALL_GPU:.0f} GB of memory or more")
     else:
         draft.choose("model.backbone", name, "DINOv2 ViT-B with registers: a strong start that one GPU trains")
@@ -196,20 +158,24 @@ def _choose_network(draft: _Draft) -> None:
         draft.choose(
             "model.pretrained", True, f"weights in {file}" if file else _origin(draft.settings["model.backbone"])
         )
-    depth = given.get("model.depth") or _patch_and_depth(draft.settings["model.backbone"])[1]
+    shape, base_shape = shape_of(draft.settings["model.backbone"]), shape_of(name)
+    depth, width = given.get("model.depth") or shape.depth, given.get("model.embed_dim") or shape.width
+    init_std = round(draft.base["model.init_std"] * math.sqrt(base_shape.width / width), 3)
+    if init_std != ModelConfig.init_std:
+        draft.choose("model.init_std", init_std, "initial weights of the head: a narrow one learns faster from larger")
     frozen = draft.base["optim.freeze"]
     if isinstance(frozen, int):
-        frozen = round(frozen * depth / _patch_and_depth(name)[1])
+        frozen = round(frozen * depth / base_shape.depth)
         why = f"of {depth} blocks: early ones change least, and their backward pass is saved"
         draft.choose("optim.freeze", frozen, why)
     if draft.base["model.drop_path"]:
         draft.choose("model.drop_path", draft.base["model.drop_path"], "regularises a backbone that learns as a whole")
 
 
-def _choose_sizes(draft: _Draft) -> None:
+def _choose_sizes(draft: Draft) -> None:
     """Choose the crop and the scale at which images are seen."""
     base, images = draft.base, draft.facts.images
-    patch = draft.given.get("model.patch_size") or _patch_and_depth(draft.settings["model.backbone"])[0]
+    patch = draft.given.get("model.patch_size") or shape_of(draft.settings["model.backbone"]).patch
     crop = max(round(base["model.image_size"] / patch), 1) * patch
     ratio = base["augment.resize_short"] / base["model.image_size"]
     if "model.image_size" in draft.given:
@@ -225,6 +191,10 @@ def _choose_sizes(draft: _Draft) -> None:
     draft.choose(
         "eval.resize_short", draft.settings["augment.resize_short"], "validate and predict at the scale of the training"
     )
+    rare = base["augment.rare_class_probability"]
+    if rare:
+        why = f"{percentage(rare, '.0f')} of the crops show a class drawn by its rarity"
+        draft.choose("augment.rare_class_probability", rare, why)
 
 
 def _origin(backbone: str) -> str:
@@ -235,11 +205,11 @@ def _origin(backbone: str) -> str:
     return f"timm's weights (licence {licence}), {place}"
 
 
-def _article(draft: _Draft) -> str:
+def _article(draft: Draft) -> str:
     return {"cpu": "a CPU", "cuda": "a GPU", "mps": "an Apple GPU"}[draft.facts.machine.device]
 
 
-def _choose_steps(draft: _Draft) -> None:
+def _choose_steps(draft: Draft) -> None:
     """Choose the batch and the number of steps, and what follows from it."""
     base, facts = draft.base, draft.facts
     processes = facts.machine.processes
@@ -258,7 +228,7 @@ def _choose_steps(draft: _Draft) -> None:
         draft.choose(name, every, f"{count} {thing}" + f" on {facts.images.validation} images" * (name == "eval_every"))
 
 
-def _choose_rates(draft: _Draft) -> None:
+def _choose_rates(draft: Draft) -> None:
     """Choose the learning rates and the warm-up."""
     base = draft.base
     share = draft.settings["batch_size"] / base["batch_size"]
@@ -276,7 +246,7 @@ def _choose_rates(draft: _Draft) -> None:
     draft.choose("optim.warmup_steps", warmup, f"{percentage(share, '.0f')} of the steps")
 
 
-def _choose_machine(draft: _Draft) -> None:
+def _choose_machine(draft: Draft) -> None:
     """Choose the precision and the loading processes."""
     machine = draft.facts.machine
     if machine.device == "cuda":
@@ -295,7 +265,7 @@ def _choose_machine(draft: _Draft) -> None:
     draft.choose("data.workers", workers, why)
 
 
-def _choose_memory(draft: _Draft, memory: Memory) -> None:
+def _choose_memory(draft: Draft, memory: Memory) -> None:
     """Split the batch into as many parts as the memory demands."""
     if "accumulate" in draft.given:
         return
@@ -303,63 +273,10 @@ def _choose_memory(draft: _Draft, memory: Memory) -> None:
     batch = max(draft.settings["batch_size"] // machine.processes, 1)
     usable = USABLE[machine.device] * machine.memory
     for accumulate in (part for part in range(1, batch + 1) if batch % part == 0):
-        config = _build(draft.settings | {"batch_size": batch, "accumulate": accumulate, "device": machine.device})
+        config = build(draft.settings | {"batch_size": batch, "accumulate": accumulate, "device": machine.device})
         needed = memory(config, draft.facts.images.num_classes)
         if needed <= usable:
             break
     too_much = ": that may be too much; give a smaller crop or backbone" if needed > usable else ""
     takes = f"takes about {needed:.1f} of {machine.memory:.0f} GB{too_much}"
     draft.choose("accumulate", accumulate, f"a step {takes}" if accumulate == 1 else f"parts of a batch, each {takes}")
-
-
-def _from_scratch(given: Mapping[str, Any]) -> bool:
-    """Return True if the given settings leave no pretrained weights to start from."""
-    if given.get("model.pretrained_file") is not None or given.get("model.pretrained"):
-        return False
-    return given.get("model.pretrained") is False or any(given.get(name) is not None for name in OWN_SIZES)
-
-
-@cache
-def _settings_of(recipe: str) -> Mapping[str, Any]:
-    """Return the settings of a shipped recipe by name."""
-    return _flat(TrainConfig.load(recipe))
-
-
-@cache
-def _patch_and_depth(backbone: str) -> tuple[int, int]:
-    """Return the patch size in pixels and the number of blocks of a backbone."""
-    vit = weightless(backbone)
-    return int(vit.patch_embed.patch_size[0]), len(vit.blocks)
-
-
-def _flat(config: TrainConfig) -> dict[str, Any]:
-    """Return settings by name, with values as in the config."""
-    return dict(flat(asdict(config)))
-
-
-def _parse(settings: Mapping[str, Any]) -> TrainConfig:
-    """Return a config with some settings by name, over the defaults.
-
-    Raises:
-        UserError: a setting is unknown or has a bad value.
-    """
-    return TrainConfig.from_dict(plain(_nested(settings)), source="settings")
-
-
-def _build(settings: Mapping[str, Any]) -> TrainConfig:
-    """Return a config of all settings by name, with values as in a config."""
-    default = TrainConfig()
-    changes = {
-        key: replace(getattr(default, key), **value) if is_dataclass(getattr(default, key)) else value
-        for key, value in _nested(settings).items()
-    }
-    return replace(default, **changes)
-
-
-def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings by name as a dict of sections."""
-    nested: dict[str, Any] = {}
-    for name, value in settings.items():
-        section, _, key = name.rpartition(".")
-        (nested.setdefault(section, {}) if section else nested)[key] = value
-    return nested

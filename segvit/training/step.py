@@ -70,7 +70,7 @@ def run_step(
     """Run forward, criterion and backward over the parts of a step, and return the losses of each part.
 
     Args:
-        model: maps the images of `inputs` to a SegOutput.
+        model: maps the images of `inputs` (B, 3, H, W), or their features (B, L), to a SegOutput.
         inputs: images and labels of the step.
         config: gives the number of parts (`accumulate`) and the settings of the criterion.
         criterion: `segvit.criterion` or another.

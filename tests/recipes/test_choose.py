@@ -55,7 +55,7 @@ def test_no_pretrained_weights_give_the_recipe_from_scratch() -> None:
     assert own.reasons["model.pretrained"].startswith("model.embed_dim of your own")
     assert chosen(model__patch_size=7).config.model.starts_pretrained  # weights are resized to another patch
     kept = chosen(model__pretrained_file=Path("w.safetensors"), model__pretrained=False)
-    assert kept.config.optim.layer_decay < 1 and kept.config.model.starts_pretrained
+    assert kept.config.optim.freeze == 6 and kept.config.model.starts_pretrained
 
 
 GIVEN: dict[str, Any] = {
@@ -95,13 +95,13 @@ def test_every_given_setting_is_kept_even_if_it_is_the_default() -> None:
 )
 def test_what_depends_on_the_backbone_follows_it(backbone: str, patch: int, depth: int) -> None:
     config = chosen(model__backbone=backbone).config
-    assert config.model.image_size % patch == 0 and abs(config.model.image_size - 252) < patch
+    assert config.model.image_size % patch == 0 and abs(config.model.image_size - 280) < patch
     assert config.optim.freeze == depth // 2
 
 
 def test_what_depends_on_the_steps_and_the_batch_follows_them() -> None:
     short = chosen(steps=60, batch_size=2).config
-    assert (short.optim.warmup_steps, short.eval_every, short.save_every) == (5, 12, 12)
+    assert (short.optim.warmup_steps, short.eval_every, short.save_every) == (6, 30, 12)
     assert short.optim.lr == pytest.approx(chosen().config.optim.lr / 2)
     assert chosen(steps=1).config.eval_every == 1
 
@@ -109,9 +109,9 @@ def test_what_depends_on_the_steps_and_the_batch_follows_them() -> None:
 @pytest.mark.parametrize(
     "size, crop, seen",
     [
-        ((1500, 2000), 252, 378),
-        ((360, 480), 252, 360),
-        ((200, 300), 252, 252),
+        ((1500, 2000), 280, 364),
+        ((360, 480), 280, 360),
+        ((200, 300), 280, 280),
         ((80, 80), 168, 160),
         ((9, 900), 28, 18),
     ],
@@ -125,7 +125,7 @@ def test_crop_and_scale_fit_the_images(size: tuple[int, int], crop: int, seen: i
 def test_steps_grow_with_the_images_between_bounds() -> None:
     counts = [1, 20, 100, 400, 1600, 10**6]
     steps = [chosen(images=replace(PHOTOS, count=count)).config.steps for count in counts]
-    assert steps == [300, 300, 300, 600, 1200, 1200]
+    assert steps == [250, 250, 250, 500, 1000, 1000]
     assert chosen(GPU, replace(PHOTOS, count=20_000)).config.steps > 20_000
     assert chosen(images=replace(PHOTOS, count=3)).config.batch_size == 3
 

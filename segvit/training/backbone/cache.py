@@ -226,6 +226,7 @@ def _images(samples: Samples) -> str:
 
 
 def digest_of(facts: Any) -> str:
+    """Return the SHA-256 of plain values as hexadecimal digits."""
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -1,0 +1,126 @@
+"""The settings that are being chosen: a recipe of `configs`, under the settings that are given.
+
+draft = Draft(facts, {"steps": 300})
+draft.choose("optim.lr", 1e-4, "for pretrained weights")    # unless it is given
+config = build(draft.settings)
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from functools import cache
+from typing import Any, NamedTuple
+
+from segvit.config import TrainConfig
+from segvit.config_files import plain
+from segvit.models.create import weightless
+from segvit.recipes.facts import Facts
+from segvit.training.settings import flat
+
+OWN_SIZES = ("model.embed_dim", "model.depth", "model.num_heads")
+"""Settings that make a network for which no pretrained weights exist."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A setting that was chosen."""
+
+    name: str
+    """Setting, such as `optim.lr`."""
+    value: Any
+    reason: str
+
+    @property
+    def flag(self) -> str:
+        """The flag that sets this value on the command line."""
+        name = self.name.replace("_", "-")
+        if isinstance(self.value, bool):
+            section, _, last = name.rpartition(".")
+            return f"--{section}{'.' * bool(section)}{'' if self.value else 'no-'}{last}"
+        value = f"{self.value:g}" if isinstance(self.value, float) else self.value
+        return f"--{name} {value}"
+
+
+class Draft:
+    """The settings so far: a recipe of `configs`, and over it what is given."""
+
+    def __init__(self, facts: Facts, given: Mapping[str, Any]) -> None:
+        self.facts, self.given = facts, given
+        self.scratch = from_scratch(given)
+        name = "finetune_cpu" if facts.machine.device == "cpu" else "finetune"
+        self.base = settings_of("scratch" if self.scratch else name)
+        self.settings: dict[str, Any] = {**self.base, "output": TrainConfig().output, **given}
+        self.choices: dict[str, Choice] = {}
+
+    def choose(self, name: str, value: Any, reason: str) -> None:
+        """Set a setting and note the reason, unless the setting is given."""
+        if name not in self.given:
+            self.settings[name] = value
+            self.choices[name] = Choice(name=name, value=value, reason=reason)
+
+    @property
+    def scale(self) -> float:
+        """Number of steps as a share of the recipe's."""
+        return float(self.settings["steps"] / self.base["steps"])
+
+
+def from_scratch(given: Mapping[str, Any]) -> bool:
+    """Return True if the given settings leave no pretrained weights to start from."""
+    if given.get("model.pretrained_file") is not None or given.get("model.pretrained"):
+        return False
+    return given.get("model.pretrained") is False or any(given.get(name) is not None for name in OWN_SIZES)
+
+
+@cache
+def settings_of(recipe: str) -> Mapping[str, Any]:
+    """Return the settings of a shipped recipe by name."""
+    return flat_settings(TrainConfig.load(recipe))
+
+
+class Shape(NamedTuple):
+    """Sizes of a backbone."""
+
+    patch: int
+    """Side of a patch in pixels."""
+    depth: int
+    """Number of blocks."""
+    width: int
+
+
+@cache
+def shape_of(backbone: str) -> Shape:
+    """Return the sizes of a backbone of timm."""
+    vit = weightless(backbone)
+    return Shape(patch=int(vit.patch_embed.patch_size[0]), depth=len(vit.blocks), width=vit.embed_dim)
+
+
+def flat_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return settings by name, with values as in the config."""
+    return dict(flat(asdict(config)))
+
+
+def parse_settings(settings: Mapping[str, Any]) -> TrainConfig:
+    """Return a config with some settings by name, over the defaults.
+
+    Raises:
+        UserError: a setting is unknown or has a bad value.
+    """
+    return TrainConfig.from_dict(plain(_nested(settings)), source="settings")
+
+
+def build(settings: Mapping[str, Any]) -> TrainConfig:
+    """Return a config of all settings by name, with values as in a config."""
+    default = TrainConfig()
+    changes = {
+        key: replace(getattr(default, key), **value) if is_dataclass(getattr(default, key)) else value
+        for key, value in _nested(settings).items()
+    }
+    return replace(default, **changes)
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by name as a dict of sections."""
+    nested: dict[str, Any] = {}
+    for name, value in settings.items():
+        section, _, key = name.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[key] = value
+    return nested
