@@ -41,8 +41,8 @@ HEAT_SHARE = 0.72
 """Opacity of a heat map over a grey photo, 0..1."""
 MAX_PANEL, LEAST = 2.4, 0.7
 """Maximum longer side of a panel, and minimum width reserved for it, in inches."""
-HEADER_LETTER = 0.088
-"""Approximate width of a letter of the figure's header, in inches."""
+HEADER_LETTER, NAME_LETTER = 0.088, 0.066
+"""Approximate width of a letter of the figure's header, and of a row name, in inches."""
 GAP, EDGE, HEADER, TITLE, BAR = 0.08, 0.03, 0.17, 0.22, 0.62
 """Gap between panels, margin, header height, title height, width of a colour bar with numbers: all in inches."""
 MAX_NAME = 24
@@ -84,6 +84,7 @@ def panels(
     largest: float = MAX_PANEL,
     room: float = LEAST,
     wide: float = 0.0,
+    names: Sequence[str] = (),
 ) -> tuple["Figure", npt.NDArray[Any]]:
     """Create a figure with a table of panels for pictures, without ticks.
 
@@ -98,6 +99,7 @@ def panels(
         largest: maximum longer side of a panel in inches. It sets the width of the figure, up to WIDTH.
         room: minimum width of a column in inches, for example for its title.
         wide: minimum width of the figure in inches.
+        names: row names, which keep the rows of flat pictures apart.
 
     Returns:
         The figure and its axes (R, C), R rows of C columns.
@@ -108,6 +110,8 @@ def panels(
     side = min((WIDTH - 2 * EDGE - left - right - GAP * (columns - 1)) / columns, largest)
     panel_width = min(side, largest / aspect)
     panel_height = panel_width * aspect
+    beyond = max((NAME_LETTER * len(name) - panel_height for name in names), default=0.0)
+    gap, below = max(gap, beyond), max(below, beyond / 2)
     pitch = max(panel_width, room) + GAP
     head = (TITLE if titles else 0.0) + (HEADER if header else 0.0)
     wide = max(left + columns * pitch - GAP + right + 2 * EDGE, HEADER_LETTER * len(header), wide)

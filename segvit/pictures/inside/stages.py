@@ -111,6 +111,7 @@ def heads_figure(inside: Inside, class_number: int) -> "Figure":
         header=f"Attention of each head: {name}",
         left=0.2,
         largest=1.6,
+        names=inside.outputs,
     )
     for output in range(len(weights)):
         for head in range(lines * columns):
