@@ -86,5 +86,5 @@ class ModelConfig:
 
     def without_weights(self) -> "ModelConfig":
         """Return the config without pretrained weights, for a network that gets weights of its own."""
-        grid = self.position_grid or ("pretrained" if self.starts_pretrained else "crop")
+        grid = self.position_grid or ("pretrained" if self.starts_pretrained else None)
         return replace(self, pretrained=False, pretrained_file=None, position_grid=grid)

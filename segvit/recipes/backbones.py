@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from segvit.config import BackboneSize, TrainConfig
@@ -144,24 +145,22 @@ def find_backbones(
 
 def table(backbones: Sequence[Backbone]) -> Table:
     """Return backbones as a table to print."""
+    advised = [f"{backbone.name} is the {backbone.advice}" for backbone in backbones if backbone.advice]
     shown = Table(
+        box=SIMPLE_HEAD,
         caption=f"Plain ViTs of timm {timm.__version__}. M: parameters in millions. G: multiply-adds in 10^9 on an "
-        "image of about 512 x 512 pixels. Both are of the backbone alone. px: side of the pretraining images. "
-        "*: the owner asks you to accept the terms.",
+        "image of about 512 x 512 pixels. Both are of the backbone alone. px: side of the pretraining images. *: the "
+        f"owner asks you to accept the terms. {'; '.join(advised)}",
     )
-    shown.add_column("--model.backbone", overflow="fold")
+    shown.add_column("--model.backbone", no_wrap=True)
     for heading in ("M", "G", "patch", "px"):
         shown.add_column(heading, justify="right")
     shown.add_column("licence")
-    advised = any(backbone.advice for backbone in backbones)
-    if advised:
-        shown.add_column("recommended")
     for backbone in backbones:
         cost = backbone.cost
         licence = "no weights" if backbone.licence is None else backbone.licence + " *" * backbone.gated
         cells = [f"{cost.parameters / 1e6:,.1f}", f"{cost.multiply_adds / 1e9:,.0f}", str(cost.patch)]
-        cells += [str(backbone.pretrained_size or ""), licence]
-        shown.add_row(backbone.name, *cells, *([backbone.advice] if advised else []))
+        shown.add_row(backbone.name, *cells, str(backbone.pretrained_size or ""), licence)
     return shown
 
 

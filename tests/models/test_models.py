@@ -406,7 +406,7 @@ def test_pretrained_weights_of_a_shrunk_backbone_are_the_plain_ones(
 ) -> None:
     """And what timm lacks starts as it does without them: the convolution, the up-sampling, the head."""
     timm_file(tmp_path, variant, monkeypatch)
-    config = replace(tiny_config(variant), pretrained=True)
+    config = replace(tiny_config(variant), pretrained=True, position_grid="crop")
     assert config.image_size != 224
     plain, _ = create_backbone(replace(config, taps=(0, 3)))
     config = replace(config, structure="shrunk", upsampling="paper", downsampling=downsampling)

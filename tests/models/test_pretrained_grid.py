@@ -120,7 +120,8 @@ def test_crop_and_grid_of_the_positions_are_two_facts(
 ) -> None:
     """In a new model, one loaded from its file, and one fine-tuned at another crop."""
     tiny_timm(DINOV2.backbone, tmp_path, monkeypatch)
-    model = create_model(config=replace(DINOV2, structure=structure), num_classes=2, spec=SPEC)
+    config = replace(DINOV2, structure=structure, upsampling="paper" if structure == "shrunk" else "tap")
+    model = create_model(config=config, num_classes=2, spec=SPEC)
     assert (model.image_size, model.backbone.native_grid) == (56, (37, 37))
     model.save(tmp_path / "model.safetensors")
     header = read_header(tmp_path / "model.safetensors")

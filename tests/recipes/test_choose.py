@@ -160,7 +160,7 @@ def test_wrong_settings_are_refused() -> None:
         chosen(optim__lrr=1)
     with pytest.raises(UserError, match="unknown backbone 'vit_smal"):
         chosen(model__backbone="vit_smal_patch14_dinov2")
-    with pytest.raises(UserError, match="several machines"), pytest.MonkeyPatch.context() as patch:
+    with pytest.raises(UserError, match="on several: give all of them"), pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORLD_SIZE", "16")
         patch.setenv("LOCAL_WORLD_SIZE", "8")
         look_at_machine("cpu")

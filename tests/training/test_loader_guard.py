@@ -24,14 +24,12 @@ from torch import Tensor, nn
 import segvit.training.learner as learner_module
 import segvit.training.loader_guard as guards_module
 import segvit.training.not_finite as not_finite_module
-import segvit.training.own_parts as own_parts_module
-import segvit.training.replay as replay_module
 import segvit.training.train as train_module
 from segvit.cli.main import main
 from segvit.config import DataConfig, LossConfig, Structure, TrainConfig
 from segvit.data.shapes.scenes import write_shapes
 from segvit.errors import UserError
-from segvit.losses import Losses, criterion
+from segvit.losses import CRITERIA, Losses, criterion
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.training.checkpoint import checkpoint_path, checkpoints
@@ -167,8 +165,7 @@ def test_a_replay_draws_the_same_dropout(
         logits.append(output.class_logits.detach())
         return criterion(output, *arguments, **terms)
 
-    monkeypatch.setattr(own_parts_module, "criterion", keep)
-    monkeypatch.setattr(replay_module, "package_criterion", keep)
+    monkeypatch.setitem(CRITERIA, "atm", keep)
 
     def spoil() -> None:
         made[0].backbone.blocks[0].mlp.fc1.weight.register_hook(lambda gradient: gradient * math.nan)

@@ -312,7 +312,9 @@ def test_saved_loaded_saved_is_the_same_to_the_byte(trained: Path, tmp_path: Pat
 
 def test_what_a_model_began_as_survives(tmp_path: Path) -> None:
     model = create_model(config=TINY, num_classes=3)
-    model.config = replace(TINY, pretrained=True)  # as a run leaves it that began with timm's weights
+    model.config = replace(
+        TINY, pretrained=True, position_grid="crop"
+    )  # as a run leaves it that began with timm's weights
     model.extra = {"starts_from": "timm x (licence y)", "licence": "y", "mine": [1, {"a": None}]}
     model.save(tmp_path / "first.safetensors")
     loaded = segvit.load_model(tmp_path / "first.safetensors")
