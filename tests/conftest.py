@@ -27,6 +27,12 @@ def shared_golden() -> Path:
 
 
 @pytest.fixture(autouse=True)
+def _console_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let rich read the width again: its console keeps the COLUMNS of the first test that prints."""
+    monkeypatch.setattr("rich._console", None)
+
+
+@pytest.fixture(autouse=True)
 def _short_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check 24 samples of a dataset before a run, not 1000, which took two thirds of a tiny run."""
     monkeypatch.setattr("segvit.training.start.CHECKED_SAMPLES", 24)
