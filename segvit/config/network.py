@@ -36,7 +36,7 @@ class ModelConfig:
     crop: that of the training crop, as in the paper's recipes. Default: pretrained if they start so, otherwise crop."""
     taps: tuple[int, ...] | None = None
     """Blocks (from 0) whose outputs feed the head, shallow first. Default: the paper's for 12 and 24 blocks. shrunk:
-    the block before `shrink_at` and the last. naive_shrunk: the last."""
+    the block before `shrink_at`, and those of plain behind it (upsampling paper: the last). naive_shrunk: the last."""
     shrink_at: int | None = None
     """Block (from 0) of a shrunk structure that keeps every second row and column of the tokens. Default: 6 of 12
     blocks, 8 of 24, otherwise a third of the depth."""
@@ -44,7 +44,7 @@ class ModelConfig:
     """Source of the queries of that block. nearest_q: the kept tokens, with keys and values from all. nearest_qkv: the
     same, with keys and values from the kept tokens. conv: a convolution of stride 2, otherwise like nearest_q."""
     upsampling: Upsampling = "tap"
-    """Up-sampling of shrunk. tap: the last map is interpolated, the tap before added. paper: by learned queries."""
+    """Up-sampling of shrunk. tap: shrunk maps are interpolated, the tap before added. paper: by learned queries."""
     patch_size: int | None = None
     """Side of a patch in pixels. Default: the backbone's own."""
     embed_dim: int | None = None

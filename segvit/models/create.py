@@ -167,6 +167,7 @@ def create_backbone(config: ModelConfig) -> tuple[PlainViT, dict[str, Any]]:
         taps=config.taps,
         shrink_at=config.shrink_at,
         downsampling=config.downsampling,
+        upsampling=config.upsampling,
     )
     downsampling = None if shrink_at is None else QueryDownsampling(dim=vit.embed_dim, method=config.downsampling)
     backbone = adapt(vit, taps=taps, shrink_at=shrink_at, downsampling=downsampling)

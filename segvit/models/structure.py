@@ -25,11 +25,12 @@ def resolve_blocks(
     taps: tuple[int, ...] | None = None,
     shrink_at: int | None = None,
     downsampling: Downsampling = "nearest_q",
+    upsampling: Upsampling = "tap",
 ) -> tuple[int | None, tuple[int, ...]]:
     """Return the block that shrinks (None: no block does) and the taps, of a backbone with `depth` blocks.
 
     Args:
-        structure, taps, shrink_at, downsampling: see `ModelConfig`.
+        structure, taps, shrink_at, downsampling, upsampling: see `ModelConfig`.
         depth: number of blocks.
 
     Raises:
@@ -60,7 +61,9 @@ def resolve_blocks(
             f"model.shrink_at {shrink_at}: a backbone of {depth} blocks can shrink at blocks {first} to {depth - 2} "
             f"(counted from 0); the default is {default_shrink_at(depth)}"
         )
-    default = (shrink_at - 1, depth - 1) if structure == "shrunk" else (depth - 1,)
+    default: tuple[int, ...] = (shrink_at - 1, depth - 1) if structure == "shrunk" else (depth - 1,)
+    if structure == "shrunk" and upsampling == "tap":
+        default = (shrink_at - 1, *(tap for tap in default_taps(depth) if tap > shrink_at))
     taps = _check_taps(default if taps is None else taps, depth)
     if shrink_at in taps:
         raise UserError(

@@ -174,7 +174,13 @@ def _config(sizes: Sizes, path: Path, *, taps: Sequence[int] | None, shrink_at: 
         upsampling_num_layers=sizes.upsampling_num_layers or ModelConfig.upsampling_num_layers,
     )
     try:
-        resolve_blocks(config.structure, sizes.depth, taps=config.taps, shrink_at=config.shrink_at)
+        resolve_blocks(
+            config.structure,
+            sizes.depth,
+            taps=config.taps,
+            shrink_at=config.shrink_at,
+            upsampling=config.upsampling,
+        )
     except UserError as error:
         raise UserError(f"{path}: --taps and --shrink-at (or their defaults) do not fit it: {error}") from error
     return config

@@ -1,5 +1,7 @@
 """Models whose classes win somewhere, and photos, for the tests of what is seen inside a model."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -24,6 +26,8 @@ def make(
 ) -> SegViT:
     torch.manual_seed(0)
     config = tiny_config(variant, structure, upsampling)
+    if (structure, upsampling) == ("shrunk", "tap"):  # in the sum of three random stages one class wins everywhere
+        config = replace(config, taps=(0, 3))
     model = create_model(config=config, num_classes=classes, protocol=protocol).eval()
     stir(model)
     tell_apart(model)

@@ -120,7 +120,9 @@ class TestContract:
         if structure == "naive_shrunk":
             grid, side = (math.ceil(grid[0] / 2), math.ceil(grid[1] / 2)), 2 * side
         output = model(random_images(2, size))
-        num_outputs = {"plain": 3, "shrunk": 2, "naive_shrunk": 1}[structure]  # shrunk: stages, or layers of one
+        num_outputs = {"plain": 3, "shrunk": 3, "naive_shrunk": 1}[structure]
+        if model.config.upsampling == "paper":
+            num_outputs = 2  # layers of its one stage
         assert output.class_logits.shape == (num_outputs, 2, NUM_CLASSES, NUM_CLASSES + 1)
         assert output.mask_logits.shape == (num_outputs, 2, NUM_CLASSES, *grid)
         assert output.image_size == size
