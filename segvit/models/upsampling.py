@@ -68,10 +68,6 @@ class TapUpsampling(nn.Module):
         """Return the layers whose attention can be shown: none."""
         return []
 
-    def head_similarities(self, layer: LayerOutput, rows: Tensor) -> Tensor:
-        """Raise, since there is no attention (B, heads, n, N) to show."""
-        raise NotImplementedError
-
     def sharded_modules(self) -> list[nn.Module]:
         """Return the parts that FSDP makes whole one at a time."""
         return [*self.projections, *self.norms]

@@ -30,7 +30,7 @@ DATA = {"data.images": "photos", "data.labels": "masks", "data.classes": ("a", "
 
 
 def chosen(machine: Machine = CPU, images: Images = PHOTOS, *, needs: float = 1.0, **given: Any) -> Recipe:
-    """What is chosen; `needs` GiB are taken by a whole batch in one part."""
+    """Choose settings; a whole batch in one part takes `needs` GiB."""
     settings = DATA | {name.replace("__", "."): value for name, value in given.items()}
     return choose(Facts(machine=machine, images=images), settings, memory=lambda config, _: needs / config.accumulate)
 

@@ -8,7 +8,7 @@ from segvit.utils.time_left import MEASURED, TimeLeft, describe, duration
 
 
 def lines(steps: int, every: int, *, step: float, validation: float) -> dict[int, str]:
-    """What is said after each step of a run whose first step takes ten times as long."""
+    """Collect the lines printed after each step of a run whose first step takes ten times as long."""
     now = 0.0
     left = TimeLeft(steps=steps, eval_every=every, clock=lambda: now)
     said = {}

@@ -116,8 +116,11 @@ def look(
 def _check_shown(model: SegViT) -> None:
     """Refuse a part that lacks an attribute which is read here."""
     for part, names in SHOWN.items():
-        lacking = [name for name in names if not hasattr(getattr(model, part), name)]
-        if lacking and getattr(model, part) is not None:
+        owner = getattr(model, part)
+        lacking = [name for name in names if not hasattr(owner, name)]
+        if part == "upsampling" and lacking == ["head_similarities"] and not owner.shown_layers():
+            continue  # it has no attention to show
+        if lacking and owner is not None:
             raise UserError(
                 f"the {part} {model.parts[part]} cannot be recorded: it has no {', '.join(lacking)}; give it these "
                 "attributes, as docs/extending.md describes"
