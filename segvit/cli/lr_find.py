@@ -19,7 +19,7 @@ def lr_find(
 ) -> None:
     """Suggest a learning rate (optim.lr): train some steps while the rate grows, and watch the loss.
 
-    Only the plot is written. Without --config and --init, the other settings are those that `segvit train` chooses.
+    Only the plot is written. Without --config, the other settings are those that `segvit train` chooses.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def lr_find(
 
     check_figure_path(plot, "--plot")
     check_paths(files=(plot,))
-    if not (config or settings.init):
+    if not config:
         settings = with_recipe(settings, given)
     with bar("sweeping") as progress:
         found = find_learning_rate(settings, start=start, end=end, num_steps=num_steps, progress=progress)

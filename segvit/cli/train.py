@@ -38,8 +38,8 @@ def train(
 ) -> None:
     """Train a model.
 
-    Without --config and --init, segvit chooses settings that fit this machine and your images, and prints the reason of
-    each. The defaults below are then those of settings that it does not choose.
+    Without --config, segvit chooses settings that fit this machine and your images, and prints the reason of each. The
+    defaults below are then those of settings that it does not choose.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def train(
     from segvit.training.train import train as run_training
     from segvit.utils.distributed import rank
 
-    if not (config or resume or settings.init):
+    if not (config or resume):
         settings = with_recipe(settings, given)
         if first_process():
             print(

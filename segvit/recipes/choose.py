@@ -16,7 +16,6 @@ import timm
 import torch
 
 from segvit.config import DataConfig, ModelConfig, TrainConfig
-from segvit.errors import UserError
 from segvit.models.create import create_model
 from segvit.profiling.plan import memory_of
 from segvit.recipes.draft import (
@@ -29,9 +28,10 @@ from segvit.recipes.draft import (
     settings_of,
     shape_of,
 )
-from segvit.recipes.facts import GIBIBYTE, Facts, look_at_images, look_at_machine
+from segvit.recipes.facts import GIBIBYTE, Facts, look_at_images, look_at_machine, look_at_model
 from segvit.training.settings import check_settings
 from segvit.utils.text import percentage
+from segvit.weights.finetune import match_classes
 from segvit.weights.timm_weights import is_cached, licence_of
 
 REFERENCE_IMAGES = 400
@@ -80,7 +80,7 @@ def recipe(data: DataConfig, settings: Mapping[str, Any] | None = None) -> Recip
 
     Raises:
         UserError: the dataset cannot be opened, a setting is unknown or has a bad value, there is no such device, or
-            the settings name an `init`.
+            the model of an `init` cannot be read.
     """
     named = {f"data.{each.name}": getattr(data, each.name) for each in fields(DataConfig)}
     given = {name: value for name, value in named.items() if value != getattr(DataConfig(), name.partition(".")[2])}
@@ -96,13 +96,13 @@ def choose_for(given: Mapping[str, Any]) -> Recipe:
     Raises:
         UserError: as `recipe`.
     """
+    model = None
     if given.get("init") is not None:
-        raise UserError(
-            f"init {given['init']}: settings are chosen for a backbone of timm; for a model of yours, start from a "
-            "recipe: --config finetune (in Python, segvit.TrainConfig.load)"
-        )
+        model = look_at_model(str(given["init"]))
+        given = {f"model.{name}": value for name, value in vars(model.network).items()} | dict(given)
     config = parse_settings(given)
-    return choose(Facts(machine=look_at_machine(config.device), images=look_at_images(config.data)), given)
+    facts = Facts(machine=look_at_machine(config.device), images=look_at_images(config.data), model=model)
+    return choose(facts, given)
 
 
 def estimated_memory(config: TrainConfig, num_classes: int) -> float:
@@ -235,9 +235,14 @@ def _choose_rates(draft: Draft) -> None:
     lr = float(f"{base['optim.lr'] * math.sqrt(share):.2g}")
     kind = "random weights" if draft.scratch else "pretrained weights"
     draft.choose("optim.lr", lr, f"for {kind}" + (f", times sqrt({share:g}) for the batch" if share != 1 else ""))
-    factor = base["optim.head_lr_factor"]
-    if factor != 1:
-        draft.choose("optim.head_lr_factor", factor, "the head is new and learns faster")
+    model, factor, why = draft.facts.model, base["optim.head_lr_factor"], "the head is new and learns faster"
+    if model is not None:
+        new = match_classes(model.classes, draft.facts.images.classes).new
+        factor = factor if new else 1.0
+        count = f"{len(new)} of {len(draft.facts.images.classes)} classes"
+        why = f"{count} are new to the head, which learns faster" if new else "the head knows every class"
+    if factor != 1 or model is not None:
+        draft.choose("optim.head_lr_factor", factor, why)
     if base["optim.layer_decay"] != 1:
         decay = base["optim.layer_decay"]
         draft.choose("optim.layer_decay", decay, f"each earlier block learns at {percentage(decay, '.0f')} of the next")
@@ -274,7 +279,7 @@ def _choose_memory(draft: Draft, memory: Memory) -> None:
     usable = USABLE[machine.device] * machine.memory
     for accumulate in (part for part in range(1, batch + 1) if batch % part == 0):
         config = build(draft.settings | {"batch_size": batch, "accumulate": accumulate, "device": machine.device})
-        needed = memory(config, draft.facts.images.num_classes)
+        needed = memory(config, len(draft.facts.images.classes))
         if needed <= usable:
             break
     too_much = ": that may be too much; give a smaller crop or backbone" if needed > usable else ""

@@ -45,7 +45,7 @@ class Draft:
 
     def __init__(self, facts: Facts, given: Mapping[str, Any]) -> None:
         self.facts, self.given = facts, given
-        self.scratch = from_scratch(given)
+        self.scratch = facts.model is None and from_scratch(given)
         name = "finetune_cpu" if facts.machine.device == "cpu" else "finetune"
         self.base = settings_of("scratch" if self.scratch else name)
         self.settings: dict[str, Any] = {**self.base, "output": TrainConfig().output, **given}

@@ -14,13 +14,15 @@ from typing import Literal
 
 import torch
 
-from segvit.config import DataConfig, Device
+from segvit.config import DataConfig, Device, ModelConfig
 from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.images import read_size
 from segvit.data.sample import Samples
 from segvit.errors import UserError
 from segvit.utils.device import device_name, resolve_device
 from segvit.utils.distributed import started_processes
+from segvit.weights.load import find_model
+from segvit.weights.model_file import network_settings, read_header
 
 GIBIBYTE = 2**30
 LOOKED_AT = 64
@@ -65,7 +67,7 @@ class Images:
     """Median height in pixels."""
     width: int
     """Median width in pixels."""
-    num_classes: int
+    classes: tuple[str, ...]
 
     @property
     def short(self) -> int:
@@ -77,11 +79,22 @@ class Images:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """The model that a run starts from (`init`)."""
+
+    network: ModelConfig
+    classes: tuple[str, ...]
+    """Names of its classes; empty if it has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """Everything that the choice of settings depends on, besides the settings that the user gives."""
 
     machine: Machine
     images: Images
+    model: TrainedModel | None = None
+    """None if a run starts from a backbone of timm."""
 
 
 def look_at_machine(device: Device) -> Machine:
@@ -135,8 +148,21 @@ def look_at_images(config: DataConfig) -> Images:
         validation=len(validation),
         height=median_low(height for height, _ in sizes),
         width=median_low(width for _, width in sizes),
-        num_classes=train.spec.num_classes,
+        classes=train.spec.classes,
     )
+
+
+def look_at_model(name: str) -> TrainedModel:
+    """Read the network and the classes of a model, named as in `load_model`.
+
+    Raises:
+        UserError: the model cannot be found or read.
+    """
+    path = find_model(name)
+    header = read_header(path)
+    spec = header["spec"] or {}
+    network = network_settings(header, path).without_weights()
+    return TrainedModel(network=network, classes=tuple(item["name"] for item in spec.get("classes", ())))
 
 
 def _size_reader(samples: Samples) -> Callable[[int], tuple[int, int]]:

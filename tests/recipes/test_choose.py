@@ -16,16 +16,18 @@ from PIL import Image
 import segvit
 from segvit.cli import main as cli
 from segvit.config import DataConfig, TrainConfig
+from segvit.data.dataset import open_dataset
 from segvit.errors import UserError
 from segvit.recipes import facts as facts_module
 from segvit.recipes.choose import Recipe, choose, estimated_memory
 from segvit.recipes.facts import Facts, Images, Machine, look_at_images, look_at_machine
 from segvit.training.settings import flat
 from segvit.training.train import train
+from tests.helpers.tiny import tiny_config
 
 CPU = Machine(device="cpu", name="a processor", cores=2, memory=16, bf16=False)
 GPU = Machine(device="cuda", name="a GPU", cores=8, memory=24, bf16=True)
-PHOTOS = Images(count=400, validation=40, height=1500, width=2000, num_classes=5)
+PHOTOS = Images(count=400, validation=40, height=1500, width=2000, classes=("a", "b", "c", "d", "e"))
 DATA = {"data.images": "photos", "data.labels": "masks", "data.classes": ("a", "b")}
 
 
@@ -164,8 +166,8 @@ def test_wrong_settings_are_refused() -> None:
         patch.setenv("WORLD_SIZE", "16")
         patch.setenv("LOCAL_WORLD_SIZE", "8")
         look_at_machine("cpu")
-    with pytest.raises(UserError, match=r"init .* --config finetune"):
-        segvit.recipe(DataConfig(), {"init": "best.safetensors"})
+    with pytest.raises(UserError, match=r"missing\.safetensors"):
+        segvit.recipe(DataConfig(), {"init": "missing.safetensors"})
 
 
 def test_this_machine() -> None:
@@ -192,7 +194,7 @@ def data_of(folder: Path) -> DataConfig:
 
 def test_images_are_counted_and_measured(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = look_at_images(data_of(folders))
-    assert found == Images(count=9, validation=1, height=40, width=60, num_classes=2) and found.short == 40
+    assert found == Images(count=9, validation=1, height=40, width=60, classes=("a", "b")) and found.short == 40
     monkeypatch.setattr(facts_module, "LOOKED_AT", 3)
     for path in (folders / "photos").iterdir():
         path.write_bytes(b"no image")
@@ -248,6 +250,24 @@ def test_a_run_without_config_is_repeated_by_its_file_and_resumed_by_its_folder(
     assert train(replace(config, output=folders / "twin")).miou == pytest.approx(
         torch.tensor(float(re.findall(r"mIoU (\S+)", first)[-1])).item(), abs=1e-3
     )
+
+
+def test_a_model_of_ones_own_keeps_its_network_and_a_known_head_learns_no_faster(
+    command: Callable[..., str], folders: Path
+) -> None:
+    model = segvit.create_model(config=tiny_config("vit"), num_classes=2)
+    model.spec = open_dataset(data_of(folders), "train").spec
+    init = folders / "best.safetensors"
+    model.save(init)
+    data = ["--data.images", folders / "photos", "--data.labels", folders / "masks", "--data.classes", "a", "b"]
+    said = command(*data, "--init", init, "--steps", 2, "--device", "cpu", "--output", folders / "run")
+    assert "--optim.head-lr-factor 1 " in said and "the head knows every class" in said and "best model" in said
+    assert "--model." not in said and "--optim.freeze 2 " in said and "starts from" in said
+    run = TrainConfig.load(folders / "run" / "config.yaml")
+    assert (run.model.embed_dim, run.model.image_size, run.init) == (64, 64, str(init))
+    more = segvit.recipe(replace(data_of(folders), classes=("a", "b", "c")), {"init": str(init)})
+    assert more.config.optim.head_lr_factor == TrainConfig.load("finetune_cpu").optim.head_lr_factor
+    assert more.reasons["optim.head_lr_factor"] == "1 of 3 classes are new to the head, which learns faster"
 
 
 def test_the_hidden_parameter_is_no_flag(command: Callable[..., str]) -> None:
