@@ -39,7 +39,7 @@ AUGMENT = {
     "camvid": AugmentConfig(resize_long=None, scale=(1.0, 1.5), saturation=0, hue=0),
     "clothing": AugmentConfig(resize_long=None, scale=(0.9, 1.4), max_class_share=1.0),
 }
-COLORS = {"plain": "#c8553d", "shrunk": "#c8553d", "naive_shrunk": "#c8553d"}
+COLORS = dict.fromkeys(("plain", "shrunk", "shrunk_paper", "naive_shrunk"), "#c8553d")
 
 
 @dataclass(frozen=True, kw_only=True)

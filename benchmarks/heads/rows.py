@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import nn
 
 import segvit
-from segvit.config import ModelConfig, Structure
+from segvit.config import ModelConfig, Structure, Upsampling
 from segvit.losses import Criterion
 
 VIT = ModelConfig(backbone="vit_small_patch14_dinov2.lvd142m", image_size=518, init_std=0.04)
@@ -38,6 +38,7 @@ class Row:
     taps: tuple[int, ...] | None = None
     """Blocks that the head reads. None: the default of the structure."""
     structure: Structure = "plain"
+    upsampling: Upsampling = ModelConfig.upsampling
     head: Callable[[int, int], nn.Module] | None = None
     """Head for a width D and K classes. None: attention to mask."""
     masked: bool | None = None
@@ -73,6 +74,7 @@ ROWS = {
     "eomt_masked": Row(title="EoMT, masked", criterion=set_loss, taps=(11,), masked=True),
     "plain": Row(title="ATM plain"),
     "shrunk": Row(title="ATM shrunk", structure="shrunk"),
+    "shrunk_paper": Row(title="ATM shrunk, paper's QU", structure="shrunk", upsampling="paper"),
     "naive_shrunk": Row(title="ATM naive shrunk", structure="naive_shrunk"),
 }
 
@@ -100,7 +102,7 @@ def create(
         steps: optimizer steps of its training.
         store: folder for the features of frozen blocks. None: they are computed each time.
     """
-    settings = replace(vit, structure=row.structure, taps=row.taps, pretrained_file=weights)
+    settings = replace(vit, structure=row.structure, upsampling=row.upsampling, taps=row.taps, pretrained_file=weights)
     start = segvit.create_model(config=settings, num_classes=num_classes)
     plain = start.backbone
     first = frozen if plain.shrink_at is None else min(frozen, plain.shrink_at)
