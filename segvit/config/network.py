@@ -36,7 +36,7 @@ class ModelConfig:
     crop: that of the training crop, as in the paper's recipes. Default: pretrained if they start so, otherwise crop."""
     taps: tuple[int, ...] | None = None
     """Blocks (from 0) whose outputs feed the head, shallow first. Default: the paper's for 12 and 24 blocks. shrunk:
-    the block before `shrink_at`, and those of plain behind it (upsampling paper: the last). naive_shrunk: the last."""
+    the block before `shrink_at`, the last block and, with upsampling tap, the one half-way. naive_shrunk: the last."""
     shrink_at: int | None = None
     """Block (from 0) of a shrunk structure that keeps every second row and column of the tokens. Default: 6 of 12
     blocks, 8 of 24, otherwise a third of the depth."""

@@ -63,7 +63,8 @@ def resolve_blocks(
         )
     default: tuple[int, ...] = (shrink_at - 1, depth - 1) if structure == "shrunk" else (depth - 1,)
     if structure == "shrunk" and upsampling == "tap":
-        default = (shrink_at - 1, *(tap for tap in default_taps(depth) if tap > shrink_at))
+        halfway = max((shrink_at + depth) // 2 - 1, shrink_at + 1)
+        default = tuple(sorted({shrink_at - 1, halfway, depth - 1}))
     taps = _check_taps(default if taps is None else taps, depth)
     if shrink_at in taps:
         raise UserError(

@@ -32,7 +32,7 @@ def test_default_block_that_shrinks() -> None:
     [
         (12, {}, (None, (5, 7, 11))),
         (12, {"taps": (3,)}, (None, (3,))),
-        (12, {"structure": "shrunk"}, (6, (5, 7, 11))),
+        (12, {"structure": "shrunk"}, (6, (5, 8, 11))),
         (24, {"structure": "shrunk"}, (8, (7, 15, 23))),
         (12, {"structure": "shrunk", "upsampling": "paper"}, (6, (5, 11))),
         (24, {"structure": "shrunk", "upsampling": "paper"}, (8, (7, 23))),
@@ -40,8 +40,10 @@ def test_default_block_that_shrinks() -> None:
         (24, {"structure": "naive_shrunk"}, (8, (23,))),
         (3, {"structure": "shrunk"}, (1, (0, 2))),
         (2, {"structure": "naive_shrunk"}, (0, (1,))),
-        (12, {"structure": "shrunk", "shrink_at": 1}, (1, (0, 5, 7, 11))),
+        (12, {"structure": "shrunk", "shrink_at": 1}, (1, (0, 5, 11))),
+        (12, {"structure": "shrunk", "shrink_at": 7}, (7, (6, 8, 11))),
         (12, {"structure": "shrunk", "shrink_at": 10}, (10, (9, 11))),
+        (4, {"structure": "shrunk"}, (1, (0, 2, 3))),
         (12, {"structure": "naive_shrunk", "shrink_at": 0}, (0, (11,))),
         (12, {"structure": "naive_shrunk", "shrink_at": 10}, (10, (11,))),
         (12, {"structure": "shrunk", "shrink_at": 4, "taps": (1, 3, 5, 9)}, (4, (1, 3, 5, 9))),
@@ -77,13 +79,13 @@ def refusals() -> Iterator[Any]:
         yield pytest.param(
             12,
             {"structure": "shrunk", "taps": taps},
-            r"model\.shrink_at 6 is one of model\.taps .*before or after.*taps \(5, 7, 11\) would do",
+            r"model\.shrink_at 6 is one of model\.taps .*before or after.*taps \(5, 8, 11\) would do",
             id=f"at a tap of {taps}",
         )
     yield pytest.param(
         12,
         {"structure": "shrunk", "taps": (2, 5)},
-        r"model\.shrink_at 6 is after the last of model\.taps \(2, 5\).*taps \(5, 7, 11\) would do",
+        r"model\.shrink_at 6 is after the last of model\.taps \(2, 5\).*taps \(5, 8, 11\) would do",
         id="behind the taps",
     )
     yield pytest.param(
