@@ -39,7 +39,7 @@ class ModelConfig:
     the block before `shrink_at`, the last block and, with upsampling tap, the one half-way. naive_shrunk: the last."""
     shrink_at: int | None = None
     """Block (from 0) of a shrunk structure that keeps every second row and column of the tokens. Default: 6 of 12
-    blocks, 8 of 24, otherwise a third of the depth."""
+    blocks, 8 of 24, otherwise a third of the depth; with upsampling tap one more."""
     downsampling: Downsampling = "nearest_q"
     """Source of the queries of that block. nearest_q: the kept tokens, with keys and values from all. nearest_qkv: the
     same, with keys and values from the kept tokens. conv: a convolution of stride 2, otherwise like nearest_q."""

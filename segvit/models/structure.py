@@ -13,9 +13,15 @@ def default_taps(depth: int) -> tuple[int, ...]:
     return tuple(sorted({-(-depth * stage // 3) - 1 for stage in (1, 2, 3)}))
 
 
-def default_shrink_at(depth: int) -> int:
-    """Return the paper's block for 12 and for 24 blocks, and a third of other depths."""
-    return 6 if depth == 12 else depth // 3
+def default_shrink_at(depth: int, *, tap: bool = False) -> int:
+    """Return the block that shrinks: the paper's for 12 and for 24 blocks, and a third of other depths.
+
+    Args:
+        depth: number of blocks.
+        tap: the up-sampling is tap: one block later, since the map before it shows the small objects.
+    """
+    paper = 6 if depth == 12 else depth // 3
+    return min(paper + 1, depth - 2) if tap else paper
 
 
 def resolve_blocks(
@@ -50,7 +56,9 @@ def resolve_blocks(
                 "or naive_shrunk, or leave downsampling out"
             )
         return None, _check_taps(default_taps(depth) if taps is None else taps, depth)
-    shrink_at = default_shrink_at(depth) if shrink_at is None else shrink_at
+    tap = structure == "shrunk" and upsampling == "tap"
+    default_block = default_shrink_at(depth, tap=tap)
+    shrink_at = default_block if shrink_at is None else shrink_at
     first = 1 if structure == "shrunk" else 0
     if not first <= shrink_at <= depth - 2:
         if depth < first + 2:
@@ -59,10 +67,10 @@ def resolve_blocks(
             )
         raise UserError(
             f"model.shrink_at {shrink_at}: a backbone of {depth} blocks can shrink at blocks {first} to {depth - 2} "
-            f"(counted from 0); the default is {default_shrink_at(depth)}"
+            f"(counted from 0); the default is {default_block}"
         )
     default: tuple[int, ...] = (shrink_at - 1, depth - 1) if structure == "shrunk" else (depth - 1,)
-    if structure == "shrunk" and upsampling == "tap":
+    if tap:
         halfway = max((shrink_at + depth) // 2 - 1, shrink_at + 1)
         default = tuple(sorted({shrink_at - 1, halfway, depth - 1}))
     taps = _check_taps(default if taps is None else taps, depth)

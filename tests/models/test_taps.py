@@ -25,6 +25,7 @@ def test_default_block_that_shrinks() -> None:
     assert default_shrink_at(24) == 8
     assert default_shrink_at(6) == 2
     assert default_shrink_at(3) == 1
+    assert [default_shrink_at(depth, tap=True) for depth in (12, 24, 6, 3)] == [7, 9, 3, 1]
 
 
 @pytest.mark.parametrize(
@@ -32,8 +33,8 @@ def test_default_block_that_shrinks() -> None:
     [
         (12, {}, (None, (5, 7, 11))),
         (12, {"taps": (3,)}, (None, (3,))),
-        (12, {"structure": "shrunk"}, (6, (5, 8, 11))),
-        (24, {"structure": "shrunk"}, (8, (7, 15, 23))),
+        (12, {"structure": "shrunk"}, (7, (6, 8, 11))),
+        (24, {"structure": "shrunk"}, (9, (8, 15, 23))),
         (12, {"structure": "shrunk", "upsampling": "paper"}, (6, (5, 11))),
         (24, {"structure": "shrunk", "upsampling": "paper"}, (8, (7, 23))),
         (12, {"structure": "naive_shrunk"}, (6, (11,))),
@@ -41,13 +42,13 @@ def test_default_block_that_shrinks() -> None:
         (3, {"structure": "shrunk"}, (1, (0, 2))),
         (2, {"structure": "naive_shrunk"}, (0, (1,))),
         (12, {"structure": "shrunk", "shrink_at": 1}, (1, (0, 5, 11))),
-        (12, {"structure": "shrunk", "shrink_at": 7}, (7, (6, 8, 11))),
+        (12, {"structure": "shrunk", "shrink_at": 6}, (6, (5, 8, 11))),
         (12, {"structure": "shrunk", "shrink_at": 10}, (10, (9, 11))),
-        (4, {"structure": "shrunk"}, (1, (0, 2, 3))),
+        (4, {"structure": "shrunk"}, (2, (1, 3))),
         (12, {"structure": "naive_shrunk", "shrink_at": 0}, (0, (11,))),
         (12, {"structure": "naive_shrunk", "shrink_at": 10}, (10, (11,))),
         (12, {"structure": "shrunk", "shrink_at": 4, "taps": (1, 3, 5, 9)}, (4, (1, 3, 5, 9))),
-        (12, {"structure": "shrunk", "taps": (7,)}, (6, (7,))),
+        (12, {"structure": "shrunk", "shrink_at": 6, "taps": (7,)}, (6, (7,))),
         (12, {"structure": "naive_shrunk", "taps": (7, 9)}, (6, (7, 9))),
     ],
 )
@@ -61,7 +62,7 @@ def refusals() -> Iterator[Any]:
         yield pytest.param(
             12,
             {"structure": "shrunk", "shrink_at": block},
-            rf"model\.shrink_at {block}: .*12 blocks can shrink at blocks 1 to 10.*the default is 6",
+            rf"model\.shrink_at {block}: .*12 blocks can shrink at blocks 1 to 10.*the default is 7",
             id=f"shrunk at {block}",
         )
     for block in (-1, 11, 12):
@@ -75,17 +76,17 @@ def refusals() -> Iterator[Any]:
     yield pytest.param(
         1, {"structure": "naive_shrunk"}, r"structure naive_shrunk needs a backbone of 2 blocks.*has 1", id="one"
     )
-    for taps in ((3, 6), (6, 11), (5, 6, 11), (6,)):
+    for taps in ((3, 7), (7, 11), (5, 7, 11), (7,)):
         yield pytest.param(
             12,
             {"structure": "shrunk", "taps": taps},
-            r"model\.shrink_at 6 is one of model\.taps .*before or after.*taps \(5, 8, 11\) would do",
+            r"model\.shrink_at 7 is one of model\.taps .*before or after.*taps \(6, 8, 11\) would do",
             id=f"at a tap of {taps}",
         )
     yield pytest.param(
         12,
         {"structure": "shrunk", "taps": (2, 5)},
-        r"model\.shrink_at 6 is after the last of model\.taps \(2, 5\).*taps \(5, 8, 11\) would do",
+        r"model\.shrink_at 7 is after the last of model\.taps \(2, 5\).*taps \(6, 8, 11\) would do",
         id="behind the taps",
     )
     yield pytest.param(
