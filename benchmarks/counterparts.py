@@ -5,33 +5,45 @@
 
 Every row is trained by `segvit.train` with the same images, crops, optimizer and schedule, and the criterion of its own
 paper. `--search` tries three learning rates for every row, on a fifth of the training set held out, before the runs.
+`--costs` prints what the rows cost, without any training.
 
 Two protocols. `--frozen` fits a CPU: the backbone keeps its weights, crops are drawn once, and the tokens of frozen
 blocks are kept in files (1.3 MB a crop). Without it everything learns, on fresh crops, for a GPU. `--frozen 9` freezes
-the first nine blocks alone. Each finished run is a JSON file under `--output`: run the same command to continue.
+the first nine blocks alone. Each finished run is a JSON file under `--output`: run the same command to continue. Its
+name has a digest of all settings, the weights and the source of the row, so a run with others is another file.
 """
 
 import argparse
+import functools
+import hashlib
+import inspect
 import json
 import math
 import shutil
 import statistics
+import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from heads.data import HELD_OUT, SETS, drawn, in_memory, open_sets
+from heads.per_pixel import PerPixelHead
 from heads.rows import ROWS, VIT, create
 from rich.console import Console
 from rich.table import Table
 from rounds import measure
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 import segvit
 from segvit.config import AugmentConfig, DataConfig, EvalConfig, OptimConfig, TrainConfig
 from segvit.data.sample import Samples
 from segvit.data.transforms import TrainTransform
 from segvit.inference.protocol import image_labels, protocol_size
+from segvit.profiling.multiply_adds import fake_twin
+from segvit.utils.files import whole_file
 
 RATES = (5e-4, 1.5e-3, 4.5e-3)
 """Learning rates of the head that are tried; the backbone's is a tenth."""
@@ -39,6 +51,7 @@ AUGMENT = {
     "camvid": AugmentConfig(resize_long=None, scale=(1.0, 1.5), saturation=0, hue=0),
     "clothing": AugmentConfig(resize_long=None, scale=(0.9, 1.4), max_class_share=1.0),
 }
+COSTS = ("M parameters", "G multiply-adds", "ms")
 COLORS = dict.fromkeys(("plain", "shrunk", "shrunk_paper", "naive_shrunk"), "#c8553d")
 
 
@@ -78,9 +91,7 @@ def augment_of(name: str, options: argparse.Namespace) -> AugmentConfig:
     return replace(AUGMENT[name], resize_short=options.size)
 
 
-def config_of(
-    name: str, options: argparse.Namespace, *, rate: float, seed: int, steps: int, output: Path
-) -> TrainConfig:
+def config_of(name: str, options: argparse.Namespace, *, rate: float, seed: int, steps: int) -> TrainConfig:
     """Return the settings that all rows share."""
     unchanged = AugmentConfig(
         resize_long=None, scale=(1, 1), max_class_share=1, flip=0, brightness=0, contrast=0, saturation=0, hue=0
@@ -104,12 +115,58 @@ def config_of(
         loggers=(),
         device=options.device,
         precision=options.precision,
-        output=output,
     )
+
+
+def digest_of(row: str, root: Path, config: TrainConfig, options: argparse.Namespace) -> str:
+    """Return a digest of all that the result of a run depends on."""
+    facts = {
+        "config": asdict(config),
+        "vit": asdict(VIT),
+        "root": root,
+        "frozen": options.frozen,
+        "size": options.size,
+        "views": options.views,
+        "threads": options.threads,
+        "weights": digest_of_file(options.weights),
+        "source": source_of(row),
+    }
+    return hashlib.blake2b(json.dumps(facts, default=str, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+@functools.cache
+def digest_of_file(path: Path) -> str:
+    """Return a digest of the content of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def source_of(row: str) -> list[str]:
+    """Return the settings of a row, and the source of its builder, its criterion, its head and its up-sampling.
+
+    Of modules in `heads` it is the whole file, of those in the package the class. The package's backbone is left out.
+    """
+    chosen = ROWS[row]
+    criterion, weights = chosen.criterion, {}
+    if isinstance(criterion, functools.partial):
+        criterion, weights = criterion.func, criterion.keywords
+    with torch.device("meta"):
+        model = create(chosen, weights=None, num_classes=2, size=VIT.image_size, frozen=0, steps=1)
+    package = [part for name, part in model.named_modules() if name.partition(".")[0] in ("head", "upsampling")]
+    found = {create, criterion}
+    if chosen.head is not None:
+        found.add(chosen.head)
+    found |= {type(part) for part in package if type(part).__module__.startswith("segvit.")}
+    files = {type(part).__module__ for part in model.modules()} | {criterion.__module__}
+    found |= {sys.modules[name] for name in files if name.startswith("heads.")}
+    settings = (chosen.taps, chosen.structure, chosen.upsampling, chosen.masked, weights)
+    return [repr(settings), *sorted(map(inspect.getsource, found))]
 
 
 def run(
     name: str,
+    root: Path,
     row: str,
     data: dict[str, Samples],
     options: argparse.Namespace,
@@ -120,7 +177,9 @@ def run(
 ) -> Result:
     """Train a row and score it, or read the result of an earlier run."""
     steps = options.search_steps if searching else options.steps
-    stem = f"{name}-{row}-frozen{options.frozen}-{options.size}px-{steps}x{options.batch_size}-{rate:g}-{seed}"
+    config = config_of(name, options, rate=rate, seed=seed, steps=steps)
+    digest = digest_of(row, root, config, options)
+    stem = f"{name}-{row}-frozen{options.frozen}-{steps}x{options.batch_size}-{rate:g}-{seed}-{digest}"
     path = options.output / ("search" if searching else "runs") / f"{stem}.json"
     if path.exists():
         return Result(**json.loads(path.read_text()))
@@ -137,7 +196,7 @@ def run(
         steps=steps,
         store=options.output / "tokens",
     )
-    config = config_of(name, options, rate=rate, seed=seed, steps=steps, output=folder)
+    config = replace(config, output=folder)
     start = time.perf_counter()
     metrics = segvit.train(config, model=model, datasets=data, criterion=ROWS[row].criterion).result.metrics
     result = Result(
@@ -151,7 +210,8 @@ def run(
         seconds=time.perf_counter() - start,
     )
     shutil.rmtree(folder)
-    path.write_text(json.dumps(asdict(result), indent=1))
+    with whole_file(path) as aside:
+        aside.write_text(json.dumps(asdict(result), indent=1))
     return result
 
 
@@ -161,20 +221,21 @@ def results_of(name: str, root: Path, options: argparse.Namespace) -> dict[str, 
     if options.search:
         data = data_of(name, root, options, searching=True)
         for row in options.rows:
-            tried = [run(name, row, data, options, rate=rate, seed=0, searching=True) for rate in RATES]
+            tried = [run(name, root, row, data, options, rate=rate, seed=0, searching=True) for rate in RATES]
             rates[row] = max(tried, key=lambda result: result.miou).rate
     data = data_of(name, root, options, searching=False)
     found: dict[str, list[Result]] = {row: [] for row in options.rows}
     for seed in options.seeds:  # every row once before any row twice
         for row in options.rows:
-            found[row].append(run(name, row, data, options, rate=rates[row], seed=seed, searching=False))
+            found[row].append(run(name, root, row, data, options, rate=rates[row], seed=seed, searching=False))
     return found
 
 
 def costs_of(name: str, root: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Return parameters, multiply-adds up to the logits, and ms from a photo to its label map, of every row.
 
-    Weights are random: they change neither. The rows take turns, and medians are reported.
+    Auxiliary outputs do not run at inference and do not count. Weights are random. The rows take turns, and medians are
+    reported.
     """
     _, val = open_sets(name, root)
     photo = val.read(0).image.as_subclass(torch.Tensor)
@@ -193,30 +254,54 @@ def costs_of(name: str, root: Path, options: argparse.Namespace) -> dict[str, di
     )
     costs = {}
     for row, model in models.items():
-        parts = segvit.profile(model, size).parts
-        work = sum(part.multiply_adds for part in parts if part.name != "scores")
-        parameters = sum(part.parameters for part in parts)
-        costs[row] = {"parameters": parameters, "multiply_adds": work, "ms": 1000 * seconds[row]}
+        if isinstance(model.head, PerPixelHead):
+            del model.head.outputs[:-1]
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        costs[row] = {
+            "parameters": parameters,
+            "multiply_adds": multiply_adds(model, size),
+            "ms": 1000 * seconds[row],
+        }
     return costs
 
 
-def table_of(name: str, found: dict[str, list[Result]], costs: dict[str, dict[str, float]]) -> Table:
-    """Return the table of one set, best first."""
+def multiply_adds(model: segvit.SegViT, size: tuple[int, int]) -> int:
+    """Count the multiply-adds of one image (H, W) up to the logits of the prediction, without auxiliary outputs."""
+    with FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        fake_twin(model)(torch.empty((1, 3, *size), dtype=torch.uint8, device="cpu"), deep=False)
+    return counter.get_total_flops() // 2
+
+
+def cost_table(name: str, costs: dict[str, dict[str, float]]) -> Table:
+    """Return the table of the costs alone, cheapest first."""
+    table = Table("head", *COSTS, title=name)
+    for row, cost in sorted(costs.items(), key=lambda item: item[1]["multiply_adds"]):
+        table.add_row(ROWS[row].title, *cost_cells(cost))
+    return table
+
+
+def cost_cells(cost: dict[str, float]) -> tuple[str, str, str]:
+    """Return the cells of COSTS."""
+    return f"{cost['parameters'] / 1e6:.2f}", f"{cost['multiply_adds'] / 1e9:.2f}", f"{cost['ms']:.0f}"
+
+
+def table_of(name: str, found: dict[str, list[Result]], costs: dict[str, dict[str, float]], *, searched: bool) -> Table:
+    """Return the table of one set, best first. A rate that a search found at an end of RATES is marked."""
     table = Table(title=name)
     table.add_column("head")
-    for heading in ("mIoU", "of each seed", "boundary IoU", "M parameters", "G multiply-adds", "ms", "lr"):
+    for heading in ("mIoU", "of each seed", "boundary IoU", *COSTS, "lr"):
         table.add_column(heading, justify="right")
     for row, results in sorted(found.items(), key=lambda item: -mean(item[1], "miou")):
-        cost = costs[row]
+        at_end = searched and results[0].rate in (RATES[0], RATES[-1])
+        if at_end:
+            table.caption = "* the lowest or the highest rate tried: one beyond it may be better"
         table.add_row(
             ROWS[row].title,
             f"{mean(results, 'miou'):.1f}",
             ", ".join(f"{100 * result.miou:.1f}" for result in results),
             f"{mean(results, 'boundary_iou'):.1f}",
-            f"{cost['parameters'] / 1e6:.1f}",
-            f"{cost['multiply_adds'] / 1e9:.2f}",
-            f"{cost['ms']:.0f}",
-            f"{results[0].rate:g}",
+            *cost_cells(costs[row]),
+            f"{results[0].rate:g}{' *' if at_end else ''}",
         )
     return table
 
@@ -280,7 +365,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--frozen", nargs="?", type=int, const=12, default=0, choices=(0, 9, 12), metavar="BLOCKS")
     parser.add_argument("--search", action="store_true", help="choose each row's learning rate")
-    parser.add_argument("--search-steps", type=int, default=150)
+    parser.add_argument("--search-steps", type=int, default=150, help="steps of each of its runs")
+    parser.add_argument("--costs", action="store_true", help="print the costs alone, without training")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="learning rate of the heads without --search")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--steps", type=int, default=400)
@@ -300,18 +386,23 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
+    if options.costs:
+        for name, root in options.sets:
+            Console(width=120).print(cost_table(name, costs_of(name, root, options)))
+        return
     for folder in ("search", "runs"):
         (options.output / folder).mkdir(parents=True, exist_ok=True)
     found = {name: results_of(name, root, options) for name, root in options.sets}
     costs = {name: costs_of(name, root, options) for name, root in options.sets}
     for name, rows in found.items():
-        Console(width=120).print(table_of(name, rows, costs[name]))
+        Console(width=120).print(table_of(name, rows, costs[name], searched=options.search))
     if options.json:
         tables = {
             name: {row: {**costs[name][row], "runs": [asdict(one) for one in runs]} for row, runs in rows.items()}
             for name, rows in found.items()
         }
-        options.json.write_text(json.dumps(tables, indent=1))
+        with whole_file(options.json) as aside:
+            aside.write_text(json.dumps(tables, indent=1))
     if options.plot:
         plot(found, costs, options.plot)
 

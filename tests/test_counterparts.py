@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
 
 import segvit
@@ -91,7 +93,8 @@ def test_outputs_fit_the_package(heads: Any, row: str) -> None:
     assert (scores.amax(dim=1) - ours).max() <= 1e-6
     if heads["rows"].ROWS[row].head is not None:
         features = model.backbone(model.pad(model.normalise(images)))
-        logits = F.interpolate(model.head.outputs[-1](features), size=(32, 48), mode="bilinear", align_corners=False)
+        (grid,) = model.head.logits(features, deep=False)
+        logits = F.interpolate(grid, size=(32, 48), mode="bilinear", align_corners=False)
         assert torch.equal(labels, logits[..., : SIZE[0], : SIZE[1]].argmax(dim=1))
 
 
@@ -148,17 +151,41 @@ def test_one_staged_block_at_a_time_is_the_whole_backbone(heads: Any) -> None:
                     assert torch.equal(ours, theirs)
 
 
-def test_cross_entropy_is_that_of_the_logits(heads: Any) -> None:
-    model, (images, labels) = create(heads, "setr").eval(), batch()
-    output = model(images)
-    losses = heads["per_pixel"].cross_entropy(
-        output, labels, config=LossConfig(), divisors=normalizers(labels, CLASSES), class_weights=None
+@pytest.mark.parametrize("row, weights", [("linear", (1,)), ("setr", (0.4, 0.4, 1)), ("dpt", (0.2, 1))])
+def test_cross_entropy_is_that_of_the_logits(heads: Any, row: str, weights: tuple[float, ...]) -> None:
+    model, (images, labels) = create(heads, row).eval(), batch()
+    losses = (
+        heads["rows"]
+        .ROWS[row]
+        .criterion(
+            model(images), labels, config=LossConfig(), divisors=normalizers(labels, CLASSES), class_weights=None
+        )
     )
-    features = model.backbone(model.pad(model.normalise(images)))
-    for head, weight, found in zip(model.head.outputs, (0.4, 0.4, 1), losses["entropy"], strict=True):
-        logits = F.interpolate(head(features), size=(32, 48), mode="bilinear", align_corners=False)
+    grids = model.head.logits(model.backbone(model.pad(model.normalise(images))))
+    for grid, weight, found in zip(grids, weights, losses["entropy"], strict=True):
+        logits = F.interpolate(grid, size=(32, 48), mode="bilinear", align_corners=False)
         expected = F.cross_entropy(logits[..., : SIZE[0], : SIZE[1]], labels, ignore_index=255)
         torch.testing.assert_close(found, weight * expected)
+
+
+def test_dpt_supervises_the_fusion_before_the_last(heads: Any) -> None:
+    head = create(heads, "dpt").head.eval()
+    before, last = head.trunk([torch.randn(1, 32, 4, 6) for _ in range(4)])
+    assert before.shape == (1, 64, 16, 24)
+    assert last.shape == (1, 64, 32, 48)
+    auxiliary, prediction = head.outputs
+    assert auxiliary([before, None]).shape[2:] == before.shape[2:]
+    assert prediction([None, last]).shape[2:] == last.shape[2:]
+
+
+def test_final_norm_is_the_pretrained_one(heads: Any, tmp_path: Path) -> None:
+    state = {"norm.weight": torch.rand(32).half(), "norm.bias": torch.rand(32).half()}
+    save_file(state, tmp_path / "vit.safetensors")
+    norm = heads["rows"].final_norm(32, tmp_path / "vit.safetensors")
+    for build in (heads["rows"].linear, heads["rows"].segmenter):
+        assert norm in list(build(32, CLASSES, norm).modules())
+    assert torch.equal(norm.weight, state["norm.weight"].float())
+    assert torch.equal(norm.bias, state["norm.bias"].float())
 
 
 def test_matching_finds_the_queries_that_are_right(heads: Any) -> None:
@@ -249,11 +276,67 @@ def test_people_have_four_classes(heads: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("row", ["linear", "setr", "dpt", "plain"])
+def test_auxiliary_outputs_cost_nothing(heads: Any, row: str) -> None:
+    model = create(heads, row)
+    parts = segvit.profile(model, SIZE).parts
+    whole = sum(part.multiply_adds for part in parts if part.name != "scores")
+    spent = heads["main"].multiply_adds(model, SIZE)
+    assert spent == whole if row == "linear" else spent < whole
+
+
+def test_files_of_results_are_named_by_all_that_matters(heads: Any, tmp_path: Path) -> None:
+    main = heads["main"]
+    weights = [tmp_path / name for name in ("a.safetensors", "b.safetensors")]
+    for file in weights:
+        file.write_text(file.name)
+    common = {"frozen": 12, "size": 252, "views": 3, "threads": 2, "weights": weights[0], "batch_size": 8}
+    common |= {"device": "cpu", "precision": "fp32"}
+
+    def digest(row: str = "dpt", rate: float = 1e-3, **changes: Any) -> str:
+        options = Namespace(**common | changes)
+        config = main.config_of("camvid", options, rate=rate, seed=0, steps=10)
+        return str(main.digest_of(row, Path("camvid"), config, options))
+
+    changes = [{"views": 2}, {"weights": weights[1]}, {"precision": "bf16"}, {"threads": 1}, {"size": 280}]
+    changes += [{"rate": 2e-3}, {"row": "setr"}, {"row": "plain"}]
+    assert digest() == digest()
+    assert len({digest(), *(digest(**change) for change in changes)}) == 1 + len(changes)
+    for row, names in {
+        "dpt": ("class Pyramid", "def dpt(", "def cross_entropy", "0.2"),
+        "eomt": ("class EoMT", "def set_loss"),
+        "shrunk": ("class ATMHead", "class TapUpsampling", "def criterion("),
+    }.items():
+        source = "\n".join(main.source_of(row))
+        assert all(name in source for name in names)
+        assert "class PlainViT(" not in source
+
+
+def test_files_of_tokens_are_named_by_the_precision(heads: Any, tmp_path: Path) -> None:
+    store, image = create(heads, "plain", frozen=12, store=tmp_path).backbone.store, torch.zeros(3, 8, 8)
+    expected = store.path(image, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert store.path(image, 5) != expected
+    assert store.path(image, 5) == expected
+
+
+def test_rates_at_the_end_of_a_search_are_marked(heads: Any) -> None:
+    main = heads["main"]
+    costs = {"linear": {"parameters": 22e6, "multiply_adds": 1e10, "ms": 100.0}}
+    common = {"row": "linear", "seed": 0, "steps": 4, "miou": 0.5, "boundary_iou": 0.2, "iou": {}, "seconds": 1.0}
+    cases = [(5e-4, True, True), (1.5e-3, True, False), (4.5e-3, True, True), (5e-4, False, False)]
+    for rate, searched, marked in cases:
+        table = main.table_of("camvid", {"linear": [main.Result(rate=rate, **common)]}, costs, searched=searched)
+        assert (table.caption is not None) is marked
+        assert next(iter(table.columns[-1].cells)).endswith("*") is marked
+    assert list(main.cost_table("camvid", costs).columns[1].cells) == ["22.00"]
+
+
 def test_table_and_plot(heads: Any, tmp_path: Path) -> None:
     main = heads["main"]
     common = {"rate": 5e-4, "seed": 0, "steps": 4, "boundary_iou": 0.2, "iou": {"sky": 0.5}, "seconds": 1.0}
     found = {row: [main.Result(row=row, miou=0.1 * number, **common)] for number, row in enumerate(ROW_NAMES)}
     costs = {row: {"parameters": 22e6, "multiply_adds": 1e10, "ms": 100.0 + number} for number, row in enumerate(found)}
-    assert main.table_of("camvid", found, costs).row_count == len(ROW_NAMES)
+    assert main.table_of("camvid", found, costs, searched=False).row_count == len(ROW_NAMES)
     main.plot({"camvid": found, "clothing": found}, {"camvid": costs, "clothing": costs}, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 20_000

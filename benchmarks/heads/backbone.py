@@ -21,7 +21,7 @@ KEPT = (2, 5, 7, 8, 11)
 
 
 class TokenStore:
-    """Tokens behind the kept blocks, in half precision, in files named by image, weights and block."""
+    """Tokens behind the kept blocks, in half precision, in files named by image, weights, precision and block."""
 
     def __init__(self, folder: Path, vit: PlainViT) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,9 +32,11 @@ class TokenStore:
         self.weights = weights.digest()
 
     def path(self, image: Tensor, block: int) -> Path:
-        """Name the file of the tokens of a normalised image (3, H, W) behind a block."""
-        pixels = repr(tuple(image.shape)).encode() + image.cpu().contiguous().numpy().tobytes()
-        name = hashlib.blake2b(self.weights + pixels, digest_size=16)
+        """Name the file of the tokens of a normalised image (3, H, W) behind a block, in the precision of now."""
+        kind = image.device.type
+        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else image.dtype
+        facts = repr((tuple(image.shape), precision)).encode()
+        name = hashlib.blake2b(self.weights + facts + image.cpu().contiguous().numpy().tobytes(), digest_size=16)
         return self.folder / f"{name.hexdigest()}-{block}.pt"
 
 

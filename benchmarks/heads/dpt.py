@@ -1,7 +1,8 @@
 """A DPT head (arXiv 2103.13413): four maps become a pyramid, which convolutions fuse from coarse to fine.
 
+The last fusion is classified, and in training the one before it too, by an auxiliary classifier of the same form.
 Widths are those that Depth Anything (arXiv 2401.10891) gives a ViT-S: 48 to 384 channels of the pyramid, 64 of the
-fusion. DPT's own 256 are for a ViT-B or larger. The classifier is that of DPT's segmentation model.
+fusion. DPT's own 256 are for a ViT-B or larger. The classifiers are those of DPT's segmentation model.
 
 Letters: B images, K classes, D width of the maps, h w token grid, C channels of the fusion.
 """
@@ -47,12 +48,10 @@ class Fusion(nn.Module):
         return out
 
 
-class DPT(nn.Module):
+class Pyramid(nn.Module):
     """Levels at 4, 2, 1 and 1/2 times the token grid, from four maps, shallow first."""
 
-    def __init__(
-        self, *, dim: int, num_classes: int, widths: Sequence[int] = (48, 96, 192, 384), channels: int = 64
-    ) -> None:
+    def __init__(self, *, dim: int, widths: Sequence[int] = (48, 96, 192, 384), channels: int = 64) -> None:
         super().__init__()
         first, second, _, last = widths
         self.reassemble = nn.ModuleList(nn.Conv2d(dim, width, 1) for width in widths)
@@ -66,7 +65,24 @@ class DPT(nn.Module):
         )
         self.level = nn.ModuleList(nn.Conv2d(width, channels, 3, padding=1, bias=False) for width in widths)
         self.fusion = nn.ModuleList(Fusion(channels, coarsest=index == 3) for index in range(4))
-        self.classifier = nn.Sequential(
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Return the last two fusions (B, C, 4 h, 4 w) and (B, C, 8 h, 8 w) of four maps (B, D, h, w)."""
+        stages = zip(features, self.reassemble, self.resize, self.level, strict=True)
+        levels = [level(resize(project(maps))) for maps, project, resize, level in stages]
+        fused: list[Tensor] = []
+        for level, fusion in reversed(list(zip(levels, self.fusion, strict=True))):
+            fused.append(fusion(level, fused[-1] if fused else None))
+        return fused[-2:]
+
+
+class FusionClassifier(nn.Module):
+    """Convolution of 3 x 3, dropout and a classifier of 1 x 1 on one fusion."""
+
+    def __init__(self, *, num_classes: int, source: int, channels: int = 64) -> None:
+        super().__init__()
+        self.source = source
+        self.layers = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels),
             nn.ReLU(),
@@ -74,12 +90,7 @@ class DPT(nn.Module):
             nn.Conv2d(channels, num_classes, 1),
         )
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Return logits (B, K, 8 h, 8 w) of four maps (B, D, h, w)."""
-        stages = zip(features, self.reassemble, self.resize, self.level, strict=True)
-        levels = [level(resize(project(maps))) for maps, project, resize, level in stages]
-        fused = None
-        for level, fusion in reversed(list(zip(levels, self.fusion, strict=True))):
-            fused = fusion(level, fused)
-        logits: Tensor = self.classifier(fused)
+    def forward(self, fusions: Sequence[Tensor]) -> Tensor:
+        """Return logits (B, K, ., .) at the grid of the fusion."""
+        logits: Tensor = self.layers(fusions[self.source])
         return logits

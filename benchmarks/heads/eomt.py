@@ -46,7 +46,7 @@ class EoMT(nn.Module):
         num_queries: Q.
         masked: confine queries to their masks in training, and anneal that away.
         steps: optimizer steps of the training, for the annealing.
-        norm: state of the ViT's final norm. None: as initialised.
+        final_norm: the ViT's, behind its last block.
     """
 
     def __init__(
@@ -57,16 +57,14 @@ class EoMT(nn.Module):
         num_queries: int = 100,
         masked: bool,
         steps: int,
-        norm: dict[str, Tensor] | None = None,
+        final_norm: nn.LayerNorm,
     ) -> None:
         super().__init__()
         dim = stages.embed_dim
         self.stages = stages
         self.patch_size, self.map_cell, self.num_layers = stages.patch_size, stages.map_cell, stages.num_layers
         self.masked, self.steps, self.step = masked, steps, 0
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        if norm is not None:
-            self.norm.load_state_dict(norm)
+        self.norm = final_norm
         self.queries = nn.Embedding(num_queries, dim)
         self.class_head = nn.Linear(dim, num_classes + 1)
         self.mask_head = nn.Sequential(

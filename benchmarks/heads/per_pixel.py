@@ -20,8 +20,6 @@ from segvit.models.output import SegOutput
 
 CERTAIN = 40.0
 """Class logit of a query's own class; the others have 0."""
-AUXILIARY_WEIGHT = 0.4
-"""Weight of the cross entropy of every output but the last, as in SETR."""
 
 
 def as_queries(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,9 +30,18 @@ def as_queries(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cross_entropy(
-    output: SegOutput, labels: Tensor, *, config: LossConfig, divisors: Normalizers, class_weights: Tensor | None
+    output: SegOutput,
+    labels: Tensor,
+    *,
+    config: LossConfig,
+    divisors: Normalizers,
+    class_weights: Tensor | None,
+    auxiliary_weight: float = 1.0,
 ) -> Losses:
-    """Return the cross entropy of every labelled pixel, a mean for each supervised output: `entropy` (S,)."""
+    """Return the cross entropy of every labelled pixel, a mean for each supervised output: `entropy` (S,).
+
+    `auxiliary_weight` is the weight of every output but the last.
+    """
     height, width = output.image_size
     terms = []
     for masks in output.mask_logits:
@@ -43,7 +50,7 @@ def cross_entropy(
             logits[..., :height, :width], labels, class_weights, ignore_index=IGNORE_INDEX, reduction="sum"
         )
         terms.append(total / (labels != IGNORE_INDEX).sum().clamp(min=1))
-    weights = labels.new_tensor([AUXILIARY_WEIGHT] * (len(terms) - 1) + [1.0], dtype=torch.float32)
+    weights = labels.new_tensor([auxiliary_weight] * (len(terms) - 1) + [1.0], dtype=torch.float32)
     return Losses({"entropy": torch.stack(terms) * weights})
 
 
@@ -52,19 +59,27 @@ class PerPixelHead(nn.Module):
 
     Args:
         outputs: modules, each from a list of maps (B, D, h, w), shallow first, to logits (B, K, h, w). The last is the
-            prediction, the others are supervised alone.
+            prediction; the others only supervise the training.
+        trunk: turns the maps of the backbone into those that all outputs read. None: they read the backbone's.
     """
 
     class_bound = ()
 
-    def __init__(self, *outputs: nn.Module) -> None:
+    def __init__(self, *outputs: nn.Module, trunk: nn.Module | None = None) -> None:
         super().__init__()
         self.outputs = nn.ModuleList(outputs)
+        self.trunk = trunk
 
     def forward(self, features: Sequence[Tensor], deep: bool = True) -> tuple[Tensor, Tensor]:
         """Return class logits (S, B, K, K + 1) and mask logits (S, B, K, h, w)."""
-        wanted = list(self.outputs) if deep else [self.outputs[-1]]
-        return as_queries(torch.stack([output(features) for output in wanted]))
+        return as_queries(self.logits(features, deep=deep))
+
+    def logits(self, features: Sequence[Tensor], deep: bool = True) -> Tensor:
+        """Return the logits (S, B, K, h, w) of the outputs, all at the grid of the last."""
+        maps = features if self.trunk is None else self.trunk(features)
+        found = [output(maps) for output in (self.outputs if deep else self.outputs[-1:])]
+        grid = found[-1].shape[2:]
+        return torch.stack([_at_grid(logits, grid) for logits in found])
 
     def output_names(self, taps: Sequence[int]) -> list[str]:
         """Name the supervised outputs."""
@@ -75,19 +90,28 @@ class PerPixelHead(nn.Module):
         return []
 
 
-class Linear(nn.Module):
-    """A batch norm and one linear layer on one map: the linear probe of DINOv2 (arXiv 2304.07193)."""
+def _at_grid(logits: Tensor, grid: torch.Size) -> Tensor:
+    """Resize logits (B, K, ., .) to a grid (h, w); at this grid they are returned."""
+    if logits.shape[2:] == grid:
+        return logits
+    return F.interpolate(logits, size=grid, mode="bilinear", align_corners=False)
 
-    def __init__(self, *, dim: int, num_classes: int, source: int = -1) -> None:
+
+class Linear(nn.Module):
+    """The ViT's final norm, a batch norm and one linear layer: the linear probe of DINOv2 (arXiv 2304.07193)."""
+
+    def __init__(self, *, dim: int, num_classes: int, final_norm: nn.LayerNorm, source: int = -1) -> None:
         super().__init__()
         self.source = source
+        self.final_norm = final_norm
         self.norm = nn.BatchNorm2d(dim)
         self.classifier = nn.Conv2d(dim, num_classes, 1)
         nn.init.normal_(self.classifier.weight, std=0.01)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return logits (B, K, h, w)."""
-        logits: Tensor = self.classifier(self.norm(features[self.source]))
+        normed = self.final_norm(features[self.source].movedim(1, 3)).movedim(3, 1)
+        logits: Tensor = self.classifier(self.norm(normed))
         return logits
 
 

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 class MaskTransformer(nn.Module):
     """Masks are the products of normalised patches and class tokens behind the last block."""
 
-    def __init__(self, *, dim: int, num_classes: int, num_layers: int = 2, head_dim: int = 64) -> None:
+    def __init__(
+        self, *, dim: int, num_classes: int, final_norm: nn.LayerNorm, num_layers: int = 2, head_dim: int = 64
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.norm_in = nn.LayerNorm(dim)  # the final norm of the encoder, which the maps lack
+        self.norm_in = final_norm  # that of the encoder, which the maps lack
         self.proj = nn.Linear(dim, dim)
         self.class_tokens = nn.Parameter(torch.empty(1, num_classes, dim))
         self.blocks = nn.ModuleList(
