@@ -1,6 +1,7 @@
 """From an image tensor to its label map: what the head and the map cost on top of the bare backbone.
 
-    python benchmarks/inference.py [--backbone vit_base_patch16_384] [--size 512] [--classes 150] [--present 12]
+    python benchmarks/inference.py [--backbone vit_base_patch16_384] [--size 512] [--classes 150] [--present 12] \\
+        [--upsampling tap]
 
 The backbone and the head run on random weights, whose answer says nothing; the label map is made from logits shaped
 like a trained model's: the queries of the classes present have +10 on their class, all others +8 on "no object", on
@@ -10,6 +11,7 @@ batch 1, on the CPU; the ratio is to timm's own ViT at float32.
 
 import argparse
 from collections.abc import Callable
+from typing import get_args
 
 import timm
 import torch
@@ -19,7 +21,7 @@ from rounds import measure
 from torch import Tensor
 
 import segvit
-from segvit.config import ModelConfig, Structure
+from segvit.config import ModelConfig, Structure, Upsampling
 from segvit.models.segvit import evaluating
 from segvit.profiling.benchmark import made_up_logits
 
@@ -48,6 +50,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="side of the image in pixels")
     parser.add_argument("--classes", type=int, default=150)
     parser.add_argument("--present", type=int, default=12, help="classes in the image")
+    parser.add_argument(
+        "--upsampling", choices=get_args(Upsampling), default=ModelConfig.upsampling, help="that of shrunk"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
@@ -59,7 +64,7 @@ def main() -> None:
             num_classes=options.classes,
             structure=structure,
             image_size=options.size,
-            config=ModelConfig(class_token=False),
+            config=ModelConfig(class_token=False, upsampling=options.upsampling),
         ).eval()
 
     bare = timm.create_model(options.backbone, img_size=options.size, num_classes=0).eval()
@@ -73,7 +78,7 @@ def main() -> None:
         "plain, all alive": labelling(plain, image, options.classes, float32),
         "plain, random weights": lambda: plain.predict(image),
         "plain, score volume": lambda: plain.scores(image).argmax(dim=1),
-        f"shrunk, {few} classes present": labelling(shrunk, image, few, float32),
+        f"shrunk ({options.upsampling}), {few} classes present": labelling(shrunk, image, few, float32),
         f"plain, {few} classes present, bfloat16": labelling(plain, image, few, bfloat16),
     }
     with torch.inference_mode(), evaluating(plain), evaluating(shrunk):  # as for many images in a row

@@ -27,7 +27,7 @@ from rounds import measure
 from torch import Tensor, nn
 
 import segvit
-from segvit.config import ModelConfig, Structure
+from segvit.config import ModelConfig, Structure, Upsampling
 from segvit.profiling.benchmark import peak_memory
 
 CLASSES = 150
@@ -60,14 +60,16 @@ def bare(image: Tensor) -> Candidate:
     return Candidate(model, lambda: model.forward_features(image))
 
 
-def ours(image: Tensor, structure: Structure, present: int | None) -> Candidate:
+def ours(
+    image: Tensor, structure: Structure, present: int | None, upsampling: Upsampling = ModelConfig.upsampling
+) -> Candidate:
     """SegViT-Base; with `present` classes in view, or labels of its random logits as they are."""
     model = segvit.create_model(
         BACKBONE,
         num_classes=CLASSES,
         structure=structure,
         image_size=image.shape[-1],
-        config=ModelConfig(class_token=False),
+        config=ModelConfig(class_token=False, upsampling=upsampling),
     ).eval()
     if present is None:
         return Candidate(model, lambda: model.predict(image))
@@ -159,7 +161,8 @@ CANDIDATES: dict[str, tuple[str, Callable[[Tensor], Candidate]]] = {
     "segvit": ("segvit Base plain, 12 in view", lambda image: ours(image, "plain", 12)),
     "segvit-all": ("segvit Base plain, 150 in view", lambda image: ours(image, "plain", CLASSES)),
     "segvit-random": ("segvit Base plain, random logits", lambda image: ours(image, "plain", None)),
-    "segvit-shrunk": ("segvit Base shrunk, 12 in view", lambda image: ours(image, "shrunk", 12)),
+    "segvit-shrunk": ("segvit Base shrunk (tap), 12 in view", lambda image: ours(image, "shrunk", 12)),
+    "segvit-shrunk-paper": ("segvit Base shrunk (paper), 12 in view", lambda image: ours(image, "shrunk", 12, "paper")),
     "eomt": ("EoMT-B", eomt),
     "eomt-masked": ("EoMT-B, attention masked", lambda image: eomt(image, masked=True)),
     "segformer": ("SegFormer-B5", segformer),

@@ -1,6 +1,7 @@
 """The memory that `segvit info --plan` expects, beside what steps on this machine's CPU take.
 
-    python benchmarks/plan.py [--backbone vit_small_patch16_384] [--size 256] [--batch 4] [--classes 150]
+    python benchmarks/plan.py [--backbone vit_small_patch16_384] [--size 256] [--batch 4] [--classes 150] \\
+        [--upsampling tap]
 
 Each case trains for two steps, model and optimizer included, in a process of its own (Linux), whose peak is told. There
 glibc gives freed tensors back to the system at once; with --gaps it keeps what it likes, as in a run.
@@ -12,13 +13,14 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from typing import get_args
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from training_step import present_labels
 
-from segvit.config import ModelConfig, OptimConfig, PrecisionName, Structure, TrainConfig
+from segvit.config import ModelConfig, OptimConfig, PrecisionName, Structure, TrainConfig, Upsampling
 from segvit.inference.precision import HALVES
 from segvit.losses import criterion
 from segvit.models.create import create_model
@@ -43,7 +45,9 @@ def config_of(case: str, options: argparse.Namespace, *, small: bool = False) ->
     structure, checkpointing, precision, parts, averaged = CASES[case]
     size, batch = (64, parts) if small else (options.size, options.batch)
     return TrainConfig(
-        model=ModelConfig(backbone=options.backbone, structure=structure, image_size=size),
+        model=ModelConfig(
+            backbone=options.backbone, structure=structure, upsampling=options.upsampling, image_size=size
+        ),
         optim=OptimConfig(),
         batch_size=batch,
         precision=precision,
@@ -80,6 +84,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="side of the images in pixels")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--classes", type=int, default=150)
+    parser.add_argument(
+        "--upsampling", choices=get_args(Upsampling), default=ModelConfig.upsampling, help="that of shrunk"
+    )
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--gaps", action="store_true", help="leave the gaps of malloc in")
     parser.add_argument("--measure", metavar="CASE", help=argparse.SUPPRESS)
@@ -91,6 +98,7 @@ def main() -> None:
         print(peak_memory(lambda: train(config, options.classes)))
         return
     setting = f"{options.backbone}, {options.size} x {options.size}, batch {options.batch}, {options.classes} classes"
+    setting += f", up-sampling {options.upsampling}"
     table = Table("", "expected MiB", "measured MiB", "expected / measured", title=setting)
     for case in options.cases:
         expected = plan(config_of(case, options), num_classes=options.classes)

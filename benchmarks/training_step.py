@@ -1,6 +1,7 @@
 """What the head and the criterion add to the backbone's own forward and backward pass: time and peak memory.
 
-    python benchmarks/training_step.py [--backbone vit_small_patch16_384] [--size 512] [--batch 2] [--present 20]
+    python benchmarks/training_step.py [--backbone vit_small_patch16_384] [--size 512] [--batch 2] [--present 20] \\
+        [--upsampling tap] [--grad-checkpointing]
 
 Medians of interleaved rounds; peak memory is what a step takes on top of model, gradients and images, in a process of
 its own (Linux). Random weights, float32, on the CPU, dropout as in training.
@@ -10,6 +11,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import get_args
 
 import timm
 import torch
@@ -19,7 +21,7 @@ from rounds import measure
 from torch import Tensor
 
 import segvit
-from segvit.config import ModelConfig, Structure
+from segvit.config import ModelConfig, Structure, Upsampling
 from segvit.profiling.benchmark import peak_memory
 
 BARE = "bare backbone"
@@ -46,7 +48,7 @@ def step(name: str, options: argparse.Namespace) -> Callable[[], None]:
         num_classes=options.classes,
         structure=structure,
         image_size=options.size,
-        config=ModelConfig(class_token=False),
+        config=ModelConfig(class_token=False, upsampling=options.upsampling),
     ).train()
     model.backbone.grad_checkpointing = name.endswith(CHECKPOINTED)
     labels = present_labels(options.batch, options.size, options.present)
@@ -66,6 +68,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--classes", type=int, default=150)
     parser.add_argument("--present", type=int, default=20, help="classes in each image")
+    parser.add_argument(
+        "--upsampling", choices=get_args(Upsampling), default=ModelConfig.upsampling, help="that of shrunk"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--grad-checkpointing", action="store_true", help="each structure without it and with it")
@@ -84,6 +89,7 @@ def main() -> None:
     memory = {name: peak(name) for name in names}
     setting = f"{options.backbone}, {options.size} x {options.size}, batch {options.batch}, {options.classes} classes"
     title = f"training step: {setting}, {options.present} present, {options.threads} threads, of {options.repeats}"
+    title += f", up-sampling {options.upsampling}"
     against = "x without" if options.grad_checkpointing else "x bare"
     table = Table("", "ms", against, "peak MiB", against, title=title)
     for name in names:
