@@ -3,8 +3,8 @@
     python benchmarks/cached_features.py --spec camvid --root camvid --weights WEIGHTS.safetensors
 
 Median milliseconds of a step in interleaved rounds, loading and augmentation included; peak memory is that of a process
-of its own (Linux). Without --weights they are random; without --spec the scenes are made up. The last lines compare
-the losses of the same steps with and without the cache.
+of its own (Linux), with a full cache. Without --weights they are random; without --spec the scenes are made up. The
+last lines compare the losses of the same steps with and without the cache.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from segvit.profiling.benchmark import peak_memory
 from segvit.training.train import Trainer
 
 FULL, LORA, FROZEN, CACHED = "all weights learn", "LoRA", "frozen backbone", "frozen backbone, cached features"
+ROWS = (FULL, LORA, FROZEN, CACHED)
 
 
 def config_of(name: str, options: argparse.Namespace, folder: Path) -> TrainConfig:
@@ -71,9 +72,9 @@ def stepper(name: str, options: argparse.Namespace, folder: Path) -> Callable[[]
     return step
 
 
-def peak(name: str) -> int:
-    """Peak memory in MiB of a step, in a process of its own."""
-    words = [sys.executable, __file__, *sys.argv[1:], "--workers", "0", "--peak-memory", name]
+def peak(name: str, folder: Path) -> int:
+    """Return the peak memory in MiB of a step, in a process of its own that reads the cache of `folder`."""
+    words = [sys.executable, __file__, *sys.argv[1:], "--workers", "0", "--peak-memory", name, str(folder)]
     return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
@@ -92,17 +93,18 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--rows", nargs="+", default=[FULL, LORA, FROZEN, CACHED], help="names of the rows")
-    parser.add_argument("--peak-memory", metavar="NAME", help=argparse.SUPPRESS)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="names of the rows")
+    parser.add_argument("--peak-memory", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.peak_memory:
+        name, place = options.peak_memory
+        step = stepper(name, options, Path(place))
+        step()  # gradients, optimizer state, libraries and their buffers
+        print(peak_memory(step) // 2**20)
+        return
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        if options.peak_memory:
-            step = stepper(options.peak_memory, options, folder)
-            step()  # gradients, optimizer state, libraries and their buffers
-            print(peak_memory(step) // 2**20)
-            return
         if CACHED in options.rows:  # fill the cache with the crops of all steps that are measured
             fill = stepper(CACHED, options, folder)
             for _ in range(options.repeats + 1):
@@ -114,11 +116,11 @@ def main() -> None:
             return lambda: losses[name].append(steps[name]())
 
         seconds = measure({name: noted(name) for name in steps}, options.repeats)
-    memory = {name: peak(name) for name in options.rows}
+        memory = {name: peak(name, folder) for name in options.rows}
     title = (
         f"{options.backbone} ({options.structure}), {options.size} px, batch {options.batch}, freeze {options.freeze}"
     )
-    table = Table("", "ms a step", "x frozen", "peak MiB", title=title)
+    table = Table("", "ms a step", "times faster than frozen", "peak MiB", title=title)
     base = seconds.get(FROZEN, 0.0)
     for name in options.rows:
         ratio = f"{base / seconds[name]:.2f}" if base else ""
