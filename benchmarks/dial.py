@@ -1,10 +1,14 @@
 """The compute dial on real images: mIoU over multiply-adds and time of trained plain and shrunk models.
 
+From pretrained weights, with the settings that `segvit train` chooses:
+
     for seed in 0 1; do for structure in plain naive_shrunk shrunk; do
-        segvit train --data.spec camvid --data.root camvid --model.structure $structure --seed $seed \\
-            --output runs/dial/${structure}_$seed
+        segvit train --data.spec camvid --data.root camvid --model.pretrained-file WEIGHTS.safetensors \\
+            --model.structure $structure --seed $seed --output runs/dial/${structure}_$seed
     done; done
     python benchmarks/dial.py runs/dial/* --images camvid/images/val --plot docs/images/dial.png
+
+From scratch, train by `segvit train --config camvid/vit_tiny --data.root camvid`, with the last three flags as above.
 
 Reads each run's best model and the scores that it was validated with. Multiply-adds are those of one photo under the
 model's test protocol; ms are from decoded photo to label map, medians over the photos, all models in turn.
