@@ -58,17 +58,17 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    def create(structure: Structure) -> segvit.SegViT:
+    def create(structure: Structure, upsampling: Upsampling = ModelConfig.upsampling) -> segvit.SegViT:
         return segvit.create_model(
             options.backbone,
             num_classes=options.classes,
             structure=structure,
             image_size=options.size,
-            config=ModelConfig(class_token=False, upsampling=options.upsampling),
+            config=ModelConfig(class_token=False, upsampling=upsampling),
         ).eval()
 
     bare = timm.create_model(options.backbone, img_size=options.size, num_classes=0).eval()
-    plain, shrunk = create("plain"), create("shrunk")
+    plain, shrunk = create("plain"), create("shrunk", options.upsampling)
     image = torch.rand(1, 3, options.size, options.size, generator=torch.Generator().manual_seed(0))
     few, float32, bfloat16 = options.present, torch.float32, torch.bfloat16
     candidates: dict[str, Callable[[], object]] = {

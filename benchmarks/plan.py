@@ -43,11 +43,10 @@ CASES: dict[str, tuple[Structure, bool, PrecisionName, int, bool]] = {
 def config_of(case: str, options: argparse.Namespace, *, small: bool = False) -> TrainConfig:
     """The run of a case; or a small one of its kind."""
     structure, checkpointing, precision, parts, averaged = CASES[case]
+    upsampling = options.upsampling if structure == "shrunk" else ModelConfig.upsampling
     size, batch = (64, parts) if small else (options.size, options.batch)
     return TrainConfig(
-        model=ModelConfig(
-            backbone=options.backbone, structure=structure, upsampling=options.upsampling, image_size=size
-        ),
+        model=ModelConfig(backbone=options.backbone, structure=structure, upsampling=upsampling, image_size=size),
         optim=OptimConfig(),
         batch_size=batch,
         precision=precision,

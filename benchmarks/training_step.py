@@ -43,12 +43,13 @@ def step(name: str, options: argparse.Namespace) -> Callable[[], None]:
         bare = timm.create_model(options.backbone, img_size=options.size, num_classes=0).train()
         return lambda: bare.forward_features(images).sum().backward()
     structure = next(structure for structure in STRUCTURES if structure == name.removesuffix(CHECKPOINTED))
+    upsampling = options.upsampling if structure == "shrunk" else ModelConfig.upsampling
     model = segvit.create_model(
         options.backbone,
         num_classes=options.classes,
         structure=structure,
         image_size=options.size,
-        config=ModelConfig(class_token=False, upsampling=options.upsampling),
+        config=ModelConfig(class_token=False, upsampling=upsampling),
     ).train()
     model.backbone.grad_checkpointing = name.endswith(CHECKPOINTED)
     labels = present_labels(options.batch, options.size, options.present)
