@@ -42,6 +42,7 @@ from segvit.config import AugmentConfig, DataConfig, EvalConfig, OptimConfig, Tr
 from segvit.data.sample import Samples
 from segvit.data.transforms import TrainTransform
 from segvit.inference.protocol import image_labels, protocol_size
+from segvit.models.backbone import PlainViT
 from segvit.profiling.multiply_adds import fake_twin
 from segvit.utils.files import whole_file
 
@@ -145,7 +146,8 @@ def digest_of_file(path: Path) -> str:
 def source_of(row: str) -> list[str]:
     """Return the settings of a row, and the source of its builder, its criterion, its head and its up-sampling.
 
-    Of modules in `heads` it is the whole file, of those in the package the class. The package's backbone is left out.
+    The settings include the blocks that the package chooses. The source is the whole file for modules in `heads`, and
+    the class for those in the package, whose backbone is left out.
     """
     chosen = ROWS[row]
     criterion, weights = chosen.criterion, {}
@@ -160,7 +162,8 @@ def source_of(row: str) -> list[str]:
     found |= {type(part) for part in package if type(part).__module__.startswith("segvit.")}
     files = {type(part).__module__ for part in model.modules()} | {criterion.__module__}
     found |= {sys.modules[name] for name in files if name.startswith("heads.")}
-    settings = (chosen.taps, chosen.structure, chosen.upsampling, chosen.masked, weights)
+    vit = next(part for part in model.modules() if isinstance(part, PlainViT))
+    settings = (vit.taps, vit.shrink_at, chosen.structure, chosen.upsampling, chosen.masked, weights)
     return [repr(settings), *sorted(map(inspect.getsource, found))]
 
 
