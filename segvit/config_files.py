@@ -116,11 +116,13 @@ def _without_network(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_older_defaults(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Add to the model section of an older file the settings that it lacks, if their default is another one today.
+    """Add settings that an older file lacks and whose defaults have changed since.
 
-    Before `upsampling` was a setting, the structure shrunk had the paper's.
+    Before `position_grid` was a setting, positions had the grid of the crop. Before `upsampling` was one, the structure
+    shrunk had the paper's.
     """
-    return {"upsampling": "paper", **model} if model.get("structure") == "shrunk" else dict(model)
+    older = {"position_grid": "crop"} | ({"upsampling": "paper"} if model.get("structure") == "shrunk" else {})
+    return older | dict(model)
 
 
 def _read_layers(file: Path, schema: Any) -> Layers:

@@ -84,7 +84,12 @@ class ModelConfig:
         """True if the backbone starts from timm's weights, from the Hub or a file."""
         return self.pretrained or self.pretrained_file is not None
 
+    @property
+    def learned_grid(self) -> Literal["pretrained", "crop"]:
+        """`position_grid` with its default resolved."""
+        return self.position_grid or ("pretrained" if self.starts_pretrained else "crop")
+
     def without_weights(self) -> "ModelConfig":
         """Return the config without pretrained weights, for a network that gets weights of its own."""
-        grid = self.position_grid or ("pretrained" if self.starts_pretrained else None)
+        grid = self.learned_grid if self.starts_pretrained else self.position_grid
         return replace(self, pretrained=False, pretrained_file=None, position_grid=grid)

@@ -268,7 +268,7 @@ def crop_grid(config: ModelConfig, patch_size: int) -> tuple[int, int]:
 
 def _position_grid(config: ModelConfig, own: Any, patch_size: int) -> tuple[int, int]:
     """Return the grid (h, w) on which positions are learned, for timm's model `own` of the backbone's name."""
-    kept = config.without_weights().position_grid == "pretrained" and own.pos_embed is not None
+    kept = config.learned_grid == "pretrained" and own.pos_embed is not None
     if kept and not any(part in config.backbone for part in OTHER_RESIZING):
         height, width = own.patch_embed.grid_size
         return height, width

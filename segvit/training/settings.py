@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, get_args
 
-from segvit.config import LossConfig, PrecisionName, TrainConfig
+from segvit.config import LossConfig, ModelConfig, PrecisionName, TrainConfig
 from segvit.config_files import with_older_defaults
 from segvit.errors import UserError
 
@@ -126,11 +126,16 @@ def check_same_run(config: TrainConfig, saved: dict[str, Any]) -> None:
     Raises:
         UserError: some differ; both values of each are listed.
     """
-    saved = saved | {"model": with_older_defaults(saved.get("model", {}))}
+    model = with_older_defaults(saved.get("model", {}))
+    missing = {f"model.{key}": value for key, value in model.items() if key not in saved.get("model", {})}
+    hints = {key: f"; type --{key.replace('_', '-')} {value}" for key, value in missing.items()}
     # Other settings unknown to an older version had the defaults of today.
-    old, new = dict(flat(TrainConfig().to_dict())) | dict(flat(saved)), dict(flat(config.to_dict()))
+    old = dict(flat(TrainConfig().to_dict())) | dict(flat(saved | {"model": model}))
+    new = dict(flat(config.to_dict()))
+    for settings in (old, new):
+        settings["model.position_grid"] = _learned_grid(settings)
     changed = [
-        f"  {key}: {old.get(key)!r} in the run, {new.get(key)!r} now"
+        f"  {key}: {old.get(key)!r} in the run, {new.get(key)!r} now{hints.get(key, '')}"
         for key in old | new
         if old.get(key) != new.get(key) and key not in RUN_DEPENDENT
     ]
@@ -139,6 +144,12 @@ def check_same_run(config: TrainConfig, saved: dict[str, Any]) -> None:
             f"{config.output} was started with other settings; resume with its own, or start a new run in another "
             "--output:\n" + "\n".join(changed)
         )
+
+
+def _learned_grid(settings: dict[str, Any]) -> str:
+    """Return the grid of the positions, from the settings of a run by dotted key."""
+    names = ("pretrained", "pretrained_file", "position_grid")
+    return ModelConfig(**{name: settings[f"model.{name}"] for name in names}).learned_grid
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

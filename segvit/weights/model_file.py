@@ -203,8 +203,7 @@ def network_settings(header: Mapping[str, Any], source: str | Path) -> ModelConf
             f"{source}: this model has custom parts ({parts}), and the file holds only their weights. Create it in "
             f'Python as before, then run `segvit.load_model("{source}", into=model)`'
         )
-    settings = {"position_grid": "crop"} | header["model"]  # a file without it is of an older segvit
-    return settings_from_header(ModelConfig, settings, source)
+    return settings_from_header(ModelConfig, header["model"], source)
 
 
 @dataclass(frozen=True, kw_only=True)

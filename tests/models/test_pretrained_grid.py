@@ -12,14 +12,18 @@ import timm
 import torch
 from torch import nn
 
+import segvit.data.dataset as dataset_module
 from segvit.config import ModelConfig, Structure
 from segvit.data.palette import default_palette
-from segvit.data.spec import DatasetSpec
+from segvit.data.spec import DatasetSpec, load_spec
+from segvit.errors import UserError
 from segvit.models.create import create_backbone, create_model
+from segvit.training.checkpoint import checkpoint_path, load_checkpoint
+from segvit.training.train import train
 from segvit.weights.finetune import network_of, with_classes
 from segvit.weights.load import load_model
 from segvit.weights.model_file import network_settings, read_header
-from tests.helpers.tiny import TINY, random_images, relative_difference, stir
+from tests.helpers.tiny import TINY, random_images, relative_difference, stir, tiny_run
 
 OTHER = ("flexivit_small", "vit_base_patch16_radio_v3", "vit_large_patch16_radio_v3")
 """Families whose positions timm does not resize bicubic with antialias."""
@@ -169,3 +173,30 @@ def test_kept_positions_of_another_patch_are_as_they_were(tmp_path: Path, monkey
     assert ours.native_grid == (37, 37) and torch.equal(ours.pos_embed, donor["pos_embed"])
     resampled = timm.layers.resample_patch_embed(donor["patch_embed.proj.weight"], [16, 16])
     assert torch.allclose(ours.patch_embed.proj.weight, resampled, atol=1e-6)
+
+
+@pytest.mark.parametrize("start", ["pretrained", "init"])
+def test_a_run_from_before_the_setting_resumes_at_the_grid_of_its_crop(
+    start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_timm("vit_tiny_patch16_224", tmp_path, monkeypatch)
+    monkeypatch.setattr(dataset_module, "SHAPES_LENGTH", {"train": 2, "val": 1})
+    model = ModelConfig(
+        backbone="vit_tiny_patch16_224", image_size=64, pretrained=True, position_grid="crop", head_num_layers=1, **TINY
+    )
+    config = tiny_run(tmp_path / "run", model=model, steps=1, eval_every=1)
+    if start == "init":
+        created = create_model(config=model, num_classes=8, spec=load_spec("shapes"))
+        created.save(tmp_path / "older.safetensors")
+        network = network_of(str(tmp_path / "older.safetensors"))
+        config = replace(config, init=tmp_path / "older.safetensors", model=network)
+    run = train(config)
+    path = checkpoint_path(config.output, 1)
+    state = load_checkpoint(path)
+    del state["config"]["model"]["position_grid"]
+    torch.save(state, path)
+    assert train(config, resume=True).miou == run.miou
+    if start == "pretrained":
+        told = r"model\.position_grid: 'crop' in the run, 'pretrained' now; type --model\.position-grid crop"
+        with pytest.raises(UserError, match=told):
+            train(replace(config, model=replace(model, position_grid=None)), resume=True)
