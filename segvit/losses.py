@@ -165,12 +165,12 @@ def pixel_criterion(
 ) -> Losses:
     """Return the cross entropy of the pixels, `cross_entropy` (S,): the loss of `model.head: linear`.
 
-    The mask logits are log-odds of a softmax at the token grid; their logarithms are up-sampled bilinearly. A softmax
-    over the classes makes of them what up-sampled logits of the linear layer would give. The loss is a mean over the
-    labelled pixels of each image, and then over the images.
+    The mask logits are logarithms of a softmax at the token grid, up-sampled bilinearly. Their softmax over the classes
+    is that of the up-sampled logits of the linear layer. The loss is a mean over the labelled pixels of each image,
+    and then over the images.
 
     Args:
-        output: of a model whose masks are log-odds.
+        output: of a model whose masks are logits of one softmax over the classes.
         labels: (B, H, W) int64 at the size of the images: 0..K-1, or 255 for ignored.
         config: without effect, as are `divisors`; a mean over images needs neither.
         divisors: see `config`.
@@ -189,7 +189,7 @@ def pixel_losses(output: SegOutput, labels: Tensor, class_weights: Tensor | None
     """Return the losses of `pixel_criterion` for labels (B, H, W) that are known to fit."""
     count, batch, num_classes = output.mask_logits.shape[:3]
     height, width = output.image_size
-    grid = F.logsigmoid(output.mask_logits.float()).flatten(0, 1)
+    grid = output.mask_logits.float().flatten(0, 1)
     logits = F.interpolate(grid, size=output.padded_size, mode="bilinear", align_corners=False)[..., :height, :width]
     targets = labels.repeat(count, 1, 1)  # (S * B, H, W)
     entropy = F.cross_entropy(logits, targets, weight=class_weights, ignore_index=IGNORE_INDEX, reduction="none")

@@ -4,6 +4,9 @@ The package asks a head for queries and masks. Here query k is class k, its clas
 is the logarithm of the pixel's class probability. So the scores rank the classes as the head's own logits do: the
 logarithm subtracts one number from all classes of a token, and interpolation keeps that.
 
+The row "linear" is not `model.head: linear`: it has the batch norm of DINOv2's probe on one map. The loss is a mean
+over the pixels of the batch, as in these papers, and not over images.
+
 Letters: S supervised outputs, B images, K classes, D width of the maps, h w grid of the masks.
 """
 

@@ -57,7 +57,7 @@ class ATMHead(nn.Module):
         similarity: Similarity = similarity,
     ) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.dim, self.num_heads = dim, num_heads
         self.every_layer = every_layer
         self.similarity = similarity
         self.class_tokens = nn.Parameter(torch.empty(num_classes, dim))

@@ -101,13 +101,9 @@ def create_head(config: ModelConfig, backbone: PlainViT, *, num_classes: int) ->
     if config.head not in get_args(Head):
         raise UserError(f"model.head {config.head!r}: give atm or linear")
     if config.head == "linear":
-        if width is not None and (config.head_dim, config.head_num_heads) != (None, None):
-            raise UserError(
-                "model.head linear has neither a width nor attention heads: leave model.head_dim and "
-                "model.head_num_heads out"
-            )
+        _check_linear(config, has_width=width is None, has_heads=queried)
         return LinearHead(
-            in_dim=width or _decoder_settings(config, backbone)["dim"],
+            in_dim=width or _head_dim(config, backbone),
             num_maps=num_stages,
             num_classes=num_classes,
             dropout=config.head_dropout,
@@ -123,28 +119,61 @@ def create_head(config: ModelConfig, backbone: PlainViT, *, num_classes: int) ->
     )
 
 
+def _check_linear(config: ModelConfig, *, has_width: bool, has_heads: bool) -> None:
+    """Refuse settings that have no effect on a linear head and on the up-sampling before it.
+
+    Args:
+        config: with the head linear.
+        has_width: `head_dim` is the width of the up-sampling.
+        has_heads: the up-sampling has attention heads.
+
+    Raises:
+        UserError: as above.
+    """
+    without_effect = {
+        "head_num_layers": config.head_num_layers != ModelConfig.head_num_layers,
+        "head_dim": config.head_dim is not None and not has_width,
+        "head_num_heads": config.head_num_heads is not None and not has_heads,
+    }
+    if names := [name for name, given in without_effect.items() if given]:
+        given = ", ".join(f"model.{name} {getattr(config, name)}" for name in names)
+        raise UserError(
+            f"{given} with model.head linear, which is one layer without attention: leave "
+            f"{' and '.join(names)} out, or set model.head to atm"
+        )
+
+
 def create_upsampling(config: ModelConfig, backbone: PlainViT) -> TapUpsampling | QueryUpsampling:
     """Create the up-sampling of the maps of a backbone.
 
     Raises:
         UserError: the width of the head does not divide into its heads.
     """
-    settings = _decoder_settings(config, backbone)
     in_dim, num_stages = backbone.embed_dim, len(backbone.taps)
     if config.upsampling == "tap":
-        return TapUpsampling(in_dim=in_dim, num_stages=num_stages, dim=settings["dim"], init_std=config.init_std)
+        dim = _head_dim(config, backbone)
+        return TapUpsampling(in_dim=in_dim, num_stages=num_stages, dim=dim, init_std=config.init_std)
     return QueryUpsampling(
         in_dim=in_dim,
         num_stages=num_stages,
         native_grid=crop_grid(config, backbone.patch_size),
         num_layers=config.upsampling_num_layers,
-        **settings,
+        **_decoder_settings(config, backbone),
     )
 
 
+def _head_dim(config: ModelConfig, backbone: PlainViT) -> int:
+    """Return the width d of the ATM head and of the up-sampling."""
+    return config.head_dim or backbone.embed_dim // 2
+
+
 def _decoder_settings(config: ModelConfig, backbone: PlainViT) -> dict[str, Any]:
-    """Return the settings that head and up-sampling share."""
-    dim = config.head_dim or backbone.embed_dim // 2
+    """Return the settings that the ATM head and the paper's up-sampling share.
+
+    Raises:
+        UserError: the width does not divide into the heads.
+    """
+    dim = _head_dim(config, backbone)
     num_heads = config.head_num_heads or max(dim // 32, 1)
     if dim % num_heads:
         raise UserError(

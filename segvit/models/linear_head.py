@@ -1,11 +1,9 @@
 """The linear head: the baseline that attention to mask is compared with, and a probe of a backbone.
 
-Every pixel is classified alone, by one linear layer on the normalised maps. Its softmax over the classes fits the
-output of every other model: query k is class k with certainty, and its mask is the log-odds of the softmax,
-
-    m_k = log(p_k / (1 - p_k)),    so sigmoid(m_k) = p_k,
-
-and the scores are the probabilities. Train it with `segvit.losses.pixel_criterion`.
+Every pixel is classified alone, by one linear layer on the normalised maps. Its softmax p over the classes fits the
+output of every other model: query k is class k with certainty, and its mask logit is log p_k. The logarithm takes one
+number off all logits of a token, and interpolation keeps that. So the scores, sigmoid(log p_k) = p_k / (1 + p_k) at a
+token, rank the classes of every pixel as up-sampled logits do. Train it with `segvit.losses.pixel_criterion`.
 
 Letters: B batch, K classes, D width of the maps, h w token grid.
 """
@@ -20,8 +18,6 @@ from segvit.models.decoder import init_linears
 
 CERTAIN = 20.0
 """Class logit of query k for class k; the others have 0."""
-ALMOST_ONE = 1 - 1e-6
-"""Largest probability that has log-odds."""
 
 
 class LinearHead(nn.Module):
@@ -55,18 +51,17 @@ class LinearHead(nn.Module):
             deep: without effect, since there is one output.
 
         Returns:
-            Class logits (1, B, K, K + 1) and mask logits (1, B, K, h, w), the log-odds of the softmax.
+            Class logits (1, B, K, K + 1) and mask logits (1, B, K, h, w), the logarithm of the softmax.
         """
         rows, columns = features[-1].shape[2:]
         parts = []
         for norm, feature in zip(self.norms, features, strict=True):
             part = norm(feature.movedim(1, 3)).movedim(3, 1)  # (B, D, h, w)
-            if feature is not features[-1]:
+            if feature.shape[2:] != (rows, columns):
                 part = F.interpolate(part, size=(rows, columns), mode="bilinear", align_corners=False)
             parts.append(part.movedim(1, 3))
         logits = self.classifier(self.dropout(torch.cat(parts, dim=3))).movedim(3, 1).float()  # (B, K, h, w)
-        logarithm = logits.log_softmax(dim=1)
-        masks = logarithm - (1 - logarithm.exp().clamp(max=ALMOST_ONE)).log()
+        masks = logits.log_softmax(dim=1)
         num_classes = self.classifier.out_features
         certain = CERTAIN * torch.eye(num_classes, num_classes + 1, device=masks.device)
         return certain.expand(1, masks.shape[0], -1, -1), masks[None]

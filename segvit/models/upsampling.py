@@ -42,6 +42,7 @@ class TapUpsampling(nn.Module):
 
     def __init__(self, *, in_dim: int, num_stages: int, dim: int, init_std: float = 0.02) -> None:
         super().__init__()
+        self.dim = dim
         self.projections = nn.ModuleList(nn.Linear(in_dim, dim) for _ in range(num_stages))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(num_stages))
         init_linears(self, init_std)
@@ -126,7 +127,7 @@ class QueryUpsampling(nn.Module):
         init_std: float = 0.02,
     ) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.dim, self.num_heads = dim, num_heads
         self.native_grid = native_grid
         self.tokens = nn.Parameter(torch.empty(native_grid[0] * native_grid[1], dim))
         self.query_cache = QueryCache()

@@ -147,12 +147,17 @@ def network_facts(model: SegViT) -> dict[str, Any]:
         "model.shrink_at": backbone.shrink_at,
         "model.downsampling": model.config.downsampling if shrinks else None,
         "model.head": model.config.head,
-        "model.head_dim": None if atm is None else atm.class_tokens.shape[1],
-        "model.head_num_heads": None if atm is None else atm.num_heads,
+        "model.head_dim": _setting_of((head, model.upsampling), "dim"),
+        "model.head_num_heads": _setting_of((head, model.upsampling), "num_heads"),
         "model.head_num_layers": None if atm is None else _num_layers(atm.stages),
         "model.upsampling": upsampling,
         "model.upsampling_num_layers": _num_layers(model.upsampling.stages) if upsampling == "paper" else None,
     }
+
+
+def _setting_of(parts: Sequence[Any], name: str) -> int | None:
+    """Return a setting that parts share, from the first that has it; None if no part has it."""
+    return next((getattr(part, name) for part in parts if hasattr(part, name)), None)
 
 
 def _num_layers(stages: Any) -> int:

@@ -1,7 +1,10 @@
-"""The linear head: probabilities of a softmax in the output of every other model, and the loss of each pixel."""
+"""The linear head: the logits of a softmax in the output of every other model, and the loss of each pixel."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from torch import Tensor
 import segvit
 import segvit.data.dataset as dataset_module
 from segvit import pictures
-from segvit.config import LossConfig, Structure
+from segvit.config import LossConfig, ModelConfig, Structure, Upsampling
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.losses import pixel_criterion
@@ -26,23 +29,44 @@ from tests.helpers.tiny import random_images, stir, tiny_config, tiny_run
 SPEC = load_spec("shapes")
 
 
+def linear(config: ModelConfig, **changes: Any) -> ModelConfig:
+    return replace(config, head="linear", **{"head_num_layers": ModelConfig.head_num_layers, **changes})
+
+
 def tiny(structure: Structure = "plain", variant: str = "vit") -> SegViT:
     torch.manual_seed(0)
-    config = replace(tiny_config(variant, structure), head="linear")
-    model = create_model(config=config, num_classes=8, spec=SPEC)
+    model = create_model(config=linear(tiny_config(variant, structure)), num_classes=8, spec=SPEC)
     stir(model)
     model.eval()
-    seen: list[Tensor] = []
-    hook = model.head.classifier.register_forward_hook(lambda _, __, out: seen.append(out.mean(dim=(0, 1, 2))))
-    with torch.no_grad():
+    with torch.no_grad(), classified(model) as seen:
         model(random_images(1, (70, 50)))
-        model.head.classifier.bias.sub_(seen[0])  # else one class is the best everywhere
-    hook.remove()
+        model.head.classifier.bias.sub_(seen[0].mean(dim=(0, 2, 3)))  # else one class is the best everywhere
     return model
 
 
+@contextmanager
+def classified(model: SegViT) -> Iterator[list[Tensor]]:
+    """Collect what the linear layer gives, (B, K, h, w)."""
+    seen: list[Tensor] = []
+    hook = model.head.classifier.register_forward_hook(lambda _, __, out: seen.append(out.movedim(3, 1)))
+    yield seen
+    hook.remove()
+
+
+@pytest.mark.parametrize("structure", ["plain", "shrunk", "naive_shrunk"])
+def test_it_predicts_the_best_of_the_logits_that_it_is_trained_on(structure: Structure) -> None:
+    model, images = tiny(structure), random_images(2, (200, 150))
+    with classified(model) as seen:
+        labels = model.predict(images)
+    large = F.interpolate(seen[0], size=model(images).padded_size, mode="bilinear", align_corners=False)
+    best = large[..., :200, :150].topk(2, dim=1)
+    tied = best.values[:, 0] - best.values[:, 1] < 1e-4
+    assert len(labels.unique()) > 1 and tied.float().mean() < 0.01
+    assert ((labels == best.indices[:, 0]) | tied).all()
+
+
 @torch.no_grad()
-def test_scores_are_the_softmax_of_the_linear_layer() -> None:
+def test_masks_are_the_logarithm_of_the_softmax() -> None:
     torch.manual_seed(0)
     head = LinearHead(in_dim=6, num_maps=2, num_classes=5).eval()
     stir(head)
@@ -52,7 +76,7 @@ def test_scores_are_the_softmax_of_the_linear_layer() -> None:
     normed = [F.layer_norm(each.movedim(1, 3), (6,), norm.weight, norm.bias) for norm, each in zip(head.norms, maps)]
     shallow = normed[0].unflatten(2, (2, 2)).unflatten(1, (4, 2)).mean(dim=(2, 4))  # bilinear by half is a mean
     probabilities = head.classifier(torch.cat([shallow, normed[1]], dim=3)).softmax(dim=3).movedim(3, 1)
-    torch.testing.assert_close(masks[0].sigmoid(), probabilities, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(masks[0].exp(), probabilities, rtol=1e-4, atol=1e-6)
     certain = classes[0].softmax(dim=2)[..., :-1]
     torch.testing.assert_close(certain, torch.eye(5).expand(2, -1, -1), rtol=0, atol=1e-7)
 
@@ -63,9 +87,9 @@ def test_the_loss_is_the_cross_entropy_of_up_sampled_logits() -> None:
     images, labels = random_images(2, (50, 64)), torch.randint(0, 8, (2, 50, 64))
     labels[0, :20] = 255
     model.head.dropout.p = 0.0
-    output = model(images)
-    logits = output.mask_logits[0].sigmoid().log()  # up to a constant, what the linear layer gives
-    large = F.interpolate(logits, size=output.padded_size, mode="bilinear", align_corners=False)[..., :50, :64]
+    with classified(model) as seen:
+        output = model(images)
+    large = F.interpolate(seen[0], size=output.padded_size, mode="bilinear", align_corners=False)[..., :50, :64]
     weights = torch.rand(8)
     for given in (None, weights):
         expected = [
@@ -114,7 +138,7 @@ def test_it_is_exported(structure: Structure, tmp_path: Path) -> None:
 def test_it_trains_by_its_own_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset_module, "SHAPES_LENGTH", {"train": 4, "val": 1})
     config = tiny_run(tmp_path / "run", steps=2, eval_every=2)
-    config = replace(config, model=replace(config.model, head="linear"))
+    config = replace(config, model=linear(config.model))
     seen: list[list[str]] = []
     train(config, on_step=lambda _, losses: seen.append(list(losses)))
     assert seen == [["cross_entropy"]] * 2
@@ -123,9 +147,45 @@ def test_it_trains_by_its_own_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         check_settings(replace(config, loss=LossConfig(dice_coefficient=2.0)))
 
 
-def test_settings_without_effect_are_refused() -> None:
-    for changes in ({"head_dim": 32}, {"head_num_heads": 2}):
-        with pytest.raises(UserError, match=r"model\.head linear has neither a width nor attention heads"):
-            create_model(config=replace(tiny_config("vit"), head="linear", **changes), num_classes=2)
+@pytest.mark.parametrize(
+    "structure, upsampling, changes",
+    [
+        ("plain", "tap", {"head_num_layers": 7}),
+        ("plain", "tap", {"head_dim": 32}),
+        ("plain", "tap", {"head_num_heads": 2}),
+        ("naive_shrunk", "tap", {"head_dim": 32}),
+        ("shrunk", "tap", {"head_num_heads": 3}),
+        ("shrunk", "paper", {"head_num_layers": 7}),
+    ],
+)
+def test_settings_without_effect_are_refused(
+    structure: Structure, upsampling: Upsampling, changes: dict[str, int]
+) -> None:
+    config = linear(tiny_config("vit", structure, upsampling), **changes)
+    ((name, value),) = changes.items()
+    with pytest.raises(UserError, match=rf"model\.{name} {value} with model\.head linear.*leave {name} out"):
+        create_model(config=config, num_classes=2)
+
+
+@pytest.mark.parametrize("upsampling", ["tap", "paper"])
+def test_settings_of_the_upsampling_before_it_are_taken(upsampling: Upsampling) -> None:
+    heads = {"head_num_heads": 5} if upsampling == "paper" else {}
+    config = linear(tiny_config("vit", "shrunk", upsampling), head_dim=100, **heads)
+    model = create_model(config=config, num_classes=8, spec=SPEC)
+    assert model.head.classifier.in_features == 100 * (len(model.backbone.taps) if upsampling == "tap" else 1)
+    for name, value, own in (("head_dim", 50, "100"), ("head_num_heads", 2, "5")):
+        if name == "head_num_heads" and upsampling == "tap":
+            continue
+        with pytest.raises(UserError, match=rf"model\.{name}: {own} in .*, {value} in the settings"):
+            segvit.with_classes(model, SPEC, config=replace(config, **{name: value}))
+
+
+def test_an_unknown_head_is_refused() -> None:
     with pytest.raises(UserError, match=r"model\.head 'liner': give atm or linear"):
         create_model(config=replace(tiny_config("vit"), head="liner"), num_classes=2)  # type: ignore[arg-type]
+
+
+def test_maps_at_one_grid_are_not_resized(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = LinearHead(in_dim=6, num_maps=2, num_classes=5)
+    monkeypatch.setattr(F, "interpolate", None)
+    assert head([torch.zeros(1, 6, 4, 3), torch.zeros(1, 6, 4, 3)])[1].shape == (1, 1, 5, 4, 3)
