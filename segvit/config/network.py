@@ -33,7 +33,8 @@ class ModelConfig:
     .augreg_in21k, to `backbone`: it selects mean and std."""
     position_grid: Literal["pretrained", "crop"] | None = None
     """Grid of absolute positions. pretrained: that of timm's weights; each image gets them resized to its own grid.
-    crop: that of the training crop, as in the paper's recipes. Default: pretrained if they start so, otherwise crop."""
+    crop: that of the training crop, as in the paper's recipes. FlexiViT, RADIO and backbones without absolute positions
+    take crop alone. Default: pretrained if the backbone starts from pretrained weights, otherwise crop."""
     taps: tuple[int, ...] | None = None
     """Blocks (from 0) whose outputs feed the head, shallow first. Default: the paper's for 12 and 24 blocks. shrunk:
     the block before `shrink_at`, the last block and, with upsampling tap, the one half-way. naive_shrunk: the last."""
@@ -44,7 +45,8 @@ class ModelConfig:
     """Source of the queries of that block. nearest_q: the kept tokens, with keys and values from all. nearest_qkv: the
     same, with keys and values from the kept tokens. conv: a convolution of stride 2, otherwise like nearest_q."""
     upsampling: Upsampling = "tap"
-    """Up-sampling of shrunk. tap: shrunk maps are interpolated, the tap before added. paper: by learned queries."""
+    """Up-sampling of shrunk. tap: interpolate the shrunk maps and add the tap before them. paper: learned queries
+    gather all maps."""
     patch_size: int | None = None
     """Side of a patch in pixels. Default: the backbone's own."""
     embed_dim: int | None = None

@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 import timm
 import torch
-from timm.layers import PatchEmbed
 from timm.models.eva import Eva
 from torch import nn
 
@@ -21,18 +20,17 @@ from segvit.errors import UserError
 from segvit.models.atm import ATMHead
 from segvit.models.backbone import PREFIX_TOKENS, PlainViT
 from segvit.models.downsampling import STRIDE, QueryDownsampling
-from segvit.models.families import ADAPTERS, adapt
+from segvit.models.families import adapt, check_name, check_plain
 from segvit.models.linear_head import LinearHead
 from segvit.models.segvit import SegViT, check_classes
 from segvit.models.structure import check_upsampling, resolve_blocks
 from segvit.models.upsampling import QueryUpsampling, TapUpsampling
-from segvit.utils.text import suggest
 from segvit.weights.timm_weights import licence_of, pretrained_vit, reason, starts_from
 
 TIMM_INIT_STD = 0.02
 """Deviation of timm's initial weights of Linear layers."""
-OTHER_RESIZING = ("flexivit", "radio")
-"""Parts of the names of backbones whose positions timm does not resize bicubically; theirs are always at the crop."""
+POSITIONS_AT_CROP = ("flexivit", "radio")
+"""Parts of the names of backbones whose positions timm does not resize bicubically."""
 
 
 def create_model(
@@ -156,7 +154,7 @@ def create_upsampling(config: ModelConfig, backbone: PlainViT) -> TapUpsampling 
     return QueryUpsampling(
         in_dim=in_dim,
         num_stages=num_stages,
-        native_grid=crop_grid(config, backbone.patch_size),
+        native_grid=crop_grid(config.image_size, backbone.patch_size),
         num_layers=config.upsampling_num_layers,
         **_decoder_settings(config, backbone),
     )
@@ -200,7 +198,7 @@ def create_backbone(config: ModelConfig) -> tuple[PlainViT, dict[str, Any]]:
     )
     downsampling = None if shrink_at is None else QueryDownsampling(dim=vit.embed_dim, method=config.downsampling)
     backbone = adapt(vit, taps=taps, shrink_at=shrink_at, downsampling=downsampling)
-    if shrink_at is not None and min(crop_grid(config, backbone.patch_size)) < STRIDE:
+    if shrink_at is not None and min(crop_grid(config.image_size, backbone.patch_size)) < STRIDE:
         raise UserError(
             f"model.image_size {config.image_size} with model.structure {config.structure}: a crop must hold "
             f"{STRIDE} x {STRIDE} patches; give {STRIDE * backbone.patch_size} or more, or take the structure plain"
@@ -283,29 +281,42 @@ def create_vit(config: ModelConfig) -> Any:
             f"backbone {config.backbone!r} does not take {overrides}: {reason(error)}; its own are "
             f"embed_dim {own.embed_dim}, depth {len(own.blocks)}, num_heads {own.blocks[0].attn.num_heads}"
         ) from error
-    _check_plain(vit, config.backbone)
+    check_plain(vit, config.backbone)
     if config.drop_path and config.drop_path_branches == "mlp":
-        _keep_attention(vit, config.backbone)
+        _drop_mlp_only(vit, config.backbone)
     return vit
 
 
-def crop_grid(config: ModelConfig, patch_size: int) -> tuple[int, int]:
-    """Return the patches (h, w) of the training crop, padded to whole patches."""
-    side = -(-config.image_size // patch_size)
+def crop_grid(image_size: int, patch_size: int) -> tuple[int, int]:
+    """Return the patches (h, w) of a training crop of that side in pixels, padded to whole patches."""
+    side = -(-image_size // patch_size)
     return side, side
 
 
 def _position_grid(config: ModelConfig, own: Any, patch_size: int) -> tuple[int, int]:
-    """Return the grid (h, w) on which positions are learned, for timm's model `own` of the backbone's name."""
-    kept = config.learned_grid == "pretrained" and own.pos_embed is not None
-    if kept and not any(part in config.backbone for part in OTHER_RESIZING):
+    """Return the grid (h, w) on which positions are learned, for timm's model `own` of the backbone's name.
+
+    Raises:
+        UserError: `position_grid` asks for the grid of the weights, and the backbone cannot keep it.
+    """
+    at_crop = ""
+    if own.pos_embed is None:
+        at_crop = "it has no absolute positions"
+    elif any(part in config.backbone for part in POSITIONS_AT_CROP):
+        at_crop = "timm resizes its positions in another way than the model would for each image"
+    if at_crop and config.starts_pretrained and config.position_grid == "pretrained":
+        raise UserError(
+            f"model.position_grid pretrained with the backbone {config.backbone!r}: {at_crop}; leave "
+            "model.position_grid out, or set it to crop"
+        )
+    if config.learned_grid == "pretrained" and not at_crop:
         height, width = own.patch_embed.grid_size
         return height, width
-    return crop_grid(config, patch_size)
+    return crop_grid(config.image_size, patch_size)
 
 
-def _keep_attention(vit: Any, name: str) -> None:
-    """Take the drop path off the attention of every block.
+def _drop_mlp_only(vit: Any, name: str) -> None:
+    """Let the drop path of every block drop its MLP alone.
 
     Raises:
         UserError: attention and MLP of a block share one drop path.
@@ -325,35 +336,12 @@ def weightless(name: str) -> Any:
     Raises:
         UserError: timm has no such model, it is no plain ViT, or has no such tag.
     """
-    _check_name(name)
+    check_name(name)
     try:
         with torch.device("meta"):
             vit: Any = timm.create_model(name, num_classes=0)
     except RuntimeError as error:
         tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"
         raise UserError(f"backbone {name!r}: {error}; its pretrained tags: {tags}") from error
-    _check_plain(vit, name)
+    check_plain(vit, name)
     return vit
-
-
-def _check_name(name: str) -> None:
-    """Refuse a name that timm does not know, and suggest the nearest ones."""
-    if timm.is_model(name.split(".")[0].removeprefix("hf_hub:timm/")):
-        return
-    hint = suggest(name, timm.list_models("*vit*") + timm.list_models("*beit*"), most=3)
-    raise UserError(f"unknown backbone {name!r}{hint}: timm has no such model; timm.list_models('vit_*') lists them")
-
-
-def _check_plain(vit: Any, name: str) -> None:
-    """Refuse a model that is no plain ViT of a family with an adapter."""
-    embed = type(getattr(vit, "patch_embed", None))
-    if not isinstance(vit, tuple(ADAPTERS)):
-        wrong = f"is not a plain ViT ({type(vit).__name__}): the head needs tokens on one grid at every block"
-    elif embed is not PatchEmbed:
-        wrong = f"is a hybrid: its patch embedding ({embed.__name__}) is a network, where one convolution is needed"
-    else:
-        return
-    raise UserError(
-        f"backbone {name!r} {wrong}; take one such as vit_base_patch16_384, deit3_base_patch16_384, "
-        "vit_base_patch14_dinov2, beitv2_base_patch16_224, eva02_base_patch14_224 or vit_base_patch16_dinov3"
-    )

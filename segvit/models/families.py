@@ -9,15 +9,19 @@ Letters: B batch, D width, h w token grid, N = h * w, P prefix tokens, n kept pa
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import timm
 import torch
+from timm.layers import PatchEmbed
 from timm.models.beit import Beit, Block as BeitBlock
 from timm.models.eva import Eva, EvaBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from segvit.errors import UserError
 from segvit.models.backbone import PlainViT
 from segvit.models.downsampling import Kept, run_any_block, run_gamma_block
 from segvit.models.positions import angles_at, relative_bias, resize_tokens, rotary_angles
+from segvit.utils.text import suggest
 
 
 class EvaViT(PlainViT):
@@ -126,3 +130,34 @@ def adapt(
     """Return the backbone of a model of timm; the arguments are those of `PlainViT`."""
     adapter = next(adapter for family, adapter in ADAPTERS.items() if isinstance(vit, family))
     return adapter(vit, taps=taps, shrink_at=shrink_at, downsampling=downsampling)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that timm does not know, and suggest the nearest ones.
+
+    Raises:
+        UserError: as above.
+    """
+    if timm.is_model(name.split(".")[0].removeprefix("hf_hub:timm/")):
+        return
+    hint = suggest(name, timm.list_models("*vit*") + timm.list_models("*beit*"), most=3)
+    raise UserError(f"unknown backbone {name!r}{hint}: timm has no such model; timm.list_models('vit_*') lists them")
+
+
+def check_plain(vit: Any, name: str) -> None:
+    """Refuse a model that is no plain ViT of a family with an adapter.
+
+    Raises:
+        UserError: as above.
+    """
+    embed = type(getattr(vit, "patch_embed", None))
+    if not isinstance(vit, tuple(ADAPTERS)):
+        wrong = f"is not a plain ViT ({type(vit).__name__}): the head needs tokens on one grid at every block"
+    elif embed is not PatchEmbed:
+        wrong = f"is a hybrid: its patch embedding ({embed.__name__}) is a network, where one convolution is needed"
+    else:
+        return
+    raise UserError(
+        f"backbone {name!r} {wrong}; take one such as vit_base_patch16_384, deit3_base_patch16_384, "
+        "vit_base_patch14_dinov2, beitv2_base_patch16_224, eva02_base_patch14_224 or vit_base_patch16_dinov3"
+    )

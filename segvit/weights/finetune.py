@@ -211,7 +211,7 @@ def with_classes(
     resized = model.backbone.resized(new.backbone.native_grid)
     state |= {f"backbone.{key}": value for key, value in resized.items()}
     if model.upsampling is not None:
-        resized = model.upsampling.resized(crop_grid(config, new.backbone.patch_size))
+        resized = model.upsampling.resized(crop_grid(config.image_size, new.backbone.patch_size))
         state |= {f"upsampling.{key}": value for key, value in resized.items()}
     load_strictly(new, state, source=name)
     new.extra["starts_from"] = summary(model, new, match, name=name)

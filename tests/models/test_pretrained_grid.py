@@ -166,6 +166,23 @@ def test_grid_of_the_positions(
     assert create_backbone(config.without_weights())[0].native_grid == (grid, grid)
 
 
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("flexivit_small", "timm resizes its positions in another way"),
+        ("vit_base_patch16_radio_v3", "timm resizes its positions in another way"),
+        ("vit_small_patch16_dinov3", "it has no absolute positions"),
+        ("beitv2_base_patch16_224", "it has no absolute positions"),
+    ],
+)
+def test_a_grid_that_cannot_be_kept_is_refused(name: str, why: str) -> None:
+    config = ModelConfig(backbone=name, image_size=64, pretrained=True, position_grid="pretrained", **TINY)
+    told = rf"model\.position_grid pretrained with the backbone '{name}': {why}.*leave model\.position_grid out"
+    with pytest.raises(UserError, match=told):
+        create_backbone(config)
+    assert create_backbone(config.without_weights())[0].native_grid == (4, 4)
+
+
 def test_kept_positions_of_another_patch_are_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_timm(DINOV2.backbone, tmp_path, monkeypatch)
     ours, _ = create_backbone(replace(DINOV2, patch_size=16))

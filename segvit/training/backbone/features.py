@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from segvit.errors import UserError
 from segvit.models.backbone import Halfway, PlainViT
+from segvit.models.create import crop_grid
 from segvit.models.downsampling import Kept, QueryDownsampling, lattice, shrunk_grid
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
@@ -43,8 +44,7 @@ class FrozenStart(nn.Module):
         self.model = model
         self.num_blocks = frozen_blocks(model.backbone)
         backbone: PlainViT = model.backbone
-        side = -(-model.image_size // backbone.patch_size)
-        self.grid = (side, side)
+        self.grid = crop_grid(model.image_size, backbone.patch_size)
         last = self.num_blocks - 1
         self.last_is_tapped = last in backbone.taps
         count, width = self._grid_behind(last), backbone.embed_dim
