@@ -55,7 +55,7 @@ def convert(
     config, backbone = model.config, model.backbone
     assert config is not None
     classes = f"{model.num_classes} classes{f' of {model.spec.name}' if model.spec else ', their names not known'}"
-    print(f"{config.structure}, {len(backbone.blocks)} blocks of width {backbone.embed_dim}, {classes}")
+    print(f"{config.outline}, {len(backbone.blocks)} blocks of width {backbone.embed_dim}, {classes}")
     heads = f"{config.num_heads} heads, {config.head_num_heads} in the head"
     print(f"crop {config.image_size} px, taps {config.taps}, {heads}")
     print(f"mean {config.mean}, std {config.std}")

@@ -87,6 +87,13 @@ class ModelConfig:
         return self.pretrained or self.pretrained_file is not None
 
     @property
+    def outline(self) -> str:
+        """Structure in words, with the up-sampling of shrunk and a head that is not ATM: "shrunk, up-sampling tap"."""
+        upsampling = f", up-sampling {self.upsampling}" if self.structure == "shrunk" else ""
+        head = f", {self.head} head" if self.head != "atm" else ""
+        return f"{self.structure}{upsampling}{head}"
+
+    @property
     def learned_grid(self) -> Literal["pretrained", "crop"]:
         """`position_grid` with its default resolved."""
         return self.position_grid or ("pretrained" if self.starts_pretrained else "crop")

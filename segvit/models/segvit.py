@@ -20,9 +20,11 @@ from segvit.config import EvalConfig, ModelConfig
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
 from segvit.inference.label_map import label_map
+from segvit.models.downsampling import QueryDownsampling
 from segvit.models.output import SegOutput
 from segvit.models.query_cache import cached_queries
 from segvit.models.scores import scores
+from segvit.models.upsampling import TapUpsampling
 from segvit.weights.hub import push_model
 from segvit.weights.model_file import save_model
 
@@ -47,7 +49,7 @@ class SegViT(nn.Module):
         extra: further plain values of the model's file, such as the metrics of its training; `save` writes them again.
 
     Raises:
-        UserError: `num_classes` is not in 1..255, or not the spec's.
+        UserError: `num_classes` is not in 1..255, or not the spec's; or the up-sampling does not fit the down-sampling.
     """
 
     mean: Tensor
@@ -69,6 +71,7 @@ class SegViT(nn.Module):
     ) -> None:
         super().__init__()
         check_classes(num_classes, spec)
+        _check_lattice(backbone, upsampling)
         self.config = config
         self.num_classes = num_classes
         self.image_size = image_size
@@ -206,6 +209,21 @@ def check_classes(num_classes: int, spec: DatasetSpec | None) -> None:
         raise UserError(f"num_classes {num_classes}: give 1 to {IGNORE_INDEX}; label {IGNORE_INDEX} means ignored")
     if spec is not None and spec.num_classes != num_classes:
         raise UserError(f"num_classes {num_classes}, but the spec {spec.name!r} names {spec.num_classes}")
+
+
+def _check_lattice(backbone: nn.Module, upsampling: nn.Module | None) -> None:
+    """Refuse the up-sampling tap behind a down-sampling that may keep other patches than every second row and column.
+
+    Raises:
+        UserError: as above.
+    """
+    downsampling = getattr(backbone, "downsampling", None)
+    if not isinstance(upsampling, TapUpsampling) or isinstance(downsampling, QueryDownsampling | None):
+        return
+    raise UserError(
+        "the up-sampling tap interpolates every second row and column, and the down-sampling "
+        f"{type(downsampling).__name__} is your own: set model.upsampling to paper, or write an up-sampling of your own"
+    )
 
 
 class HasModes(Protocol):

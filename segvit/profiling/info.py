@@ -45,7 +45,8 @@ class Info:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""
-        backbone = self.model.backbone
+        backbone, config = self.model.backbone, self.model.config
+        assert config is not None  # the model is one of `create_model`
         return {
             "name": self.name,
             **described(self.model),
@@ -60,7 +61,8 @@ class Info:
             "taps": list(backbone.taps),
             "shrink_at": backbone.shrink_at,
             "downsampling": None if backbone.downsampling is None else backbone.downsampling.method,
-            "upsampling": self.model.config.upsampling if self.model.config and self.model.upsampling else None,
+            "upsampling": None if self.model.upsampling is None else config.upsampling,
+            "head": config.head,
             **self.header,
             **self.profile.to_dict(),
         }
@@ -86,6 +88,8 @@ class Info:
             rows |= {"shrinks at block": facts["shrink_at"], "down-sampling": facts["downsampling"]}
         if facts["upsampling"] is not None:
             rows["up-sampling"] = facts["upsampling"]
+        if facts["head"] != "atm":
+            rows["head"] = facts["head"]
         if self.classes is not None:
             rows["classes"] = _names(self.classes)
         elif self.assumed:
@@ -231,7 +235,7 @@ def _costs(profile: Profile) -> Table:
     height, width = profile.size
     table = Table(
         title=f"Cost of an image of {height} x {width} px",
-        caption="Counted: Linear layers, convolutions, attention products, the K x K product of the scores, "
+        caption="Counted: Linear layers, convolutions, attention products, the product of classes and masks, "
         "up-sampling of the masks. 2 FLOPs per multiply-add. Scores: the (K, H, W) volume.",
     )
     table.add_column("part")

@@ -6,16 +6,16 @@ PyTorch's own counter watches one forward on fake tensors, which have shapes but
 or two and no memory.
 
 Counted: Linear layers, convolutions, both products of every attention, and the masks (queries times keys). For the
-scores (K, H, W): the K x K product of classes and masks, and 4 per up-sampled element. Not counted: norms,
+scores (K, H, W): the K x Q product of classes and masks, and 4 per up-sampled mask pixel. Not counted: norms,
 activations, softmax, additions, and resizing learned tokens to another grid.
 
-Letters: K classes, H W image.
+Letters: K classes, Q queries, H W image.
 """
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -31,6 +31,8 @@ from segvit.models.backbone import PlainViT
 from segvit.models.linear_head import LinearHead
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
+
+T = TypeVar("T")
 
 TOTAL = "Global"
 """Name of the total over all modules in PyTorch's counter."""
@@ -126,8 +128,8 @@ def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
     with FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         twin = fake_twin(model)
         images = torch.empty((1, 3, *size), dtype=torch.uint8, device="cpu")
-        forward = _count(lambda: twin(images))
-        predict = _count(lambda: _score_in_tiles(twin(images, deep=False)))
+        output, forward = _count(lambda: twin(images))
+        _, predict = _count(lambda: _score_in_tiles(twin(images, deep=False)))
     root = type(model).__name__  # the counter's name of the outermost module
     parts = _backbone_parts(model.backbone, forward, f"{root}.backbone")
     for name, attribute in OTHER_PARTS.items():
@@ -142,7 +144,7 @@ def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
     )
     if rest.multiply_adds or rest.parameters:
         parts.append(rest)
-    elements = model.num_classes * size[0] * size[1]
+    elements = output.class_logits.shape[2] * size[0] * size[1]  # (Q, H, W)
     parts.append(Part(name="scores", multiply_adds=(model.num_classes + UPSAMPLING) * elements, parameters=0))
     return Profile(size=(size[0], size[1]), parts=tuple(parts), predict_multiply_adds=predict[TOTAL])
 
@@ -171,11 +173,11 @@ def fake_twin(model: SegViT) -> SegViT:
     return copy.deepcopy(model, fakes).eval()
 
 
-def _count(run: Callable[[], object]) -> dict[str, int]:
-    """Return the multiply-adds of `run`, by the name of the module and in total."""
+def _count(run: Callable[[], T]) -> tuple[T, dict[str, int]]:
+    """Return the result of `run` and its multiply-adds, by the name of the module and in total."""
     with FlopCounterMode(display=False) as counter:
-        run()
-    return {name: sum(spent.values()) // 2 for name, spent in counter.get_flop_counts().items()}
+        result = run()
+    return result, {name: sum(spent.values()) // 2 for name, spent in counter.get_flop_counts().items()}
 
 
 def _backbone_parts(backbone: nn.Module, spent: dict[str, int], name: str) -> list[Part]:

@@ -116,4 +116,4 @@ def render(name: str, config: TrainConfig, records: Sequence[Mapping[str, Any]],
 
 def _subtitle(config: TrainConfig, facts: Facts | None) -> str:
     dataset = facts.about["dataset"] if facts else config.data.spec or str(config.data.images)
-    return f"{config.model.backbone}, {config.model.structure}, on {dataset}"
+    return f"{config.model.backbone}, {config.model.outline}, on {dataset}"

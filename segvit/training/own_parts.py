@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from segvit.config import DataConfig, ModelConfig, TrainConfig
+from segvit.config import DataConfig, Head, ModelConfig, TrainConfig
 from segvit.data.sample import Samples
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.losses import CRITERIA, Criterion
+from segvit.models.linear_head import LinearHead
 from segvit.models.segvit import SegViT
 
 SPLITS: tuple[Literal["train", "val"], ...] = ("train", "val")
@@ -55,8 +56,7 @@ class OwnParts:
             raise UserError(
                 f"init {config.init} and your own model both set the initial weights: leave one of them out"
             )
-        # Parts of its own have no settings: the log names the backbone's class, and crops are of the model's size.
-        own = self.model.config or ModelConfig(backbone=self.model.parts["backbone"], image_size=self.model.image_size)
+        own = self.model.config or self._settings_of_parts(self.model)
         rows = [
             f"  model.{name}: {ours!r} in the config, {theirs!r} in the model"
             for name, ours, theirs in _differences(config.model, own)
@@ -68,6 +68,14 @@ class OwnParts:
                 "the model's: dataclasses.replace(config, model=model.config)"
             )
         return replace(config, model=own)
+
+    def _settings_of_parts(self, model: SegViT) -> ModelConfig:
+        """Return settings for a model of parts of its own, which has none.
+
+        The log names the backbone's class, and crops have the model's size. A linear head decides the criterion.
+        """
+        head: Head = "linear" if isinstance(model.head, LinearHead) and self.criterion is None else "atm"
+        return ModelConfig(backbone=model.parts["backbone"], image_size=model.image_size, head=head)
 
     def check_resumable(self, started_with: list[str]) -> None:
         """Refuse to resume a run without the parts that it was started with.

@@ -178,7 +178,7 @@ def headline(
     data = start.data
     origin = f"resumes at step {start.step}, started from" if start.step else "starts from"
     what = (
-        f"{config.model.backbone} ({config.model.structure}) {origin} {model.extra['starts_from']}\n"
+        f"{config.model.backbone} ({config.model.outline}) {origin} {model.extra['starts_from']}\n"
         f"{model.num_classes} classes of {data.train.spec.name}: {len(data.train)} training and {len(data.val)} "
         f"validation images, {config.steps} steps of {config.batch_size}, on {start.accelerator.device} -> "
         f"{config.output}"

@@ -11,9 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from segvit.config import ModelConfig
 from segvit.errors import UserError
 from segvit.utils.text import percent
-from segvit.weights.model_file import PARTS, Saved, averaged, read_header, save_model
+from segvit.weights.model_file import PARTS, Saved, averaged, network_settings, read_header, save_model
 
 MODEL_FILE = "model.safetensors"
 """Name of the model in a repository."""
@@ -168,9 +169,14 @@ def _summary(header: Mapping[str, Any]) -> str:
     if model is None:
         network = "SegViT with custom parts: " + ", ".join(f"{key} `{kind}`" for key, kind in header[PARTS].items())
     else:
-        network = f"SegViT, structure `{model['structure']}`, on `{model['backbone']}`"
+        network = f"SegViT, structure `{_network(header).outline}`, on `{model['backbone']}`"
     classes = f"{header['num_classes']} classes{' of ' + spec['name'] if spec else ''}"
     return f"Semantic segmentation with a plain Vision Transformer: {network}, {classes}."
+
+
+def _network(header: Mapping[str, Any]) -> ModelConfig:
+    """Return the settings of the network in a header that has them."""
+    return network_settings(header, "the model")
 
 
 def _usage(repo: str, *, own_parts: bool) -> str:
@@ -202,7 +208,7 @@ def _facts(header: Mapping[str, Any]) -> str:
     model = header["model"] or {**header[PARTS], "image_size": header["image_size"]}
     rows = [
         ("backbone", model["backbone"]),
-        ("structure", model.get("structure")),
+        ("structure", _network(header).outline if header["model"] else None),
         ("training crop", f"{model['image_size']} px"),
         ("started from", header.get("starts_from")),
         ("converted from", header.get("converted_from")),

@@ -110,7 +110,7 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         ) from error
     if not found:
         raise UserError(f"model.pretrained_file: {file} holds no weights by name")
-    if "head.class_tokens" in state:
+    if "backbone.patch_embed.proj.weight" in state:
         raise UserError(f"model.pretrained_file: {file} is a model of segvit; start from it with --init {file}")
     return state
 

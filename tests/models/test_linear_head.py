@@ -21,9 +21,12 @@ from segvit.losses import pixel_criterion
 from segvit.models.create import create_model
 from segvit.models.linear_head import LinearHead
 from segvit.models.segvit import SegViT
+from segvit.profiling.info import describe
 from segvit.profiling.plan import plan
 from segvit.training.settings import check_settings
 from segvit.training.train import train
+from segvit.weights.hub import model_card
+from segvit.weights.model_file import read_header
 from tests.helpers.tiny import random_images, stir, tiny_config, tiny_run
 
 SPEC = load_spec("shapes")
@@ -115,6 +118,12 @@ def test_everything_downstream_takes_it(structure: Structure, tmp_path: Path) ->
     model.save(tmp_path / "linear.safetensors")
     loaded = segvit.load_model(tmp_path / "linear.safetensors")
     assert isinstance(loaded.head, LinearHead) and torch.equal(loaded.predict(images), labels)
+    outline = {"shrunk": "shrunk, up-sampling tap, linear head"}.get(structure, f"{structure}, linear head")
+    card = model_card(read_header(tmp_path / "linear.safetensors"), repo="me/linear")
+    assert f"structure `{outline}`, on `vit_tiny" in card and f"| structure | {outline} |" in card
+    assert describe(str(tmp_path / "linear.safetensors")).to_dict()["head"] == "linear"
+    with pytest.raises(UserError, match="is a model of segvit; start from it with --init"):
+        create_model(config=replace(model.config, pretrained_file=tmp_path / "linear.safetensors"), num_classes=8)
     names = ("person", *SPEC.classes[1:4])
     fewer = segvit.with_classes(loaded, replace(SPEC, classes=names, palette=SPEC.palette[:4], raw_ids=(0, 1, 2, 3)))
     assert torch.equal(fewer.head.classifier.weight[1:], loaded.head.classifier.weight[1:4])
@@ -135,14 +144,22 @@ def test_it_is_exported(structure: Structure, tmp_path: Path) -> None:
     assert (labels == model.predict(images)).float().mean() > 0.999
 
 
-def test_it_trains_by_its_own_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_trains_by_its_own_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(dataset_module, "SHAPES_LENGTH", {"train": 4, "val": 1})
     config = tiny_run(tmp_path / "run", steps=2, eval_every=2)
     config = replace(config, model=linear(config.model))
     seen: list[list[str]] = []
     train(config, on_step=lambda _, losses: seen.append(list(losses)))
     assert seen == [["cross_entropy"]] * 2
+    assert "vit_tiny_patch16_224 (plain, linear head) starts from" in capsys.readouterr().out
     assert plan(config, num_classes=8, gpus=1).multiply_adds > 0
+    created = create_model(config=config.model, num_classes=8, spec=SPEC)
+    parts = SegViT(created.backbone, created.head, mean=created.mean, std=created.std, num_classes=8, image_size=32)
+    again = replace(config, model=ModelConfig(), steps=1, output=tmp_path / "parts")
+    train(again, model=parts, on_step=lambda _, losses: seen.append(list(losses)))
+    assert seen[2:] == [["cross_entropy"]]
     with pytest.raises(UserError, match=r"settings of other terms: leave all but loss\.class_weights out"):
         check_settings(replace(config, loss=LossConfig(dice_coefficient=2.0)))
 

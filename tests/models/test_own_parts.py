@@ -11,7 +11,7 @@ import segvit
 import segvit.data.dataset as dataset_module
 from segvit import pictures
 from segvit.cli import main as cli
-from segvit.config import DataConfig, EvalConfig, OptimConfig, TrainConfig
+from segvit.config import DataConfig, EvalConfig, OptimConfig, TrainConfig, Upsampling
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.inference.network import described
@@ -181,27 +181,52 @@ def test_what_it_cannot_do_is_refused() -> None:
         pictures.look(linear, torch.zeros(48, 64, 3, dtype=torch.uint8).numpy())
 
 
-def test_an_upsampling_returns_maps_and_not_one_tensor() -> None:
-    """A tensor would be taken for as many maps as it has images."""
+class Added(nn.Module):
+    """An up-sampling that adds two maps up."""
 
-    class Added(nn.Module):
-        def __init__(self, wrap: Any) -> None:
-            super().__init__()
-            self.wrap = wrap
+    def forward(self, features: list[Tensor], grid: tuple[int, int]) -> list[Tensor]:
+        return [features[0] + features[1]]
 
-        def forward(self, features: list[Tensor], grid: tuple[int, int]) -> Any:
-            return self.wrap(features[0] + features[1])
 
+class AddedTensor(nn.Module):
+    """Added that forgets the list: the tensor would be taken for as many maps as it has images."""
+
+    def forward(self, features: list[Tensor], grid: tuple[int, int]) -> Tensor:
+        return features[0] + features[1]
+
+
+def with_upsampling(upsampling: nn.Module) -> SegViT:
     head = ATMHead(in_dim=16, num_stages=1, num_classes=CLASSES, dim=16, num_heads=2, num_layers=1)
-    for wrap in (lambda x: [x], lambda x: x):
-        model = SegViT(Convolutions(), head, Added(wrap), mean=(0, 0, 0), std=(1, 1, 1), num_classes=CLASSES).eval()
-        if wrap(1) == [1]:
-            assert model.predict(random_images(1, (48, 64))).shape == (1, 48, 64)
-            continue
-        with pytest.raises(
-            UserError, match=r"the up-sampling Added returned one tensor: return a list of maps.*\[map\]"
-        ):
-            model.predict(random_images(1, (48, 64)))
+    return SegViT(Convolutions(), head, upsampling, mean=(0, 0, 0), std=(1, 1, 1), num_classes=CLASSES).eval()
+
+
+def test_an_upsampling_returns_maps() -> None:
+    assert with_upsampling(Added()).predict(random_images(1, (48, 64))).shape == (1, 48, 64)
+
+
+def test_an_upsampling_that_returns_one_tensor_is_refused() -> None:
+    told = r"the up-sampling AddedTensor returned one tensor: return a list of maps.*\[map\]"
+    with pytest.raises(UserError, match=told):
+        with_upsampling(AddedTensor()).predict(random_images(1, (48, 64)))
+
+
+def test_the_upsampling_tap_takes_the_lattice_of_the_package_alone() -> None:
+    """One that keeps the other rows and columns has maps of the same shape, a patch off."""
+
+    class OddPlaces(nn.Module):
+        def forward(self, patches: Tensor, grid: tuple[int, int]) -> Kept:
+            indices = torch.arange(grid[0] * grid[1]).unflatten(0, grid)[1::2, 1::2]
+            return Kept(indices.flatten(), (indices.shape[0], indices.shape[1]))
+
+    def build(upsampling: Upsampling) -> SegViT:
+        start = segvit.create_model(config=tiny_config("vit", "shrunk", upsampling), num_classes=CLASSES)
+        start.backbone.downsampling = OddPlaces()
+        parts = (start.backbone, start.head, start.upsampling)
+        return SegViT(*parts, mean=start.mean, std=start.std, num_classes=CLASSES)
+
+    with pytest.raises(UserError, match=r"the down-sampling OddPlaces is your own: set model\.upsampling to paper"):
+        build("tap")
+    assert build("paper").predict(random_images(1, (64, 64))).shape == (1, 64, 64)
 
 
 def test_the_inside_of_a_set_that_is_no_lattice_is_shown() -> None:

@@ -305,6 +305,24 @@ def test_a_model_of_ones_own_is_counted_whole() -> None:
     assert seen.parameters - plain.parameters == 9
 
 
+class ManyQueries(nn.Module):
+    """A head with another number of queries than classes, from tokens that learn nothing."""
+
+    num_queries = 12
+
+    def forward(self, features: list[Tensor], deep: bool = True) -> tuple[Tensor, Tensor]:
+        masks = features[-1][:, : self.num_queries][None]
+        return masks.new_zeros(1, len(features[-1]), self.num_queries, NUM_CLASSES + 1), masks
+
+
+def test_scores_of_more_queries_than_classes() -> None:
+    with torch.device("meta"):
+        base = create_model(config=ModelConfig(**tiny("vit")), num_classes=NUM_CLASSES)
+        model = SegViT(base.backbone, ManyQueries(), mean=base.mean, std=base.std, num_classes=NUM_CLASSES)
+    height, width = SIZE
+    assert cost(profile(model, SIZE), "scores") == (NUM_CLASSES + 4) * ManyQueries.num_queries * height * width
+
+
 # --- the model that is given -----------------------------------------------------------------------------------------
 
 
