@@ -4,7 +4,8 @@
     losses["edges"] = edge_term(output, labels)     # a term of your own, plain autograd
     losses.total.backward()
 
-Letters: S supervised outputs, B batch, K classes, H W image, h w token grid, M present (image, class) pairs.
+Letters: S supervised outputs, B batch, K classes, as many queries (Q = K), H W image, h w token grid, M present (image,
+class) pairs.
 """
 
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segvit.evaluation.boundary import BAND
 from segvit.evaluation.metrics import ConfusionMatrix, Metrics
-from segvit.utils.text import percent, percentage
+from segvit.utils.text import percent_cell, percentage
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -109,10 +109,10 @@ class EvalResult:
         for column in ("IoU", "accuracy", "Dice", "boundary IoU", "share"):
             table.add_column(column, justify="right")
         for name, values in self.rows():
-            table.add_row(Text(name), *(percent(value, missing="-") for value in values))
+            table.add_row(Text(name), *(percent_cell(value, missing="-") for value in values))
         table.add_section()
-        table.add_row("mean", *(percent(value, missing="-") for value in self.mean_row()), "")
-        table.add_row("all pixels", "", percent(self.metrics.overall_accuracy, missing="-"), "", "", "")
+        table.add_row("mean", *(percent_cell(value, missing="-") for value in self.mean_row()), "")
+        table.add_row("all pixels", "", percent_cell(self.metrics.overall_accuracy, missing="-"), "", "", "")
         return table
 
 

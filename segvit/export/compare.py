@@ -11,7 +11,7 @@ from segvit.evaluation.evaluate import evaluate
 from segvit.inference.network import Network
 from segvit.inference.protocol import image_labels
 from segvit.utils.progress import Progress
-from segvit.utils.text import percent
+from segvit.utils.text import percent_cell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -107,7 +107,7 @@ def table(scores: Sequence[Score], *, title: str) -> "Table":
     for row in scores:
         result.add_row(
             row.name,
-            percent(row.miou, missing="-"),
+            percent_cell(row.miou, missing="-"),
             "-" if row.miou is None or first.miou is None else f"{100 * (row.miou - first.miou):+.2f}",
             f"{1000 * row.seconds:.0f}",
             f"{row.seconds / first.seconds:.2f}",

@@ -11,7 +11,8 @@ can, samples at about every fourth pixel are enough, and queries that matter muc
 best class leads by more than the bound, the label is certain. The other pixels are computed in full
 (inference/label_map.py), so the answer is exact.
 
-Letters: K classes (and queries), h w tokens of this part, m samples along a line of it, y x pixels of it.
+Letters: K classes, n some of them, Q queries, q some of them, h w tokens of this part, m samples along a line of it,
+y x pixels of it.
 """
 
 from typing import NamedTuple
@@ -38,13 +39,13 @@ class Sampled(NamedTuple):
     """Scores of a part of a window at its tokens, and bounds on the error between them."""
 
     probabilities: Tensor
-    """(K queries, K classes)"""
+    """(Q, K)"""
     logits: Tensor
-    """(K, h, w), at least 2 x 2."""
+    """(Q, h, w), at least 2 x 2."""
     scores: Tensor
     """(K, h, w): scores of every class at the tokens."""
     strays: Tensor
-    """(K, h - 1, w - 1): largest error of a query's mask between four tokens, interpolated from these alone."""
+    """(Q, h - 1, w - 1): largest error of a query's mask between four tokens, interpolated from these alone."""
     steps: int
     """Samples per token, along rows and columns, for the classes that can win."""
 
@@ -65,7 +66,7 @@ class Sampled(NamedTuple):
             columns: (x, w) float32 matrix that up-samples logits to the columns of pixels.
         """
         rows, columns = (F.pad(taps, (0, max(2 - taps.shape[1], 0))) for taps in (rows, columns))  # as `sample` does
-        weights = self.probabilities[:, classes]  # (K, n)
+        weights = self.probabilities[:, classes]  # (Q, n)
         sharp = weights.amax(dim=1) >= SHARP
         scores = self._sampled_scores(weights[~sharp], self.logits[~sharp], rows, columns)
         if sharp.any():
@@ -104,8 +105,8 @@ def sample(probabilities: Tensor, logits: Tensor, cell: float) -> Sampled:
     """Compute the scores of a part of a window at its tokens, and their bounds.
 
     Args:
-        probabilities: (K queries, K classes).
-        logits: (K, h, w), before the sigmoid.
+        probabilities: (Q, K).
+        logits: (Q, h, w), before the sigmoid.
         cell: distance of two tokens in pixels.
     """
     if 1 in logits.shape[1:]:  # masks do not change along a line of one token
@@ -127,7 +128,7 @@ def _between(taps: Tensor, steps: int) -> Tensor:
 
 
 def interpolation_error(logits: Tensor) -> Tensor:
-    """Bound the error of a bilinearly interpolated sigmoid between four tokens: (K, h, w) -> (K, h - 1, w - 1).
+    """Bound the error of a bilinearly interpolated sigmoid between four tokens: (Q, h, w) -> (Q, h - 1, w - 1).
 
     Between samples that are n times as close the error is n^2 times smaller.
     """

@@ -6,7 +6,7 @@
 Only a few classes can win in a tile, and only a few queries matter for their scores. Samples bound the part of the
 others (segvit/inference/bounds.py). Pixels that the bounds leave open are computed in full.
 
-Letters: B batch, H W image, K classes (and queries), H' W' image as wanted, y x pixels of a tile.
+Letters: B batch, H W image, K classes, Q queries, H' W' image as wanted, y x pixels of a tile.
 """
 
 from collections.abc import Sequence

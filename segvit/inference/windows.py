@@ -5,7 +5,7 @@
 
 Each image gets the view that it gets alone (docs/method.md section 5).
 
-Letters: B images, n windows of an image, K classes (and queries), H W image, h w token grid.
+Letters: B images, n windows of an image, K classes, Q queries, H W image, h w token grid.
 """
 
 from typing import NamedTuple

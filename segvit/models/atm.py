@@ -1,6 +1,7 @@
 """Attention to mask: the similarity of learned class tokens and a feature map is the mask (docs/method.md section 2).
 
-Letters: B batch, K classes (and queries), D width of the maps, d head width, h w token grid, S supervised outputs.
+Letters: B batch, K classes, as many queries (Q = K), D width of the maps, d head width, h w token grid, S supervised
+outputs.
 """
 
 from collections.abc import Sequence

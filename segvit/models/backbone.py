@@ -39,8 +39,8 @@ class Backbone(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Halfway:
-    """The way of a batch through a backbone, behind its embeddings or any of its blocks."""
+class BackboneState:
+    """State of a batch after the embeddings or after any block."""
 
     tokens: Tensor
     """(B, P + N, D), or (B, P + n, D) behind a block that shrinks."""
@@ -113,7 +113,7 @@ class PlainViT(nn.Module):
         """
         return list(self.advance(self.start(images), 0, len(self.blocks)).maps)
 
-    def start(self, images: Tensor) -> Halfway:
+    def start(self, images: Tensor) -> BackboneState:
         """Embed normalised images (B, 3, H, W).
 
         Raises:
@@ -126,10 +126,19 @@ class PlainViT(nn.Module):
                 f"an image of {grid[0]} x {grid[1]} patches of {self.patch_size} px cannot be shrunk: give at least "
                 f"{STRIDE} x {STRIDE} patches ({side} x {side} px), by resizing it, or take a plain model"
             )
-        return Halfway(tokens=tokens, grid=grid)
+        return BackboneState(tokens=tokens, grid=grid)
 
-    def advance(self, state: Halfway, first: int, last: int) -> Halfway:
-        """Run the blocks from `first` up to but not including `last`, on what the block before `first` gave."""
+    def advance(self, state: BackboneState, first: int, last: int) -> BackboneState:
+        """Run some of the blocks, starting from the output of the block before `first`.
+
+        Args:
+            state: after the block before `first`, or after the embeddings.
+            first: block (from 0) to begin with.
+            last: block to end before.
+
+        Returns:
+            The state after the blocks.
+        """
         tokens, grid, kept, maps = state.tokens, state.grid, state.kept, list(state.maps)
         shared = self.shared_positions(grid)
         if kept is not None:
@@ -266,7 +275,12 @@ class PlainViT(nn.Module):
         return run_any_block(block, tokens, kept, inputs, self.num_prefix_tokens)
 
     def fitted(self, donor: "PlainViT") -> dict[str, Tensor]:
-        """Return the weights of `donor`, by name, without the positions of prefix tokens that this backbone lacks."""
+        """Return the weights of `donor`, by name, without the positions of prefix tokens that this backbone lacks.
+
+        Args:
+            donor: backbone of the same family with the same native grid.
+        """
+        assert donor.native_grid == self.native_grid
         state = donor.state_dict()
         if donor.pos_embed is not None:
             state["pos_embed"] = donor.pos_embed[:, donor.num_embedded_prefix - self.num_embedded_prefix :].detach()

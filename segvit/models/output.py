@@ -1,6 +1,6 @@
 """The output of a SegViT, in training and in evaluation alike, and the attributes of a head.
 
-Letters: S supervised outputs, B batch, K classes, D width, H W image, h w token grid.
+Letters: S supervised outputs, B batch, K classes, Q queries, D width, H W image, h w token grid.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ class SegOutput(NamedTuple):
     """Class and mask logits of every supervised output; the last one is the prediction."""
 
     class_logits: Tensor
-    """(S, B, K, K + 1): query k over the K classes and "no object"."""
+    """(S, B, Q, K + 1): each query over the K classes and "no object"."""
     mask_logits: Tensor
-    """(S, B, K, h, w): one mask per query on the token grid, before the sigmoid."""
+    """(S, B, Q, h, w): one mask per query on the token grid, before the sigmoid."""
     image_size: tuple[int, int]
     """(H, W) of the input images, in pixels."""
     padded_size: tuple[int, int]
@@ -30,10 +30,10 @@ class Head(Protocol):
     `create_model`; a further last row, such as that of "no object", is kept."""
 
     def __call__(self, features: Sequence[Tensor], deep: bool = True) -> tuple[Tensor, Tensor]:
-        """Turn maps (B, D, h, w), shallow first, into class logits (S, B, K, K + 1) and mask logits (S, B, K, h, w).
+        """Turn maps (B, D, h, w), shallow first, into class logits (S, B, Q, K + 1) and mask logits (S, B, Q, h, w).
 
         The masks span the last map, at its resolution or another. With `deep` False, only the last output is needed.
-        Another number of queries than K, the same for both, needs a criterion of your own; scores and labels take it.
+        A head may give Q != K queries. It then needs its own criterion.
         """
 
     def output_names(self, taps: Sequence[int]) -> Sequence[str]:

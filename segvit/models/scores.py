@@ -4,7 +4,7 @@
 
 The label map without that volume is in segvit/inference/label_map.py.
 
-Letters: B batch, K classes (and queries), H W image, h w token grid.
+Letters: B batch, K classes, Q queries, H W image, h w token grid.
 """
 
 import torch
@@ -15,12 +15,12 @@ from segvit.models.output import SegOutput
 
 
 def class_probabilities(output: SegOutput) -> Tensor:
-    """Return P[q, c] of the prediction, (B, K queries, K classes), without "no object" after the softmax."""
+    """Return P[q, c] of the prediction, (B, Q, K), without "no object" after the softmax."""
     return output.class_logits[-1].float().softmax(dim=-1)[..., :-1]
 
 
 def scores(output: SegOutput) -> Tensor:
-    """Return the semantic scores (B, K, H, W) at the size of the images, in 0..K, float32."""
+    """Return the semantic scores (B, K, H, W) at the size of the images, in 0..Q, float32."""
     height, width = output.image_size
     masks = F.interpolate(output.mask_logits[-1].float(), size=output.padded_size, mode="bilinear", align_corners=False)
     masks = masks[..., :height, :width].sigmoid()

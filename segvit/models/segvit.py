@@ -4,7 +4,7 @@
     model = segvit.SegViT(backbone, head, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), num_classes=11)
     labels = model.predict(images)          # (B, 3, H, W) uint8 or float in 0..1 -> (B, H, W)
 
-Letters: B batch, K classes, D width, H W image, S supervised outputs, p patch, h w token grid.
+Letters: B batch, K classes, Q queries, D width, H W image, S supervised outputs, p patch, h w token grid.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ class SegViT(nn.Module):
 
     Args:
         backbone: normalised images to maps (B, D, h, w), shallow first; see `segvit.models.backbone.Backbone`.
-        head: maps to class logits (S, B, K, K + 1) and mask logits (S, B, K, h, w); see `segvit.models.output.Head`.
+        head: maps to class logits (S, B, Q, K + 1) and mask logits (S, B, Q, h, w); see `segvit.models.output.Head`.
         upsampling: maps and a grid of patches to maps at that grid, shallow first. None: the head reads the maps of the
             backbone.
         mean: of R, G, B on the 0..1 scale, subtracted from every image.

@@ -1,7 +1,7 @@
 """Up-sampling: from the maps before and behind QD back to the grid of the patches (docs/method.md section 3).
 
-`TapUpsampling` (ours, the default) interpolates the shrunk map and adds the tap before QD. `QueryUpsampling` (QU, the
-paper's) gathers both maps by learned tokens, one per patch.
+`TapUpsampling` (ours, the default) interpolates the shrunk maps and adds up all taps, deepest first. `QueryUpsampling`
+(QU, the paper's) gathers both maps by learned tokens, one per patch.
 
 Letters: B batch, D backbone width, d head width, h w token grid of the patches, N = h * w.
 """
@@ -29,9 +29,8 @@ from segvit.models.query_cache import QueryCache
 class TapUpsampling(nn.Module):
     """Project every tapped map, interpolate what QD has shrunk, and add them up, deepest first.
 
-    So the last of S maps, shallow first, is the deepest tap alone, and each before it adds the next shallower tap. The
-    ATM cascade reads them all: the masks of the deepest tap are supervised by themselves, and the shallow tap
-    sharpens them.
+    Map i is the sum of taps i to S - 1. The last map is the deepest tap alone. The ATM cascade reads them all: the
+    masks of the deepest tap are supervised by themselves, and the shallow taps sharpen them.
 
     Args:
         in_dim: width D of the maps.
@@ -70,8 +69,8 @@ class TapUpsampling(nn.Module):
         return []
 
     def sharded_modules(self) -> list[nn.Module]:
-        """Return the parts that FSDP makes whole one at a time."""
-        return [*self.projections, *self.norms]
+        """Return no part: the layers are small, and whole for a pass."""
+        return []
 
 
 def interpolate_lattice(maps: Tensor, grid: tuple[int, int]) -> Tensor:

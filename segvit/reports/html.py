@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from segvit.utils.text import percent
+from segvit.utils.text import percent_cell
 
 JPEG_QUALITY = 82
 """Quality of pictures on a page, 0..100."""
@@ -71,7 +71,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["percent"] = partial(percent, missing="–")
+    environment.filters["percent"] = partial(percent_cell, missing="–")
     return environment
 
 

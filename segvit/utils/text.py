@@ -31,7 +31,7 @@ def percentage(share: float, digits: str = ".1f") -> str:
     return f"{100 * share:{digits}} %"
 
 
-def percent(share: float | None, *, missing: str = "") -> str:
+def percent_cell(share: float | None, *, missing: str = "") -> str:
     """Return a share in 0..1 as the percentage of a table's cell, such as "41.67", or `missing` if there is none."""
     return missing if share is None else f"{100 * share:.2f}"
 

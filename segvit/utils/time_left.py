@@ -16,8 +16,8 @@ from datetime import datetime, timedelta
 
 MEASURED = 5
 """Steps to measure before the first estimate."""
-WORTH_SAYING = 60.0
-"""Seconds that must be left for an estimate to be worth a line."""
+MIN_SECONDS = 60.0
+"""Seconds that must be left for an estimate to be printed."""
 
 
 class TimeLeft:
@@ -33,18 +33,20 @@ class TimeLeft:
         self.steps, self.eval_every, self.clock = steps, eval_every, clock
         self.before: float | None = None  # when the previous step ended
         self.count, self.seconds = 0, 0.0  # of the measured steps
-        self.validation: float | None = None  # seconds of the newest, with the pictures and the checkpoint after it
+        # Seconds of the newest validation, with pictures and checkpoint. If each step validates, its own include them.
+        self.validation: float | None = 0.0 if eval_every == 1 else None
 
     def after(self, step: int) -> str | None:
         """Note that a step has ended. Return a line when there is a new estimate, and None otherwise.
 
-        There is one after a few steps, and one in the step after each validation.
+        There is one after a few steps, and one in the step after each validation. A validation that is due at this step
+        has not run yet.
         """
         now, before = self.clock(), self.before
         self.before = now
         if before is None:
             return None
-        if (step - 1) % self.eval_every == 0:
+        if self.eval_every > 1 and (step - 1) % self.eval_every == 0:
             if self.count:
                 self.validation = max(now - before - self.seconds / self.count, 0.0)
         else:
@@ -52,7 +54,7 @@ class TimeLeft:
             if self.count != MEASURED:
                 return None
         left = self.left(step)
-        return describe(left, besides=self._besides(step)) if left is not None and left >= WORTH_SAYING else None
+        return describe(left, besides=self._besides(step)) if left is not None and left >= MIN_SECONDS else None
 
     def left(self, step: int) -> float | None:
         """Return the seconds from the end of a step to the end of the run. None if nothing has been measured.
@@ -65,8 +67,8 @@ class TimeLeft:
         return (self.steps - step) * pace + self._validations(step) * (self.validation or 0.0)
 
     def _validations(self, step: int) -> int:
-        """Return the number of validations that follow a step."""
-        return math.ceil(self.steps / self.eval_every) - step // self.eval_every
+        """Return the number of validations that follow a step, with the one that is due at it."""
+        return math.ceil(self.steps / self.eval_every) - (step - 1) // self.eval_every
 
     def _besides(self, step: int) -> str:
         """Name what is not in the estimate."""
@@ -93,5 +95,5 @@ def duration(seconds: float) -> str:
     minutes = max(round(seconds / 60), 1)
     days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
     parts = [(days, "d"), (hours, "h"), (minutes, "min")]
-    said = [f"{count} {unit}" for count, unit in parts if count]
-    return " ".join(said[:2])
+    words = [f"{count} {unit}" for count, unit in parts if count]
+    return " ".join(words[:2])

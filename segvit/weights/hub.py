@@ -13,7 +13,7 @@ from typing import Any
 
 from segvit.config import ModelConfig
 from segvit.errors import UserError
-from segvit.utils.text import percent
+from segvit.utils.text import percent_cell
 from segvit.weights.model_file import PARTS, Saved, averaged, network_settings, read_header, save_model
 
 MODEL_FILE = "model.safetensors"
@@ -229,7 +229,8 @@ def _scores(metrics: Mapping[str, Any]) -> str:
         ("accuracy of all pixels", metrics["overall_accuracy"]),
     ]
     table = _table(
-        (f"on {metrics['images']} validation images", "%"), [(key, percent(value, missing="-")) for key, value in rows]
+        (f"on {metrics['images']} validation images", "%"),
+        [(key, percent_cell(value, missing="-")) for key, value in rows],
     )
     protocol = ", ".join(f"{key} {value}" for key, value in metrics["protocol"].items() if value)
     return f"{table}\n\nTested with {protocol}; one confusion matrix over the set, ignored pixels excluded."
@@ -241,7 +242,7 @@ def _classes(classes: Sequence[str], metrics: Mapping[str, Any] | None) -> str:
         return _table(("index", "class"), list(enumerate(classes)))
     columns = (metrics["iou"], metrics["accuracy"], metrics["dice"], metrics["boundary_iou"])
     rows = [
-        (index, name, *map(percent, scores))
+        (index, name, *map(percent_cell, scores))
         for index, (name, scores) in enumerate(zip(classes, zip(*columns, strict=True), strict=True))
     ]
     return _table(("index", "class", "IoU %", "accuracy %", "Dice %", "boundary IoU %"), rows)

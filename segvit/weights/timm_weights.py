@@ -28,7 +28,7 @@ def pretrained_vit(
 
     Args:
         name: of the model, with the tag of its weights.
-        image_size: height and width in pixels whose patches the positions are for.
+        image_size: size (H, W) in pixels of the images that the positions are resized to.
         patch_size: side of a patch in pixels. None: the model's own.
         file: file of the weights. None: they are fetched from the Hub.
 

@@ -17,7 +17,7 @@ import segvit.data.dataset as dataset_module
 from segvit.config import AugmentConfig, DataConfig, Freeze, ModelConfig, OptimConfig, Structure, TrainConfig
 from segvit.data.dataset import open_dataset
 from segvit.data.sampling.class_counts import take_census
-from segvit.data.sampling.crops import Place, TrainingSamples
+from segvit.data.sampling.crops import CropKey, TrainingSamples
 from segvit.data.shapes.scenes import write_shapes
 from segvit.data.transforms import TrainTransform
 from segvit.errors import UserError
@@ -145,14 +145,14 @@ def test_views_are_as_many_crops_as_asked(config: TrainConfig) -> None:
 
 
 def test_a_store_gives_back_what_it_took(tmp_path: Path) -> None:
-    store, place = FeatureStore(tmp_path, num_values=5, crop=2), Place(7, 1, 3)
-    assert store.read(place) is None
+    store, crop_key = FeatureStore(tmp_path, num_values=5, crop=2), CropKey(7, 1, 3)
+    assert store.read(crop_key) is None
     features, labels = torch.randn(5).half(), torch.tensor([[0, 1], [255, 2]])
-    store.write(place, features, labels)
-    found = store.read(place)
+    store.write(crop_key, features, labels)
+    found = store.read(crop_key)
     assert found is not None and torch.equal(found[0], features) and torch.equal(found[1], labels)
-    assert store.read(Place(7, 1, None)) is None
-    assert store.path(place).stat().st_size == store.file_bytes and store.num_stored() == 1
+    assert store.read(CropKey(7, 1, None)) is None
+    assert store.path(crop_key).stat().st_size == store.file_bytes and store.num_stored() == 1
 
 
 @cache
@@ -215,7 +215,7 @@ def test_a_cache_beyond_its_limit_or_the_disk_is_refused(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_tiny(cached(config, tmp_path, cache_features_gb=1e-3)).store
-    store.write(Place(0, 0, None), torch.zeros(store.num_values).half(), torch.zeros(store.crop, store.crop))
+    store.write(CropKey(0, 0, None), torch.zeros(store.num_values).half(), torch.zeros(store.crop, store.crop))
     told = r"8 crops of 0\.00 MB take 0\.00 GB.*may hold 1e-05 GB; type --data\.cache-features-gb 1, or take fewer"
     with pytest.raises(UserError, match=told) as refused:
         open_tiny(cached(config, tmp_path, cache_features_gb=1e-5), seed=1)

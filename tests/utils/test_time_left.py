@@ -29,6 +29,17 @@ def test_it_speaks_after_a_few_steps_and_after_each_validation() -> None:
     assert said[481].startswith("about 7 min left")
 
 
+def test_a_validation_that_is_due_is_not_left_out() -> None:
+    said = lines(60, 6, step=30.0, validation=60.0)
+    assert said[6].startswith("about 27 min left, plus 10 validations")
+    assert said[7].startswith("about 36 min left; done at ")  # 53 x 30 s + 9 x 60 s
+
+
+def test_validations_after_every_step_count_as_part_of_it() -> None:
+    said = lines(100, 1, step=30.0, validation=60.0)
+    assert list(said) == [6] and said[6].startswith("about 2 h 21 min left; done at ")  # 94 x 90 s
+
+
 def test_it_is_silent_where_a_line_is_not_worth_it() -> None:
     assert lines(20, 5, step=0.1, validation=0.1) == {}
     assert lines(3, 1, step=100.0, validation=1.0) == {}  # nothing but validations in between

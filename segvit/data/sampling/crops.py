@@ -19,8 +19,8 @@ from segvit.data.transforms import TrainTransform
 from segvit.errors import UserError
 
 
-class Place(NamedTuple):
-    """Everything that a crop depends on besides the seed, unless its sample cannot be read."""
+class CropKey(NamedTuple):
+    """Key of a crop: with the seed, it determines the crop if the sample can be read."""
 
     sample: int
     """Position in the dataset."""
@@ -67,11 +67,11 @@ class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int] | Replaced 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def place(self, index: int, draw: int) -> Place:
-        """Return the crop of a draw. If `rare` assigns a class to it, the sample is the one that `rare` chose."""
+    def crop_key(self, index: int, draw: int) -> CropKey:
+        """Return the key of a draw's crop. If `rare` assigns a class to it, the sample is the one that `rare` chose."""
         bound = self.rare.choose(draw) if self.rare else None
         index, wanted = bound or (index, None)
-        return Place(index, draw if self.views is None else draw // len(self) % self.views, wanted)
+        return CropKey(index, draw if self.views is None else draw // len(self) % self.views, wanted)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, int] | Replaced | UserError:
         """Return the image uint8 (3, crop, crop), the labels int64 (crop, crop), and the index for messages.
@@ -80,7 +80,7 @@ class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int] | Replaced 
         be read, its error is returned for the main process to raise, because a worker would wrap it in a traceback.
         """
         draw = key[1]
-        index, view, wanted = self.place(*key)
+        index, view, wanted = self.crop_key(*key)
 
         def another(attempt: int) -> int:
             return mix(self.seed, draw, f"in place of an unreadable sample, {attempt}") % len(self.samples)

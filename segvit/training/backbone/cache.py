@@ -27,7 +27,7 @@ from torch.utils.data import Dataset, default_collate
 from segvit.config import TrainConfig
 from segvit.data.dataset import SegmentationDataset
 from segvit.data.sample import Samples
-from segvit.data.sampling.crops import Place, Replaced, TrainingSamples, collate
+from segvit.data.sampling.crops import CropKey, Replaced, TrainingSamples, collate
 from segvit.data.sampling.manifest import take_manifest
 from segvit.data.shapes.scenes import ShapesDataset
 from segvit.errors import UserError
@@ -53,25 +53,25 @@ class CachedCrops(Dataset[Any]):
         return len(self.crops)
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
-        """Return (features (L,) or image (3, c, c), labels (c, c), index, place to store at or None).
+        """Return (features (L,) or image (3, c, c), labels (c, c), index, key to store under or None).
 
         Errors and replaced samples are as in `TrainingSamples`; the latter are not stored.
         """
-        place = self.crops.place(*key)
-        if found := self.store.read(place):
-            return (*found, place.sample, None)
+        crop_key = self.crops.crop_key(*key)
+        if found := self.store.read(crop_key):
+            return (*found, crop_key.sample, None)
         drawn = self.crops[key]
         if isinstance(drawn, UserError):
             return drawn
         if isinstance(drawn, Replaced):
             return Replaced((*drawn.content, None), drawn.unreadable)
-        return (*drawn, place)
+        return (*drawn, crop_key)
 
 
-def _join(samples: list[Any]) -> tuple[list[Tensor], Tensor, Tensor, list[Place | None]]:
+def _join(samples: list[Any]) -> tuple[list[Tensor], Tensor, Tensor, list[CropKey | None]]:
     """Join samples to a batch whose inputs are still features or images."""
-    values, labels, indices, places = zip(*samples, strict=True)
-    return list(values), torch.stack(labels), default_collate(list(indices)), list(places)
+    values, labels, indices, crop_keys = zip(*samples, strict=True)
+    return list(values), torch.stack(labels), default_collate(list(indices)), list(crop_keys)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,9 @@ class FeatureCache:
         """Return crops that come from the store if they are there."""
         return CachedCrops(crops, self.store)
 
-    def complete(self, batch: tuple[list[Tensor], Tensor, Tensor, list[Place | None]]) -> tuple[Tensor, Tensor, Tensor]:
+    def complete(
+        self, batch: tuple[list[Tensor], Tensor, Tensor, list[CropKey | None]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Run the frozen blocks on the images of a batch, store their features, and return the batch.
 
         Returns:
@@ -101,15 +103,15 @@ class FeatureCache:
         Raises:
             UserError: features cannot be stored.
         """
-        values, labels, indices, places = batch
-        for number, place in enumerate(places):
+        values, labels, indices, crop_keys = batch
+        for number, crop_key in enumerate(crop_keys):
             if values[number].ndim == 1:
                 continue
             with self.accelerator.autocast():  # alone: other images of the batch must not change a bit of it
                 image = values[number][None].to(self.accelerator.device)
                 values[number] = self.network.features(image)[0].cpu()
-            if place is not None:
-                self.store.write(place, values[number], labels[number])
+            if crop_key is not None:
+                self.store.write(crop_key, values[number], labels[number])
         return torch.stack(values), labels, indices
 
     def describe(self) -> str:

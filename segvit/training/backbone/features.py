@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from segvit.errors import UserError
-from segvit.models.backbone import Halfway, PlainViT
+from segvit.models.backbone import BackboneState, PlainViT
 from segvit.models.create import crop_grid
 from segvit.models.downsampling import Kept, QueryDownsampling, lattice, shrunk_grid
 from segvit.models.output import SegOutput
@@ -85,7 +85,7 @@ class FrozenStart(nn.Module):
             kept = Kept(lattice(self.grid, features.device), shrunk_grid(self.grid))
         if self.last_is_tapped:
             maps.append(backbone.map_of(tokens, self._grid_behind(self.num_blocks - 1)))
-        state = Halfway(tokens=tokens, grid=self.grid, kept=kept, maps=tuple(maps))
+        state = BackboneState(tokens=tokens, grid=self.grid, kept=kept, maps=tuple(maps))
         state = backbone.advance(state, self.num_blocks, len(backbone.blocks))
         return model.decode(state.maps, self.grid, (model.image_size, model.image_size))
 

@@ -1,8 +1,8 @@
 """Features on disk: one file per crop, in a folder named by a digest of everything that they depend on.
 
     store = FeatureStore(folder, num_values=..., crop=252)
-    store.write(place, features, labels)
-    store.read(place)                           # the two tensors, or None: not there, or damaged
+    store.write(crop_key, features, labels)
+    store.read(crop_key)                        # the two tensors, or None: not there, or damaged
 
 A file is written aside and renamed, and carries a checksum. So a file that is cut short, damaged or of other settings
 is never used.
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from segvit.data.sampling.crops import Place
+from segvit.data.sampling.crops import CropKey
 from segvit.training.backbone.features import DTYPE
 from segvit.utils.files import whole_file, writing
 
@@ -27,7 +27,7 @@ REMEDY = "make room, give another folder with --data.cache-features, or leave it
 
 
 class FeatureStore:
-    """Features (L,) float16 and labels (c, c) of crops, by place."""
+    """Features (L,) float16 and labels (c, c) of crops, by key."""
 
     def __init__(self, folder: Path, *, num_values: int, crop: int) -> None:
         """Set the layout.
@@ -43,15 +43,15 @@ class FeatureStore:
         self.feature_bytes = num_values * DTYPE.itemsize
         self.file_bytes = CHECKSUM_BYTES + self.feature_bytes + crop**2
 
-    def path(self, place: Place) -> Path:
+    def path(self, crop_key: CropKey) -> Path:
         """Return the file of a crop."""
-        wanted = "" if place.wanted is None else f"-class{place.wanted}"
-        return self.folder / f"image{place.sample}-view{place.view}{wanted}.features"
+        wanted = "" if crop_key.wanted is None else f"-class{crop_key.wanted}"
+        return self.folder / f"image{crop_key.sample}-view{crop_key.view}{wanted}.features"
 
-    def read(self, place: Place) -> tuple[Tensor, Tensor] | None:
+    def read(self, crop_key: CropKey) -> tuple[Tensor, Tensor] | None:
         """Return features (L,) float16 and labels (c, c) int64 of a crop; None if there is no intact file of it."""
         try:
-            content = bytearray(self.path(place).read_bytes())
+            content = bytearray(self.path(crop_key).read_bytes())
         except OSError:
             return None
         payload = memoryview(content)[CHECKSUM_BYTES:]
@@ -61,14 +61,14 @@ class FeatureStore:
         labels = torch.frombuffer(content, dtype=torch.uint8, offset=CHECKSUM_BYTES + self.feature_bytes)
         return features, labels.view(self.crop, self.crop).long()
 
-    def write(self, place: Place, features: Tensor, labels: Tensor) -> None:
+    def write(self, crop_key: CropKey, features: Tensor, labels: Tensor) -> None:
         """Write features (L,) float16 and labels (c, c) of a crop.
 
         Raises:
             UserError: the file cannot be written.
         """
         payload = features.numpy().tobytes() + labels.to(torch.uint8).numpy().tobytes()
-        path = self.path(place)
+        path = self.path(crop_key)
         with writing(path, REMEDY), whole_file(path, flush=False, ending=UNFINISHED) as aside:
             aside.write_bytes(_checksum(payload) + payload)
 
