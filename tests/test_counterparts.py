@@ -305,7 +305,7 @@ def test_files_of_results_are_named_by_all_that_matters(heads: Any, tmp_path: Pa
     for row, names in {
         "dpt": ("class Pyramid", "def dpt(", "def cross_entropy", "0.2"),
         "eomt": ("class EoMT", "def set_loss"),
-        "shrunk": ("class ATMHead", "class TapUpsampling", "def criterion(", "(5, 8, 11), 6"),
+        "shrunk": ("class ATMHead", "class TapUpsampling", "def criterion(", "(6, 8, 11), 7"),
     }.items():
         source = "\n".join(main.source_of(row))
         assert all(name in source for name in names)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from segvit.models.backbone import PlainViT
 from segvit.utils.files import whole_file
 
-KEPT = (2, 5, 7, 8, 11)
+KEPT = (2, 5, 6, 7, 8, 11)
 """Blocks (from 0) whose tokens are kept: all that a head here reads or a backbone here begins behind."""
 
 
