@@ -349,10 +349,20 @@ def settings_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     return resolve
 
 
-def test_the_network_comes_from_the_model(settings_of: Callable[..., TrainConfig], old_file: Path) -> None:
-    alone = settings_of("--init", old_file)
+@pytest.fixture
+def defaults(tmp_path: Path) -> tuple[str, Path]:
+    """Flags of a config that holds the defaults, so that nothing is chosen."""
+    file = tmp_path / "defaults.yaml"
+    file.write_text("seed: 0\n")
+    return "--config", file
+
+
+def test_the_network_comes_from_the_model(
+    settings_of: Callable[..., TrainConfig], old_file: Path, defaults: tuple[str, Path]
+) -> None:
+    alone = settings_of("--init", old_file, *defaults)
     assert alone == TrainConfig(init=str(old_file), model=NETWORK)
-    cropped = settings_of("--init", old_file, "--model.image-size", "512", "--model.drop-path", "0.2")
+    cropped = settings_of("--init", old_file, *defaults, "--model.image-size", "512", "--model.drop-path", "0.2")
     assert cropped.model == replace(NETWORK, image_size=512, drop_path=0.2)
     assert settings_of("--config", "camvid/vit_tiny").model == TrainConfig.load("camvid/vit_tiny").model
 
@@ -366,10 +376,10 @@ def test_a_flag_init_replaces_the_network_of_a_recipe(settings_of: Callable[...,
 
 
 def test_an_init_beside_another_network_is_refused(
-    settings_of: Callable[..., TrainConfig], old_file: Path, tmp_path: Path
+    settings_of: Callable[..., TrainConfig], old_file: Path, tmp_path: Path, defaults: tuple[str, Path]
 ) -> None:
     """Said at the same place, by flags or in a file, both are meant: the run then lists them."""
-    flags = settings_of("--init", old_file, "--model.depth", "2")
+    flags = settings_of("--init", old_file, *defaults, "--model.depth", "2")
     file = tmp_path / "own.yaml"
     file.write_text(f"init: {old_file}\nmodel: {{depth: 2, image_size: 40}}\n")
     in_file = settings_of("--config", file)
