@@ -110,8 +110,8 @@ def _check_lora(config: TrainConfig) -> None:
         raise UserError(f"optim.lora_alpha is {optim.lora_alpha}: it must be above 0")
     if optim.freeze != "none":
         raise UserError(
-            f"optim.lora_rank {optim.lora_rank} with optim.freeze {optim.freeze}: low-rank weights already keep the "
-            "backbone's own weights; leave one of the two out"
+            f"optim.lora_rank {optim.lora_rank} with optim.freeze {optim.freeze}: LoRA already freezes the "
+            "backbone; leave one of the two out"
         )
     if config.parallel == "fsdp":
         raise UserError(

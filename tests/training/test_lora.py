@@ -100,6 +100,19 @@ def test_families_and_parts_without_layers_are_refused() -> None:
         add_lora(model, RANK)
 
 
+def test_a_backbone_that_fails_is_left_unchanged() -> None:
+    model = tiny("vit").train()
+
+    def fail(*_: Any) -> None:
+        raise ValueError("a block that fails")
+
+    handle = model.backbone.blocks[-1].register_forward_pre_hook(fail)
+    with pytest.raises(ValueError, match="a block that fails"):
+        add_lora(model, RANK)
+    handle.remove()
+    assert model.backbone.training and not any(part._forward_hooks for part in model.backbone.modules())
+
+
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     monkeypatch.setattr(dataset_module, "SHAPES_LENGTH", {"train": 4, "val": 1})
@@ -110,9 +123,12 @@ def test_a_model_of_ones_own_is_plain_when_the_run_ends(
     config: TrainConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = create_model(config=config.model, num_classes=8)
+    model.backbone.patch_embed.requires_grad_(False)  # of the caller, who may want it back so
     before = copy.deepcopy(model.state_dict())
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     train(replace(config, steps=2), model=model)
     assert list(model.state_dict()) == list(before)
+    assert learning == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert load_file(config.output / "last.safetensors").keys() == before.keys()
     moved = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
     assert [name for name in moved if name.startswith("backbone.")] == [

@@ -1,11 +1,11 @@
-"""LoRA (Hu et al., 2022): the attention of a backbone learns by low-rank weights beside its own, which stay.
+"""LoRA (Hu et al., 2022): attention learns by low-rank weights beside its own weights, which are frozen.
 
     add_lora(model, config.optim)               # before the optimizer is made
     merged(model).save("best.safetensors")      # a plain file, without a trace of them
 
 peft does the arithmetic: W x + alpha / rank * B A x, with A random and B zero at the start. Queries, keys, values and
 the projection behind attention get such a pair. Every other weight of the backbone is frozen; a convolution that
-samples queries, the up-sampling and the head learn as ever.
+samples queries, the up-sampling and the head learn as without LoRA.
 """
 
 import copy
@@ -26,6 +26,8 @@ QUERIES = ("qkv", "q_proj")
 """timm's names of the Linear layer that makes queries."""
 LAYERS = (*QUERIES, "k_proj", "v_proj", "proj")
 """timm's names of the Linear layers of attention."""
+LEARNED = "learned_before_lora"
+"""Attribute of a backbone with low-rank weights: the names of the parameters that learn again without them."""
 PROBED_PATCHES = 4
 """Side in patches of the image that shows which layers run."""
 
@@ -56,11 +58,12 @@ def add_lora(model: SegViT, config: OptimConfig) -> None:
         lora_dropout=0.0,
         bias="none",
     )
-    learning = {name: parameter.requires_grad for name, parameter in backbone.named_parameters()}
+    learned = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
     peft.inject_adapter_in_model(settings, backbone)
+    vars(backbone)[LEARNED] = learned
     for name, parameter in backbone.named_parameters():
         if backbone.layer_of(name) is None:  # new, as the head is
-            parameter.requires_grad_(learning[name])
+            parameter.requires_grad_(name in learned)
 
 
 def _targets(backbone: PlainViT, rank: int) -> list[str]:
@@ -95,11 +98,13 @@ def _called(backbone: PlainViT) -> Iterator[str]:
     side = PROBED_PATCHES * backbone.patch_size
     training = backbone.training
     backbone.eval()
-    with torch.no_grad():
-        backbone(torch.zeros(1, 3, side, side, dtype=weight.dtype, device=weight.device))
-    backbone.train(training)
-    for hook in hooks:
-        hook.remove()
+    try:
+        with torch.no_grad():
+            backbone(torch.zeros(1, 3, side, side, dtype=weight.dtype, device=weight.device))
+    finally:
+        backbone.train(training)
+        for hook in hooks:
+            hook.remove()
     yield from called
 
 
@@ -118,12 +123,19 @@ def has_lora(model: nn.Module) -> bool:
 
 
 def merge(model: SegViT) -> None:
-    """Add low-rank weights to the weights beside them, in place; the model has plain layers again."""
+    """Add low-rank weights to the weights beside them, in place.
+
+    The model has plain layers again, and the weights learn that learned before `add_lora`.
+    """
     for name, layer in _lora_layers(model):
         layer.merge()
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, layer.get_base_layer())
     vars(model.backbone).pop("peft_config", None)
+    learned = vars(model.backbone).pop(LEARNED, set())
+    for name, parameter in model.backbone.named_parameters():
+        if name in learned:
+            parameter.requires_grad_(True)
 
 
 def merged(model: SegViT) -> SegViT:
