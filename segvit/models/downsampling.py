@@ -50,6 +50,10 @@ class QueryDownsampling(nn.Module):
         self.keys_from_kept = method == "nearest_qkv"
         self.conv = nn.Conv2d(dim, dim, 3, stride=STRIDE, padding=1) if method == "conv" else None
 
+    def extra_repr(self) -> str:
+        """Return the method, by which a printed network differs from that of another one."""
+        return f"method={self.method}"
+
     def forward(self, patches: Tensor, grid: tuple[int, int]) -> Kept:
         """Choose among patches (B, N, D) on a grid (h, w)."""
         queries = None

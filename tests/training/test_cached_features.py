@@ -18,11 +18,11 @@ from segvit.config import AugmentConfig, DataConfig, Freeze, ModelConfig, OptimC
 from segvit.data.dataset import open_dataset
 from segvit.data.sampling.class_counts import take_census
 from segvit.data.sampling.crops import CropKey, TrainingSamples
-from segvit.data.shapes.scenes import write_shapes
+from segvit.data.shapes.scenes import ShapesDataset, write_shapes
 from segvit.data.transforms import TrainTransform
 from segvit.errors import UserError
 from segvit.models.create import create_model
-from segvit.training.backbone.cache import FeatureCache, open_cache
+from segvit.training.backbone.cache import FeatureCache, facts_of, open_cache
 from segvit.training.backbone.features import FrozenStart
 from segvit.training.backbone.store import FeatureStore
 from segvit.training.optim import freeze
@@ -163,10 +163,10 @@ def network_of(seed: int, settings: ModelConfig, frozen: Freeze | int) -> Frozen
     return FrozenStart(model)
 
 
-def open_tiny(config: TrainConfig, **changes: Any) -> FeatureCache:
-    """The cache of a run on whatever the config describes."""
+def open_tiny(config: TrainConfig, *, weights: int = 0, **changes: Any) -> FeatureCache:
+    """The cache of a run on whatever the config describes, with initial weights of a seed of their own."""
     config = replace(config, **changes)
-    network = network_of(config.seed, config.model, config.optim.freeze)
+    network = network_of(weights, config.model, config.optim.freeze)
     splits = {name: open_dataset(config.data, name, size=32) for name in ("train", "val")}  # type: ignore[arg-type]
     accelerator: Any = SimpleNamespace(device=torch.device("cpu"), autocast=nullcontext)
     return open_cache(config, network, RunData(**splits, digest=""), accelerator)
@@ -174,9 +174,13 @@ def open_tiny(config: TrainConfig, **changes: Any) -> FeatureCache:
 
 def test_other_settings_are_another_folder(config: TrainConfig, tmp_path: Path) -> None:
     config = cached(config, tmp_path)
+    shrunk = replace(config.model, structure="shrunk", depth=3)
     changes: list[dict[str, Any]] = [
         {},
         {"seed": 1},
+        {"weights": 1},
+        {"model": shrunk},
+        {"model": replace(shrunk, downsampling="nearest_qkv")},
         {"model": replace(config.model, image_size=24)},
         {"model": replace(config.model, num_heads=4)},
         {"augment": replace(config.augment, flip=0.0)},
@@ -194,10 +198,10 @@ def test_other_settings_are_another_folder(config: TrainConfig, tmp_path: Path) 
 
 def test_only_the_crops_of_a_run_take_room(config: TrainConfig, tmp_path: Path) -> None:
     config = cached(config, tmp_path)
-    assert (open_tiny(config).most, open_tiny(config, steps=3).most) == (8, 6)
+    assert (open_tiny(config).max_crops, open_tiny(config, steps=3).max_crops) == (8, 6)
     rare = replace(config.augment, rare_class_probability=0.5)
     shown = int(take_census(open_dataset(config.data, "train", size=32)).shown.sum())
-    assert open_tiny(config, augment=rare, steps=1000).most == 2 * (4 + shown)
+    assert open_tiny(config, augment=rare, steps=1000).max_crops == 2 * (4 + shown)
 
 
 def test_an_image_that_changes_is_noticed(config: TrainConfig, tmp_path: Path) -> None:
@@ -211,17 +215,37 @@ def test_an_image_that_changes_is_noticed(config: TrainConfig, tmp_path: Path) -
     assert open_tiny(ours).store.folder != before
 
 
+def test_another_meaning_of_the_labels_is_noticed(config: TrainConfig, tmp_path: Path) -> None:
+    write_shapes(tmp_path / "data", train=2, val=1, size=32)
+    train_set = next((tmp_path / "data").rglob("*train*/*.png")).parent
+    names = ("sky", "road")
+    folders = []
+    for classes in (names, names, names[::-1], tuple(f"{name}={1 - value}" for value, name in enumerate(names))):
+        data = DataConfig(images=train_set, labels=train_set, classes=classes, workers=0)
+        folders.append(open_tiny(cached(replace(config, data=data), tmp_path)).store.folder)
+    assert folders[0] == folders[1] and len(set(folders)) == 3
+
+
+def test_a_dataset_that_may_read_its_files_otherwise_is_refused(config: TrainConfig) -> None:
+    class Brighter(ShapesDataset):
+        pass
+
+    network = network_of(0, config.model, config.optim.freeze)
+    with pytest.raises(UserError, match="your own dataset Brighter does not say when its images change"):
+        facts_of(config, network, Brighter(length=4))
+
+
 def test_a_cache_beyond_its_limit_or_the_disk_is_refused(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_tiny(cached(config, tmp_path, cache_features_gb=1e-3)).store
     store.write(CropKey(0, 0, None), torch.zeros(store.num_values).half(), torch.zeros(store.crop, store.crop))
-    told = r"8 crops of 0\.00 MB take 0\.00 GB.*may hold 1e-05 GB; type --data\.cache-features-gb 1, or take fewer"
+    told = r"(?s)8 crops of 0\.00 MB take 0\.00 GB.*may hold 1e-05 GB\. Change one .*gb 1\n  fewer"
     with pytest.raises(UserError, match=told) as refused:
         open_tiny(cached(config, tmp_path, cache_features_gb=1e-5), seed=1)
     assert f"rm -r {store.folder}" in str(refused.value)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
-    with pytest.raises(UserError, match=r"7 crops take .* GB more, and the disk of .* has 0\.00 GB left; give another"):
+    with pytest.raises(UserError, match=r"7 crops take .* GB more\. The disk of .* has 0\.00 GB left\. Change"):
         open_tiny(cached(config, tmp_path))
 
 

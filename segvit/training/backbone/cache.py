@@ -4,9 +4,9 @@
     loader = DataLoader(cache.over(crops), collate_fn=cache.collate, ...)
     features, labels, indices = cache.complete(batch)
 
-The loader augments a crop that has no file as ever. The main process then runs the frozen blocks on it and writes the
-file. So an interrupted run continues with what is there. Each crop runs alone: its values depend on neither its batch
-nor the process that met it first.
+The loader augments a crop that has no file, as without a cache. The main process then runs the frozen blocks on it and
+writes the file. So an interrupted run reuses the stored crops. Each crop runs alone: its values depend on neither its
+batch nor the process that met it first.
 
 Letters: B images of this process, c side of the crop, L values of an image, N images of the training set.
 """
@@ -81,15 +81,15 @@ class FeatureCache:
     network: FrozenStart
     store: FeatureStore
     accelerator: Accelerator
-    most: int
+    max_crops: int
     """Largest number of crops that the run can store."""
-    there: int
+    num_stored: int
     """Number of crops that are stored already."""
 
     collate = staticmethod(partial(collate, join=_join))
 
     def over(self, crops: TrainingSamples) -> CachedCrops:
-        """Return crops that come from the store if they are there."""
+        """Return crops that come from the store if they are in it."""
         return CachedCrops(crops, self.store)
 
     def complete(
@@ -116,10 +116,10 @@ class FeatureCache:
 
     def describe(self) -> str:
         """Return in one line what is kept and how much room it takes."""
-        size = self.most * self.store.file_bytes / GIGABYTE
+        size = self.max_crops * self.store.file_bytes / GIGABYTE
         return (
             f"outputs of the {self.network.num_blocks} frozen blocks are kept in {self.store.folder}: at most "
-            f"{self.most:,} crops, {size:.2f} GB; {self.there:,} are there"
+            f"{self.max_crops:,} crops, {size:.2f} GB; {self.num_stored:,} are there"
         )
 
 
@@ -137,45 +137,49 @@ def open_cache(config: TrainConfig, network: FrozenStart, data: RunData, acceler
         store.folder.mkdir(parents=True, exist_ok=True)
         with whole_file(store.folder / "about.json", flush=False, ending=".json.partial") as aside:
             aside.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    most = config.augment.views * len(data.train)
+    max_crops = config.augment.views * len(data.train)
     if config.augment.rare_class_probability > 0:  # a forced class has crops of its own
-        most += config.augment.views * int(data.census.shown.sum())
-    most = min(most, config.steps * config.batch_size)
-    there = store.num_stored()
-    _check_room(config, store, most=most, there=there)
-    return FeatureCache(network=network, store=store, accelerator=accelerator, most=most, there=there)
+        max_crops += config.augment.views * int(data.census.shown.sum())
+    max_crops = min(max_crops, config.steps * config.batch_size)
+    num_stored = store.num_stored()
+    _check_room(config, store, max_crops=max_crops, num_stored=num_stored)
+    return FeatureCache(
+        network=network, store=store, accelerator=accelerator, max_crops=max_crops, num_stored=num_stored
+    )
 
 
-def _check_room(config: TrainConfig, store: FeatureStore, *, most: int, there: int) -> None:
+def _check_room(config: TrainConfig, store: FeatureStore, *, max_crops: int, num_stored: int) -> None:
     """Refuse a cache that would exceed its limit or the free disk space.
 
     Raises:
         UserError: as above.
     """
     root, limit = store.folder.parent, config.data.cache_features_gb
-    whole = max(most, there) * store.file_bytes / GIGABYTE
+    whole = max(max_crops, num_stored) * store.file_bytes / GIGABYTE
     others = {
         path: sum(file.stat().st_size for file in path.glob("*.features")) / GIGABYTE
         for path in sorted(root.iterdir())
         if path.is_dir() and path != store.folder
     }
     ways = (
-        f"take fewer --augment.views ({config.augment.views}), a smaller --model.image-size, or leave "
-        "--data.cache-features out"
+        f"\n  fewer --augment.views ({config.augment.views})"
+        f"\n  a smaller --model.image-size ({config.model.image_size})"
+        "\n  no --data.cache-features"
     )
     total = whole + sum(others.values())
     if total > limit:
         rows = [f"\n  rm -r {path}  # of other settings, {size:.2f} GB" for path, size in others.items() if size > 0]
         raise UserError(
-            f"data.cache_features: {most:,} crops of {store.file_bytes / 1e6:.2f} MB take {whole:.2f} GB, and {root} "
-            f"may hold {limit:g} GB; type --data.cache-features-gb {math.ceil(total)}, or {ways}{''.join(rows)}"
+            f"data.cache_features: {max_crops:,} crops of {store.file_bytes / 1e6:.2f} MB take {whole:.2f} GB. {root} "
+            f"may hold {limit:g} GB. Change one of these:\n  --data.cache-features-gb {math.ceil(total)}{ways}"
+            f"{''.join(rows)}"
         )
     free = shutil.disk_usage(store.folder).free / GIGABYTE
-    missing = max(most - there, 0) * store.file_bytes / GIGABYTE
+    missing = max(max_crops - num_stored, 0) * store.file_bytes / GIGABYTE
     if missing > free:
         raise UserError(
-            f"data.cache_features: {most - there:,} crops take {missing:.2f} GB more, and the disk of {root} has "
-            f"{free:.2f} GB left; give another folder, or {ways}"
+            f"data.cache_features: {max_crops - num_stored:,} crops take {missing:.2f} GB more. The disk of {root} has "
+            f"{free:.2f} GB left. Change one of these:\n  --data.cache-features FOLDER on another disk{ways}"
         )
 
 
@@ -214,9 +218,9 @@ def _images(samples: Samples) -> str:
     """Hash names, sizes and times of the files of a training set, in order.
 
     Raises:
-        UserError: the samples are neither files nor the scenes of segvit.
+        UserError: the samples are neither files nor the scenes of segvit, or a subclass may read them otherwise.
     """
-    if not isinstance(samples, (SegmentationDataset, ShapesDataset)):
+    if type(samples) not in (SegmentationDataset, ShapesDataset):
         raise UserError(
             f"data.cache_features: your own dataset {type(samples).__name__} does not say when its images change, so "
             "their features cannot be kept; leave data.cache_features out"
