@@ -61,7 +61,7 @@ def resolve_precision(model: Network, wanted: PrecisionChoice | None = None) -> 
         return Precision(name=own, note="as exported")
     device = model.mean.device
     if wanted == "auto":
-        name, reason = _fastest(device)
+        name, reason = fastest_precision(device)
         return Precision(name=name, autocast=HALVES.get(name), note=f"auto: {reason}")
     name = wanted or "fp32"
     check_precision(name, device)
@@ -81,14 +81,7 @@ def check_precision(precision: PrecisionName, device: torch.device) -> None:
         raise UserError(f"precision bf16: {torch.cuda.get_device_name(device)} lacks it; use fp16 or fp32")
 
 
-@contextmanager
-def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Compute in a precision inside the block, whatever autocast is set around it."""
-    with torch.autocast(device.type, dtype=precision.autocast, enabled=precision.autocast is not None):
-        yield
-
-
-def _fastest(device: torch.device) -> tuple[PrecisionName, str]:
+def fastest_precision(device: torch.device) -> tuple[PrecisionName, str]:
     """Return the precision that a device is fast at, and the reason."""
     if device.type == "cpu":
         if (unit := _bf16_products()) is not None:
@@ -97,11 +90,18 @@ def _fastest(device: torch.device) -> tuple[PrecisionName, str]:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         if _cuda_has_bf16(device):
-            return "bf16", f"{name} has it"
+            return "bf16", f"{name} multiplies bf16"
         if torch.cuda.get_device_capability(device) >= TENSOR_CORES:
             return "fp16", f"{name} lacks bf16"
-        return "fp32", f"{name} is no faster in less"
-    return "fp32", f"less is unmeasured on {device.type}"
+        return "fp32", f"{name} is no faster in half precision"
+    return "fp32", f"half precision is unmeasured on {device.type}"
+
+
+@contextmanager
+def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Compute in a precision inside the block, whatever autocast is set around it."""
+    with torch.autocast(device.type, dtype=precision.autocast, enabled=precision.autocast is not None):
+        yield
 
 
 def _bf16_products() -> str | None:

@@ -21,7 +21,7 @@ from rich.table import Table
 from segvit.config import BackboneSize, TrainConfig
 from segvit.errors import UserError
 from segvit.utils.text import suggest
-from segvit.weights.timm_weights import licence_of
+from segvit.weights.timm_weights import licence_of, weights_settings
 
 TABLE = Path(__file__).parent / "backbones.csv"
 """Costs of every plain ViT, one a line."""
@@ -53,7 +53,9 @@ class Cost:
     patch: int
     """Side of a patch in pixels."""
     width: int
+    """Width of its tokens."""
     blocks: int
+    """Number of blocks."""
     parameters: int
     """Number of parameters of the backbone."""
     multiply_adds: int
@@ -176,7 +178,7 @@ def _with_tags(cost: Cost, advice: dict[str, str]) -> list[Backbone]:
 
 
 def _backbone(name: str, cost: Cost, advice: str) -> Backbone:
-    settings = timm.get_pretrained_cfg(name)
+    settings = weights_settings(name)
     weights = settings if settings is not None and settings.has_weights else None
     return Backbone(
         name=name,

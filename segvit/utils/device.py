@@ -34,6 +34,11 @@ def device_name(device: torch.device) -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
+def available_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def leave_cores_to(workers: int) -> None:
     """Give torch the cores that loading processes leave free, at least one, unless OMP_NUM_THREADS is set.
 
@@ -41,4 +46,4 @@ def leave_cores_to(workers: int) -> None:
     loader train small models more slowly than one.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max((os.cpu_count() or 1) - workers, 1))
+        torch.set_num_threads(max(available_cores() - workers, 1))

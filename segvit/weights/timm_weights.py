@@ -44,9 +44,14 @@ def pretrained_vit(
         raise UserError(f"no pretrained weights for {name!r}: {error}\n{_where(name)}") from error
 
 
+def weights_settings(name: str) -> Any:
+    """Return timm's settings of the weights of that name, which may have none; None if timm has no such model."""
+    return timm.get_pretrained_cfg(name.removeprefix("hf_hub:timm/"))
+
+
 def is_cached(name: str) -> bool:
     """Return True if timm's weights of that name are in the cache of the Hub, so that no network is needed."""
-    settings = timm.get_pretrained_cfg(name.removeprefix("hf_hub:timm/"))
+    settings = weights_settings(name)
     if settings is None or not settings.hf_hub_id:
         return False
     return isinstance(try_to_load_from_cache(settings.hf_hub_id, settings.hf_hub_filename or HUB_FILE), str)
@@ -54,7 +59,7 @@ def is_cached(name: str) -> bool:
 
 def _where(name: str) -> str:
     """Explain which file to fetch, and where to put it; or that timm has no weights."""
-    settings = timm.get_pretrained_cfg(name.removeprefix("hf_hub:timm/"))
+    settings = weights_settings(name)
     if settings is not None and settings.url and not settings.hf_hub_id:
         return (
             f"They are at {settings.url}. If you are offline, download that file elsewhere and pass it with "
@@ -79,7 +84,7 @@ def _from_file(name: str, file: Path, shape: Mapping[str, Any]) -> Any:
         UserError: no such file, not weights, or not those of this model.
     """
     state = _read_weights(Path(file))
-    settings = timm.get_pretrained_cfg(name.removeprefix("hf_hub:timm/"))
+    settings = weights_settings(name)
     assert settings is not None
     heads = (settings.classifier,) if isinstance(settings.classifier, str) else settings.classifier or ()
     state = {key: value for key, value in state.items() if key.rpartition(".")[0] not in heads}
