@@ -8,7 +8,7 @@ import cyclopts
 from cyclopts import App
 
 from segvit.config import ModelConfig, TrainConfig
-from segvit.config_files import by_source, over_network, plain, read_yaml
+from segvit.config_files import by_source, over_network, plain, read_yaml, with_older_defaults
 from segvit.errors import UserError
 
 GIVEN = "--given"
@@ -22,8 +22,11 @@ def from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.Ar
     what is still open in the model section. `train --resume` takes the settings of the run itself if no file is given.
     """
     _note_given(arguments)
-    path, init = _typed(arguments, "--config") or _run_to_resume(arguments), _typed(arguments, "--init")
+    file, init = _typed(arguments, "--config"), _typed(arguments, "--init")
+    path = file or _run_to_resume(arguments)
     content, layers = ({}, []) if path is None else read_yaml(path, TrainConfig)
+    if path and not file:  # perhaps of an older version, which the run continues
+        content["model"] = with_older_defaults(content.get("model", {}))
     if commands in (("check-data",), ("evaluate",)):
         content = {"data": content.get("data", {})}
     elif commands in (("train",), ("lr-find",)):
