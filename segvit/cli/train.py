@@ -1,8 +1,9 @@
 """The commands `segvit demo` and `segvit train`."""
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from segvit.cli.flags import Flat, Given, first_process, with_recipe
 from segvit.config import Device, TrainConfig
@@ -65,16 +66,20 @@ def train(
     from segvit.training.train import train as run_training
     from segvit.utils.distributed import rank
 
+    on_step = None
     if not (config or resume):
         settings = with_recipe(settings, given)
-        if first_process():
-            print(
-                f"They are written to {settings.output / 'config.yaml'}; give that file as --config to repeat the run."
-            )
-    run = run_training(settings, resume=resume, accept_changed_data=accept_changed_data)
+        on_step = partial(_name_config_file, settings.output)
+    run = run_training(settings, resume=resume, accept_changed_data=accept_changed_data, on_step=on_step)
     if rank() == 0:
         print(f"best model {run.path}")
         print(f"mIoU {score_text(run.miou, '.3f')}")
+
+
+def _name_config_file(output: Path, step: int, _: Any) -> None:
+    """Print after the first step where the chosen settings are; before it the run may be refused."""
+    if step == 1 and first_process():
+        print(f"These settings are in {output / 'config.yaml'}. Give that file as --config to repeat the run.")
 
 
 def _replay(path: Path, device: Device) -> None:

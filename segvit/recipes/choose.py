@@ -8,31 +8,32 @@ them: to the sizes of the images, to memory and cores, and to the settings that 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import timm
-import torch
 
-from segvit.config import DataConfig, ModelConfig, TrainConfig
-from segvit.models.create import create_model
-from segvit.profiling.plan import memory_of
+from segvit.config import DataConfig, TrainConfig
+from segvit.config_files import plain
+from segvit.errors import UserError
+from segvit.recipes.capacity import Memory, choose_machine, choose_memory, estimated_memory
 from segvit.recipes.draft import (
     OWN_SIZES,
     Choice,
     Draft,
     build,
+    default_of,
     flat_settings,
     parse_settings,
     settings_of,
     shape_of,
 )
-from segvit.recipes.facts import GIBIBYTE, Facts, look_at_images, look_at_machine, look_at_model
-from segvit.training.settings import check_settings
+from segvit.recipes.facts import RunFacts, look_at_images, look_at_machine, look_at_model
+from segvit.training.settings import check_settings, flat
 from segvit.utils.text import percentage
 from segvit.weights.finetune import match_classes
-from segvit.weights.timm_weights import is_cached, licence_of
+from segvit.weights.timm_weights import is_cached, licence_of, weights_settings
 
 REFERENCE_IMAGES = 400
 """Number of training images for which the recipes' numbers of steps are meant."""
@@ -40,12 +41,16 @@ MOST_STEPS = {"cpu": 2.0, "mps": 4.0, "cuda": 10.0}
 """Largest factor on the recipe's steps for a large dataset, by device."""
 FEWEST_STEPS = 0.5
 """Smallest factor on the recipe's steps for a small dataset."""
-SMALL_GPU = 8.0
-"""GPU memory in GiB below which the backbone is the one of the recipe for a CPU."""
-USABLE = {"cpu": 0.6, "mps": 0.6, "cuda": 0.85}
-"""Share of the memory that a step may take, by device."""
-Memory = Callable[[TrainConfig, int], float]
-"""Estimate the peak memory in GiB that a step takes on a device, given the number of classes."""
+SMALL_GPU = 7.5
+"""GPU memory in GiB below which the backbone is the one of the recipe for a CPU. A card sold as 8 GB has some less."""
+LARGEST_WHOLE = 2.0
+"""Largest shorter side, as a multiple of the crop, of an image that is scored in one piece."""
+SMALLEST_SCALE = 0.4
+"""Factor on the size of typical images below which a reason names what is lost."""
+CACHED_VIEWS = 2
+"""Number of crops of each image if features are cached."""
+LORA_RATE = 10.0
+"""Factor on the learning rate for low-rank weights; that of the head stays (docs/training.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,7 @@ class Recipe:
     config: TrainConfig
     choices: tuple[Choice, ...]
     """The settings that were chosen; those that the caller gave are not among them."""
-    facts: Facts
+    facts: RunFacts
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -65,10 +70,10 @@ class Recipe:
     @property
     def text(self) -> str:
         """The choices as lines to print; each begins with a flag that may be typed with another value."""
-        width = max(len(choice.flag) for choice in self.choices)
+        width = max((len(choice.flag) for choice in self.choices), default=0)
         lines = [f"  {choice.flag:<{width}}  {choice.reason}" for choice in self.choices]
-        head = f"Settings chosen for {self.facts.machine}, and {self.facts.images}; flags override them:"
-        return "\n".join([head, *lines])
+        end = "Flags override them." if lines else "You gave all of them."
+        return "\n".join([f"Settings for {self.facts.machine}, and {self.facts.images}. {end}", *lines])
 
 
 def recipe(data: DataConfig, settings: Mapping[str, Any] | None = None) -> Recipe:
@@ -76,7 +81,8 @@ def recipe(data: DataConfig, settings: Mapping[str, Any] | None = None) -> Recip
 
     Args:
         data: the dataset. Its settings are kept; `workers` is chosen if it has its default.
-        settings: your own settings by name, such as `{"steps": 300, "model.backbone": "vit_base_patch16_dinov3"}`.
+        settings: your own settings by name, such as `{"steps": 300, "model.backbone": "vit_base_patch16_dinov3"}`; a
+            section may be a mapping, such as `{"model": {"image_size": 280}}`.
 
     Raises:
         UserError: the dataset cannot be opened, a setting is unknown or has a bad value, there is no such device, or
@@ -84,7 +90,7 @@ def recipe(data: DataConfig, settings: Mapping[str, Any] | None = None) -> Recip
     """
     named = {f"data.{each.name}": getattr(data, each.name) for each in fields(DataConfig)}
     given = {name: value for name, value in named.items() if value != getattr(DataConfig(), name.partition(".")[2])}
-    return choose_for(given | dict(settings or {}))
+    return choose_for(given | dict(flat(plain(settings or {}))))
 
 
 def choose_for(given: Mapping[str, Any]) -> Recipe:
@@ -101,19 +107,11 @@ def choose_for(given: Mapping[str, Any]) -> Recipe:
         model = look_at_model(str(given["init"]))
         given = {f"model.{name}": value for name, value in vars(model.network).items()} | dict(given)
     config = parse_settings(given)
-    facts = Facts(machine=look_at_machine(config.device), images=look_at_images(config.data), model=model)
+    facts = RunFacts(machine=look_at_machine(config.device), images=look_at_images(config.data), model=model)
     return choose(facts, given)
 
 
-def estimated_memory(config: TrainConfig, num_classes: int) -> float:
-    """Return the estimated peak memory in GiB of a step on one device, as `segvit info --plan` does."""
-    with torch.device("meta"):
-        model = create_model(config=config.model.without_weights(), num_classes=num_classes)
-    images = config.batch_size // config.accumulate
-    return memory_of(model, config, images=images, gpus=1).peak / GIBIBYTE
-
-
-def choose(facts: Facts, given: Mapping[str, Any], *, memory: Memory = estimated_memory) -> Recipe:
+def choose(facts: RunFacts, given: Mapping[str, Any], *, memory: Memory = estimated_memory) -> Recipe:
     """Choose every setting that is not given, from facts alone.
 
     Args:
@@ -122,23 +120,26 @@ def choose(facts: Facts, given: Mapping[str, Any], *, memory: Memory = estimated
         memory: estimates the memory of a step.
 
     Raises:
-        UserError: a setting is unknown or has a bad value, or the backbone is no plain ViT.
+        UserError: a setting is unknown or has a bad value, settings do not go together, the backbone is no plain ViT,
+            or it has no weights to start from.
     """
-    parsed = parse_settings(given)
-    check_settings(parsed)
-    values = flat_settings(parsed)
+    values = flat_settings(parse_settings(given))
     draft = Draft(facts, {name: values[name] for name in given})
     _choose_network(draft)
+    _choose_frozen(draft)
+    check_settings(build(draft.settings))  # numbers out of range fail below
     _choose_sizes(draft)
     _choose_steps(draft)
     _choose_rates(draft)
-    _choose_machine(draft)
-    _choose_memory(draft, memory)
-    return Recipe(config=build(draft.settings), choices=tuple(draft.choices.values()), facts=facts)
+    choose_machine(draft)
+    choose_memory(draft, memory)
+    config = build(draft.settings)
+    check_settings(config)
+    return Recipe(config=config, choices=tuple(draft.choices.values()), facts=facts)
 
 
 def _choose_network(draft: Draft) -> None:
-    """Choose the backbone, its initial weights and what is frozen."""
+    """Choose the backbone and the initial weights."""
     machine, given = draft.facts.machine, draft.given
     name = draft.base["model.backbone"]
     if draft.scratch:
@@ -150,26 +151,55 @@ def _choose_network(draft: Draft) -> None:
         draft.choose("model.backbone", name, "DINOv2 ViT-S: the best start that trains on a CPU within an hour")
     elif machine.memory < SMALL_GPU:
         small = settings_of("finetune_cpu")["model.backbone"]
-        draft.choose("model.backbone", small, f"DINOv2 ViT-S: a Base needs {SMALL_GPU:.0f} GB of memory or more")
+        draft.choose("model.backbone", small, "DINOv2 ViT-S: a Base needs a GPU of 8 GB or more")
     else:
         draft.choose("model.backbone", name, "DINOv2 ViT-B with registers: a strong start that one GPU trains")
-    if not draft.scratch:
+    width = given.get("model.embed_dim") or shape_of(draft.settings["model.backbone"]).width
+    if draft.scratch:
+        return
+    if draft.facts.model is None:
         file = given.get("model.pretrained_file")
-        draft.choose(
-            "model.pretrained", True, f"weights in {file}" if file else _origin(draft.settings["model.backbone"])
-        )
-    shape, base_shape = shape_of(draft.settings["model.backbone"]), shape_of(name)
-    depth, width = given.get("model.depth") or shape.depth, given.get("model.embed_dim") or shape.width
-    init_std = round(draft.base["model.init_std"] * math.sqrt(base_shape.width / width), 3)
-    if init_std != ModelConfig.init_std:
+        origin = f"weights in {file}" if file else _origin(draft.settings["model.backbone"])
+        draft.choose("model.pretrained", True, origin)
+    init_std = _initial_deviation(max(given.get("model.head_dim") or width // 2, 1))
+    if init_std == default_of("model.init_std"):
+        draft.leave("model.init_std")
+    else:
         draft.choose("model.init_std", init_std, "initial weights of the head: a narrow one learns faster from larger")
-    frozen = draft.base["optim.freeze"]
-    if isinstance(frozen, int):
-        frozen = round(frozen * depth / base_shape.depth)
-        why = f"of {depth} blocks: early ones change least, and their backward pass is saved"
-        draft.choose("optim.freeze", frozen, why)
-    if draft.base["model.drop_path"]:
-        draft.choose("model.drop_path", draft.base["model.drop_path"], "regularises a backbone that learns as a whole")
+
+
+def _initial_deviation(head_dim: int) -> float:
+    """Return the deviation of the initial weights of a head behind a pretrained backbone.
+
+    It is that of the recipes at the widths of their heads, a power of the width between them, and constant outside.
+    """
+    narrow, wide = settings_of("finetune_cpu"), settings_of("finetune")
+    widths = [shape_of(recipe["model.backbone"]).width // 2 for recipe in (narrow, wide)]
+    share = math.log(head_dim / widths[0]) / math.log(widths[1] / widths[0])
+    ratio = wide["model.init_std"] / narrow["model.init_std"]
+    return float(round(narrow["model.init_std"] * ratio ** min(max(share, 0.0), 1.0), 3))
+
+
+def _choose_frozen(draft: Draft) -> None:
+    """Choose what is frozen, the crops whose features are cached, and the drop path."""
+    recipe = draft.base
+    if draft.cached and not draft.scratch and recipe["optim.freeze"] == "none":
+        recipe = settings_of("finetune_cpu")
+    depth = draft.given.get("model.depth") or shape_of(draft.settings["model.backbone"]).depth
+    if draft.lora:
+        draft.choose("optim.freeze", "none", "LoRA already freezes the backbone")
+    elif isinstance(recipe["optim.freeze"], int):
+        frozen = round(recipe["optim.freeze"] * depth / shape_of(recipe["model.backbone"]).depth)
+        why = (
+            "their outputs are cached" if draft.cached else "early ones change least, and their backward pass is saved"
+        )
+        draft.choose("optim.freeze", frozen, f"of {depth} blocks: {why}")
+    if draft.cached:
+        draft.choose("augment.views", CACHED_VIEWS, "crops of each image, so that each of them comes again")
+    if draft.settings["optim.freeze"] == "backbone":
+        draft.leave("model.drop_path")
+    else:
+        draft.adopt("model.drop_path", "regularises a backbone that learns as a whole")
 
 
 def _choose_sizes(draft: Draft) -> None:
@@ -183,29 +213,58 @@ def _choose_sizes(draft: Draft) -> None:
     seen = min(max(images.short, min(2 * images.short, crop)), round(ratio * crop))
     fitted = min(crop, math.ceil(seen / patch) * patch)
     why = f"{fitted // patch} x {fitted // patch} patches of {patch} pixels"
-    why += ", since the images are small" if fitted < crop else f": what {_article(draft)} handles well"
+    why += ", since the images are small" if fitted < crop else f": what {_device(draft)} handles well"
     draft.choose("model.image_size", fitted, why)
-    factor = seen / images.short
-    how = "keep their size" if factor == 1 else f"are {'enlarged' if factor > 1 else 'reduced'} {factor:.2g} times"
-    draft.choose("augment.resize_short", seen, f"shorter side in pixels: typical images {how}")
+    draft.adopt("augment.resize_long", "no bound: the shorter side alone decides")
+    draft.choose("augment.resize_short", seen, f"shorter side in pixels: {_resized(seen / images.short, patch)}")
+    draft.adopt("augment.scale", "range of the random factor on that size, narrow for a short training")
     draft.choose(
         "eval.resize_short", draft.settings["augment.resize_short"], "validate and predict at the scale of the training"
     )
-    rare = base["augment.rare_class_probability"]
-    if rare:
-        why = f"{percentage(rare, '.0f')} of the crops show a class drawn by its rarity"
-        draft.choose("augment.rare_class_probability", rare, why)
+    if base["eval.mode"] == "whole":
+        short = draft.settings["eval.resize_short"] or images.short
+        fits = short <= LARGEST_WHOLE * draft.settings["model.image_size"]
+        why = "an image in one piece is faster than in windows" if fits else "one piece of that size takes long"
+        draft.choose("eval.mode", "whole" if fits else "slide", why)
+    if draft.cached:  # a crop forced to show a class is cached apart, so fewer come again
+        draft.leave("augment.rare_class_probability")
+    else:
+        rare = percentage(base["augment.rare_class_probability"], ".0f")
+        draft.adopt("augment.rare_class_probability", f"{rare} of the crops show a class drawn by its rarity")
+
+
+def _resized(factor: float, patch: int) -> str:
+    """Describe in words how a factor changes the size of typical images, and what is lost."""
+    if factor >= 1:
+        return "typical images keep their size" if factor == 1 else f"typical images are enlarged {factor:.2g} times"
+    reduced = f"typical images are reduced to {percentage(factor, '.0f')} of their size"
+    if factor >= SMALLEST_SCALE:
+        return reduced
+    lost = f"What is smaller than {math.ceil(patch / factor)} pixels is lost"
+    return f"{reduced}. {lost}: cut the images into tiles, or give --augment.resize-short"
 
 
 def _origin(backbone: str) -> str:
-    """Return the place and the licence of timm's weights of a backbone."""
-    settings = timm.get_pretrained_cfg(backbone.removeprefix("hf_hub:timm/"))
-    licence = licence_of(settings.to_dict() if settings else {})
+    """Return the place and the licence of timm's weights of a backbone.
+
+    Raises:
+        UserError: timm has none.
+    """
+    settings = weights_settings(backbone)
+    if settings is None or not settings.has_weights:
+        tags = ", ".join(timm.list_pretrained(f"{backbone.partition('.')[0]}.*"))
+        raise UserError(
+            f"model.backbone {backbone!r}: timm has no weights of it{tags and f', only of {tags}'}. Give another "
+            "--model.backbone (`segvit backbones` lists all), weights of your own with --model.pretrained-file FILE, "
+            "or --model.no-pretrained to start from random ones"
+        )
+    licence = licence_of(settings.to_dict())
     place = "in the cache" if is_cached(backbone) else "downloaded from the Hub on first use"
     return f"timm's weights (licence {licence}), {place}"
 
 
-def _article(draft: Draft) -> str:
+def _device(draft: Draft) -> str:
+    """Return the kind of the device with its article, for a reason."""
     return {"cpu": "a CPU", "cuda": "a GPU", "mps": "an Apple GPU"}[draft.facts.machine.device]
 
 
@@ -215,73 +274,54 @@ def _choose_steps(draft: Draft) -> None:
     processes = facts.machine.processes
     batch = max(min(base["batch_size"], facts.images.count), 1)
     batch = math.ceil(batch / processes) * processes
-    why = "images a step" if batch == base["batch_size"] else "images a step: no more than there are"
-    draft.choose("batch_size", batch, why if processes == 1 else f"{why}, over {processes} processes")
+    why = "images a step" if processes == 1 else f"images a step over {processes} processes"
+    why += f": the dataset has only {facts.images.count}" if facts.images.count < base["batch_size"] else ""
+    draft.choose("batch_size", batch, why)
     factor = 2 ** (round(math.log2(facts.images.count / REFERENCE_IMAGES)) / 2)
     factor = min(max(factor, FEWEST_STEPS), MOST_STEPS[facts.machine.device])
     steps = round(base["steps"] * factor / 10) * 10
     passes = steps * draft.settings["batch_size"] / facts.images.count
-    draft.choose("steps", steps, f"each image is seen about {max(passes, 1):.0f} times")
+    seen = f"each image is seen about {'once' if passes < 1.5 else f'{passes:.0f} times'}"
+    draft.choose("steps", steps, seen if passes >= 1 else f"only {percentage(passes, '.2g')} of the images are used")
     for name, thing in (("eval_every", "validations"), ("save_every", "checkpoints")):
         every = max(round(base[name] * draft.scale), 1)
         count = math.ceil(draft.settings["steps"] / every)
         draft.choose(name, every, f"{count} {thing}" + f" on {facts.images.validation} images" * (name == "eval_every"))
+    draft.adopt("log_every", "steps between printed lines")
 
 
 def _choose_rates(draft: Draft) -> None:
     """Choose the learning rates and the warm-up."""
     base = draft.base
     share = draft.settings["batch_size"] / base["batch_size"]
-    lr = float(f"{base['optim.lr'] * math.sqrt(share):.2g}")
-    kind = "random weights" if draft.scratch else "pretrained weights"
-    draft.choose("optim.lr", lr, f"for {kind}" + (f", times sqrt({share:g}) for the batch" if share != 1 else ""))
-    model, factor, why = draft.facts.model, base["optim.head_lr_factor"], "the head is new and learns faster"
-    if model is not None:
-        new = match_classes(model.classes, draft.facts.images.classes).new
-        factor = factor if new else 1.0
-        count = f"{len(new)} of {len(draft.facts.images.classes)} classes"
-        why = f"{count} are new to the head, which learns faster" if new else "the head knows every class"
-    if factor != 1 or model is not None:
-        draft.choose("optim.head_lr_factor", factor, why)
-    if base["optim.layer_decay"] != 1:
-        decay = base["optim.layer_decay"]
-        draft.choose("optim.layer_decay", decay, f"each earlier block learns at {percentage(decay, '.0f')} of the next")
+    low_rank = LORA_RATE if draft.lora and not draft.scratch else 1.0
+    lr = float(f"{base['optim.lr'] * low_rank * math.sqrt(share):.2g}")
+    why = f"for {'random' if draft.scratch else 'pretrained'} weights"
+    why += f", times {low_rank:g} for low-rank ones" if low_rank != 1 else ""
+    draft.choose("optim.lr", lr, why + (f", times sqrt({share:g}) for the batch" if share != 1 else ""))
+    factor, why = _head_rate(draft)
+    why += f"; divided by {low_rank:g}, as low-rank weights learn faster" if low_rank != 1 else ""
+    draft.choose("optim.head_lr_factor", factor / low_rank, why)
+    draft.adopt("optim.weight_decay", "random weights overfit sooner than pretrained ones")
+    if draft.lora or draft.settings["optim.freeze"] == "backbone":  # every block has new weights, or none learns
+        draft.leave("optim.layer_decay")
+    else:
+        decay = percentage(base["optim.layer_decay"], ".0f")
+        draft.adopt("optim.layer_decay", f"each earlier block learns at {decay} of the next")
     warmup = max(round(base["optim.warmup_steps"] * draft.scale), 1)
     share = warmup / draft.settings["steps"]
     draft.choose("optim.warmup_steps", warmup, f"{percentage(share, '.0f')} of the steps")
 
 
-def _choose_machine(draft: Draft) -> None:
-    """Choose the precision and the loading processes."""
-    machine = draft.facts.machine
-    if machine.device == "cuda":
-        if machine.bf16:
-            draft.choose("precision", "bf16", "mixed precision: about twice as fast on this GPU")
-        else:
-            draft.choose("precision", "fp16", "mixed precision: this GPU is older than bf16")
-    else:
-        draft.choose("precision", "fp32", f"full precision: mixed ones are no faster on {_article(draft)}")
-    if machine.device == "cpu":
-        workers = min(machine.cores // 4, 2)
-        why = "loading processes" if workers else "a loading process would take a core from the training"
-    else:
-        workers = max(min(machine.cores // (2 * machine.processes), 8), 1)
-        why = f"loading processes, for {machine.cores} cores"
-    draft.choose("data.workers", workers, why)
-
-
-def _choose_memory(draft: Draft, memory: Memory) -> None:
-    """Split the batch into as many parts as the memory demands."""
-    if "accumulate" in draft.given:
-        return
-    machine = draft.facts.machine
-    batch = max(draft.settings["batch_size"] // machine.processes, 1)
-    usable = USABLE[machine.device] * machine.memory
-    for accumulate in (part for part in range(1, batch + 1) if batch % part == 0):
-        config = build(draft.settings | {"batch_size": batch, "accumulate": accumulate, "device": machine.device})
-        needed = memory(config, len(draft.facts.images.classes))
-        if needed <= usable:
-            break
-    too_much = ": that may be too much; give a smaller crop or backbone" if needed > usable else ""
-    takes = f"takes about {needed:.1f} of {machine.memory:.0f} GB{too_much}"
-    draft.choose("accumulate", accumulate, f"a step {takes}" if accumulate == 1 else f"parts of a batch, each {takes}")
+def _head_rate(draft: Draft) -> tuple[float, str]:
+    """Return the factor on the learning rate for the head, and the reason."""
+    factor, model = float(draft.base["optim.head_lr_factor"]), draft.facts.model
+    if draft.scratch:
+        return factor, "head and backbone both start at random"
+    if model is None:
+        return factor, "the head is new and learns faster"
+    classes = draft.facts.images.classes
+    new = match_classes(model.classes, classes).new
+    if not new:
+        return 1.0, "the head knows every class"
+    return factor, f"{len(new)} of {len(classes)} classes are new to the head, which learns faster"

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from segvit.config import TrainConfig
 from segvit.config_files import plain
+from segvit.errors import UserError
 from segvit.models.create import weightless
-from segvit.recipes.facts import Facts
+from segvit.recipes.facts import RunFacts
 from segvit.training.settings import flat
 
 OWN_SIZES = ("model.embed_dim", "model.depth", "model.num_heads")
@@ -36,16 +37,32 @@ class Choice:
         if isinstance(self.value, bool):
             section, _, last = name.rpartition(".")
             return f"--{section}{'.' * bool(section)}{'' if self.value else 'no-'}{last}"
-        value = f"{self.value:g}" if isinstance(self.value, float) else self.value
-        return f"--{name} {value}"
+        values = self.value if isinstance(self.value, tuple) else (self.value,)
+        return " ".join([f"--{name}", *map(_typed, values)])
+
+
+def _typed(value: Any) -> str:
+    """Return a value in the form that its flag takes."""
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
 class Draft:
-    """The settings so far: a recipe of `configs`, and over it what is given."""
+    """The settings so far: a recipe of `configs`, and over it what is given.
 
-    def __init__(self, facts: Facts, given: Mapping[str, Any]) -> None:
+    Attributes:
+        scratch: True if the run starts from random weights.
+        lora: True if the backbone learns by low-rank weights.
+        cached: True if features of frozen blocks are cached.
+        base: settings of the recipe by name.
+        settings: all settings by name, as chosen so far.
+        choices: what was chosen, with its reasons, by name.
+    """
+
+    def __init__(self, facts: RunFacts, given: Mapping[str, Any]) -> None:
         self.facts, self.given = facts, given
         self.scratch = facts.model is None and from_scratch(given)
+        self.lora = bool(given.get("optim.lora_rank"))
+        self.cached = given.get("data.cache_features") is not None
         name = "finetune_cpu" if facts.machine.device == "cpu" else "finetune"
         self.base = settings_of("scratch" if self.scratch else name)
         self.settings: dict[str, Any] = {**self.base, "output": TrainConfig().output, **given}
@@ -56,6 +73,16 @@ class Draft:
         if name not in self.given:
             self.settings[name] = value
             self.choices[name] = Choice(name=name, value=value, reason=reason)
+
+    def adopt(self, name: str, reason: str) -> None:
+        """Choose the recipe's value of a setting if it is not the default."""
+        if self.base[name] != default_of(name):
+            self.choose(name, self.base[name], reason)
+
+    def leave(self, name: str) -> None:
+        """Leave a setting at its default, whatever the recipe's value, unless it is given."""
+        if name not in self.given:
+            self.settings[name] = default_of(name)
 
     @property
     def scale(self) -> float:
@@ -76,6 +103,11 @@ def settings_of(recipe: str) -> Mapping[str, Any]:
     return flat_settings(TrainConfig.load(recipe))
 
 
+def default_of(name: str) -> Any:
+    """Return the default of a setting."""
+    return flat_settings(TrainConfig())[name]
+
+
 class Shape(NamedTuple):
     """Sizes of a backbone."""
 
@@ -84,6 +116,7 @@ class Shape(NamedTuple):
     depth: int
     """Number of blocks."""
     width: int
+    """Width of its tokens."""
 
 
 @cache
@@ -102,8 +135,11 @@ def parse_settings(settings: Mapping[str, Any]) -> TrainConfig:
     """Return a config with some settings by name, over the defaults.
 
     Raises:
-        UserError: a setting is unknown or has a bad value.
+        UserError: a setting is unknown or has a bad value, or a section has a value.
     """
+    for name in settings:
+        if is_dataclass(getattr(TrainConfig(), name, None)):
+            raise UserError(f"{name} is a section: give a mapping of its settings; found {settings[name]!r}")
     return TrainConfig.from_dict(plain(_nested(settings)), source="settings")
 
 

@@ -1,6 +1,6 @@
 """The facts that a recipe depends on: the machine, and the images of the dataset.
 
-    facts = Facts(machine=look_at_machine("auto"), images=look_at_images(config))
+    facts = RunFacts(machine=look_at_machine("auto"), images=look_at_images(config))
 
 Sizes come from the headers of a few images, so that this takes no time on a large dataset.
 """
@@ -12,15 +12,18 @@ from pathlib import Path
 from statistics import median_low
 from typing import Literal
 
+import psutil
 import torch
 
-from segvit.config import DataConfig, Device, ModelConfig
+from segvit.config import DataConfig, Device, ModelConfig, PrecisionName
 from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.images import read_size
 from segvit.data.sample import Samples
 from segvit.errors import UserError
-from segvit.utils.device import device_name, resolve_device
+from segvit.inference.precision import fastest_precision
+from segvit.utils.device import available_cores, device_name, resolve_device
 from segvit.utils.distributed import started_processes
+from segvit.utils.text import counted
 from segvit.weights.load import find_model
 from segvit.weights.model_file import network_settings, read_header
 
@@ -42,17 +45,20 @@ class Machine:
     """CPU cores that this process may use."""
     memory: float
     """Memory in GiB: the GPU's own, or the main memory that a CPU or mps device uses."""
-    bf16: bool
-    """True if the device computes quickly in bf16."""
+    precision: PrecisionName
+    """Fastest precision to train in."""
+    precision_reason: str
+    """Reason for that precision."""
     processes: int = 1
     """Processes that the launcher started on this machine, with a device each."""
 
     def __str__(self) -> str:
-        memory, cores = f"{self.memory:.0f} GB of memory", f"{self.cores} CPU core{'s' * (self.cores != 1)}"
+        memory, cores = f"{self.memory:.0f} GB of memory", counted(self.cores, "CPU core")
         if self.device == "cpu":
-            return f"{cores} with {memory} and no GPU"
+            shared = f" for {self.processes} processes" if self.processes > 1 else ""
+            return f"{cores} with {memory}{shared}, no GPU"
         count = f"{self.processes} x " if self.processes > 1 else ""
-        return f"{count}{self.name} with {memory}, and {cores}"
+        return f"{count}{self.name} with {memory}, {cores}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +94,7 @@ class TrainedModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class RunFacts:
     """Everything that the choice of settings depends on, besides the settings that the user gives."""
 
     machine: Machine
@@ -107,21 +113,20 @@ def look_at_machine(device: Device) -> Machine:
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if processes != started_processes():
         raise UserError(
-            "settings are chosen for one machine, and this run is on several: give all of them the same settings with "
-            "--config, such as --config finetune"
+            "settings can be chosen for one machine only: give the same --config on each, such as --config finetune"
         )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if found.type == "cuda":
-        memory, bf16 = torch.cuda.get_device_properties(found).total_memory, torch.cuda.is_bf16_supported(False)
-    else:
-        memory, bf16 = _main_memory(), False
+    memory = torch.cuda.get_device_properties(found).total_memory if found.type == "cuda" else _main_memory()
+    precision, reason = fastest_precision(found)
+    if found.type == "cpu":
+        precision, reason = "fp32", "training in less is unmeasured on a CPU"
     kinds: dict[str, Literal["cpu", "cuda", "mps"]] = {"cpu": "cpu", "cuda": "cuda", "mps": "mps"}
     return Machine(
         device=kinds[found.type],
         name=device_name(found),
-        cores=cores,
+        cores=available_cores(),
         memory=memory / GIBIBYTE,
-        bf16=bf16,
+        precision=precision,
+        precision_reason=reason,
         processes=processes,
     )
 
@@ -180,7 +185,7 @@ def _size_reader(samples: Samples) -> Callable[[int], tuple[int, int]]:
 
 def _main_memory() -> int:
     """Return the main memory in bytes, or what a container may use of it."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total: int = psutil.virtual_memory().total
     if CGROUP_LIMIT.is_file() and (limit := CGROUP_LIMIT.read_text().strip()).isdecimal():
         return min(total, int(limit))
     return total

@@ -10,23 +10,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+import yaml
 from PIL import Image
 
 import segvit
+import segvit.inference.precision as precision_module
 from segvit.cli import main as cli
 from segvit.config import DataConfig, TrainConfig
 from segvit.data.dataset import open_dataset
 from segvit.errors import UserError
 from segvit.recipes import facts as facts_module
-from segvit.recipes.choose import Recipe, choose, estimated_memory
-from segvit.recipes.facts import Facts, Images, Machine, look_at_images, look_at_machine
+from segvit.recipes.capacity import estimated_memory
+from segvit.recipes.choose import Recipe, choose
+from segvit.recipes.draft import flat_settings
+from segvit.recipes.facts import Images, Machine, RunFacts, look_at_images, look_at_machine
 from segvit.training.settings import flat
 from segvit.training.train import train
 from tests.helpers.tiny import tiny_config
 
-CPU = Machine(device="cpu", name="a processor", cores=2, memory=16, bf16=False)
-GPU = Machine(device="cuda", name="a GPU", cores=8, memory=24, bf16=True)
+CPU = Machine(device="cpu", name="a processor", cores=2, memory=16, precision="fp32", precision_reason="unmeasured")
+GPU = Machine(device="cuda", name="a GPU", cores=8, memory=24, precision="bf16", precision_reason="it multiplies bf16")
 PHOTOS = Images(count=400, validation=40, height=1500, width=2000, classes=("a", "b", "c", "d", "e"))
 DATA = {"data.images": "photos", "data.labels": "masks", "data.classes": ("a", "b")}
 
@@ -34,7 +37,8 @@ DATA = {"data.images": "photos", "data.labels": "masks", "data.classes": ("a", "
 def chosen(machine: Machine = CPU, images: Images = PHOTOS, *, needs: float = 1.0, **given: Any) -> Recipe:
     """Choose settings; a whole batch in one part takes `needs` GiB."""
     settings = DATA | {name.replace("__", "."): value for name, value in given.items()}
-    return choose(Facts(machine=machine, images=images), settings, memory=lambda config, _: needs / config.accumulate)
+    facts = RunFacts(machine=machine, images=images)
+    return choose(facts, settings, memory=lambda config, *_: needs / config.accumulate)
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
@@ -58,6 +62,78 @@ def test_no_pretrained_weights_give_the_recipe_from_scratch() -> None:
     assert chosen(model__patch_size=7).config.model.starts_pretrained  # weights are resized to another patch
     kept = chosen(model__pretrained_file=Path("w.safetensors"), model__pretrained=False)
     assert kept.config.optim.freeze == 6 and kept.config.model.starts_pretrained
+
+
+@pytest.mark.parametrize("machine", [CPU, GPU, replace(GPU, memory=6), replace(CPU, processes=2)])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"model__pretrained": False},
+        {"model__pretrained": False, "model__backbone": "vit_base_patch16_224"},
+        {"model__structure": "shrunk"},
+        {"model__head": "linear"},
+        {"parallel": "fsdp"},
+        {"optim__freeze": "backbone"},
+        {"optim__lora_rank": 8},
+        {"data__cache_features": Path("features")},
+        {"data__cache_features": Path("features"), "augment__views": 2, "optim__freeze": 3},
+    ],
+    ids=str,
+)
+def test_every_setting_that_is_not_the_default_has_a_reason(machine: Machine, given: dict[str, Any]) -> None:
+    found = chosen(machine, **given)  # which checks that the settings go together
+    ours, default = flat_settings(found.config), flat_settings(TrainConfig())
+    differ = {name for name, value in ours.items() if value != default[name]}
+    given = DATA | {name.replace("__", "."): value for name, value in given.items()}
+    assert differ - set(given) <= set(found.reasons)
+    assert not set(given) & set(found.reasons)
+
+
+def test_low_rank_weights_learn_faster_in_an_unfrozen_backbone() -> None:
+    for machine in (CPU, GPU):
+        usual, low = chosen(machine).config.optim, chosen(machine, optim__lora_rank=8)
+        optim = low.config.optim
+        assert (optim.freeze, optim.layer_decay) == ("none", 1) and "LoRA already freezes" in low.reasons[
+            "optim.freeze"
+        ]
+        assert optim.lr == pytest.approx(10 * usual.lr)
+        assert optim.lr * optim.head_lr_factor == pytest.approx(usual.lr * usual.head_lr_factor)
+        assert "low-rank" in low.reasons["optim.lr"] and "low-rank" in low.reasons["optim.head_lr_factor"]
+    with pytest.raises(UserError, match="LoRA already freezes the backbone; leave one of the two out"):
+        chosen(optim__lora_rank=8, optim__freeze=3)
+
+
+def test_a_cache_of_features_gets_frozen_blocks_and_repeated_crops() -> None:
+    for machine in (CPU, GPU):
+        found = chosen(machine, data__cache_features=Path("features"))
+        assert (found.config.optim.freeze, found.config.augment.views) == (6, 2)
+        assert found.config.augment.rare_class_probability == 0
+        assert chosen(machine, data__cache_features=Path("features"), augment__views=5).config.augment.views == 5
+    with pytest.raises(UserError, match=r"data\.cache_features with optim\.freeze none"):
+        chosen(data__cache_features=Path("features"), model__pretrained=False)
+
+
+def test_a_frozen_backbone_needs_neither_drop_path_nor_decay() -> None:
+    found = chosen(GPU, optim__freeze="backbone")
+    assert (found.config.model.drop_path, found.config.optim.layer_decay) == (0, 1)
+    assert not {"model.drop_path", "optim.layer_decay"} & set(found.reasons)
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({"model__backbone": "vit_small_patch14_dinov2"}, 0.04),
+        ({"model__backbone": "vit_base_patch14_dinov2"}, 0.02),
+        ({"model__backbone": "vit_large_patch14_dinov2"}, 0.02),
+        ({"model__backbone": "vit_tiny_patch16_224.augreg_in21k"}, 0.04),
+        ({"model__backbone": "vit_small_patch14_dinov2", "model__head_dim": 272}, 0.028),
+        ({"model__pretrained": False, "model__backbone": "vit_base_patch16_224"}, 0.02),
+    ],
+)
+def test_initial_weights_of_the_head_depend_on_its_width_alone(given: dict[str, Any], expected: float) -> None:
+    for machine in (CPU, GPU, replace(GPU, memory=6)):
+        assert chosen(machine, **given).config.model.init_std == expected
 
 
 GIVEN: dict[str, Any] = {
@@ -124,12 +200,37 @@ def test_crop_and_scale_fit_the_images(size: tuple[int, int], crop: int, seen: i
     assert config.augment.resize_long is None and config.eval.resize_long is None
 
 
+def test_what_a_large_image_loses_is_said() -> None:
+    huge = replace(PHOTOS, height=8000, width=8000)
+    assert (
+        "reduced to 10 % of their size. What is smaller than 145 pixels is lost: cut"
+        in (chosen(GPU, huge).reasons["augment.resize_short"])
+    )
+    assert chosen(GPU).reasons["augment.resize_short"].endswith("typical images are reduced to 52 % of their size")
+
+
+def test_images_that_are_large_in_validations_are_cut_into_windows() -> None:
+    for name in ("augment__resize_short", "eval__resize_short"):
+        assert chosen(**{name: 3000}).config.eval.mode == "slide", name
+        assert chosen(**{name: 560}).config.eval.mode == "whole", name
+    assert chosen(eval__mode="whole", eval__resize_short=3000).config.eval.mode == "whole"
+
+
 def test_steps_grow_with_the_images_between_bounds() -> None:
     counts = [1, 20, 100, 400, 1600, 10**6]
     steps = [chosen(images=replace(PHOTOS, count=count)).config.steps for count in counts]
     assert steps == [250, 250, 250, 500, 1000, 1000]
     assert chosen(GPU, replace(PHOTOS, count=20_000)).config.steps > 20_000
-    assert chosen(images=replace(PHOTOS, count=3)).config.batch_size == 3
+    assert chosen(images=replace(PHOTOS, count=200_000)).reasons["steps"] == "only 4 % of the images are used"
+    assert chosen(steps=50, images=replace(PHOTOS, count=300)).config.steps == 50
+    assert "about once" in chosen(images=replace(PHOTOS, count=7000)).reasons["steps"]
+
+
+def test_a_small_dataset_gets_a_small_batch() -> None:
+    three = chosen(images=replace(PHOTOS, count=3))
+    assert three.config.batch_size == 3 and three.reasons["batch_size"].endswith("the dataset has only 3")
+    found = chosen(replace(GPU, processes=8), replace(PHOTOS, count=3))
+    assert found.config.batch_size == 8 and "over 8 processes: the dataset has only 3" in found.reasons["batch_size"]
 
 
 def test_the_batch_is_split_until_it_fits() -> None:
@@ -140,9 +241,12 @@ def test_the_batch_is_split_until_it_fits() -> None:
 
 
 def test_machines_differ() -> None:
-    assert chosen(replace(GPU, bf16=False)).config.precision == "fp16"
-    assert chosen(replace(GPU, memory=6)).config.model.backbone == TrainConfig.load("finetune_cpu").model.backbone
+    half = chosen(replace(GPU, precision="fp16", precision_reason="no bf16"))
+    assert half.config.precision == "fp16" and half.reasons["precision"] == "mixed precision: no bf16"
+    small = TrainConfig.load("finetune_cpu").model.backbone
+    assert [chosen(replace(GPU, memory=size)).config.model.backbone == small for size in (6, 7.6)] == [True, False]
     assert chosen(replace(CPU, device="mps", memory=32)).config.precision == "fp32"
+    assert [chosen(replace(CPU, cores=16, processes=count)).config.data.workers for count in (2, 4)] == [2, 1]
     assert chosen(replace(CPU, cores=16)).config.data.workers == 2
     three = chosen(replace(GPU, processes=3)).config
     assert three.batch_size == 18 and math.isclose(three.optim.lr, 5.3e-5)
@@ -151,10 +255,20 @@ def test_machines_differ() -> None:
 def test_the_text_gives_each_flag_with_its_reason() -> None:
     found = chosen(model__pretrained=False, steps=7)
     lines = found.text.splitlines()
-    assert "2 CPU cores with 16 GB of memory and no GPU" in lines[0] and "400 training images" in lines[0]
-    flags = [line.split("  ")[1] for line in lines[1:]]
+    assert "2 CPU cores with 16 GB of memory, no GPU, and" in lines[0] and "400 training images" in lines[0]
+    flags = [re.split("  +", line)[1] for line in lines[1:]]
     assert "--batch-size 8" in flags and not any(flag.startswith("--steps") for flag in flags)
-    assert all(re.match(r"  --\S+( \S+)? +\S", line) for line in lines[1:])
+    assert all(re.match(r"  --\S+( \S+)* +\S", line) for line in lines[1:])
+    assert "--augment.resize-long none" in flags and "--augment.scale 0.8 1.25" in chosen().text
+    assert lines[0].endswith("pixels. Flags override them.")
+    typed = [word for flag in chosen().text.splitlines()[1:] for word in re.split("  +", flag)[1].split()]
+    assert settings_of(TrainConfig.from_dict({}, typed, source="flags")) == settings_of(chosen().config)
+
+
+def test_nothing_is_left_to_choose() -> None:
+    everything = {name.replace(".", "__"): value for name, value in flat(chosen().config.to_dict()) if name not in DATA}
+    found = chosen(**everything)
+    assert found.choices == () and found.text.endswith("You gave all of them.")
 
 
 def test_wrong_settings_are_refused() -> None:
@@ -162,17 +276,42 @@ def test_wrong_settings_are_refused() -> None:
         chosen(optim__lrr=1)
     with pytest.raises(UserError, match="unknown backbone 'vit_smal"):
         chosen(model__backbone="vit_smal_patch14_dinov2")
-    with pytest.raises(UserError, match="on several: give all of them"), pytest.MonkeyPatch.context() as patch:
+    with (
+        pytest.raises(UserError, match="one machine only: give the same --config on each"),
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setenv("WORLD_SIZE", "16")
         patch.setenv("LOCAL_WORLD_SIZE", "8")
         look_at_machine("cpu")
     with pytest.raises(UserError, match=r"missing\.safetensors"):
         segvit.recipe(DataConfig(), {"init": "missing.safetensors"})
+    for given in ({"model__backbone": "vit_giant_patch14_224"}, {"model__pretrained": True, "steps": 3}):
+        with pytest.raises(UserError, match=r"timm has no weights of it.* --model\.no-pretrained"):
+            chosen(**{"model__backbone": "vit_giant_patch14_224"} | given)
+    for name in ("steps", "batch_size", "model__image_size", "optim__lr"):
+        with pytest.raises(UserError, match="must be above 0"):
+            chosen(**{name: 0})
+    with pytest.raises(UserError, match="model is a section: give a mapping of its settings; found 'vit_tiny'"):
+        segvit.recipe(DataConfig(spec="shapes"), {"model": "vit_tiny"})
+
+
+def test_a_section_may_be_a_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts_module, "LOOKED_AT", 1)
+    data = DataConfig(spec="shapes")
+    one = segvit.recipe(data, {"accumulate": 1, "model": {"embed_dim": 64, "patch_size": 8}, "data": {"workers": 1}})
+    other = segvit.recipe(data, {"accumulate": 1, "model.embed_dim": 64, "model.patch_size": 8, "data.workers": 1})
+    assert one.config == other.config and one.config.model.embed_dim == 64
 
 
 def test_this_machine() -> None:
     machine = look_at_machine("cpu")
     assert machine.cores >= 1 and 0.5 < machine.memory < 10_000 and machine.processes == 1
+
+
+def test_training_on_a_processor_stays_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision_module, "_bf16_products", lambda: "AMX")
+    machine = look_at_machine("cpu")
+    assert (machine.precision, machine.precision_reason) == ("fp32", "training in less is unmeasured on a CPU")
 
 
 @pytest.fixture
@@ -206,8 +345,29 @@ def test_images_are_counted_and_measured(folders: Path, monkeypatch: pytest.Monk
 
 def test_the_memory_of_a_step_is_estimated() -> None:
     config = TrainConfig.load("shapes/demo", ["--device", "cpu"])
-    whole, half = (estimated_memory(replace(config, accumulate=parts), 4) for parts in (1, 2))
+    whole, half = (estimated_memory(replace(config, accumulate=parts), 4, 1) for parts in (1, 2))
     assert 0.01 < half < whole < 4
+    assert estimated_memory(config, 4, 2) < whole
+
+
+def test_processes_on_a_processor_share_its_memory() -> None:
+    given = {
+        "model.patch_size": 8,
+        "model.embed_dim": 32,
+        "model.depth": 2,
+        "model.num_heads": 2,
+    }
+    needs: list[float] = []
+
+    def memory(config: TrainConfig, num_classes: int, processes: int) -> float:
+        needs.append(estimated_memory(config, num_classes, processes))
+        return needs[-1]
+
+    for machine, share in ((CPU, "of 16 GB"), (replace(CPU, processes=2), "of 8 GB")):
+        found = choose(RunFacts(machine=machine, images=PHOTOS), DATA | given, memory=memory)
+        assert share in found.reasons["accumulate"] and found.config.accumulate == 1
+    assert needs[1] < 0.75 * needs[0]
+    assert [chosen(replace(CPU, memory=2, processes=count)).config.accumulate for count in (1, 2)] == [1, 2]
 
 
 TINY = ["--model.patch-size", "8", "--model.embed-dim", "32", "--model.depth", "2", "--model.num-heads", "2"]
@@ -232,8 +392,10 @@ def test_a_run_without_config_is_repeated_by_its_file_and_resumed_by_its_folder(
 ) -> None:
     data = ["--data.images", folders / "photos", "--data.labels", folders / "masks", "--data.classes", "a", "b"]
     first = command(*data, *TINY, "--steps", 2, "--device", "cpu", "--output", folders / "run")
-    assert "Settings chosen for" in first and "--batch-size 8" in first and "best model" in first
-    assert f"written to {folders / 'run' / 'config.yaml'}" in first
+    assert "Settings for" in first and "--batch-size 8" in first and "best model" in first
+    assert first.count(f"These settings are in {folders / 'run' / 'config.yaml'}. Give that file as --config") == 1
+    refused = command(*data, *TINY, "--steps", 2, "--device", "cpu", "--output", folders / "run")
+    assert "already holds a run" in refused and "These settings are in" not in refused
     config = TrainConfig.load(folders / "run" / "config.yaml")
     assert (config.steps, config.batch_size, config.augment.resize_short) == (2, 8, 80)
     again = segvit.recipe(
@@ -243,13 +405,28 @@ def test_a_run_without_config_is_repeated_by_its_file_and_resumed_by_its_folder(
     )
     assert again.config == config
     said = command("--resume", "--output", folders / "run")
-    assert "resumes at step 2" in said and "Settings chosen" not in said
+    assert "resumes at step 2" in said and "Settings for" not in said
     assert "steps: 2 in the run, 3 now" in command("--resume", "--output", folders / "run", "--steps", 3)
     assert "nothing to resume" in command("--resume", "--output", folders / "none", *data)
-    torch.manual_seed(0)
-    assert train(replace(config, output=folders / "twin")).miou == pytest.approx(
-        torch.tensor(float(re.findall(r"mIoU (\S+)", first)[-1])).item(), abs=1e-3
-    )
+    said_miou = float(re.findall(r"mIoU (\S+)", first)[-1])
+    assert train(replace(config, output=folders / "twin")).miou == pytest.approx(said_miou, abs=1e-3)
+
+
+def test_an_older_shrunk_run_is_resumed_with_its_own_settings(
+    command: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = TrainConfig.load("ade20k/large_shrunk").to_dict()
+    del content["model"]["upsampling"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    seen: list[TrainConfig] = []
+
+    def note(config: TrainConfig, **_: Any) -> None:
+        seen.append(config)
+        raise UserError("that is enough")
+
+    monkeypatch.setattr("segvit.training.train.train", note)
+    assert "that is enough" in command("--resume", "--output", tmp_path)
+    assert seen[0].model.upsampling == "paper"
 
 
 def test_a_model_of_ones_own_keeps_its_network_and_a_known_head_learns_no_faster(
