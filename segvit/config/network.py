@@ -7,7 +7,7 @@ from typing import Literal
 from segvit.config_files import take_paths
 
 Structure = Literal["plain", "shrunk", "naive_shrunk"]
-Downsampling = Literal["nearest_q", "nearest_qkv", "conv"]
+Downsampling = Literal["nearest_q", "nearest_qkv", "conv", "mean_q"]
 Upsampling = Literal["tap", "paper"]
 Head = Literal["atm", "linear"]
 
@@ -43,7 +43,8 @@ class ModelConfig:
     blocks, 8 of 24, otherwise a third of the depth; with upsampling tap one more."""
     downsampling: Downsampling = "nearest_q"
     """Source of the queries of that block. nearest_q: the kept tokens, with keys and values from all. nearest_qkv: the
-    same, with keys and values from the kept tokens. conv: a convolution of stride 2, otherwise like nearest_q."""
+    same, with keys and values from the kept tokens. conv: a convolution of stride 2, otherwise like nearest_q. mean_q:
+    the mean of every 2 x 2 tokens, otherwise like nearest_q."""
     upsampling: Upsampling = "tap"
     """Up-sampling of shrunk. tap: interpolate the shrunk maps and add the tap before them. paper: learned queries
     gather all maps."""

@@ -42,12 +42,14 @@ class QueryDownsampling(nn.Module):
 
     Attributes:
         keys_from_kept: take keys and values from the kept tokens too, not from all.
+        centred: a query stands for the middle of 2 x 2 patches, not for the first of them.
     """
 
     def __init__(self, *, dim: int, method: Downsampling) -> None:
         super().__init__()
         self.method = method
         self.keys_from_kept = method == "nearest_qkv"
+        self.centred = method == "mean_q"
         self.conv = nn.Conv2d(dim, dim, 3, stride=STRIDE, padding=1) if method == "conv" else None
 
     def extra_repr(self) -> str:
@@ -57,10 +59,17 @@ class QueryDownsampling(nn.Module):
     def forward(self, patches: Tensor, grid: tuple[int, int]) -> Kept:
         """Choose among patches (B, N, D) on a grid (h, w)."""
         queries = None
-        if self.conv is not None:
-            maps: Tensor = self.conv(patches.transpose(1, 2).unflatten(2, grid))
-            queries = maps.flatten(2).transpose(1, 2)  # (B, n, D)
+        if self.method in ("conv", "mean_q"):
+            maps = patches.transpose(1, 2).unflatten(2, grid)
+            queried: Tensor = mean_of_cells(maps) if self.conv is None else self.conv(maps)
+            queries = queried.flatten(2).transpose(1, 2)  # (B, n, D)
         return Kept(lattice(grid, patches.device), shrunk_grid(grid), queries)
+
+
+def mean_of_cells(maps: Tensor) -> Tensor:
+    """Average each 2 x 2 cells of maps (B, D, h, w), or what an odd grid has of them, to half the grid, rounded up."""
+    # Padded for even grids too: a graph for any size must not depend on the parity of a grid.
+    return F.avg_pool2d(F.pad(maps, (0, 1, 0, 1), mode="replicate"), STRIDE)
 
 
 def shrunk_grid(grid: tuple[int, int]) -> tuple[int, int]:

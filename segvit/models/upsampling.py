@@ -37,11 +37,15 @@ class TapUpsampling(nn.Module):
         num_stages: number of maps S.
         dim: width d of the results.
         init_std: deviation of the initial weights of Linear layers.
+        centred: shrunk maps show the middles of 2 x 2 patches, not every second row and column.
     """
 
-    def __init__(self, *, in_dim: int, num_stages: int, dim: int, init_std: float = 0.02) -> None:
+    def __init__(
+        self, *, in_dim: int, num_stages: int, dim: int, init_std: float = 0.02, centred: bool = False
+    ) -> None:
         super().__init__()
         self.dim = dim
+        self.centred = centred
         self.projections = nn.ModuleList(nn.Linear(in_dim, dim) for _ in range(num_stages))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(num_stages))
         init_linears(self, init_std)
@@ -55,7 +59,7 @@ class TapUpsampling(nn.Module):
         maps: list[Tensor] = []
         for project, norm, feature in zip(self.projections, self.norms, features, strict=True):
             tokens = norm(project(feature.flatten(2).transpose(1, 2)))  # (B, ., d)
-            maps.append(interpolate_lattice(tokens.transpose(1, 2).unflatten(2, feature.shape[2:]), grid))
+            maps.append(interpolate(tokens.transpose(1, 2).unflatten(2, feature.shape[2:]), grid, centred=self.centred))
         for index in reversed(range(len(maps) - 1)):
             maps[index] = maps[index] + maps[index + 1]
         return maps
@@ -73,15 +77,17 @@ class TapUpsampling(nn.Module):
         return []
 
 
-def interpolate_lattice(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Interpolate maps of every second row and column back to `grid` (h, w), bilinearly; a map at `grid` is returned.
+def interpolate(maps: Tensor, grid: tuple[int, int], *, centred: bool = False) -> Tensor:
+    """Interpolate shrunk maps back to `grid` (h, w), bilinearly; a map at `grid` is returned.
 
     A kept token has the place of its own patch, so it keeps its value there, and a dropped patch gets the mean of its
-    kept neighbours. The last row or column of an even grid repeats the one before it.
+    kept neighbours. The last row or column of an even grid repeats the one before it. With `centred`, a token has its
+    place in the middle of 2 x 2 patches instead.
 
     Args:
         maps: (B, d, ceil(h / 2), ceil(w / 2)), or (B, d, h, w).
         grid: rows and columns of the patches.
+        centred: see above.
 
     Raises:
         UserError: the maps have another grid.
@@ -94,6 +100,9 @@ def interpolate_lattice(maps: Tensor, grid: tuple[int, int]) -> Tensor:
             f"the up-sampling tap needs maps at {grid[0]} x {grid[1]} or at every second row and column of it, and got "
             f"{rows} x {columns}: with a down-sampling of your own, set model.upsampling to paper"
         )
+    if centred:
+        fine = F.interpolate(maps, size=(2 * rows, 2 * columns), mode="bilinear", align_corners=False)
+        return fine[:, :, : grid[0], : grid[1]]
     fine = F.interpolate(maps, size=(2 * rows - 1, 2 * columns - 1), mode="bilinear", align_corners=True)
     # Padded for odd grids too, and cut: a graph for any size must not depend on the parity of a grid.
     return F.pad(fine, (0, 1, 0, 1), mode="replicate")[:, :, : grid[0], : grid[1]]

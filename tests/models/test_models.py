@@ -510,7 +510,7 @@ def refusals() -> Iterator[Any]:
     )
     yield pytest.param(
         {**vit, "structure": "shrunk", "downsampling": "nearest"},
-        r"model\.downsampling 'nearest'.*nearest_q, nearest_qkv or conv",
+        r"model\.downsampling 'nearest'.*nearest_q, nearest_qkv, conv or mean_q",
         id="downsampling",
     )
     yield pytest.param(

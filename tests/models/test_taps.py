@@ -128,7 +128,7 @@ def refusals() -> Iterator[Any]:
     yield pytest.param(
         12,
         {"structure": "shrunk", "downsampling": "nearest"},
-        r"model\.downsampling 'nearest': give nearest_q, nearest_qkv or conv",
+        r"model\.downsampling 'nearest': give nearest_q, nearest_qkv, conv or mean_q",
         id="downsampling",
     )
 
@@ -141,7 +141,7 @@ def test_blocks_that_cannot_be_are_told(depth: int, settings: dict[str, Any], me
 
 SETTINGS = {
     "structure": ("shrunken", "plain", "shrunk", "naive_shrunk"),
-    "downsampling": ("nearest", "nearest_q", "nearest_qkv", "conv"),
+    "downsampling": ("nearest", "nearest_q", "nearest_qkv", "conv", "mean_q"),
     "upsampling": ("bilinear", "tap", "paper"),
 }
 

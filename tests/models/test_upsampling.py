@@ -14,7 +14,7 @@ from segvit.config import Structure, TrainConfig, Upsampling
 from segvit.errors import UserError
 from segvit.models.create import create_model
 from segvit.models.downsampling import shrunk_grid
-from segvit.models.upsampling import TapUpsampling, interpolate_lattice
+from segvit.models.upsampling import TapUpsampling, interpolate
 from segvit.profiling.info import describe
 from segvit.training.settings import check_same_run
 from segvit.weights.finetune import network_of
@@ -47,11 +47,27 @@ def slow_interpolation(kept: Tensor, grid: tuple[int, int]) -> Tensor:
 def test_dropped_patches_are_the_mean_of_their_kept_neighbours(grid: tuple[int, int]) -> None:
     torch.manual_seed(0)
     kept = torch.randn(2, 3, *shrunk_grid(grid))
-    fine = interpolate_lattice(kept, grid)
+    fine = interpolate(kept, grid)
     assert fine.shape == (2, 3, *grid)
     assert torch.equal(fine[:, :, ::2, ::2], kept)
     for ours, one in zip(fine, kept, strict=True):
         torch.testing.assert_close(ours, slow_interpolation(one, grid), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_a_centred_token_lies_between_its_patches(grid: tuple[int, int]) -> None:
+    """Each patch is a quarter of a cell from the middle of its own: weights 3/4 and 1/4 in each direction."""
+    kept = torch.randn(1, 2, *shrunk_grid(grid))
+    fine = interpolate(kept, grid, centred=True)
+    assert fine.shape == (1, 2, *grid)
+    last = [side - 1 for side in kept.shape[2:]]
+    for y in range(grid[0]):
+        for x in range(grid[1]):
+            rows = [y // 2, min(max(y // 2 + (1 if y % 2 else -1), 0), last[0])]
+            columns = [x // 2, min(max(x // 2 + (1 if x % 2 else -1), 0), last[1])]
+            weights = {(i, j): (0.75, 0.25)[i] * (0.75, 0.25)[j] for i in (0, 1) for j in (0, 1)}
+            expected = sum(weight * kept[0, :, rows[i], columns[j]] for (i, j), weight in weights.items())
+            torch.testing.assert_close(fine[0, :, y, x], expected, rtol=0, atol=1e-5)
 
 
 def slow_tap(upsampling: Any, features: list[Tensor], grid: tuple[int, int]) -> list[Tensor]:
