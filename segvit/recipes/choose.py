@@ -157,6 +157,8 @@ def _choose_network(draft: Draft) -> None:
     width = given.get("model.embed_dim") or shape_of(draft.settings["model.backbone"]).width
     if draft.scratch:
         return
+    if draft.restores:
+        draft.choose("model.downsampling", "mean_q", "queries that are means of 2 x 2 tokens lose fewer small objects")
     if draft.facts.model is None:
         file = given.get("model.pretrained_file")
         origin = f"weights in {file}" if file else _origin(draft.settings["model.backbone"])
@@ -190,9 +192,11 @@ def _choose_frozen(draft: Draft) -> None:
         draft.choose("optim.freeze", "none", "LoRA already freezes the backbone")
     elif isinstance(recipe["optim.freeze"], int):
         frozen = round(recipe["optim.freeze"] * depth / shape_of(recipe["model.backbone"]).depth)
-        why = (
-            "their outputs are cached" if draft.cached else "early ones change least, and their backward pass is saved"
-        )
+        why = "early ones change least, and their backward pass is saved"
+        if draft.cached:
+            why = "their outputs are cached"
+        elif draft.restores:
+            frozen, why = frozen // 2, "fewer than in plain, since the map before QD must learn"
         draft.choose("optim.freeze", frozen, f"of {depth} blocks: {why}")
     if draft.cached:
         draft.choose("augment.views", CACHED_VIEWS, "crops of each image, so that each of them comes again")

@@ -85,6 +85,12 @@ class Draft:
             self.settings[name] = default_of(name)
 
     @property
+    def restores(self) -> bool:
+        """True if the structure shrinks the tokens and the up-sampling tap restores them."""
+        structure, upsampling = self.settings["model.structure"], self.settings["model.upsampling"]
+        return structure == "shrunk" and upsampling == "tap" and self.facts.model is None
+
+    @property
     def scale(self) -> float:
         """Number of steps as a share of the recipe's."""
         return float(self.settings["steps"] / self.base["steps"])

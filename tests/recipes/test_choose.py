@@ -64,6 +64,15 @@ def test_no_pretrained_weights_give_the_recipe_from_scratch() -> None:
     assert kept.config.optim.freeze == 6 and kept.config.model.starts_pretrained
 
 
+def test_shrunk_averages_its_queries_and_freezes_fewer_blocks() -> None:
+    shrunk = chosen(model__structure="shrunk").config
+    assert (shrunk.model.downsampling, shrunk.optim.freeze) == ("mean_q", 3)
+    paper = chosen(model__structure="shrunk", model__upsampling="paper").config
+    naive = chosen(model__structure="naive_shrunk").config
+    assert {(one.model.downsampling, one.optim.freeze) for one in (paper, naive)} == {("nearest_q", 6)}
+    assert chosen(model__structure="shrunk", model__downsampling="nearest_q").config.model.downsampling == "nearest_q"
+
+
 @pytest.mark.parametrize("machine", [CPU, GPU, replace(GPU, memory=6), replace(CPU, processes=2)])
 @pytest.mark.parametrize(
     "given",
