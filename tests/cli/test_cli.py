@@ -348,7 +348,7 @@ def test_info_of_the_papers_single_stage(segvit: Command, tmp_path: Path) -> Non
 def test_info_on_a_shrunk_model(segvit: Command) -> None:
     said = segvit("info", "vit_tiny_patch16_224", "--structure", "shrunk", "--size", "40", "64")
     assert said.code == 0 and "40 x 64 px" in said.out
-    for row in (r"shrinks at block\s+│\s+6", r"down-sampling\s+│\s+nearest_q", r"up-sampling\s+│\s+tap"):
+    for row in (r"shrinks at block\s+│\s+7", r"down-sampling\s+│\s+nearest_q", r"up-sampling\s+│\s+tap"):
         assert re.search(row, said.out)
     assert "backbone from QD on" in said.out and re.search(r"│ up-sampling +│ +[\d,]+ │", said.out)
     told = json.loads(
