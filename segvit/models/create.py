@@ -149,13 +149,8 @@ def create_upsampling(config: ModelConfig, backbone: PlainViT) -> TapUpsampling 
     """
     in_dim, num_stages = backbone.embed_dim, len(backbone.taps)
     if config.upsampling == "tap":
-        return TapUpsampling(
-            in_dim=in_dim,
-            num_stages=num_stages,
-            dim=_head_dim(config, backbone),
-            init_std=config.init_std,
-            centred=config.downsampling == "mean_q",
-        )
+        dim, centred = _head_dim(config, backbone), config.downsampling == "mean_q"
+        return TapUpsampling(in_dim=in_dim, num_stages=num_stages, dim=dim, init_std=config.init_std, centred=centred)
     return QueryUpsampling(
         in_dim=in_dim,
         num_stages=num_stages,

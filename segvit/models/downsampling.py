@@ -67,7 +67,7 @@ class QueryDownsampling(nn.Module):
 
 
 def mean_of_cells(maps: Tensor) -> Tensor:
-    """Average each 2 x 2 cells of maps (B, D, h, w), or what an odd grid has of them, to half the grid, rounded up."""
+    """Average every 2 x 2 cells of maps (B, D, h, w). The last cells of an odd grid are averaged over fewer."""
     # Padded for even grids too: a graph for any size must not depend on the parity of a grid.
     return F.avg_pool2d(F.pad(maps, (0, 1, 0, 1), mode="replicate"), STRIDE)
 
