@@ -481,9 +481,15 @@ def parse(line: str) -> Any:
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files that the documents say to write: YAML blocks whose first line is `# NAME.yaml`."""
+    """A folder with the files that the documents say to write, and the config.yaml of the runs that they begin.
+
+    The files to write are the YAML blocks whose first line is `# NAME.yaml`.
+    """
     folder = tmp_path_factory.mktemp("configs")
     for page in DOCUMENTS:
+        for name in re.findall(r"--config (runs/\S+/config\.yaml)", page.read_text()):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
         for name, text in re.findall(
             r"^```yaml\n# (\w+\.yaml)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL
         ):
