@@ -64,4 +64,6 @@ def _share_cores(workers: int) -> None:
     if workers > 1 and "OMP_NUM_THREADS" not in os.environ:
         import torch
 
-        torch.set_num_threads(max((os.cpu_count() or 1) // workers, 1))
+        from segvit.utils.device import available_cores
+
+        torch.set_num_threads(max(available_cores() // workers, 1))

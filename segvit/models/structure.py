@@ -13,6 +13,11 @@ def default_taps(depth: int) -> tuple[int, ...]:
     return tuple(sorted({-(-depth * stage // 3) - 1 for stage in (1, 2, 3)}))
 
 
+def restores_by_tap(structure: Structure, upsampling: Upsampling) -> bool:
+    """Return True if the structure shrinks the tokens and the up-sampling tap restores the grid."""
+    return structure == "shrunk" and upsampling == "tap"
+
+
 def default_shrink_at(depth: int, *, tap: bool = False) -> int:
     """Return the block that shrinks: the paper's for 12 and for 24 blocks, and a third of other depths.
 
@@ -56,7 +61,7 @@ def resolve_blocks(
                 "or naive_shrunk, or leave downsampling out"
             )
         return None, _check_taps(default_taps(depth) if taps is None else taps, depth)
-    tap = structure == "shrunk" and upsampling == "tap"
+    tap = restores_by_tap(structure, upsampling)
     default_block = default_shrink_at(depth, tap=tap)
     shrink_at = default_block if shrink_at is None else shrink_at
     first = 1 if structure == "shrunk" else 0
@@ -110,7 +115,7 @@ def check_upsampling(structure: Structure, upsampling: Upsampling, num_layers: i
             f"model.upsampling {upsampling} with model.structure plain: set model.structure to shrunk, or leave "
             "upsampling out"
         )
-    if structure == "shrunk" and upsampling == "tap" and num_layers != ModelConfig.upsampling_num_layers:
+    if restores_by_tap(structure, upsampling) and num_layers != ModelConfig.upsampling_num_layers:
         raise UserError(
             f"model.upsampling_num_layers {num_layers} with model.upsampling tap, which has no decoder layers: set "
             "model.upsampling to paper, or leave upsampling_num_layers out"

@@ -14,6 +14,7 @@ from segvit.config import TrainConfig
 from segvit.config_files import plain
 from segvit.errors import UserError
 from segvit.models.create import weightless
+from segvit.models.structure import restores_by_tap
 from segvit.recipes.facts import RunFacts
 from segvit.training.settings import flat
 
@@ -86,9 +87,9 @@ class Draft:
 
     @property
     def restores(self) -> bool:
-        """True if the structure shrinks the tokens and the up-sampling tap restores them."""
-        structure, upsampling = self.settings["model.structure"], self.settings["model.upsampling"]
-        return structure == "shrunk" and upsampling == "tap" and self.facts.model is None
+        """True if the network is new and its up-sampling is tap."""
+        tap = restores_by_tap(self.settings["model.structure"], self.settings["model.upsampling"])
+        return tap and self.facts.model is None
 
     @property
     def scale(self) -> float:
