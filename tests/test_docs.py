@@ -1,14 +1,8 @@
-"""The documentation: every block tagged as runnable runs, pages and site hold together.
+"""The documentation: every block tagged as runnable runs, and pages and links hold together."""
 
-What the site is built with is the extra `docs`; tests that build it are skipped without it.
-"""
-
-import importlib.util
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,14 +11,14 @@ import torch
 from PIL import Image
 
 import segvit
-from tests.helpers.pages import Block, Page, blocks, commands, make_world
+from tests.helpers.pages import Block, Page, blocks, commands, load_script, make_world
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 HOW_TO = (
     "index",
-    "your-own-data",
+    "data",
     "finetuning",
     "training",
     "any-backbone",
@@ -34,19 +28,6 @@ HOW_TO = (
     "coming-from",
 )
 """Pages whose main path must run."""
-
-
-def load_script(name: str) -> ModuleType:
-    """A script of docs/ as a module."""
-    sys.path.insert(0, str(DOCS / "tools"))
-    try:
-        spec = importlib.util.spec_from_file_location(name, DOCS / "tools" / f"{name}.py")
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(DOCS / "tools"))
-    return module
 
 
 # --- blocks ----------------------------------------------------------------------------------------------------------
@@ -78,7 +59,7 @@ def test_runnable_blocks_do_what_the_page_says(path: Path, world: Path) -> None:
             except BaseException as error:
                 error.add_note(f"in {path.relative_to(ROOT)}, line {block.line}")
                 raise
-    if path.stem == "your-own-data":
+    if path.stem == "data":
         labels = np.array(Image.open(world / "seen" / "street_00.png"))
         assert labels.shape == (80, 80) and set(np.unique(labels)) <= {0, 1}
         assert (world / "seen" / "street_00_overlay.png").is_file() and (world / "runs/own/scores.json").is_file()
@@ -161,17 +142,19 @@ def test_links_that_leave_the_pages_are_put_right(tmp_path: Path) -> None:
         return builder._relink(link, page=path, place=place, where=page, problems=problems)
 
     assert relinked("[a](../data.md#splits)") == "[a](../data.md#splits)"
-    assert relinked("[a](../../README.md#file-map)") == "[a](../readme.md#file-map)"
+    assert relinked("[a](../../CONTRIBUTING.md#tests)") == "[a](../contributing.md#tests)"
     assert relinked("[a](docs/data.md)", "README.md") == "[a](data.md)"
     assert relinked("[a](segvit_in_one_file.py)", "docs/method.md") == "[a](segvit_in_one_file.md)"
     assert relinked("![a](../images/dial.png)") == "![a](../images/dial.png)"
     assert relinked("[the table](../../tests/test_structure.py)") == "the table"
     assert relinked("[a](https://arxiv.org)") == "[a](https://arxiv.org)"
     assert not problems
-    for text in ("[a](nowhere.md)", "[a](../data.md#nowhere)", "[a](#nowhere)", "[a](../../../elsewhere.md)"):
+    faulty = ("[a](nowhere.md)", "[a](../data.md#nowhere)", "[a](#nowhere)", "[a](../../../elsewhere.md)")
+    for text in (*faulty, "[a](../../README.md)"):
         relinked(text, "docs/data.md" if text == "[a](#nowhere)" else "docs/api/index.md")
     faults = [problem.split(": ")[1] for problem in problems]
-    assert faults == ["no such file", "no such heading", "no such heading", "no such file"]
+    assert faults[:4] == ["no such file", "no such heading", "no such heading", "no such file"]
+    assert len(faults) == 5 and "link to a page of docs/" in faults[4]
 
 
 def test_code_in_a_page_holds_no_links(tmp_path: Path) -> None:
@@ -206,12 +189,3 @@ def test_the_check_of_a_site_finds_what_is_wrong(tmp_path: Path) -> None:
         "../outside.html: no such file",
         "loads from the web",
     ]
-
-
-def test_the_site_builds_without_a_warning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("zensical", reason="needs the extra docs")
-    pytest.importorskip("mkdocstrings_handlers.python", reason="needs the extra docs")
-    with pytest.raises(SystemExit) as leave:
-        load_script("build_site").main()
-    assert not leave.value.code, capsys.readouterr().out
-    assert "create_model" in (ROOT / "site" / "api" / "models.html").read_text(encoding="utf-8")

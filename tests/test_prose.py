@@ -3,6 +3,7 @@
     python tests/test_prose.py segvit/models          # list the lines that break a rule, for these files or folders
 
 The rules that a program can check: how a docstring begins, which words are not the field's, how long a sentence is.
+The pages of the documentation are checked for the words.
 """
 
 import ast
@@ -106,6 +107,21 @@ def problems_in(places: list[Path]) -> list[str]:
 def test_the_package_speaks_plain_english() -> None:
     problems = problems_in([ROOT / "segvit"])
     assert not problems, "\n".join(problems)
+
+
+def foreign_words(page: str) -> list[str]:
+    """List the words of a Markdown page that the field does not use, each with what is around it."""
+    text = re.sub(r"^(```|~~~).*?^\1\s*$", "", page, flags=re.MULTILINE | re.DOTALL)
+    text = ALLOWED.sub("", re.sub(r"`[^`]*`|https?://\S+|\]\([^)]*\)", "X", text))
+    return [text[max(0, found.start() - 40) : found.end() + 20] for found in FOREIGN.finditer(text)]
+
+
+def test_the_documentation_speaks_plain_english() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    problems = {str(page): found for page in pages if (found := foreign_words(page.read_text(encoding="utf-8")))}
+    assert not problems
+    (found,) = foreign_words("It `lies`\n```sh\nlies\n```\nbut [it](lies.md) stands for\nwhat lies there.")
+    assert found.endswith("what lies there.")
 
 
 def test_each_rule_can_fail() -> None:

@@ -4,9 +4,10 @@
     python docs/tools/build_site.py              # then open site/index.html; it needs no server and no network
     python docs/tools/build_site.py --links      # the links of the pages alone, which needs no extra
 
-The pages are readable where they lie. For the site they are copied to build/docs, line by line, where links that leave
-docs/ are put right: README, CONTRIBUTING and CHANGELOG are pages too, other files of the repository become plain text.
-docs/cli.md gets the help of every verb.
+The pages can be read in the repository. For the site they are copied to build/docs and completed there. Links that
+leave docs/ are corrected: CONTRIBUTING and CHANGELOG are pages too, other files of the repository become plain text.
+Formulas become MathML, and marked blocks become tabs. docs/cli.md gets the help of every verb, docs/settings.md every
+setting.
 """
 
 import os
@@ -15,20 +16,30 @@ import shutil
 import subprocess
 import sys
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import unquote
 
 from check_site import problems_of
+from code_tabs import with_tabs
+from finish_site import finish
+from formulas import with_formulas
+from settings_table import settings_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 STAGED = ROOT / "build" / "docs"
 SITE = ROOT / "site"
-REPOSITORY_PAGES = {name: f"{name.lower()}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")}
+REPOSITORY_PAGES = {name: f"{name.lower()}.md" for name in ("CONTRIBUTING", "CHANGELOG")}
 """Pages at the repository's root, by their names there without suffix, and as the site names them."""
+README = "README.md"
+"""The front page of the repository: the site has index.md instead."""
 ONE_FILE = DOCS / "segvit_in_one_file.py"
 """Code that is a page of its own."""
 HELP_GOES_HERE = "<!-- The site shows the help of every verb here. -->"
+SETTINGS_GO_HERE = "<!-- The site shows every setting here. -->"
+GENERATED = (Path("cli.md"), Path("settings.md"))
+"""Pages whose headings are not in the repository."""
 
 CODE = re.compile(r"^(?P<fence>```|~~~).*?^(?P=fence)\s*$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
@@ -42,6 +53,7 @@ def main() -> None:
     if "--links" in sys.argv[1:] or problems:
         _finish(problems, checked=f"{len(pages())} pages")
     build()
+    finish(SITE, version("segvit"))
     _finish(problems_of(SITE), checked=f"site/index.html: {len(list(SITE.rglob('*.html')))} pages")
 
 
@@ -53,16 +65,18 @@ def pages() -> dict[Path, Path]:
 
 
 def stage(folder: Path | None) -> list[str]:
-    """Fill a folder (None: nowhere) with what the site is made of, and tell links that lead nowhere."""
+    """Fill a folder (None: nowhere) with the sources of the site, and return links that lead nowhere."""
     problems: list[str] = []
     texts = {place: relinked(page, place, problems) for page, place in pages().items()}
+    relinked(ROOT / README, Path(README), problems)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("*.py", "*.md", "__pycache__"))
         texts[Path("cli.md")] = texts[Path("cli.md")].replace(HELP_GOES_HERE, command_line_help())
+        texts[Path("settings.md")] = texts[Path("settings.md")].replace(SETTINGS_GO_HERE, settings_tables())
         for place, text in texts.items():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            (folder / place).write_text(text, encoding="utf-8")
+            (folder / place).write_text(with_tabs(with_formulas(text)), encoding="utf-8")
     return problems
 
 
@@ -75,7 +89,7 @@ def build() -> None:
     said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
     if done.returncode or "Warning" in said:
         print(said.partition("Traceback")[0] or said)
-        sys.exit("the site was not built; build/docs/X.md is docs/X.md, line by line")
+        sys.exit("the site was not built; build/docs/X.md is docs/X.md with formulas, tabs and generated parts")
 
 
 def relinked(page: Path, place: Path, problems: list[str]) -> str:
@@ -104,10 +118,12 @@ def _relink(link: re.Match[str], *, page: Path, place: Path, where: str, problem
     if not file.is_relative_to(ROOT) or not file.exists():
         problems.append(f"{where}: no such file")
         return link.group()
+    if file == ROOT / README and page != file:
+        problems.append(f"{where}: no page of the site; link to a page of docs/")
     target = pages().get(file, file.relative_to(DOCS) if file.is_relative_to(DOCS) else None)
     if target is None:
         return link["text"]
-    generated = target.parts[0] == "api" or target == Path("cli.md")
+    generated = target.parts[0] == "api" or target in GENERATED
     if anchor and file.suffix == ".md" and not generated and anchor not in anchors(file):
         problems.append(f"{where}: no such heading")
     address = os.path.relpath(target, place.parent) if path else ""
@@ -134,7 +150,7 @@ def command_line_help() -> str:
 
 
 def _finish(problems: list[str], *, checked: str) -> None:
-    """Say what is wrong, and leave."""
+    """Print the problems, and exit with 1 if there are any."""
     print("\n".join([*problems, f"{checked}, {len(problems)} broken links"]))
     sys.exit(bool(problems))
 

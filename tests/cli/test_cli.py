@@ -450,7 +450,7 @@ def test_an_interrupt_is_no_traceback(segvit: Command, monkeypatch: pytest.Monke
 # --- what the documents say to type ----------------------------------------------------------------------------------
 
 
-TUTORIAL = REPOSITORY / "docs" / "your-own-data.md"
+TUTORIAL = REPOSITORY / "docs" / "data.md"
 """The page that tests/test_docs.py runs, errors included."""
 
 

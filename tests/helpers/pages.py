@@ -9,6 +9,7 @@ A block is run when the line before it is `<!-- run -->` (or `<!-- run slow -->`
 """
 
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +30,7 @@ import segvit
 from segvit.cli import main as cli
 from segvit.data.shapes.scenes import render_scene
 
+TOOLS = Path(__file__).resolve().parents[2] / "docs" / "tools"
 BLOCK = re.compile(
     r"^(?P<mark><!-- run(?P<slow> slow)? -->\n)?(?P<fence>```+)(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=fence)$",
     re.MULTILINE | re.DOTALL,
@@ -65,6 +68,19 @@ class Block:
     line: int
     """Of its fence, from 1."""
     run: Literal["no", "yes", "slow"]
+
+
+def load_script(name: str) -> ModuleType:
+    """A script of docs/tools as a module."""
+    sys.path.insert(0, str(TOOLS))
+    try:
+        spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(TOOLS))
+    return module
 
 
 def blocks(page: Path) -> list[Block]:
