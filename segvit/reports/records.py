@@ -1,11 +1,12 @@
-"""Read and write the log of a run: metrics.jsonl, with a line of JSON per training step and per validation.
+"""Read and write the logs of a run: a line of JSON per training step and per validation.
 
     log = RecordLog(Path("runs/camvid"), start=0)
     log.write(1, {"loss": 3.2, "class_1": 1.0, ...})
     for record in read_records(Path("runs/camvid")): record["step"], record["loss"]
 
-The record of a step holds the loss, its terms, the learning rate and the gradient norm. The record of a validation
-holds its scores.
+In metrics.jsonl, the record of a step holds the loss, its terms, the learning rate and the gradient norm. The record of
+a validation holds its scores. A resumed run writes the same records as one that was never interrupted. timing.jsonl
+holds what differs between them: the seconds of each step and validation.
 """
 
 import json
@@ -19,7 +20,9 @@ from segvit.utils.files import whole_file
 
 LOG = "metrics.jsonl"
 """Name of the log in the folder of a run."""
-OWN_KEYS = ("step", "loss", "lr", "gradient_norm", "miou", "overall_accuracy")
+TIMES = "timing.jsonl"
+"""Name of the log of durations."""
+OWN_KEYS = ("step", "loss", "lr", "gradient_norm", "miou", "overall_accuracy", "iou")
 """Keys of a record that are not terms of the loss."""
 
 
@@ -29,21 +32,22 @@ class RecordLog:
     Args:
         folder: folder of the run.
         start: number of completed steps. Records of later steps are dropped, since the resumed run logs them again.
+        name: name of the file.
 
     Raises:
         UserError: the log of a resumed run cannot be read.
         OSError: the log cannot be written.
     """
 
-    def __init__(self, folder: Path, *, start: int) -> None:
-        path = folder / LOG
+    def __init__(self, folder: Path, *, start: int, name: str = LOG) -> None:
+        path = folder / name
         if start and path.exists():
-            kept = [json.dumps(record) + "\n" for record in read_records(folder) if record["step"] <= start]
+            kept = [json.dumps(record) + "\n" for record in read_records(folder, name) if record["step"] <= start]
             with whole_file(path) as aside:
                 aside.write_text("".join(kept), encoding="utf-8")
         self.file = path.open("a" if start else "w", buffering=1, encoding="utf-8")
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Append a record."""
         try:
             self.file.write(json.dumps({"step": step, **values}) + "\n")
@@ -57,13 +61,13 @@ class RecordLog:
         self.file.close()
 
 
-def read_records(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a run. An unfinished last line, which a killed run leaves, is skipped.
+def read_records(folder: Path, name: str = LOG) -> Iterator[dict[str, Any]]:
+    """Yield the records of one of a run's logs. An unfinished last line, which a killed run leaves, is skipped.
 
     Raises:
         UserError: the log cannot be read, or another line is broken.
     """
-    path = folder / LOG
+    path = folder / name
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
@@ -77,6 +81,15 @@ def read_records(folder: Path) -> Iterator[dict[str, Any]]:
                 return
             raise UserError(f"{path}: line {number} is not a record of a step; remove the line") from error
         yield record
+
+
+def read_times(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of timing.jsonl, or none for a run without that file.
+
+    Raises:
+        UserError: the log cannot be read, or a line is broken.
+    """
+    return list(read_records(folder, TIMES)) if (folder / TIMES).is_file() else []
 
 
 def loss_terms(record: Mapping[str, Any]) -> dict[str, float]:

@@ -11,7 +11,7 @@ plain lines elsewhere.
 
 import importlib.util
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,7 @@ from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.evaluation.examples import Shot
 from segvit.pictures import contact_sheet, side_by_side, with_legend
-from segvit.reports.records import LOG, RecordLog
+from segvit.reports.records import LOG, TIMES, RecordLog
 from segvit.training.loader_guard import writing, written
 from segvit.training.settings import flat
 from segvit.utils.time_left import TimeLeft
@@ -73,6 +73,8 @@ class RunLog:
         if accelerator.is_main_process:
             with writing(config.output / LOG, run=config.output):
                 self.records = RecordLog(config.output, start=start)
+                self.times = RecordLog(config.output, start=start, name=TIMES)
+        self.since = time.monotonic()
         accelerator.log_with = [_tracker(name, config.output, start) for name in config.loggers]
         try:
             accelerator.init_trackers(PROJECT)
@@ -85,13 +87,23 @@ class RunLog:
             if tracker.name != "tensorboard":  # which would make a second run of them
                 tracker.store_init_configuration({key: _plain(value) for key, value in flat(config.to_dict())})
 
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Log a record of a step."""
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Log a record of a step or a validation. The loggers get its numbers, metrics.jsonl gets all of it."""
         if self.records:
             with writing(self.output / LOG, run=self.output):
                 self.records.write(step, values)
             with writing(self.output / "files of the loggers", run=self.output):
-                self.accelerator.log(values, step=step)
+                numbers = {name: value for name, value in values.items() if not isinstance(value, dict)}
+                self.accelerator.log(numbers, step=step)
+        self.lap(step, "seconds" if "loss" in values else "validation_seconds")
+
+    def lap(self, step: int, name: str) -> None:
+        """Log the seconds since the last lap under `name`, in timing.jsonl."""
+        now = time.monotonic()
+        if self.records:
+            with writing(self.output / TIMES, run=self.output):
+                self.times.write(step, {name: round(now - self.since, 4)})
+        self.since = now
 
     def pictures(self, step: int, shots: Sequence[Shot], spec: DatasetSpec) -> None:
         """Log photo, labels and prediction of some validation images: a PNG in the run's folder, and in every
@@ -118,6 +130,7 @@ class RunLog:
         """Close all logs."""
         if self.records:
             self.records.close()
+            self.times.close()
         self.accelerator.end_training()
 
 

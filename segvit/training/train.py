@@ -5,7 +5,7 @@
 
 It runs on a CPU or one GPU, and on many through `torchrun` or `accelerate launch`. The folder of a run holds:
 
-    config.yaml  metrics.jsonl  report.html  validation/  TensorBoard events
+    config.yaml  metrics.jsonl  timing.jsonl  report.html  validation/  TensorBoard events
     best.safetensors  last.safetensors  checkpoint-*.pt (the newest; --resume continues from them to the bit)
 
 start.py checks settings and data, learner.py builds the model, batches.py loads images, step.py computes a step.
@@ -39,7 +39,7 @@ from segvit.training.own_parts import OwnParts
 from segvit.training.parallel import gradients_kept_back, highest, mean_divisors, mean_losses
 from segvit.training.start import headline, prepare
 from segvit.training.step import StepInput, run_step, seed_dropout
-from segvit.training.validation import score, show_validation
+from segvit.training.validation import record_of, score, show_validation
 from segvit.utils.signals import Interrupted, Stop
 from segvit.utils.text import score_text
 from segvit.weights.model_file import save_model
@@ -274,12 +274,11 @@ class Trainer:
         if self.accelerator.num_processes > 1:  # several do not interrupt it, and may be killed before its end
             self.save(step)
         result = self.result = self._score(step, stop)
-        self.validation_due = False
+        self.validation_due, miou = False, result.miou
         if result.unreadable:
             self.add_unreadable(result.unreadable)
             self.progress.say(f"{len(result.unreadable)} of {len(self.data.val)} images left out: unreadable")
-        miou, scores = result.miou, {"miou": result.miou, "overall_accuracy": result.metrics.overall_accuracy}
-        self.log.write(step, {name: value for name, value in scores.items() if value is not None})
+        self.log.write(step, record_of(result))
         self.progress.say(f"step {step}: validation mIoU {score_text(miou)}")
         self.stale += 1
         if self.best is None or (miou is not None and miou > self.best):  # without any score, the newest is the best
@@ -337,6 +336,7 @@ class Trainer:
         }
         if writes:
             save_checkpoint(self.output, state, keep=self.config.keep_checkpoints)
+        self.log.lap(step, "checkpoint_seconds")
 
     def finish(self) -> Run:
         """Write the last model, close the logs, and return the result."""

@@ -5,6 +5,7 @@ show_validation(log, step, result, model=model, dataset=val_set, num_train=367, 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from segvit.config import TrainConfig
 from segvit.data.sample import Samples
@@ -56,6 +57,14 @@ def score(
         )
 
 
+def record_of(result: EvalResult) -> dict[str, Any]:
+    """Return the scores of a validation for metrics.jsonl: the means that exist, and the IoU of each class by name."""
+    scores = {"miou": result.miou, "overall_accuracy": result.metrics.overall_accuracy}
+    return {name: value for name, value in scores.items() if value is not None} | {
+        "iou": dict(zip(result.classes, result.metrics.iou, strict=True))
+    }
+
+
 def show_validation(
     log: RunLog, step: int, result: EvalResult, *, model: SegViT, dataset: Samples, num_train: int, processes: int
 ) -> None:
@@ -78,4 +87,5 @@ def show_validation(
     name = f"The {'averaged ' if log.config.ema_decay else ''}weights after step {step:,}"
     validation = describe_validation(name, result, palette=dataset.spec.palette, shots=shots)
     facts = Facts(about=about, environment=where, validation=validation)
+    log.lap(step, "pictures_seconds")
     write_report(log.output, facts, remedy=f"make room, then {going_on(log.output)}")
