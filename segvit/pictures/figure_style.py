@@ -4,8 +4,9 @@
     save(figure, Path("figure.pdf"))                  # or .svg, .png
 
 Text in a PDF stays text in TrueType fonts, which journals require. Text in an SVG becomes outlines, so it looks the
-same everywhere. Line colours are from Okabe and Ito. Heat maps use viridis, which is perceptually uniform and readable
-under red-green colour blindness. matplotlib is imported only when something is drawn.
+same everywhere. All text is DejaVu Sans, in pictures too (segvit/pictures/text.py). Line colours are from Okabe and
+Ito. Heat maps use viridis, which is perceptually uniform and readable under red-green colour blindness. Matrices of
+shares use one blue, from white at 0 to dark at 1. matplotlib is imported only when something is drawn.
 """
 
 import math
@@ -37,6 +38,8 @@ BLUE, ORANGE, GREEN, VERMILLION, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00
 """Colours of the palette of Okabe and Ito (2008)."""
 HEAT, DIVERGING = "viridis", "RdBu_r"
 """Colour maps for values in 0..1 and for values of both signs."""
+MATRIX = ("#ffffff", "#0a3c8c")
+"""Colours of the shares 0 and 1 in a matrix. segvit/reports/templates/report.css has the same ones."""
 HEAT_SHARE = 0.72
 """Opacity of a heat map over a grey photo, 0..1."""
 MAX_PANEL, LEAST = 2.4, 0.7
@@ -152,6 +155,39 @@ def short(name: str, length: int = MAX_NAME) -> str:
     """Return a class name on one line, shortened with an ellipsis to `length` characters."""
     name = " ".join(name.split())
     return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def plain_axes(axes: "Axes", *, title: str, below: str = "step") -> None:
+    """Style axes: title at the top left, thin horizontal lines, no frame at the top and right."""
+    axes.set_title(title, loc="left", fontsize=TEXT, color=INK, parse_math=False)
+    axes.set_xlabel(below, fontsize=SMALL, color=INK)
+    axes.tick_params(labelsize=SMALL, color=RULE)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(RULE)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def matrix_colors() -> "Colormap":
+    """Return the colours of shares in a matrix, in equal steps of lightness.
+
+    They lie on a line in Oklab (Ottosson 2020), as `color-mix(in oklab, ...)` of a style sheet has them.
+    """
+    from matplotlib.colors import ListedColormap, to_rgb
+
+    to_cones = np.array(
+        [
+            [0.4122214708, 0.5363325363, 0.0514459929],
+            [0.2119034982, 0.6806995451, 0.1073969566],
+            [0.0883024619, 0.2817188376, 0.6299787005],
+        ]
+    )
+    ends = np.array([to_rgb(color) for color in MATRIX])
+    linear = np.where(ends <= 0.04045, ends / 12.92, ((ends + 0.055) / 1.055) ** 2.4)
+    low, high = np.cbrt(linear @ to_cones.T)  # Oklab is a linear map of these
+    mixed = low + np.linspace(0, 1, 256)[:, None] * (high - low)
+    light = np.clip(mixed**3 @ np.linalg.inv(to_cones).T, 0, 1)
+    return ListedColormap(np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055))
 
 
 def heat_over(photo: Pixels, heat: npt.NDArray[np.floating[Any]]) -> Pixels:

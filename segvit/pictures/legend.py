@@ -34,7 +34,7 @@ from segvit.utils.text import percentage
 def with_legend(
     picture: Picture,
     names: Sequence[str],
-    palette: Sequence[Color],
+    palette: Sequence[Color | None],
     fractions: Sequence[float] | npt.NDArray[Any],
     *,
     numbers: bool = True,
@@ -47,7 +47,7 @@ def with_legend(
     Args:
         picture: (H, W, 3) or a PIL image, such as an overlay or a row of overlays.
         names: name of each class.
-        palette: colour of each class.
+        palette: colour of each class, or None for a class that the picture does not paint.
         fractions: share of each class, 0..1, as returned by `shares`; classes with 0 are omitted.
         numbers: write the shares beside the names.
         text_size: height of the text in pixels. Default: chosen from the size of the picture.
@@ -74,7 +74,7 @@ def with_legend(
 
 def _legend(entries: Sequence[tuple[str, float, Color | None]], width: int, *, size: int, numbers: bool) -> Image.Image:
     """Draw chips, names and shares in as many columns as fit into `width` pixels; colour None means ignored."""
-    font = font_for(size, "".join(name for name, _, _ in entries))
+    font = font_for(size)
     chip, gap = round(size * 1.1), round(size * 0.5)
     told = [("< 0.1 %" if share < 0.0005 else percentage(share)) if numbers else "" for _, share, _ in entries]
     limit = max(width, 14 * size) - chip - 4 * gap - font.getlength("100.0 %")

@@ -60,7 +60,7 @@ def contact_sheet(
     factor = min(enlargement(picture, READABLE_SIDE * 2 // 3) for row in table for picture in row)
     table = [[enlarge(picture, factor) for picture in row] for row in table]
     size = text_size or text_size_for(table[0][0])
-    font = font_for(size, "".join([*titles, *captions]))
+    font = font_for(size)
     gap = max(4, size // 2)
     widths = [max(row[column].width for row in table if column < len(row)) for column in range(columns)]
     heights = [max((picture.height for picture in row), default=0) for row in table]

@@ -1,8 +1,10 @@
-"""Fonts for text in raster pictures, and enlarging small pictures so that such text is readable.
+"""The font of text in raster pictures, and enlarging small pictures so that such text is readable.
 
-Only text outside ASCII needs matplotlib, for its font.
+The font is DejaVu Sans, as in figures: matplotlib installs it. matplotlib itself is not imported.
 """
 
+import functools
+import importlib.util
 import math
 from pathlib import Path
 
@@ -11,7 +13,6 @@ from PIL import Image, ImageFont
 from segvit.pictures.paint import Pixels
 
 Picture = Image.Image | Pixels
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 PAPER = (255, 255, 255)
 INK = (34, 34, 34)
@@ -40,16 +41,16 @@ def text_size_for(picture: Image.Image) -> int:
     return max(14, round(math.sqrt(picture.width * picture.height) / 48))
 
 
-def font_for(size: int, text: str) -> Font:
-    """Return Pillow's font for ASCII text, else matplotlib's DejaVu Sans, which has Latin, Greek, Cyrillic and more."""
-    if text.isascii():
-        return ImageFont.load_default(size)
-    from matplotlib import get_data_path
+@functools.cache
+def font_for(size: int) -> ImageFont.FreeTypeFont:
+    """Return DejaVu Sans, which has Latin, Greek, Cyrillic and more."""
+    found = importlib.util.find_spec("matplotlib")
+    assert found is not None and found.submodule_search_locations
+    folder = Path(next(iter(found.submodule_search_locations)))
+    return ImageFont.truetype(folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
-    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
-
-def fit(text: str, font: Font, width: float) -> str:
+def fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     """Return the text on one line, shortened with an ellipsis if it is wider than `width` pixels."""
     text = " ".join(text.split())
     if font.getlength(text) <= width:

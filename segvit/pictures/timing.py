@@ -9,8 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segvit.pictures.figure_style import BLUE, GREEN, GREY, INK, ORANGE, SKY, VERMILLION, save
-from segvit.pictures.plots import plain_axes
+from segvit.pictures.figure_style import (
+    BLUE,
+    DPI,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    SKY,
+    SMALL,
+    TEXT,
+    VERMILLION,
+    plain_axes,
+    save,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +32,8 @@ PRECISION_COLORS = {"fp32": BLUE, "bf16": GREEN, "fp16": VERMILLION}
 LINE_STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D")
 """Line styles and markers of the batch sizes, smallest first."""
+FIGURE_WIDTH = 10.0
+"""Width of the figure in inches: the names of its cases need more than a page of text has."""
 SHARE_COLORS = (BLUE, SKY, ORANGE)
 """Colours of backbone, head and label map."""
 
@@ -35,8 +49,8 @@ def speeds(records: Sequence[Mapping[str, Any]], path: Path, *, title: str, plac
     """
     from matplotlib.figure import Figure
 
-    height = max(3.6, 1.6 + 0.3 * len(records))
-    figure = Figure(figsize=(12.4, height), dpi=200, layout="constrained")
+    height = max(2.9, 1.3 + 0.24 * len(records))
+    figure = Figure(figsize=(FIGURE_WIDTH, height), dpi=DPI, layout="constrained")
     latency, throughput, shares = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
     sizes = sorted({tuple(record["size"]) for record in records}, key=lambda size: (size[0] * size[1], size))
     lines = list(dict.fromkeys((record["precision"], record["batch"]) for record in records))
@@ -49,8 +63,8 @@ def speeds(records: Sequence[Mapping[str, Any]], path: Path, *, title: str, plac
             "color": PRECISION_COLORS[precision],
             "linestyle": LINE_STYLES[batches.index(batch) % len(LINE_STYLES)],
             "marker": MARKERS[batches.index(batch) % len(MARKERS)],
-            "linewidth": 1.6,
-            "markersize": 4.5,
+            "linewidth": 1.3,
+            "markersize": 3.6,
         }
         low, high = (1000 * np.array([row["latency_quartiles"][end] for row in rows]) for end in (0, 1))
         latency.fill_between(places, low, high, color=style["color"], alpha=0.18, linewidth=0)
@@ -63,10 +77,10 @@ def speeds(records: Sequence[Mapping[str, Any]], path: Path, *, title: str, plac
         axes.set_xticks(range(len(sizes)), [f"{size[0]} × {size[1]}" for size in sizes])
         axes.margins(x=0.12)
         axes.set_ylim(0, axes.dataLim.y1 * 1.08)
-    throughput.legend(fontsize=8, frameon=False)
+    throughput.legend(fontsize=SMALL, frameon=False)
     _stack_shares(shares, records)
-    figure.suptitle(title, x=0.008, ha="left", fontsize=11)
-    figure.supxlabel(place, x=0.008, ha="left", fontsize=8, color=GREY)
+    figure.suptitle(title, x=0.008, ha="left", fontsize=TEXT + 1)
+    figure.supxlabel(place, x=0.008, ha="left", fontsize=SMALL, color=GREY)
     save(figure, path)
 
 
@@ -86,7 +100,7 @@ def _stack_shares(axes: "Axes", records: Sequence[Mapping[str, Any]]) -> None:
                     f"{width:.0f}",
                     ha="center",
                     va="center",
-                    fontsize=8,
+                    fontsize=SMALL,
                     color="white" if dark else INK,
                 )
         starts += widths
@@ -96,4 +110,4 @@ def _stack_shares(axes: "Axes", records: Sequence[Mapping[str, Any]]) -> None:
     axes.grid(visible=False)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.08), fontsize=8, frameon=False)
+    axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.08), fontsize=SMALL, frameon=False)

@@ -137,11 +137,14 @@ def test_heat_is_read_without_colour_vision() -> None:
     from matplotlib import colormaps
 
     from segvit.data.palette import _perceived
-    from segvit.pictures.figure_style import HEAT
-    from segvit.pictures.plots import SHARES
+    from segvit.pictures.figure_style import HEAT, MATRIX, matrix_colors
 
     colors = 255 * np.asarray(colormaps[HEAT](np.linspace(0, 1, 64)))[:, :3]
-    blues = np.array([[int(color[start : start + 2], 16) for start in (1, 3, 5)] for color in SHARES], dtype=float)
+    blues = 255 * np.asarray(matrix_colors()(np.linspace(0, 1, 64)))[:, :3]
+    ends = [[int(color[start : start + 2], 16) for start in (1, 3, 5)] for color in MATRIX]
+    np.testing.assert_allclose(blues[[0, -1]], ends, atol=0.6)
+    steps = np.diff(_perceived(blues)[0, :, 0])
+    assert steps.min() > 1.6 * steps.max() > 1.6 * 1.6 * steps.min(), "equal steps of lightness"
     for ramp, sign in ((colors, 1), (blues, -1)):
         lightness = _perceived(ramp)[:, :, 0]  # of normal, protanope and deuteranope eyes
         assert (sign * np.diff(lightness, axis=1) > 0).all()
