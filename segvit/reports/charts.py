@@ -1,140 +1,137 @@
 """Draw charts as inline SVG, which uses the page's font and colours, needs no library and is sharp at any size.
 
-    line_chart({"loss": [(1, 3.2), (2, 2.9)]}, last_step=100)
-    confusion_chart(counts, ["sky", "road"])
+    line_chart(Chart(name="loss", title="Loss", series={"loss": [(1, 3.2), (2, 2.9)]}, last_step=100))
 
-Letters: K classes.
+The page's script (segvit/reports/templates/charts.js) shows the values under the pointer. It reads them from the lines:
+`data-steps` and `data-values` belong to the points of a line, in their order.
 """
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from markupsafe import Markup
 
+from segvit.pictures.chart import Chart, Points, axis_end, finite
 from segvit.reports.html import join, tag
 from segvit.utils.text import percentage
 
-Points = Sequence[tuple[float, float]]
-"""Pairs (step, value) with ascending steps."""
-
-WIDTH, HEIGHT = 460, 230
-"""Size of a line chart in SVG units."""
-LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 28
-"""Margins for the axis numbers, in SVG units."""
 MAX_POINTS = 240
 """Maximum number of points of a line. A longer series is divided into as many parts, and each part is averaged."""
 NUM_COLORS = 6
 """Number of line colours in the page's style sheet."""
-CLIPPED = 99.5
-"""Percentile of a series at the end of the axis. The high loss of the first steps would flatten the rest."""
-LEAST_SHARE = 0.005
-"""Minimum share for a cell of a confusion matrix to be drawn."""
-MAX_NUMBERED = 30
-"""Maximum number of classes for numbers in the cells of a confusion matrix."""
-LEAST_WIDTH = 1000
-"""Width in pixels to which a confusion matrix can shrink on a narrow page before it scrolls."""
-MAX_NAME = 22
-"""Maximum length of a class name beside a confusion matrix, in characters."""
 
 
-def line_chart(
-    series: Mapping[str, Points], *, last_step: int, top: float | None = None, percent: bool = False, dots: bool = False
-) -> Markup:
-    """Draw series over the steps of a run, with a legend if there are several; NaN and infinite values are skipped.
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Size of a chart and its margins, in SVG units, and the ends of its axes."""
 
-    Args:
-        series: points of each series, by name.
-        last_step: end of the horizontal axis.
-        top: end of the vertical axis. Default: chosen from the values.
-        percent: print values in 0..1 as percentages.
-        dots: mark each point and add its value as a tooltip.
-    """
-    lines = {name: _means(_finite(points)) for name, points in series.items()}
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+    last_step: int
+    high: float
+
+    def x(self, step: float) -> float:
+        """Return the horizontal position of a step."""
+        return round(self.left + (self.width - self.left - self.right) * step / max(self.last_step, 1), 1)
+
+    def y(self, value: float) -> float:
+        """Return the vertical position of a value. Values beyond the axis are drawn at its end."""
+        share = min(max(value / self.high, 0), 1)
+        return round(self.top + (self.height - self.top - self.bottom) * (1 - share), 1)
+
+
+def line_chart(chart: Chart) -> Markup:
+    """Draw a chart with axes, and a legend if it has several lines; NaN and infinite values are skipped."""
+    lines = {name: _means(finite(points)) for name, points in chart.series.items()}
     lines = {name: points for name, points in lines.items() if points}
     if not lines:
         return tag("p", "Nothing to draw yet.", class_="quiet")
-    high = top or max(_high([value for _, value in points]) for points in lines.values()) or 1.0
+    high = chart.top or max(axis_end([value for _, value in points]) for points in lines.values()) or 1.0
     ticks = _ticks(high)
-    high = max(high, 0.0) if top else max(high, ticks[-1])
+    high = max(high, 0.0) if chart.top else max(high, ticks[-1])
+    frame = Frame(width=460, height=244, left=50, right=14, top=10, bottom=42, last_step=chart.last_step, high=high)
     parts = []
     for value in ticks:
-        y = _y(value, high)
-        parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
-        parts.append(tag("text", _number(value, percent), x=LEFT - 6, y=y + 4, text_anchor="end"))
-    for step in _ticks(last_step, count=4):
-        parts.append(tag("text", f"{step:,.0f}", x=_x(step, last_step), y=HEIGHT - 8, text_anchor="middle"))
-    for index, (name, points) in enumerate(lines.items()):
-        parts.append(_line(name, points, last_step, high, color=index % NUM_COLORS, percent=percent, dots=dots))
-    names = [tag("span", name, class_=f"key k{index % NUM_COLORS}") for index, name in enumerate(lines)]
-    picture = tag("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=", ".join(lines))
+        y = frame.y(value)
+        parts.append(tag("line", x1=frame.left, x2=frame.width - frame.right, y1=y, y2=y, class_="grid"))
+        parts.append(tag("text", _number(value, chart.percent), x=frame.left - 6, y=y + 4, text_anchor="end"))
+    floor = frame.height - frame.bottom
+    for step in _ticks(chart.last_step, count=4):
+        parts.append(tag("text", f"{step:,.0f}", x=frame.x(step), y=floor + 17, text_anchor="middle"))
+    parts.append(
+        tag("text", "step", x=(frame.left + frame.width - frame.right) / 2, y=floor + 35, text_anchor="middle")
+    )
+    parts.extend(_lines(lines, frame, chart))
+    names = [tag("span", name, class_=f"key {_kind(chart, name)}") for name in lines]
+    picture = _svg(parts, frame, label=f"{chart.title}: {_summary(lines, chart.percent)}", tabindex=0)
     return join(picture, tag("p", *names, class_="keys") if len(lines) > 1 else None)
 
 
-def _line(name: str, points: Points, last_step: int, high: float, *, color: int, percent: bool, dots: bool) -> Markup:
-    """Draw one line and, if wanted, its dots. A single point is always a dot."""
-    places = [(_x(step, last_step), _y(value, high)) for step, value in points]
-    path = " ".join(f"{x},{y}" for x, y in places)
-    parts = [tag("polyline", points=path, class_=f"line k{color}")]
-    if dots or len(points) == 1:
-        for step, value in points:
-            told = tag("title", f"step {step:,.0f}: {name} {_number(value, percent, digits=4)}")
-            circle = tag("circle", told, cx=_x(step, last_step), cy=_y(value, high), r=3, class_=f"dot k{color}")
-            parts.append(circle)
-    return join(*parts)
+def small_chart(chart: Chart) -> Markup:
+    """Draw a chart of scores in 0..1 without numbers on its axes, to be shown beside others like it."""
+    lines = {name: _means(finite(points)) for name, points in chart.series.items() if finite(points)}
+    frame = Frame(width=160, height=56, left=3, right=5, top=5, bottom=3, last_step=chart.last_step, high=1.0)
+    parts = [
+        tag("line", x1=frame.left, x2=frame.width - frame.right, y1=frame.y(value), y2=frame.y(value), class_="grid")
+        for value in (0, 0.5, 1)
+    ]
+    parts.extend(_lines(lines, frame, chart))
+    return _svg(parts, frame, label=f"{chart.title}: {_summary(lines, percent=True)}")
 
 
-def confusion_chart(counts: npt.NDArray[np.integer], names: Sequence[str]) -> Markup:
-    """Draw a confusion matrix normalized per true class, with the share of each cell as a tooltip.
-
-    Args:
-        counts: (K, K) pixels; row = true class, column = predicted class.
-        names: K class names.
-    """
-    num_classes = len(names)
-    cell = 30 if num_classes <= MAX_NUMBERED else 13
-    font = 11
-    shown = [_short(name) for name in names]
-    room = round(0.62 * font * max(map(len, shown))) + 8
-    side = cell * num_classes
-    parts = [tag("rect", x=room, y=room, width=side, height=side, class_="field")]
-    for index, name in enumerate(shown):
-        middle = room + cell * (index + 0.5)
-        parts.append(tag("text", name, x=room - 5, y=middle + 0.35 * font, text_anchor="end", font_size=font))
-        turn = f"translate({middle + 0.35 * font} {room - 5}) rotate(-90)"
-        parts.append(tag("text", name, transform=turn, font_size=font))
-    total = counts.sum(axis=1, keepdims=True)
-    shares = counts / np.maximum(total, 1)
-    for row, column in np.argwhere(shares >= LEAST_SHARE):
-        parts.append(_cell(float(shares[row, column]), int(row), int(column), names, room, cell))
-    size = room + side + 2
-    picture = tag(
+def _svg(parts: Sequence[Markup], frame: Frame, *, label: str, tabindex: int | None = None) -> Markup:
+    return tag(
         "svg",
         *parts,
-        viewBox=f"0 0 {size} {size}",
+        viewBox=f"0 0 {frame.width} {frame.height}",
         role="img",
-        aria_label="confusion matrix",
-        style=f"width:{size}px;min-width:{min(size, LEAST_WIDTH)}px",
+        aria_label=label,
+        class_="lines",
+        data_floor=frame.height - frame.bottom,
+        data_ceiling=frame.top,
+        tabindex=tabindex,
     )
-    return tag("div", picture, class_="scroll matrix")
 
 
-def _cell(share: float, row: int, column: int, names: Sequence[str], room: int, cell: int) -> Markup:
-    """Draw a cell. Its opacity follows the square root of the share, so that a few per cent are visible."""
-    kind = "hit" if row == column else "miss"
-    x, y = room + cell * column, room + cell * row
-    told = tag("title", f"{names[row]} predicted as {names[column]}: {percentage(share)}")
-    opacity = round(math.sqrt(share), 3)
-    parts = [tag("rect", told, x=x, y=y, width=cell, height=cell, fill_opacity=opacity, class_=kind)]
-    if len(names) <= MAX_NUMBERED:
-        place = {"x": x + cell / 2, "y": y + cell / 2 + 4, "text_anchor": "middle", "font_size": 11}
-        parts.append(tag("text", f"{100 * share:.0f}", class_="on" if opacity > 0.6 else None, **place))
-    return join(*parts)
+def _lines(lines: dict[str, list[tuple[float, float]]], frame: Frame, chart: Chart) -> list[Markup]:
+    """Draw the lines of a chart and, if wanted, their dots. A single point is always a dot."""
+    parts = []
+    for name, points in lines.items():
+        places = [(frame.x(step), frame.y(value)) for step, value in points]
+        kind = _kind(chart, name)
+        line = tag(
+            "polyline",
+            points=" ".join(f"{x},{y}" for x, y in places),
+            class_=f"line {kind}",
+            data_name=name,
+            data_means=len(finite(chart.series[name])) > MAX_POINTS or None,
+            data_steps=json.dumps([round(step) for step, _ in points]),
+            data_values=json.dumps([_number(value, chart.percent, digits=4) for _, value in points]),
+        )
+        parts.append(line)
+        if chart.dots or len(points) == 1:
+            parts.extend(tag("circle", cx=x, cy=y, r=3, class_=f"dot {kind}") for x, y in places)
+    return parts
 
 
-def _finite(points: Points) -> list[tuple[float, float]]:
-    return [(step, value) for step, value in points if math.isfinite(value)]
+def _kind(chart: Chart, name: str) -> str:
+    """Return the class of a line in the style sheet. A name has the same colour in every chart of the same lines."""
+    return f"k{list(chart.series).index(name) % NUM_COLORS}"
+
+
+def _summary(lines: dict[str, list[tuple[float, float]]], percent: bool) -> str:
+    """Return the last value of each line in words."""
+    return ", ".join(
+        f"{name} {_number(points[-1][1], percent, digits=4)} at step {points[-1][0]:,.0f}"
+        for name, points in lines.items()
+    )
 
 
 def _means(points: Points) -> list[tuple[float, float]]:
@@ -143,11 +140,6 @@ def _means(points: Points) -> list[tuple[float, float]]:
         return list(points)
     stretches = np.array_split(np.array(points), MAX_POINTS)
     return [(float(part[-1, 0]), float(part[:, 1].mean())) for part in stretches]
-
-
-def _high(values: Sequence[float]) -> float:
-    """Return the value that the axis must reach."""
-    return float(np.percentile(values, CLIPPED)) if len(values) > 50 else max(values)
 
 
 def _ticks(high: float, count: int = 5) -> list[float]:
@@ -163,18 +155,3 @@ def _ticks(high: float, count: int = 5) -> list[float]:
 def _number(value: float, percent: bool, *, digits: int = 3) -> str:
     """Format a value for an axis."""
     return percentage(value, f".{digits}g") if percent else f"{value:.{digits}g}"
-
-
-def _x(step: float, last_step: int) -> float:
-    """Return the horizontal position of a step."""
-    return round(LEFT + (WIDTH - LEFT - RIGHT) * step / max(last_step, 1), 1)
-
-
-def _y(value: float, high: float) -> float:
-    """Return the vertical position of a value. Values beyond the axis are drawn at its end."""
-    return round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - min(max(value / high, 0), 1)), 1)
-
-
-def _short(name: str) -> str:
-    name = " ".join(name.split())
-    return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"

@@ -1,16 +1,16 @@
 """Write the report of a run: one HTML page that needs no other file and no network.
 
-    write_report(Path("runs/camvid"))        # from config.yaml, metrics.jsonl and report.json of that folder
+    write_report(Path("runs/camvid"))        # from config.yaml, the logs and report.json of that folder
 
 At each validation, training writes report.json (scores, origin, environment) and the page. `segvit report` writes the
 page again. All text is escaped, and the page's policy keeps the browser from loading anything or running other scripts.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 import yaml
@@ -18,22 +18,23 @@ from markupsafe import Markup
 
 from segvit.config import EvalConfig, PrecisionChoice, TrainConfig
 from segvit.data.dataset import Samples, open_dataset
-from segvit.errors import UserError
 from segvit.evaluation.evaluate import evaluate
 from segvit.evaluation.examples import Shot, take_shots
 from segvit.evaluation.result import EvalResult
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.models.segvit import SegViT, evaluating
-from segvit.reports.facts import Facts, describe_validation, environment, extremes, load_facts, origin
+from segvit.reports.charts import line_chart, small_chart
+from segvit.reports.curves import class_charts, run_charts
+from segvit.reports.facts import Facts, describe_validation, environment, extremes, origin
 from segvit.reports.html import asset, content_policy, fill
-from segvit.reports.records import read_records
-from segvit.reports.sections import curves, tiles, validation_values
+from segvit.reports.run_files import FACTS, RunFiles, load_run
+from segvit.reports.sections import tiles, validation_values
 from segvit.reports.viewer import viewer_script, viewer_style
 from segvit.utils.files import whole_file, writing
 from segvit.utils.progress import Progress
 from segvit.weights.load import load_model
 
-FACTS, PAGE = "report.json", "report.html"
+PAGE = "report.html"
 REMEDY = "make room, then run `segvit report` again"
 
 
@@ -76,44 +77,36 @@ def write_report(folder: Path, facts: Facts | None = None, *, remedy: str = REME
     Raises:
         UserError: the folder is not a run, or a file in it cannot be read or written.
     """
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder} is not a run of segvit train: it has no config.yaml; name the --output of a run")
-    if facts is None:
-        facts = load_facts(folder / FACTS)
-    else:
-        _replace(folder / FACTS, json.dumps(asdict(facts), ensure_ascii=False), remedy)
-    config = TrainConfig.load(folder / "config.yaml")
-    records = list(read_records(folder))
-    _replace(folder / PAGE, render(folder.resolve().name, config, records, facts), remedy)
+    run = load_run(folder, facts)
+    if facts is not None:
+        replace_file(folder / FACTS, json.dumps(asdict(facts), ensure_ascii=False), remedy)
+    replace_file(folder / PAGE, render(run), remedy)
     return folder / PAGE
 
 
-def _replace(path: Path, text: str, remedy: str) -> None:
+def replace_file(path: Path, text: str, remedy: str) -> None:
     """Write to a temporary file and rename it, so that readers always see a complete file."""
     with writing(path, remedy), whole_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 
-def render(name: str, config: TrainConfig, records: Sequence[Mapping[str, Any]], facts: Facts | None) -> str:
+def render(run: RunFiles) -> str:
     """Return the page as text."""
-    script = asset("report.js") + viewer_script()
-    validation = facts.validation if facts else None
+    script = asset("report.js") + asset("charts.js") + viewer_script()
+    validation = run.facts.validation if run.facts else None
     page = fill(
         "report.html",
         policy=content_policy(script),
         style=Markup(asset("report.css") + viewer_style()),
         script=Markup(script),
-        title=name,
-        subtitle=_subtitle(config, facts),
-        tiles=tiles(config, records),
-        curves=curves(records, config.steps),
+        title=run.name,
+        subtitle=run.describe(),
+        tiles=tiles(run),
+        charts=[(chart, line_chart(chart)) for chart in run_charts(run)],
+        classes=[(chart, small_chart(chart)) for chart in class_charts([run])],
+        colors=dict(zip(validation.scores["classes"], validation.palette, strict=True)) if validation else {},
         validation=validation_values(validation) if validation else None,
-        facts=facts,
-        config=yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True),
+        facts=run.facts,
+        config=yaml.safe_dump(run.config.to_dict(), sort_keys=False, allow_unicode=True),
     )
     return str(page)
-
-
-def _subtitle(config: TrainConfig, facts: Facts | None) -> str:
-    dataset = facts.about["dataset"] if facts else config.data.spec or str(config.data.images)
-    return f"{config.model.backbone}, {config.model.outline}, on {dataset}"

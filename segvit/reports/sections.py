@@ -1,6 +1,6 @@
-"""Contents of a run's page for its template: key numbers, curves, scores of classes and images.
+"""Contents of a run's page for its template: key numbers, scores of classes and images.
 
-tiles(config, records)
+tiles(run)
 validation_values(facts.validation)
 """
 
@@ -11,25 +11,24 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from segvit.config import TrainConfig
 from segvit.data.palette import Color
 from segvit.evaluation.examples import COLUMNS
-from segvit.reports.charts import Points, confusion_chart, line_chart
 from segvit.reports.facts import Validation
-from segvit.reports.records import loss_terms
+from segvit.reports.matrix import confusion_chart
+from segvit.reports.run_files import RunFiles
 from segvit.reports.viewer import fragment
 from segvit.utils.text import percentage
+from segvit.utils.time_left import duration
 
 NUM_CONFUSIONS = 10
 """Maximum number of confused pairs of classes in the table."""
 
 
-def tiles(config: TrainConfig, records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """Return the key numbers, scores, steps and loss, as triples of name, value and note."""
-    scored = [record for record in records if "miou" in record]
-    trained = [record for record in records if "loss" in record]
-    done = trained[-1]["step"] if trained else 0
-    tiles = [("steps", f"{done:,} of {config.steps:,}", "done" if done >= config.steps else "so far")]
+def tiles(run: RunFiles) -> list[tuple[str, str, str]]:
+    """Return the key numbers of a run, scores, steps, loss, time and speed, as triples of name, value and note."""
+    scored, trained = run.scored, run.trained
+    done, steps = run.steps_done, run.config.steps
+    tiles = [("steps", f"{done:,} of {steps:,}", "done" if done >= steps else "so far")]
     if scored:
         best = max(scored, key=lambda record: record["miou"])
         tiles.insert(0, ("best mIoU", percentage(best["miou"], ".2f"), f"step {best['step']:,}"))
@@ -37,29 +36,20 @@ def tiles(config: TrainConfig, records: Sequence[Mapping[str, Any]]) -> list[tup
     if trained:
         last = [record["loss"] for record in trained[-100:]]
         tiles.append(("loss", f"{np.mean(last):.3f}", f"mean of the last {len(last)} steps"))
+    if run.times:
+        validation = run.seconds("validation_seconds", "pictures_seconds")
+        total = run.seconds("seconds") + validation
+        tiles.append(("time", spent(total), f"{spent(validation)} of it for validation"))
+    if pace := run.pace():
+        tiles.append(
+            ("images/s", f"{run.config.batch_size / pace:.3g}", f"{pace:.3g} s per step of {run.config.batch_size}")
+        )
     return tiles
 
 
-def curves(records: Sequence[Mapping[str, Any]], last_step: int) -> dict[str, Markup]:
-    """Draw the loss, its terms, scores, learning rate and gradient norm over the steps: chart by title."""
-    steps = [(record["step"], loss_terms(record)) for record in records]
-    names = dict.fromkeys(name for _, terms in steps for name in terms)
-    terms = {name: [(step, terms[name]) for step, terms in steps if name in terms] for name in names}
-    keys = ("loss", "lr", "gradient_norm", "miou", "overall_accuracy")
-    of = {key: _points(records, lambda record, key=key: record.get(key)) for key in keys}
-    scores = {"mIoU": of["miou"], "pixel accuracy": of["overall_accuracy"]}
-    return {
-        "Loss": line_chart({"loss": of["loss"]}, last_step=last_step),
-        "Loss terms, each summed over the outputs": line_chart(terms, last_step=last_step),
-        "Validation": line_chart(scores, last_step=last_step, top=1, percent=True, dots=True),
-        "Learning rate of the backbone": line_chart({"lr": of["lr"]}, last_step=last_step),
-        "Gradient norm before clipping": line_chart({"norm": of["gradient_norm"]}, last_step=last_step),
-    }
-
-
-def _points(records: Sequence[Mapping[str, Any]], value_of: Any) -> Points:
-    found = ((record["step"], value_of(record)) for record in records)
-    return [(step, value) for step, value in found if value is not None]
+def spent(seconds: float) -> str:
+    """Return a duration in words: in seconds if it is short."""
+    return f"{seconds:.0f} s" if seconds < 90 else duration(seconds)
 
 
 def validation_values(validation: Validation) -> dict[str, Any]:

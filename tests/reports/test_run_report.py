@@ -22,9 +22,11 @@ from segvit.config import DataConfig, TrainConfig
 from segvit.errors import UserError
 from segvit.evaluation.metrics import ConfusionMatrix
 from segvit.evaluation.result import EvalResult, ImageScore
-from segvit.reports.charts import MAX_POINTS, confusion_chart, line_chart
+from segvit.pictures.chart import Chart
+from segvit.reports.charts import MAX_POINTS, line_chart
 from segvit.reports.facts import extremes
 from segvit.reports.html import jpeg_uri, tag
+from segvit.reports.matrix import confusion_chart
 from segvit.reports.run_report import write_report
 from segvit.training.train import train
 from tests.helpers.browser import Visit, browser, visit  # noqa: F401
@@ -130,10 +132,23 @@ def test_it_shows_curves_scores_and_images(page: Page, run: Path) -> None:
     assert "torch" + torch.__version__.split("+")[0] in text
     assert f"{STEPS} of {STEPS}" in text
     assert len(page.named("img")) == (4 + 1) * 3  # 2 worst, 1 best: four small pictures and a viewer's photo each
-    assert len(page.named("polyline")) == 8
+    assert len(page.named("polyline")) == 9 + len(HOSTILE)  # 1 loss, 3 terms, 2 scores, lr, norm, speed; each class
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     best = max(record["miou"] for record in records if "miou" in record)
     assert f"{100 * best:.2f} %" in text
+
+
+def test_time_and_classes_are_logged(run: Path, page: Page) -> None:
+    times = [json.loads(line) for line in (run / "timing.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in times if "seconds" in record] == [1, 2, 3, 4]
+    for kind in ("validation_seconds", "pictures_seconds"):
+        assert [record["step"] for record in times if kind in record] == [2, 4]
+    assert all(value >= 0 for record in times for value in record.values())
+    facts = json.loads((run / "report.json").read_text())["validation"]["scores"]
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert records[-1]["iou"] == dict(zip(HOSTILE, facts["iou"], strict=True))
+    text = "".join(page.text)
+    assert "images/s" in text and "for validation" in text and "IoU of each class over the steps" in text
 
 
 def test_images_open_as_viewers(run: Path, visit: Callable[..., Visit]) -> None:  # noqa: F811
@@ -239,18 +254,24 @@ def test_best_and_worst_share_no_image() -> None:
     assert numbers(*(i / 10 for i in range(9))) == ([8, 7, 6], [0, 1, 2])
 
 
+def chart_of(points: list[tuple[float, float]]) -> Chart:
+    last = int(points[-1][0]) if points else 3
+    return Chart(name="loss", title="Loss", series={"loss": points}, last_step=last)
+
+
 def test_a_long_curve_is_drawn_as_means() -> None:
-    chart = line_chart({"loss": [(step, 2.0 if step % 2 else 4.0) for step in range(1, 9601)]}, last_step=9600)
+    chart = line_chart(chart_of([(step, 2.0 if step % 2 else 4.0) for step in range(1, 9601)]))
     points = re.search(r'points="([^"]*)"', chart)
     assert points and len(points[1].split()) == MAX_POINTS
     heights = {point.split(",")[1] for point in points[1].split()}
     assert len(heights) == 1  # each stretch has the mean 3
+    assert 'data-means="True"' in chart
 
 
 def test_charts_stand_numbers_that_are_none() -> None:
-    chart = line_chart({"loss": [(1, math.nan), (2, math.inf), (3, 0.0)]}, last_step=3)
+    chart = line_chart(chart_of([(1, math.nan), (2, math.inf), (3, 0.0)]))
     assert "nan" not in chart and "inf" not in chart
-    assert "Nothing to draw" in line_chart({"loss": []}, last_step=3)
+    assert "Nothing to draw" in line_chart(chart_of([]))
 
 
 def test_the_confusion_chart_tells_shares() -> None:
@@ -258,6 +279,8 @@ def test_the_confusion_chart_tells_shares() -> None:
     chart = confusion_chart(counts, ["a", "b", "c<"])
     assert "a predicted as b: 25.0 %" in chart and "c&lt; predicted as c&lt;: 99.9 %" in chart
     assert chart.count("<title>") == 3
+    assert "--share:0.750" in chart and "--share:0.250" in chart, "shades are linear in the share"
+    assert all(f">{percent} %<" in chart for percent in (0, 25, 50, 75, 100)), "the colour bar has numbers"
     assert confusion_chart(np.eye(150, dtype=np.int64), [f"class {k}" for k in range(150)]).count("<title>") == 150
 
 
