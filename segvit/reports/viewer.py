@@ -28,7 +28,7 @@ from segvit.reports.html import asset, content_policy, fill, jpeg_uri, png_uri
 
 LONGEST_SIDE = 2048
 """Maximum longer side of a photo in a page, in pixels; label maps keep their size."""
-SCRIPTS = ("index_png.js", "label_picture.js", "legend.js", "viewer.js", "pointers.js")
+SCRIPTS = ("index_png.js", "label_picture.js", "legend.js", "viewer.js", "pointers.js", "frame.js")
 """Files of the script, in the order of their dependencies."""
 LONGEST_STEM = 80
 """Maximum length of the suggested name of a downloaded file, in characters."""

@@ -24,7 +24,7 @@ def test_the_index_png_is_handed_out_as_it_came(show: Callable[..., Scene], stre
     assert scene.saved("index") == street.index
     with scene.page.expect_download() as download:
         scene.root.locator(".viewer-overlay").click()
-    assert download.value.suggested_filename == "street_overlay.png"
+    assert download.value.suggested_filename == "street_shown.png"
     with Image.open(download.value.path()) as picture:
         assert picture.size == street.photo.size and picture.format == "PNG"
 

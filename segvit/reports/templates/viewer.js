@@ -244,7 +244,7 @@ class Viewer {
         this.note("This browser cannot save a picture of this size.", true);
         return;
       }
-      const link = element("a", "", { href: URL.createObjectURL(blob), download: `${this.root.dataset.stem}_overlay.png` });
+      const link = element("a", "", { href: URL.createObjectURL(blob), download: `${this.root.dataset.stem}_shown.png` });
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
     }, "image/png");
