@@ -1,17 +1,20 @@
 """Example photos that the page offers: from a folder, or from a run's validation set.
 
-A model file names its dataset but not the dataset's folder. The run does: in config.yaml, beside best.safetensors.
+A model file names its dataset but not the dataset's folder. The run does: in config.yaml, beside best.safetensors. Its
+relative paths start where the training was started: mostly a folder above the run, wherever the page is started.
 """
 
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from segvit.app.limits import Limits
 from segvit.app.messages import Setup
 from segvit.app.photo import SUFFIXES, open_photo
-from segvit.config import TrainConfig
-from segvit.data.dataset import open_dataset
+from segvit.config import DataConfig, TrainConfig
+from segvit.data.dataset import Samples, open_dataset
 from segvit.errors import UserError
 
 COUNT = 6
@@ -37,11 +40,11 @@ def offer_examples(setup: Setup, folder: Path, limits: Limits) -> tuple[list[Pat
         if not (setup.own_examples and Path(setup.models[0]).is_file() and beside.is_file()):
             return [], "no examples; to offer some, give a folder of photos with --examples"
         try:
-            return _of_run(beside, folder), f"examples: the validation set of {beside}"
+            return _of_run(beside, folder)
         except UserError as error:
             return [], f"no examples from {beside} ({error}); give a folder of photos with --examples"
     if (source / CONFIG).is_file():
-        return _of_run(source / CONFIG, folder), f"examples: the validation set of {source / CONFIG}"
+        return _of_run(source / CONFIG, folder)
     return _of_folder(source, folder, limits), f"examples: photos in {source}"
 
 
@@ -61,15 +64,47 @@ def _of_folder(source: Path, folder: Path, limits: Limits) -> list[Path]:
     ]
 
 
-def _of_run(config: Path, folder: Path) -> list[Path]:
-    """Write photos spread evenly over a run's validation set."""
+def _of_run(config: Path, folder: Path) -> tuple[list[Path], str]:
+    """Write photos spread evenly over a run's validation set, and return them with a note on their source."""
     settings = TrainConfig.load(config)
-    dataset = open_dataset(settings.data, "val", size=settings.model.image_size)
+    dataset, base = _open(replace(settings.data, cache=None, cache_features=None), config, settings.model.image_size)
     samples = [dataset.read(index) for index in _spread(len(dataset))]
-    return [
+    written = [
         _write(Image.fromarray(sample.image.permute(1, 2, 0).numpy()), folder / str(number), Path(sample.name).name)
         for number, sample in enumerate(samples)
     ]
+    return written, f"examples: the validation set of {config}" + (f", whose paths start in {base}" if base else "")
+
+
+def _open(data: DataConfig, config: Path, size: int) -> tuple[Samples, Path | None]:
+    """Open a run's validation set, and return it with the folder in which its relative paths start, if it has any.
+
+    Raises:
+        UserError: the paths lead to no such set, neither from a folder above the run nor from the working folder.
+    """
+    first: UserError | None = None
+    for base in (*config.absolute().parents, Path.cwd()):
+        placed = _placed(data, base)
+        try:
+            return open_dataset(placed, "val", size=size), None if placed == data else base
+        except UserError as error:
+            if placed == data:
+                raise
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def _placed(data: DataConfig, base: Path) -> DataConfig:
+    """Return the settings with relative paths starting in a folder."""
+    placed: dict[str, Any] = {}
+    for field in fields(data):
+        value = getattr(data, field.name)
+        if isinstance(value, Path) and not value.is_absolute():
+            placed[field.name] = base / value
+    if data.spec is not None and (base / data.spec).is_file():
+        placed["spec"] = str(base / data.spec)
+    return replace(data, **placed)
 
 
 def _spread(count: int) -> list[int]:

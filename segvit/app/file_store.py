@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -67,6 +68,16 @@ class FileStore:
         folder.mkdir()
         return folder
 
+    def open_upload(self) -> Path:
+        """Make a new folder for a photo that does not come through Gradio."""
+        folder = self.uploads / secrets.token_urlsafe(16)
+        folder.mkdir()
+        return folder
+
+    def remove(self, folder: Path) -> None:
+        """Delete a folder of `open` or `open_upload` with its files."""
+        shutil.rmtree(folder, ignore_errors=True)
+
     def find(self, token: str, *names: str) -> Path | None:
         """Return a file in a folder of `open`, or None if there is none or the names lead out of the folder."""
         if TOKEN.fullmatch(token) is None or any(name in ("", ".", "..") or set("/\\\0") & set(name) for name in names):
@@ -84,6 +95,12 @@ class FileStore:
             return False
         Path(path).touch()
         return True
+
+    def touch(self, folder: Path) -> None:
+        """Start the age of all files in a folder of `open` again from 0."""
+        for file in folder.rglob("*"):
+            with suppress(FileNotFoundError):  # it has been deleted meanwhile
+                os.utime(file)
 
     def room(self) -> int:
         """Return the number of bytes that are still free."""

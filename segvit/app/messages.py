@@ -1,5 +1,6 @@
 """Messages between the page and its workers: plain values that can travel between processes. No torch here."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class About:
     backbone: str
     structure: str
     dataset: str | None
+    """Name of the dataset that the model learned on, if it has one."""
     miou: float | None
     """Mean IoU on the validation set, 0..1."""
     images: int | None
@@ -51,8 +53,12 @@ class Job:
     """Names of the models, as in `About`."""
     folder: Path
     """Output folder; each model gets a subfolder named by its number."""
-    viewer: bool = True
+    viewer: bool = False
     """Also write the viewer."""
+    thumbnail: bool = False
+    """Also write a small overlay."""
+    model_in_names: bool = False
+    """Add the name of the model to the names of the files, so that those of two models differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +75,7 @@ class Seen:
     overlay: Path
     polygons: Path
     viewer: Path | None
+    thumbnail: Path | None
     agreement: float | None
     """Share of the pixels with the same class as by the first model; None for the first, or if the classes differ."""
 
@@ -99,3 +106,8 @@ class Failed:
     """Sent by a worker if it cannot load its models or label a photo."""
 
     text: str
+
+
+def file_safe(name: str) -> str:
+    """Return the name of a model as part of a file name."""
+    return re.sub(r"[^\w.-]+", "-", name)

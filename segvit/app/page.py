@@ -11,7 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from segvit.app.html import ORIGIN, batch_table, empty, heading, limits_told, notice, programs, result_panels
+from segvit.app.api import facts_of, models_of
+from segvit.app.api_html import ORIGIN, programs
+from segvit.app.html import batch_table, empty, heading, limits_told, notice, result_panels
 from segvit.app.photo import SUFFIXES
 from segvit.app.service import Service
 from segvit.errors import UserError
@@ -20,19 +22,12 @@ from segvit.utils.optional import need
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 PUT_ADDRESS = f"""
+const here = location.origin + location.pathname.replace(/[/]+$/, "");
 for (const example of element.querySelectorAll("pre"))
-  example.textContent = example.textContent.replaceAll("{ORIGIN}", location.origin);
+  example.textContent = example.textContent.replaceAll("{ORIGIN}", here);
 """
 """Script that puts the address of this page into the examples for programs."""
-OPEN_VIEW = """
-if (new URLSearchParams(location.search).get("view") === "api") {
-  const look = setInterval(() => {
-    const tab = [...document.querySelectorAll("[role=tab]")].find((each) => each.textContent.trim() === "API");
-    if (tab) { clearInterval(look); tab.click(); }
-  }, 100);
-}
-"""
-"""Script that opens the API tab at /?view=api, the address that users of Gradio know."""
+BATCH_EMPTY = "The label maps appear here, one row per photo."
 LABEL, BATCH = "label", "batch"
 """Queues of single photos and of batches; they take turns photo by photo."""
 
@@ -89,6 +84,8 @@ def look_of(gr: Any) -> dict[str, Any]:
         background_fill_secondary_dark="#1d2129",
         block_background_fill_dark="#1d2129",
         border_color_primary_dark="#333a46",
+        table_odd_background_fill_dark="#1d2129",
+        table_even_background_fill_dark="#262b35",
         color_accent="#2563a8",
         link_text_color="#2563a8",
         link_text_color_dark="#6cb0f5",
@@ -96,10 +93,12 @@ def look_of(gr: Any) -> dict[str, Any]:
         button_primary_background_fill_hover="#1d4f87",
         button_primary_text_color="#ffffff",
     )
-    style = (files("segvit.app") / "page.css").read_text(encoding="utf-8")
+    style, script = (
+        (files("segvit.app") / "assets" / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+    )
     return {
         "theme": theme,
-        "head": f"<style>{style}</style><script>{OPEN_VIEW}</script>",
+        "head": f"<style>{style}</style><script>{script}</script>",
     }  # given as css, Gradio would drop the container queries
 
 
@@ -119,7 +118,7 @@ def _one_photo(gr: Any, service: Service, names: list[str], examples: Sequence[P
                 buttons=[],
                 height=240,
                 elem_id="photo",
-                placeholder="Drop a photo here\nor click to choose one",
+                placeholder="Drop one photo or several here,\nor click to choose one",
             )
             chosen = gr.CheckboxGroup(
                 names, value=names, label="Models", visible=len(names) > 1, elem_id="models", interactive=True
@@ -155,7 +154,7 @@ def _look(service: Service, photo: dict[str, Any] | None, models: list[str]) -> 
     if photo is None:
         return empty()
     try:
-        return result_panels(service.label(_path_of(photo), models))
+        return result_panels(service.label(_path_of(photo), models, viewer=True, named=True))
     except UserError as error:
         return notice(str(error))
 
@@ -173,13 +172,14 @@ def _many_photos(gr: Any, service: Service, names: list[str]) -> None:
             )
             model = gr.Radio(names, value=names[0], label="Model", visible=len(names) > 1, interactive=True)
             _html(gr, limits_told(service.limits))
-            go = gr.Button("Label them", variant="primary", elem_id="go")
         with gr.Column(scale=3, min_width=320):
-            table = _html(gr, empty(), elem_id="table")
-    go.click(
+            table = _html(gr, empty(BATCH_EMPTY), elem_id="table")
+    gr.on(
+        [photos.upload, photos.clear, model.change],
         partial(_label_all, service),
         [photos, model],
         table,
+        trigger_mode="always_last",
         preprocess=False,
         show_progress="minimal",
         api_visibility="private",
@@ -191,7 +191,7 @@ def _many_photos(gr: Any, service: Service, names: list[str]) -> None:
 def _label_all(service: Service, photos: list[dict[str, Any]] | None, model: str) -> Iterator[str]:
     """Yield the HTML of a batch after each photo."""
     if not photos:
-        yield notice("Choose some photos first.")
+        yield empty(BATCH_EMPTY)
         return
     try:
         about = next((about for about in service.models if about.name == model), service.models[0])
@@ -216,32 +216,15 @@ def _api(gr: Any, service: Service, names: list[str]) -> None:
             milliseconds, share of each class present, notes. The outlines of the regions as JSON in COCO format.
         """
         try:
-            result = service.label(_path_of(photo), [model or names[0]], viewer=False)
+            result = service.label(_path_of(photo), [model or names[0]])
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        labelled, seen = result.labelled, result.labelled.seen[0]
-        facts = {
-            "model": seen.model,
-            "width": labelled.width,
-            "height": labelled.height,
-            "milliseconds": round(seen.milliseconds, 1),
-            "shares": seen.shares,
-            "notes": labelled.notes,
-        }
-        return str(seen.labels), facts, str(seen.polygons)
+        (seen,) = result.labelled.seen
+        return str(seen.labels), facts_of(result.labelled), str(seen.polygons)
 
     def models() -> dict[str, Any]:
         """List the models, with classes and colours in the order of the class numbers, and the limits."""
-        limits = service.limits
-        return {
-            "models": [vars(about) for about in service.models],
-            "limits": {
-                "megabytes": limits.max_megabytes,
-                "megapixels": limits.max_megapixels,
-                "seconds": limits.timeout,
-                "waiting": limits.queue,
-            },
-        }
+        return models_of(service)
 
     with gr.Column(visible=False):  # Gradio derives the description of an address from its parts
         photo = gr.File(label="photo", file_types=list(SUFFIXES))

@@ -11,6 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 from segvit.app.file_store import FULL, FileStore
 from segvit.app.limits import MEGA, MEGABYTE, Limits
@@ -24,8 +25,10 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 RESULTS = "/seen/"
 """Address of the results; token, number of the model and name of the file follow."""
 UPLOAD = "/gradio_api/upload"
+API, PREDICT = "/api/", "/api/predict"
+"""Start of the addresses for programs (api.py), which get reasons as JSON; and the one that takes a photo."""
 READ = re.compile(
-    r"/|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)/.+"
+    r"/|/api/models|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)/.+"
     r"|/gradio_api/(info/?|openapi\.json|app_id/?|startup-events|theme\.css|upload_progress|queue/data"
     r"|heartbeat/[\w-]+|call/\w+/[\w-]+|file=.+)"
 )
@@ -58,10 +61,11 @@ class RequestFilter:
         inner: Gradio's application.
         store: the store of uploads and results.
         limits: limits of uploads.
+        root_path: path below which a proxy serves the page, such as "/seg". Requests may still have it or not.
     """
 
-    def __init__(self, inner: Application, store: FileStore, limits: Limits) -> None:
-        self._inner, self._store, self._limits = inner, store, limits
+    def __init__(self, inner: Application, store: FileStore, limits: Limits, *, root_path: str = "") -> None:
+        self._inner, self._store, self._limits, self._root_path = inner, store, limits, root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on to Gradio."""
@@ -69,6 +73,9 @@ class RequestFilter:
             if scope["type"] == "lifespan":
                 await self._inner(scope, receive, send)
             return
+        if self._root_path and scope["path"].startswith(f"{self._root_path}/"):
+            path = scope["path"].removeprefix(self._root_path)
+            scope = {**scope, "path": path, "raw_path": quote(path).encode()}
         path, method = scope["path"], scope["method"]
         send = _with_headers(send, PAGE_POLICY)
         if method in ("GET", "HEAD") and path.startswith(RESULTS):
@@ -76,18 +83,22 @@ class RequestFilter:
         elif method in ("GET", "HEAD") and READ.fullmatch(path) and "file=http" not in path.lower():
             await self._inner(scope, receive, send)
         elif method == "POST" and path.rstrip("/") == UPLOAD:
-            await self._upload(scope, receive, send)
+            await self._upload(scope, receive, send, files=self._limits.batch_files)
+        elif method == "POST" and path == PREDICT:
+            await self._upload(scope, receive, send, files=1)
+        elif path == PREDICT:
+            await _answer(scope, send, 405, f"{method} {PREDICT}: send a photo by POST; /?view=api shows how")
         elif method == "POST" and SENT.fullmatch(path):
             await self._json(scope, receive, send)
         else:
-            await _answer(send, 404, "nothing exists at this address")
+            await _answer(scope, send, 404, "nothing exists at this address")
 
     async def _result(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send a file of a result: its page, or a download."""
         token, *names = scope["path"].removeprefix(RESULTS).split("/")
         file = self._store.find(token, *names)
         if file is None:
-            await _answer(send, 404, "this result has been deleted: label the photo again")
+            await _answer(scope, send, 404, "this result has been deleted: label the photo again")
             return
         from starlette.responses import FileResponse  # comes with Gradio
 
@@ -97,13 +108,13 @@ class RequestFilter:
             answer = FileResponse(file, filename=file.name)
         await answer(scope, receive, send)
 
-    async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass an upload on to Gradio as long as there is room for it."""
+    async def _upload(self, scope: Scope, receive: Receive, send: Send, *, files: int) -> None:
+        """Pass an upload of up to some files on as long as there is room for it."""
         limits = self._limits
-        most = min(limits.batch_files * (limits.bytes + ENVELOPE), self._store.room())
+        most = min(files * (limits.bytes + ENVELOPE), self._store.room())
         came = _length(scope["headers"])
         if came is not None and came > most:
-            await _answer(send, 413, self._too_large(came, most))
+            await self._refuse(scope, send, self._too_large(came, most, files))
             return
         counted = Counted(receive, most, full=lambda: self._store.room() < 0)
 
@@ -118,15 +129,20 @@ class RequestFilter:
         with suppress(Overflow):
             await self._inner(scope, counted, explain)
         if counted.refused:
-            text = FULL if counted.found_full else self._too_large(came or counted.bytes, most)
-            await _answer(send, 413, text)
+            text = FULL if counted.found_full else self._too_large(came or counted.bytes, most, files)
+            await self._refuse(scope, send, text)
 
-    def _too_large(self, came: int, most: int) -> str:
+    async def _refuse(self, scope: Scope, send: Send, text: str) -> None:
+        """Send the reason why an upload is refused. Gradio's page expects one status for all of them."""
+        status = 503 if text == FULL and scope["path"] == PREDICT else 413
+        await _answer(scope, send, status, text)
+
+    def _too_large(self, came: int, most: int, files: int) -> str:
         """Return the reason why an upload is refused."""
         limits = self._limits
         if came > most and most < limits.bytes:
             return FULL
-        batch = f", with up to {limits.batch_files} files in a batch" if came > limits.bytes + ENVELOPE else ""
+        batch = f", with up to {files} files in a batch" if files > 1 and came > limits.bytes + ENVELOPE else ""
         return f"{came / MEGABYTE:.1f} MB came; the limit of a file is {limits.max_megabytes:g} MB{batch}: shrink it"
 
     async def _json(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -138,13 +154,15 @@ class RequestFilter:
                 body, more = body + message.get("body", b""), message.get("more_body", False)
             strange = _names_other_files(json.loads(body or b"null"), self._store)
         except Overflow:
-            await _answer(send, 413, f"a request may have up to {MOST_JSON} bytes: upload files first, give paths")
+            await _answer(
+                scope, send, 413, f"a request may have up to {MOST_JSON} bytes: upload files first, give paths"
+            )
             return
         except (ValueError, RecursionError):
-            await _answer(send, 400, "this is not JSON")
+            await _answer(scope, send, 400, "this is not JSON")
             return
         if strange:
-            await _answer(send, 400, "a photo must be uploaded here first; no other file is read or fetched")
+            await _answer(scope, send, 400, "a photo must be uploaded here first; no other file is read or fetched")
             return
         given = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -223,9 +241,11 @@ def _with_headers(send: Send, policy: str) -> Send:
     return sending
 
 
-async def _answer(send: Send, status: int, text: str) -> None:
-    """Send a whole response."""
-    content = text.encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(content)).encode())]
+async def _answer(scope: Scope, send: Send, status: int, text: str) -> None:
+    """Send a reason as a whole response: as JSON to programs, else as text."""
+    api = scope["path"].startswith(API)
+    content = json.dumps({"error": text}).encode() if api else text.encode()
+    kind = b"application/json" if api else b"text/plain; charset=utf-8"
+    headers = [(b"content-type", kind), (b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

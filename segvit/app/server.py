@@ -5,6 +5,7 @@ run_app(Setup(models=("best.safetensors",)), Limits(), host="127.0.0.1", port=78
 
 import ipaddress
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from segvit.app.api import add_api
 from segvit.app.file_store import FileStore
 from segvit.app.limits import Limits
 from segvit.app.messages import About, Setup
@@ -24,11 +26,12 @@ from segvit.app.worker_pool import WorkerPool
 from segvit.errors import UserError
 from segvit.utils.text import percentage
 
+ROOT_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 GRACE = 3
 """Seconds that open connections get to finish at the end."""
 
 
-def run_app(setup: Setup, limits: Limits, *, host: str, port: int) -> None:
+def run_app(setup: Setup, limits: Limits, *, host: str, port: int, root_path: str = "") -> None:
     """Serve the page until Ctrl-C, SIGTERM, or the end of its terminal.
 
     Args:
@@ -36,18 +39,21 @@ def run_app(setup: Setup, limits: Limits, *, host: str, port: int) -> None:
         limits: limits of what visitors may ask for.
         host: address to listen on; 0.0.0.0 means all addresses of this machine.
         port: port to listen on; 0 picks a free one.
+        root_path: path below which a proxy serves the page, such as "/seg".
 
     Raises:
-        UserError: Gradio is missing, the port is taken, the address is not this machine's, or a model cannot be loaded.
+        UserError: Gradio is missing, the port is taken, the address is not this machine's, the root path is no path, or
+            a model cannot be loaded.
     """
+    root_path = checked_root_path(root_path)
     gradio()
     own = setup.own_examples and _is_loopback(host)  # so that others don't see private data by accident
     with suppress(KeyboardInterrupt), _signals_unwind():
-        _run(replace(setup, own_examples=own), limits, host, port)
+        _run(replace(setup, own_examples=own), limits, host, port, root_path)
     print("\nstopped; photos and results are deleted")
 
 
-def _run(setup: Setup, limits: Limits, host: str, port: int) -> None:
+def _run(setup: Setup, limits: Limits, host: str, port: int, root_path: str) -> None:
     """Serve the page until an exception ends it."""
     with ExitStack() as held:
         place = held.enter_context(listen(host, port))
@@ -56,18 +62,20 @@ def _run(setup: Setup, limits: Limits, host: str, port: int) -> None:
         count = f"{len(setup.models)} models" if len(setup.models) > 1 else setup.models[0]
         print(f"loading {count}", flush=True)
         pool = held.enter_context(WorkerPool(setup, limits, examples=store.examples))
-        server = make_server(Service(pool, store, limits), store, pool.ready.examples)
+        server = make_server(Service(pool, store, limits), store, pool.ready.examples, root_path)
         for about in pool.ready.models:
             print(_told(about))
         print(pool.ready.note)
         address = f"http://{_for_browser(host)}:{place.getsockname()[1]}"
         if not _is_loopback(host):
             print(f"{host} can be reached from other machines: everybody who opens the page can send photos")
+        if root_path:
+            print(f"behind a proxy that serves it below {root_path}/")
         print(f"open {address} in a browser, {address}/?view=api for programs; Ctrl-C stops the page", flush=True)
         server.run(sockets=[place])
 
 
-def make_server(service: Service, store: FileStore, examples: list[Path]) -> Any:
+def make_server(service: Service, store: FileStore, examples: list[Path], root_path: str) -> Any:
     """Return a uvicorn.Server for the page; it stops when its `should_exit` is set."""
     gr = gradio()
     import uvicorn  # comes with Gradio
@@ -75,10 +83,13 @@ def make_server(service: Service, store: FileStore, examples: list[Path]) -> Any
 
     page = make_page(service, examples)
     store.keep(path for path in store.uploads.rglob("*") if path.is_file())  # Gradio's copies of the examples
+    outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    add_api(outer, service, store)
     application = gr.mount_gradio_app(
-        FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+        outer,
         page,
         path="/",
+        root_path=root_path or None,
         max_file_size=service.limits.bytes,
         allowed_paths=[],
         show_error=False,
@@ -92,12 +103,27 @@ def make_server(service: Service, store: FileStore, examples: list[Path]) -> Any
     )
     page.has_launched = True  # makes Gradio refuse paths of files that nobody uploaded
     config = uvicorn.Config(
-        RequestFilter(application, store, service.limits),
+        RequestFilter(application, store, service.limits, root_path=root_path),
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=GRACE,
     )
     return uvicorn.Server(config)
+
+
+def checked_root_path(text: str) -> str:
+    """Return the path below which a proxy serves the page: "" or "/seg", without a slash at its end.
+
+    Raises:
+        UserError: it is no path, such as a whole address.
+    """
+    path = text.rstrip("/")
+    if path and ROOT_PATH.fullmatch(path) is None:
+        raise UserError(
+            f"--root-path {text}: give the path below which the proxy serves the page, such as /seg: letters, digits "
+            "and . _ ~ - between slashes, without the host"
+        )
+    return path
 
 
 def _keep_inside(store: FileStore) -> None:

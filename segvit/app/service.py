@@ -6,7 +6,6 @@ result = service.label("uploads/.../photo.jpg", ["camvid"])
 
 import csv
 import io
-import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +13,13 @@ from pathlib import Path
 
 from segvit.app.file_store import FULL, FileStore
 from segvit.app.limits import Limits
-from segvit.app.messages import About, Job, Labelled
+from segvit.app.messages import About, Job, Labelled, file_safe
+from segvit.app.refusals import Full, WrongRequest
 from segvit.app.worker_pool import WorkerPool
 from segvit.errors import UserError
 
-ARCHIVE = "labels.zip"
+ARCHIVE = "labels"
+"""Name of the archive of a batch, before its suffix."""
 TABLE = "shares.csv"
 
 
@@ -36,7 +37,8 @@ class Row:
 
     name: str
     """Name of the uploaded file; the files in the archive get the same name, with a number if two are equal."""
-    labelled: Labelled | None = None
+    result: Result | None = None
+    """The result; its folder holds the viewer and the thumbnail."""
     error: str | None = None
     """Reason why there is no result."""
 
@@ -65,28 +67,41 @@ class Service:
         self.limits = limits
         self._pool, self._store = pool, store
 
-    def label(self, photo: str, models: Sequence[str], *, viewer: bool = True) -> Result:
+    def label(
+        self, photo: str, models: Sequence[str], *, viewer: bool = False, thumbnail: bool = False, named: bool = False
+    ) -> Result:
         """Label an uploaded photo.
 
         Args:
             photo: path of the upload.
             models: names of the models to run.
             viewer: also write the viewer.
+            thumbnail: also write a small overlay.
+            named: if the page has several models, add the name of the model to the names of the files.
 
         Raises:
-            UserError: no such upload or model, a photo that is not taken or cannot be read, no room, or no time left.
+            WrongRequest: no such model.
+            UserError: no such upload, a photo that is not taken or cannot be read, no room, or no time left.
         """
-        self._check(models)
+        self.check(models)
         if not self._store.use(photo):
             raise UserError("this photo has been deleted or was never sent: send it again")
         if self._store.room() < 0:  # results count too, and a photo may be asked for again and again
-            raise UserError(FULL)
+            raise Full(FULL)
         path, folder = Path(photo), self._store.open()
         try:
-            job = Job(photo=path, name=path.name, models=tuple(models), folder=folder, viewer=viewer)
+            job = Job(
+                photo=path,
+                name=path.name,
+                models=tuple(models),
+                folder=folder,
+                viewer=viewer,
+                thumbnail=thumbnail,
+                model_in_names=named and len(self.models) > 1,
+            )
             return Result(folder=folder, labelled=self._pool.ask(job))
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._store.remove(folder)
             raise
 
     def batch(self, photos: Sequence[str], model: str) -> Iterator[Batch]:
@@ -95,42 +110,54 @@ class Service:
         Raises:
             UserError: there are no photos, or more than a batch may have.
         """
-        self._check([model])
+        self.check([model])
         if not 1 <= len(photos) <= self.limits.batch_files:
             raise UserError(f"{len(photos)} photos: give 1 to {self.limits.batch_files}")
         batch = Batch(total=len(photos))
         yield batch
         folder = self._store.open()
-        with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed already
+        packed = folder / f"{ARCHIVE}{f'_{file_safe(model)}' if len(self.models) > 1 else ''}.zip"
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed already
             taken: set[str] = set()
             for photo in photos:
                 name = Path(photo).name
-                for waiting in photos[len(batch.rows) :]:  # keep them: a batch may take longer than `keep_minutes`
-                    self._store.use(waiting)
+                self._keep(batch, photos)
                 try:
-                    result = self.label(photo, [model], viewer=False)
+                    result = self.label(photo, [model], viewer=True, thumbnail=True)
                 except UserError as error:
                     batch.rows.append(Row(name=name, error=str(error)))
                 else:
-                    batch.rows.append(Row(name=name, labelled=result.labelled))
+                    batch.rows.append(Row(name=name, result=result))
                     _pack(archive, result, taken)
                 yield batch
             archive.writestr(TABLE, _csv(batch.rows, next(about for about in self.models if about.name == model)))
         if taken:
-            batch.archive = folder / ARCHIVE
+            batch.archive = packed
         else:
-            shutil.rmtree(folder)
+            self._store.remove(folder)
         yield batch
 
-    def _check(self, models: Sequence[str]) -> None:
-        """Refuse names of models that do not exist."""
+    def _keep(self, batch: Batch, photos: Sequence[str]) -> None:
+        """Restart the time of waiting photos and finished rows: a batch may take longer than `keep_minutes`."""
+        for waiting in photos[len(batch.rows) :]:
+            self._store.use(waiting)
+        for row in batch.rows:
+            if row.result is not None:
+                self._store.touch(row.result.folder)
+
+    def check(self, models: Sequence[str]) -> None:
+        """Refuse names of models that do not exist.
+
+        Raises:
+            WrongRequest: a name is unknown, or there is none.
+        """
         names = [about.name for about in self.models]
         if not models or any(model not in names for model in models):  # programs may send any value as a name
-            raise UserError(f"model {', '.join(map(str, models)) or 'none'}: choose from {', '.join(names)}")
+            raise WrongRequest(f"model {', '.join(map(str, models)) or 'none'}: choose from {', '.join(names)}")
 
 
 def _pack(archive: zipfile.ZipFile, result: Result, taken: set[str]) -> None:
-    """Move the files of a photo into an archive, under names that are not in `taken`, and add the names to it."""
+    """Move the downloads of a photo into an archive, under names that are not in `taken`, and add the names to it."""
     (seen,) = result.labelled.seen
     files = (seen.labels, seen.overlay, seen.polygons)
     stem, number = seen.labels.stem, 1
@@ -141,7 +168,7 @@ def _pack(archive: zipfile.ZipFile, result: Result, taken: set[str]) -> None:
     taken.update(names)
     for file, name in zip(files, names, strict=True):
         archive.write(file, name)
-    shutil.rmtree(result.folder, ignore_errors=True)
+        file.unlink()
 
 
 def _csv(rows: Sequence[Row], about: About) -> str:
@@ -150,11 +177,11 @@ def _csv(rows: Sequence[Row], about: About) -> str:
     writer = csv.writer(text)
     writer.writerow(["photo", "width", "height", "milliseconds", *about.classes, "error"])
     for row in rows:
-        if row.labelled is None:
+        if row.result is None:
             writer.writerow([row.name, *[""] * (3 + len(about.classes)), row.error])
         else:
-            (seen,) = row.labelled.seen
+            (seen,) = row.result.labelled.seen
             shares = [f"{seen.shares.get(name, 0):.6f}" for name in about.classes]
-            size = [row.labelled.width, row.labelled.height]
+            size = [row.result.labelled.width, row.result.labelled.height]
             writer.writerow([row.name, *size, f"{seen.milliseconds:.0f}", *shares, ""])
     return text.getvalue()

@@ -14,6 +14,7 @@ from types import TracebackType
 
 from segvit.app.limits import Limits
 from segvit.app.messages import Failed, Job, Labelled, Ready, Setup
+from segvit.app.refusals import ServerFault, TooSlow
 from segvit.app.worker import serve
 from segvit.errors import UserError
 
@@ -80,11 +81,11 @@ class WorkerPool:
             said = worker.answer(job, self._limits.timeout, self._closed)
             fit = True
         except TimeoutError:
-            raise UserError(
+            raise TooSlow(
                 f"{job.name}: given up after {self._limits.timeout:g} s, the time limit of a photo; send a smaller one"
             ) from None
         except (EOFError, OSError):  # it has ended, and has printed why
-            raise UserError(f"{job.name}: {OURS}") from None
+            raise ServerFault(f"{job.name}: {OURS}") from None
         finally:
             self._free.put(worker if fit or self._closed.is_set() else self._replacement(worker))
         if isinstance(said, Failed):

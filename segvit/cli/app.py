@@ -13,6 +13,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 7860,
+    root_path: str = "",
     examples: Path | None = None,
     limits: Annotated[Limits, Flat] = Limits(),
     precision: PrecisionChoice | None = None,
@@ -32,6 +33,8 @@ def serve(
         Address to listen on. With 0.0.0.0, other machines can reach the page.
     port
         Port to listen on; 0 picks a free one.
+    root_path
+        Path below which a proxy serves the page, such as /seg.
     examples
         Folder of photos to offer, or folder of a run to offer its validation images. Default: the run that the first
         model belongs to, if only this machine can reach the page.
@@ -44,4 +47,4 @@ def serve(
     from segvit.app.server import run_app
 
     setup = Setup(models=tuple(models), device=device, precision=precision, examples=examples)
-    run_app(setup, limits, host=host, port=port)
+    run_app(setup, limits, host=host, port=port, root_path=root_path)

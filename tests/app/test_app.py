@@ -4,9 +4,11 @@ import asyncio
 import io
 import json
 import os
+import re
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,10 @@ from segvit.app.limits import Limits
 from segvit.app.messages import About, Job, Labelled, Seen, Setup
 from segvit.app.photo import open_photo
 from segvit.app.request_filter import RequestFilter
-from segvit.app.server import listen, run_app
+from segvit.app.server import checked_root_path, listen, run_app
 from segvit.app.service import Result, Service
+from segvit.app.size_hint import size_hint
+from segvit.config import EvalConfig
 from segvit.errors import UserError
 from segvit.utils import optional as need
 
@@ -108,6 +112,21 @@ def test_names_of_models() -> None:
     assert short_names(given) == ["camvid", "shrunk", "segvit-large-ade20k", "user/repo"]
     assert short_names(["a/street.onnx", "b/street.onnx"]) == ["street", "b/street"]
     assert len(set(short_names(["a/x.onnx"] * 4))) == 4
+
+
+@pytest.mark.parametrize(
+    ("protocol", "side", "said"),
+    [
+        (EvalConfig(resize_short=364), 2000, "at 364 × 364 px.* below about 11 px are lost"),
+        (EvalConfig(resize_short=364), 1400, None),
+        (EvalConfig(resize_long=200), 150, None),
+        (EvalConfig(), 2000, "learned on crops of 280 × 280 px, and this photo has 2000 × 2000 px"),
+        (EvalConfig(), 1000, None),
+    ],
+)
+def test_photos_far_larger_than_what_was_learned(protocol: EvalConfig, side: int, said: str | None) -> None:
+    hint = size_hint(protocol, 280, height=side, width=side)
+    assert hint is None if said is None else re.search(said, hint or "")
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------------
@@ -211,6 +230,13 @@ def test_the_gate() -> None:
             assert status == 400 and "must be uploaded here first" in text, path
         here = {"data": [{"path": str(store.uploads / "x.png"), "url": "http://here/x"}]}
         assert through("POST", join, [json.dumps(here).encode()])[0] == 200
+        for path in ("/api/x", "/api/predict/"):
+            status, text = through("POST", path, [b""])
+            assert status == 404 and json.loads(text) == {"error": "nothing exists at this address"}
+        status, text = through("GET", "/api/predict", [b""])
+        assert status == 405 and "send a photo by POST" in json.loads(text)["error"]
+        status, text = through("POST", "/api/predict", [bytes(2**20)] * 3)
+        assert status == 413 and json.loads(text)["error"].endswith("the limit of a file is 2 MB: shrink it")
         upload = "/gradio_api/upload"
         assert through("POST", upload, [bytes(2**20)] * 3)[0] == 200
         reached.clear()
@@ -232,6 +258,9 @@ def test_uploads_at_the_same_time_share_the_room() -> None:
         sent = [bytes(2**20)] * 8
         status, text = asyncio.run(_through(RequestFilter(inner, store, limits), "POST", "/gradio_api/upload", sent))
         assert status == 413 and text == FULL
+        sent = [bytes(2**20)] * 8
+        status, text = asyncio.run(_through(RequestFilter(inner, store, limits), "POST", "/api/predict", sent))
+        assert status == 503 and json.loads(text) == {"error": FULL}
 
 
 # --- the work, without models -----------------------------------------------------------------------------------------
@@ -253,8 +282,8 @@ ABOUT = About(
 class Pretender:
     """A pool that writes files without looking."""
 
-    def __init__(self) -> None:
-        self.ready = type("Ready", (), {"models": [ABOUT]})
+    def __init__(self, *names: str) -> None:
+        self.ready = type("Ready", (), {"models": [replace(ABOUT, name=name) for name in names or ("<b>",)]})
 
     def ask(self, job: Job) -> Labelled:
         if "bad" in job.name:
@@ -262,16 +291,18 @@ class Pretender:
         folder = job.folder / "0"
         folder.mkdir()
         files = [folder / (Path(job.name).stem + ending) for ending in (".png", "_overlay.png", ".json")]
-        for file in files:
-            file.write_text(job.name)
+        viewer, thumbnail = folder / "viewer.html", folder / "thumbnail.jpg"
+        for file in (*files, *[viewer] * job.viewer, *[thumbnail] * job.thumbnail):
+            file.write_text(json.dumps({"file_name": job.name}) if file == files[2] else job.name)
         seen = Seen(
-            model="<b>",
+            model=job.models[0],
             milliseconds=12.4,
             shares={"<i>": 0.75, "sky": 0.25},
             labels=files[0],
             overlay=files[1],
             polygons=files[2],
-            viewer=None,
+            viewer=viewer if job.viewer else None,
+            thumbnail=thumbnail if job.thumbnail else None,
             agreement=None,
         )
         return Labelled(name=job.name, width=4, height=3, notes=["<u>"], seen=[seen])
@@ -303,9 +334,35 @@ def test_a_batch_goes_on_where_a_photo_fails(service: tuple[Service, FileStore])
     assert table[0] == "photo,width,height,milliseconds,sky,<i>,error"
     assert table[1] == "x.jpg,4,3,12,0.250000,0.750000,"
     assert table[2] == "bad.jpg,,,,,,bad.jpg: broken"
-    assert [path.name for path in store.results.iterdir()] == [last.archive.parent.name]  # the rest is in the archive
+    shown = [row.result.folder for row in last.rows if row.result is not None]
+    assert {*store.results.iterdir()} == {last.archive.parent, *shown}
+    for folder in shown:  # the rest is in the archive
+        assert {path.name for path in folder.rglob("*.*")} == {"viewer.html", "thumbnail.jpg"}
     html = batch_table(last, ABOUT)
     assert "2 of 3 photos labelled, 1 failed" in html and "<i>" not in html.replace("<i style", "")
+    assert html.count('class="open"') == 2 and f'src="seen/{shown[0].name}/0/thumbnail.jpg"' in html
+    assert f'href="seen/{shown[1].name}/0/viewer.html"' in html and html.count("<small>&lt;u&gt;</small>") == 2
+
+
+def test_rows_of_a_long_batch_are_kept(service: tuple[Service, FileStore]) -> None:
+    worker, store = service
+    steps = worker.batch([sent(store, token, "x.jpg") for token in "abc"], "<b>")
+    next(steps)
+    step = next(steps)
+    assert step.rows[0].result is not None
+    files = [*step.rows[0].result.folder.rglob("*.*")]
+    for file in files:
+        os.utime(file, (0, 0))
+    next(steps)
+    assert files and all(file.stat().st_mtime > 0 for file in files)
+
+
+def test_archives_of_two_models_differ_in_name() -> None:
+    with FileStore(SMALL) as store:
+        worker = Service(Pretender("a/one", "two"), store, SMALL)  # type: ignore[arg-type]
+        photo = sent(store, "a", "x.jpg")
+        archives = [[*worker.batch([photo], name)][-1].archive for name in ("a/one", "two")]
+        assert [path and path.name for path in archives] == ["labels_a-one.zip", "labels_two.zip"]
 
 
 def test_a_batch_keeps_photos_apart_and_those_that_wait(service: tuple[Service, FileStore]) -> None:
@@ -380,6 +437,27 @@ def test_examples_of_one_name(tmp_path: Path) -> None:
     assert blue != red
 
 
+def test_examples_of_a_run_wherever_the_page_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from segvit.app.examples import offer_examples
+
+    for name in ("photos", "masks", "runs/one", "elsewhere/photos", "elsewhere/masks"):
+        (tmp_path / name).mkdir(parents=True)
+    for number in range(4):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / "photos" / f"{number}.png")
+        Image.new("L", (8, 8)).save(tmp_path / "masks" / f"{number}.png")
+    settings = "data: {images: photos, labels: masks, classes: [a, b], val_fraction: 0.5}\n"
+    (tmp_path / "runs/one/config.yaml").write_text(settings)
+    (model := tmp_path / "runs/one/best.safetensors").touch()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # has folders of these names, but not those of the run
+    (offered_to := tmp_path / "offered").mkdir()
+    offered, note = offer_examples(Setup(models=(str(model),)), offered_to, Limits())
+    assert len(offered) == 2 and Image.open(offered[0]).convert("RGB").getpixel((0, 0))[0] > 200  # type: ignore[index]
+    assert note.endswith(f"config.yaml, whose paths start in {tmp_path}")
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    offered, note = offer_examples(Setup(models=(str(model),)), offered_to, Limits())
+    assert not offered and "photos" in note and note.endswith("give a folder of photos with --examples")
+
+
 # --- start and end ----------------------------------------------------------------------------------------------------
 
 
@@ -392,6 +470,31 @@ def test_a_port_that_is_taken() -> None:
         pass
     with pytest.raises(UserError, match="--port 70000"), listen("127.0.0.1", 70_000):
         pass
+
+
+def test_paths_of_a_proxy() -> None:
+    assert [checked_root_path(text) for text in ("", "/", "/seg", "/a/b-1/")] == ["", "", "/seg", "/a/b-1"]
+    for wrong in ("seg", "http://x/seg", "/a b", "/seg?x", "//"):
+        if wrong.rstrip("/"):
+            with pytest.raises(UserError, match=r"--root-path .*: give the path .* such as /seg"):
+                checked_root_path(wrong)
+
+
+def test_a_proxy_may_pass_its_path_on_or_not() -> None:
+    reached: list[tuple[str, str]] = []
+
+    async def inner(scope: Any, receive: Any, send_back: Any) -> None:
+        reached.append((scope["path"], scope["raw_path"].decode()))
+        await send_back({"type": "http.response.start", "status": 200, "headers": []})
+        await send_back({"type": "http.response.body", "body": b""})
+
+    with FileStore(SMALL) as store:
+        request_filter = RequestFilter(inner, store, SMALL, root_path="/seg")
+        for path in ("/seg/", "/seg/assets/a b.js"):
+            assert asyncio.run(_through(request_filter, "GET", path, [b""]))[0] == 200
+        for path in ("/segment/", "/seg/login", "/other/"):
+            assert asyncio.run(_through(request_filter, "GET", path, [b""]))[0] == 404
+    assert reached == [("/", "/"), ("/assets/a b.js", "/assets/a%20b.js")]
 
 
 def test_without_gradio(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """The running page of `segvit app`, in a browser and for programs: one server for all of these tests."""
 
+import base64
 import io
+import json
 import os
 import signal
 import socket
@@ -31,6 +33,7 @@ from segvit.models.create import create_model
 from segvit.prediction.predict_files import predict_files
 from segvit.weights.load import load_model
 from tests.helpers import browser as browsers
+from tests.helpers.axe import serious_faults
 from tests.helpers.browser import Visit
 from tests.helpers.tiny import tell_apart
 
@@ -131,6 +134,16 @@ def connect(self, address):
 socket.socket.connect = connect
 """
 """Notes where a process connects to: a sitecustomize of every process of the page."""
+DROP = """async (sent) => {
+  const dropped = new DataTransfer();
+  for (const [name, content] of sent) {
+    const bytes = await (await fetch(`data:image/png;base64,${content}`)).arrayBuffer();
+    dropped.items.add(new File([bytes], name, { type: "image/png" }));
+  }
+  const place = document.querySelector("#photo input[type=file]").parentElement;
+  place.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: dropped }));
+}"""
+"""Drops files, given as names and base64, on the place of one photo."""
 FLAGS = ["--port", "0", "--max-megabytes", "2", "--max-megapixels", "12", "--queue", "12", "--batch-files", "3"]
 
 
@@ -202,25 +215,34 @@ def test_upload_isolate_and_download(
     drop(seen, scene)
     inside = viewer(seen)
     viewer(seen, 1)
-    assert seen.page.locator("#result .panel h3").all_inner_texts() == ["plain", "shrunk"]
+    titles = [viewer(seen, number).locator(".viewer-title").inner_text() for number in (0, 1)]
+    assert titles == ["street scene · plain", "street scene · shrunk"]
     assert " ms" in seen.page.locator("#result footer").first.inner_text()
-    assert "% of the pixels as plain" in seen.page.locator("#result header").nth(1).inner_text()
+    assert "% of the pixels as plain" in seen.page.locator("#result footer").nth(1).inner_text()
     row = inside.locator(".viewer-row").first
     row.click()
     assert row.get_attribute("aria-pressed") == "true"
     with seen.page.expect_download() as waiting:
         inside.locator(".viewer-index").click()
-    assert waiting.value.suggested_filename == "street-scene.png"
+    names = [waiting.value.suggested_filename]
     assert Path(waiting.value.path()).read_bytes() == predicted
     with seen.page.expect_download() as waiting:
         seen.page.locator("#result footer").first.get_by_text("Polygons").click()
-    assert waiting.value.suggested_filename == "street scene.json"
+    names.append(waiting.value.suggested_filename)
     polygons = PolygonFile(Path(waiting.value.path()))
     labels = np.asarray(Image.open(io.BytesIO(predicted)))
     assert np.array_equal(polygons.paint("street scene", unlabeled=255, crowd=None), labels)
     with seen.page.expect_download() as waiting:
         seen.page.locator("#result footer").first.get_by_text("Overlay").click()
     assert Image.open(waiting.value.path()).width >= 200
+    names.append(waiting.value.suggested_filename)
+    assert names == ["street-scene-plain.png", "street scene_plain.json", "street scene_plain_overlay.png"]
+    with seen.page.expect_download() as waiting:
+        inside.locator(".viewer-overlay").click()
+    assert waiting.value.suggested_filename == "street-scene-plain_shown.png"
+    with seen.page.expect_download() as waiting:
+        seen.page.locator("#result footer").nth(1).get_by_text("Overlay").click()
+    assert waiting.value.suggested_filename == "street scene_shrunk_overlay.png"
     # Nothing from elsewhere, and nothing that the page's own policy had to stop.
     assert all(address.startswith(server.address) for address in seen.requests)
     assert not [text for text in seen.complaints if "Content Security Policy" in text or "Refused" in text]
@@ -284,17 +306,33 @@ def test_many_photos(
 ) -> None:
     seen = visit()
     start(seen, server)
-    seen.page.get_by_role("tab", name="Many photos").click()
     (tmp_path / "broken.png").write_bytes(scene.read_bytes()[:500])
-    seen.page.set_input_files("#photos input[type=file]", [str(scene), str(tmp_path / "broken.png")])
-    seen.page.locator("#photos").get_by_text("broken").first.wait_for()
-    seen.page.locator("#go").click()
+    (tmp_path / "other.png").write_bytes(scene.read_bytes())
+    sent = [scene, tmp_path / "broken.png", tmp_path / "other.png"]
+    content = [[path.name, base64.b64encode(path.read_bytes()).decode()] for path in sent]
+    seen.page.evaluate(DROP, content)  # on the place of one photo
     with seen.page.expect_download() as waiting:
         seen.page.locator("#table a.zip").click(timeout=30_000)
+    assert waiting.value.suggested_filename == "labels_plain.zip"
     with zipfile.ZipFile(waiting.value.path()) as archive:
         assert archive.read("street scene.png") == predicted
         assert "broken.png" in archive.read("shares.csv").decode()
-    assert "1 of 2 photos labelled, 1 failed" in seen.page.locator("#table .status").inner_text()
+    assert "2 of 3 photos labelled, 1 failed" in seen.page.locator("#table .status").inner_text()
+    rows = seen.page.locator("#table a.open")
+    assert [name.strip() for name in rows.all_inner_texts()] == ["street scene.png", "other.png"]
+    assert rows.nth(1).locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 200
+    rows.nth(1).click()
+    title = seen.page.frame_locator("dialog iframe").locator(".viewer[data-ready] .viewer-title")
+    assert title.inner_text() == "other.png"
+    seen.page.get_by_role("button", name="Previous").click()
+    title.get_by_text("street scene.png").wait_for()
+    seen.page.keyboard.press("ArrowRight")
+    title.get_by_text("other.png").wait_for()
+    seen.page.keyboard.press("Escape")
+    assert seen.page.locator("dialog iframe").count() == 0
+    with seen.page.context.expect_page() as opened:
+        rows.first.click(modifiers=["Control"])
+    opened.value.locator(".viewer[data-ready]").wait_for()
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -304,9 +342,36 @@ def test_nothing_is_wider_than_the_screen(server: Server, visit: Callable[..., V
     drop(seen, scene)
     viewer(seen)
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+    if width < 700:  # the frame is as high as the viewer in it, also when that grows
+        body = seen.page.frame_locator("#result iframe").first.locator("body")
+        for _ in range(2):
+            seen.page.wait_for_function(
+                "document.querySelector('#result iframe').style.getPropertyValue('--height') === "
+                f"'{body.evaluate('body => body.offsetHeight')}px'"
+            )
+            assert body.evaluate("body => body.offsetHeight - innerHeight") == 0
+            body.evaluate("body => body.querySelector('.viewer-foot').style.paddingTop = '117px'")
     for tab in ("Many photos", "API"):
         seen.page.get_by_role("tab", name=tab).click()
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= width, tab
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_no_serious_fault(server: Server, visit: Callable[..., Visit], scene: Path, dark: bool) -> None:
+    seen = visit(dark=dark)
+    start(seen, server)
+    seen.page.locator("#examples img").first.wait_for()
+    drop(seen, scene)
+    viewer(seen)
+    faults = serious_faults(seen.page)
+    seen.page.get_by_role("tab", name="Many photos").click()
+    seen.page.set_input_files("#photos input[type=file]", [str(scene)])
+    seen.page.locator("#table a.open").click(timeout=30_000)
+    seen.page.frame_locator("dialog iframe").locator(".viewer[data-ready]").wait_for()
+    faults += serious_faults(seen.page)
+    seen.page.keyboard.press("Escape")
+    seen.page.get_by_role("tab", name="API").click()
+    assert not faults + serious_faults(seen.page)
 
 
 def test_the_page_for_programs(server: Server, visit: Callable[..., Visit]) -> None:
@@ -314,13 +379,15 @@ def test_the_page_for_programs(server: Server, visit: Callable[..., Visit]) -> N
     seen.page.goto(f"{server.address}/?view=api")
     example = seen.page.locator(".programs pre").first
     example.wait_for(timeout=30_000)
-    assert f'Client("{server.address}")' in example.inner_text()
+    assert f'"{server.address}/api/predict?model=plain" -o labels.png' in example.inner_text()
 
 
 # --- for programs -----------------------------------------------------------------------------------------------------
 
 
 def test_programs_get_the_same(server: Server, scene: Path, predicted: bytes, tmp_path: Path) -> None:
+    import httpx
+
     client_of = pytest.importorskip("gradio_client")
     client = client_of.Client(server.address, verbose=False, download_files=str(tmp_path), analytics_enabled=False)
     labels, facts, polygons = client.predict(client_of.handle_file(str(scene)), "plain", api_name="/predict")
@@ -331,6 +398,14 @@ def test_programs_get_the_same(server: Server, scene: Path, predicted: bytes, tm
         PolygonFile(Path(polygons)).paint("street scene", unlabeled=255, crowd=None),
         np.asarray(Image.open(io.BytesIO(predicted))),
     )
+    photo = {"photo": (scene.name, scene.read_bytes())}
+    answers = [httpx.post(f"{server.address}/api/predict?format={kind}", files=photo) for kind in ("png", "json")]
+    assert answers[0].content == predicted
+    assert answers[1].json() == {
+        **facts,
+        "milliseconds": answers[1].json()["milliseconds"],
+        "polygons": json.loads(Path(polygons).read_text()),
+    }
     told = client.predict(api_name="/models")
     assert [about["name"] for about in told["models"]] == ["plain", "shrunk"]
     assert told["models"][0]["classes"] == list(load_spec("shapes").classes)
@@ -347,6 +422,9 @@ def test_hostile_files_and_requests(server: Server) -> None:
         for kind, name, content in hostile(28, seed=1):
             what, said = send(client, server, name, content)
             assert what == "labelled" or is_readable(said, server), (kind, name, said)
+            answer = client.post(f"{server.address}/api/predict", files={"photo": (name, content)})
+            assert answer.status_code == 200 or is_readable(answer.json()["error"], server), (kind, name, answer.text)
+            assert answer.status_code != 500 and (answer.status_code == 200) == (what == "labelled"), (kind, name)
         for photo in ASKED[:-3]:
             what, said = ask(client, server, photo)
             assert what != "labelled" and is_readable(said, server), (photo, said)

@@ -1,0 +1,255 @@
+"""The API of the page: POST /api/predict takes one photo and returns its label map; GET /api/models lists the models.
+
+    curl -F photo=@photo.jpg "http://127.0.0.1:7860/api/predict?model=camvid&format=json"
+
+An answer is a PNG of class numbers, or JSON. A refusal is JSON too: {"error": "the reason"}. docs/app.md lists both.
+"""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any
+
+from segvit.app.file_store import FULL, FileStore
+from segvit.app.messages import Labelled
+from segvit.app.refusals import Full, WrongRequest, status_of
+from segvit.app.service import Service
+from segvit.errors import UserError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.datastructures import FormData
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+PREDICT, MODELS = "/api/predict", "/api/models"
+"""Addresses."""
+FIELD = "photo"
+"""Name of the field that holds the photo."""
+PARAMETERS = ("model", "format")
+KINDS = {"png": "image/png", "json": "application/json"}
+"""Formats of an answer, and their media types."""
+WAIT = 10
+"""Seconds after which a refused request may come again."""
+HOW = f"send it as multipart/form-data: curl -F {FIELD}=@photo.jpg ADDRESS{PREDICT}"
+
+Handler = Callable[["Request"], Awaitable["Response"]]
+
+
+def add_api(application: "Starlette", service: Service, store: FileStore) -> None:
+    """Add the addresses of the API to an application."""
+    predictor = Predictor(service, store)
+    application.add_route(PREDICT, predictor.answer, methods=["POST"])
+
+    async def models(_: "Request") -> "Response":
+        return _json(200, models_of(service))
+
+    application.add_route(MODELS, models, methods=["GET"])
+
+
+class Predictor:
+    """Answers POST /api/predict. Requests wait in a queue of their own, and take turns with the page at the workers.
+
+    Args:
+        service: labels the photos.
+        store: place of the photos while they are needed.
+    """
+
+    def __init__(self, service: Service, store: FileStore) -> None:
+        self._service, self._store = service, store
+        self._threads = ThreadPoolExecutor(service.limits.concurrency, thread_name_prefix="api")
+        self._waiting = 0
+
+    async def answer(self, request: "Request") -> "Response":
+        """Return the label map of the photo in a request, or the reason why there is none."""
+        try:
+            kind, model = self._parameters(request)
+        except NotAcceptable as error:
+            return _json(406, {"error": str(error)})
+        except UserError as error:
+            return _refusal(error)
+        if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            return _json(415, {"error": f"the body of the request is no form with a photo: {HOW}"})
+        folder = self._store.open_upload()
+        try:
+            photo = await self._receive(request, folder)
+            body = await self._in_turn(photo, model, kind)
+        except UserError as error:
+            return _refusal(error)
+        finally:
+            self._store.remove(folder)
+        from starlette.responses import Response
+
+        return Response(body, media_type=KINDS[kind])
+
+    def _parameters(self, request: "Request") -> tuple[str, str]:
+        """Return the format of the answer and the name of the model.
+
+        Raises:
+            WrongRequest: a parameter or its value is unknown.
+            NotAcceptable: the header asks for other formats.
+        """
+        given = request.query_params
+        for name in given:
+            if name not in PARAMETERS:
+                raise WrongRequest(f"parameter {name} in the address: the parameters are {' and '.join(PARAMETERS)}")
+        kind = given.get("format")
+        if kind is None:
+            kind = _accepted(request.headers.get("accept", "*/*"))
+        elif kind not in KINDS:
+            raise WrongRequest(f"format={kind}: choose from {', '.join(KINDS)}")
+        model = given.get("model", self._service.models[0].name)
+        self._service.check([model])
+        return kind, model
+
+    async def _receive(self, request: "Request", folder: Path) -> Path:
+        """Write the photo of a request to a folder.
+
+        Raises:
+            WrongRequest: the form is damaged, has other fields, or holds no photo.
+            Full: the disk is full.
+        """
+        from starlette.exceptions import HTTPException
+
+        try:
+            async with request.form(max_files=1, max_fields=len(PARAMETERS)) as form:
+                name, file = _photo_in(form)
+                if self._store.room() < 0:
+                    raise Full(FULL)
+                path = folder / name
+                await asyncio.to_thread(_copy, file, path)
+        except HTTPException as error:
+            raise WrongRequest(f"the form cannot be read ({error.detail}): {HOW}") from error
+        return path
+
+    async def _in_turn(self, photo: Path, model: str, kind: str) -> bytes:
+        """Label a photo after those that came before, and return the answer in a format.
+
+        Raises:
+            UserError: too many wait, or the photo cannot be labelled.
+        """
+        if self._waiting >= self._service.limits.queue:
+            raise Full(f"{self._waiting} requests wait already: try again in {WAIT} seconds")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._label, photo, model, kind)
+        finally:
+            self._waiting -= 1
+
+    def _label(self, photo: Path, model: str, kind: str) -> bytes:
+        """Label a photo, and return the answer in a format. The results are deleted at once."""
+        result = self._service.label(str(photo), [model])
+        try:
+            (seen,) = result.labelled.seen
+            if kind == "png":
+                return seen.labels.read_bytes()
+            polygons = json.loads(seen.polygons.read_text(encoding="utf-8"))
+            return json.dumps({**facts_of(result.labelled), "polygons": polygons}).encode()
+        finally:
+            self._store.remove(result.folder)
+
+
+class NotAcceptable(UserError):
+    """The header Accept asks for formats that there are not."""
+
+
+def facts_of(labelled: Labelled) -> dict[str, Any]:
+    """Return the facts on a photo that one model has labelled, ready for JSON."""
+    (seen,) = labelled.seen
+    return {
+        "model": seen.model,
+        "width": labelled.width,
+        "height": labelled.height,
+        "milliseconds": round(seen.milliseconds, 1),
+        "shares": seen.shares,
+        "notes": labelled.notes,
+    }
+
+
+def models_of(service: Service) -> dict[str, Any]:
+    """Return the models, with classes and colours in the order of the class numbers, and the limits."""
+    limits = service.limits
+    return {
+        "models": [vars(about) for about in service.models],
+        "limits": {
+            "megabytes": limits.max_megabytes,
+            "megapixels": limits.max_megapixels,
+            "seconds": limits.timeout,
+            "waiting": limits.queue,
+        },
+    }
+
+
+def _photo_in(form: "FormData") -> tuple[str, IO[bytes]]:
+    """Return name and content of the file in a form.
+
+    Raises:
+        WrongRequest: it has other fields, or holds no photo.
+    """
+    from starlette.datastructures import UploadFile
+
+    photo = form.get(FIELD)
+    others = ", ".join(sorted({name for name in form if name != FIELD}))
+    if isinstance(photo, UploadFile) and not others:
+        return _safe_name(photo.filename or FIELD), photo.file
+    if photo is not None and others:
+        raise WrongRequest(f"field {others}: a form has one field, {FIELD}; parameters go in the address")
+    came = f"{others} came" if others else "the form is empty" if photo is None else "text came"
+    raise WrongRequest(f"no file in the field {FIELD} ({came}): {HOW}")
+
+
+def _copy(file: IO[bytes], path: Path) -> None:
+    """Write what a file holds to another."""
+    with path.open("wb") as target:
+        shutil.copyfileobj(file, target)
+
+
+def _safe_name(name: str) -> str:
+    """Return the name of a sent file as Gradio does: without folders and without characters that a system refuses."""
+    from gradio_client.utils import strip_invalid_filename_characters
+
+    last = PurePosixPath(name.replace("\\", "/")).name
+    return FIELD if last in ("", "..") else str(strip_invalid_filename_characters(last))
+
+
+def _accepted(header: str) -> str:
+    """Return the format that a header Accept likes best.
+
+    Raises:
+        NotAcceptable: it likes none of ours.
+    """
+    best, most = None, 0.0
+    for word in header.split(","):
+        kind, *options = (part.strip().lower() for part in word.split(";"))
+        quality = next((_number(option[2:]) for option in options if option.startswith("q=")), 1.0)
+        found = next((key for key, media in KINDS.items() if kind in (media, f"{media.split('/')[0]}/*", "*/*")), None)
+        if found is not None and quality > most:
+            best, most = found, quality
+    if best is None:
+        raise NotAcceptable(f"Accept: {header}: give {' or '.join(KINDS.values())}")
+    return best
+
+
+def _number(text: str) -> float:
+    """Return a quality of a header Accept, and 0 for one that is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _refusal(error: UserError) -> "Response":
+    """Return the answer to a request that is refused."""
+    return _json(
+        status_of(error), {"error": str(error)}, {"Retry-After": str(WAIT)} if isinstance(error, Full) else None
+    )
+
+
+def _json(status: int, content: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> "Response":
+    """Return an answer in JSON."""
+    from starlette.responses import JSONResponse
+
+    return JSONResponse(content, status_code=status, headers=headers)
