@@ -21,7 +21,7 @@ from rounds import measure
 import segvit
 from segvit.config import ModelConfig
 from segvit.prediction.inputs import find_images
-from segvit.prediction.outputs import RECORD
+from segvit.prediction.names import RECORD
 from segvit.prediction.predict import predict
 from segvit.prediction.predict_files import predict_files
 

@@ -13,12 +13,24 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "segvit"
-EXTRAS = ("onnx", "onnxscript", "onnxruntime", "gradio", "uvicorn", "fastapi", "starlette", "scipy", "av", "peft")
+EXTRAS = (
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "gradio",
+    "uvicorn",
+    "fastapi",
+    "starlette",
+    "scipy",
+    "av",
+    "peft",
+    "pillow_heif",
+)
 
 # Each package, and those that it may import from, itself aside. A module belongs to the longest name that fits it.
 # Some modules lie lower than the rest of their package, since the model leans on them: they have a line of their own.
 SPEC = {"errors", "utils", "data.spec", "data.labels", "data.pairs", "data.images", "data.yaml_values", "data.palette"}
-FILES = {"weights.file_kind", "weights.model_file", "weights.timm_weights", "weights.hub"}
+FILES = {"weights.file_kind", "weights.names", "weights.model_file", "weights.timm_weights", "weights.hub"}
 LABEL_MAP = {"inference.label_map", "inference.tiles", "inference.bounds"}
 CONFIG = SPEC | {"config_files", "config"}
 MODEL = CONFIG | FILES | LABEL_MAP | {"models"}

@@ -1,6 +1,5 @@
 """Flags, progress bar and JSON files that several commands share."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +11,8 @@ from cyclopts import Parameter
 from segvit.cli.config_file import GIVEN
 from segvit.config import MULTI_SCALE, EvalConfig, EvalMode, Structure, TrainConfig, Upsampling
 from segvit.errors import UserError
-from segvit.utils.files import writing
+from segvit.utils.files import check_writable, writing
+from segvit.utils.launcher import first_process
 
 Flat = Parameter(name="*")
 """The names of the settings become the flags: --data.root, --optim.lr."""
@@ -66,25 +66,28 @@ class ProtocolFlags:
     batch_size: int | None = None
     """Number of windows, or of whole video frames, that run through the model together."""
 
-    def over(self, protocol: EvalConfig) -> EvalConfig:
-        """Return the protocol with these changes.
+    def check(self) -> None:
+        """Refuse changes that contradict each other.
 
         Raises:
             UserError: `multi_scale` is combined with `scales` or `flip`.
         """
+        if self.multi_scale and (self.scales is not None or self.flip is not None):
+            raise UserError(
+                "--multi-scale sets scales and flip itself: leave --scales and --flip out, or --multi-scale"
+            )
+
+    def over(self, protocol: EvalConfig) -> EvalConfig:
+        """Return the protocol with these changes, which `check` must accept.
+
+        Raises:
+            UserError: it does not.
+        """
+        self.check()
         changes = {key: value for key, value in asdict(self).items() if value is not None}
         if changes.pop("multi_scale"):
-            if self.scales is not None or self.flip is not None:
-                raise UserError(
-                    "--multi-scale sets scales and flip itself: leave --scales and --flip out, or --multi-scale"
-                )
             changes |= {"scales": MULTI_SCALE, "flip": True}
         return replace(protocol, **changes)
-
-
-def first_process() -> bool:
-    """Return True in the first of the processes that torchrun starts, before they form a group."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def with_recipe(settings: TrainConfig, given: Sequence[str]) -> TrainConfig:
@@ -115,18 +118,30 @@ def check_json(json: Path | None) -> None:
         raise UserError(f"--json {json}: that is a flag; give a file, or - to print")
 
 
-def check_paths(*, files: Sequence[Path | None], folder: Path | None = None) -> None:
+def check_paths(*, files: Sequence[Path | None], folder: Path | None = None, flag: str = "path") -> None:
     """Check before long work that its results can be written.
 
+    Args:
+        files: files to write.
+        folder: folder to write to.
+        flag: name of the flag that gives the folder.
+
     Raises:
-        UserError: a path of a file is a folder, or a path of a folder is a file.
+        UserError: a path of a file is a folder, a path of a folder is a file, or the system refuses to create one.
     """
-    for file in files:
-        if file and file.is_dir():
+    given = [file for file in files if file]
+    for file in given:
+        if file.is_dir():
             raise UserError(f"{file} is a folder: give a file in it")
-    for path in [file.parent for file in files if file] + ([folder] if folder else []):
+    for path in [file.parent for file in given] + ([folder] if folder else []):
         if in_the_way := next((part for part in (path, *path.parents) if part.exists() and not part.is_dir()), None):
             raise UserError(f"{in_the_way} is a file, so nothing can be written below it: give another path")
+    if not first_process():  # the others would try the same at the same time
+        return
+    for file in given:
+        check_writable(file, folder=False, remedy="give another file")
+    if folder:
+        check_writable(folder, folder=True, remedy=f"give another {flag}")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from segvit.cli.flags import Flat, ProtocolFlags
+from segvit.cli.flags import Flat, ProtocolFlags, check_paths
 from segvit.config import DataConfig, Device, PrecisionChoice
 from segvit.errors import UserError
 from segvit.prediction.video_options import VideoOptions
+from segvit.utils.launcher import first_process
 from segvit.utils.text import counted
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def predict(
     model: Path,
     inputs: list[str],
     *,
-    output: Path,
+    output: Path | None = None,
     protocol: ProtocolFlags = ProtocolFlags(),
     precision: PrecisionChoice | None = None,
     compile: bool = False,
@@ -51,10 +52,11 @@ def predict(
         Model file (.safetensors, or .onnx from `segvit export`), repository of the Hugging Face Hub (user/repo), or a
         name from the zoo.
     inputs
-        Images, videos, and folders of them; or a webcam (webcam:0) or the address of a stream (rtsp://..., http://...).
-        Addresses are opened only if they are given here.
+        Images, videos, folders and globs ("photos/*.jpg") of them; or a webcam (webcam:0) or the address of a stream
+        (rtsp://..., http://...). Addresses are opened only if they are given here.
     output
-        Folder to write to.
+        Folder to write to. Default: runs/predict, or the first of runs/predict-2, runs/predict-3, ... that holds no
+        results of another model, of other settings, or of other photos of the same names.
     precision
         Precision to compute in; auto picks the fastest. Default: fp32, in which the model was scored. An exported model
         uses the precision of its export.
@@ -73,6 +75,19 @@ def predict(
     device
         Device to run on.
     """
+    if not 0 <= opacity <= 1:
+        raise UserError(f"--opacity {opacity}: give a number from 0 to 1")
+    if workers < 0:
+        raise UserError(f"--workers {workers}: give a number of threads, or 0 for none")
+    from segvit.prediction.folder import find_and_check
+    from segvit.weights.names import check_model_name
+
+    video.check()
+    protocol.check()
+    check_model_name(model)
+    if first_process():  # before torch is imported, which takes seconds
+        folder, _ = find_and_check(inputs, output, ids=ids, video=video, overwrite=overwrite)
+        check_paths(files=(), folder=folder, flag="--output")
     from segvit.inference.compiled import compile_model
     from segvit.inference.onnx_model import place_for
     from segvit.inference.precision import resolve_precision
@@ -80,10 +95,6 @@ def predict(
     from segvit.utils.distributed import joined, rank
     from segvit.weights.load import load_network
 
-    if not 0 <= opacity <= 1:
-        raise UserError(f"--opacity {opacity}: give a number from 0 to 1")
-    if workers < 0:
-        raise UserError(f"--workers {workers}: give a number of threads, or 0 for none")
     with joined(place_for(model, device)) as place:
         network = load_network(model, device=place)
         chosen, main_process = resolve_precision(network, precision), rank() == 0
@@ -108,22 +119,25 @@ def predict(
                 watch=bars.frames,
             )
     if main_process:
-        _tell(done, output)
+        _tell(done)
 
 
-def _tell(done: "Done", output: Path) -> None:
+def _tell(done: "Done") -> None:
     """Print what was written, and raise an error for the inputs that could not be read.
 
     Raises:
         UserError: an input could not be read.
     """
+    from segvit.data.images import lacking
+    from segvit.prediction.inputs import list_kinds
+
     again = "(--overwrite computes them again)"
     any_video = done.videos or done.skipped_videos or done.video_failures
     if done.skipped:
         there = f"{len(done.skipped)} existed already {again}"
-        print(f"{len(done.written)} new label maps in {output}; {there}")
+        print(f"{len(done.written)} new label maps in {done.output}; {there}")
     elif done.written or done.failures or not any_video:
-        print(f"{len(done.written)} label maps in {output}")
+        print(f"{len(done.written)} label maps in {done.output}")
     for video in done.videos:
         print(f"{video.path}: {video.frames} frames labelled")
         if video.dropped:
@@ -132,7 +146,10 @@ def _tell(done: "Done", output: Path) -> None:
             print(f"  {video.damaged} frames of the video itself are damaged, the first is frame {video.first_damaged}")
     if done.skipped_videos:
         print(f"{len(done.skipped_videos)} videos existed already {again}")
-    complaints = []
+    missing = {suffix: text for suffix in done.left_out if (text := lacking(suffix))}
+    if others := {suffix: count for suffix, count in done.left_out.items() if suffix not in missing}:
+        print(f"left out, since they are neither images nor videos: {list_kinds(others)}")
+    complaints = [f"{done.left_out[suffix]} {suffix} files left out: {text}" for suffix, text in missing.items()]
     if done.failures:
         tried = len(done.written) + len(done.failures)
         complaints.append(f"{len(done.failures)} of {tried} images could not be read:" + _reasons(done.failures))

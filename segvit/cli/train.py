@@ -5,9 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from segvit.cli.flags import Flat, Given, first_process, with_recipe
+from segvit.cli.flags import Flat, Given, with_recipe
 from segvit.config import Device, TrainConfig
 from segvit.errors import UserError
+from segvit.utils.launcher import first_process
 from segvit.utils.text import score_text
 
 

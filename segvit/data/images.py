@@ -4,25 +4,37 @@ picture = read_image(Path("photo.jpg"))
 """
 
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from segvit.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+"""Suffixes of the photos of phones that Pillow reads only with pillow-heif, the extra `heic`."""
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    *(".gif", ".jp2", ".j2k", ".jpx", ".avif", ".ppm", ".pgm", ".pnm", ".tga"),
+    *HEIF_SUFFIXES,
+)
+"""Suffixes by which folders are searched for images."""
 LOSSLESS_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 """Suffixes of pictures that keep every pixel value, so that label maps may have them."""
-LOSSY_SUFFIXES = (".jpg", ".jpeg")
+LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 """Suffixes of pictures whose compression changes pixel values."""
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 """Pillow's modes with one wide channel (older versions open 16-bit PNGs as "I")."""
 TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
+
+_OPENING = threading.Lock()
+"""Held while Pillow's limit of pixels is lifted."""
 
 Source = str | Path | Image.Image | npt.NDArray[np.uint8]
 """A photo as users give it to `segvit.predict` and `segvit.pictures.look`: a file, a PIL image or an array."""
@@ -41,9 +53,40 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         UserError: the file does not exist, is not an image, is damaged or truncated, or has floating-point pixels.
     """
-    with reading(path, "an image"), Image.open(path) as opened:
+    with open_picture(path, "an image") as opened:
         opened.load()
         return as_rgb(opened, name=str(path))
+
+
+@contextmanager
+def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
+    """Open a picture of the user's own, of any number of pixels. `what` is the kind of picture that it should be.
+
+    Raises:
+        Unreadable: the file, or something inside the block, could not be read.
+    """
+    with reading(path, what):
+        if path.suffix.lower() in HEIF_SUFFIXES and find_spec("pillow_heif"):
+            from pillow_heif import register_heif_opener
+
+            register_heif_opener()
+        with _OPENING:  # Pillow checks its limit only here, and has it as a global
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                opened = Image.open(path)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+        with opened:
+            yield opened
+
+
+def lacking(suffix: str) -> str | None:
+    """Return what is missing to read files with this suffix, and what to type, or None if they can be read."""
+    if suffix.lower() in HEIF_SUFFIXES and not find_spec("pillow_heif"):
+        return "HEIC photos need pillow-heif; type `pip install 'segvit[heic]'`, or export them as JPEG"
+    if suffix.lower() == ".avif" and not features.check("avif"):
+        return "AVIF photos need a newer Pillow; type `pip install -U pillow`, or export them as JPEG"
+    return None
 
 
 def as_rgb(image: Image.Image, *, name: str) -> Image.Image:
@@ -77,7 +120,7 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         UserError: the file does not exist or is not an image.
     """
-    with reading(path, "an image"), Image.open(path) as opened:
+    with open_picture(path, "an image") as opened:
         width, height = opened.size
         turned = opened.getexif().get(ExifTags.Base.Orientation) in TURNED
     return (width, height) if turned else (height, width)
@@ -89,7 +132,7 @@ def read_orientation(path: Path) -> int:
     Raises:
         UserError: the file does not exist or is not an image.
     """
-    with reading(path, "an image"), Image.open(path) as opened:
+    with open_picture(path, "an image") as opened:
         return orientation_of(opened)
 
 
@@ -112,8 +155,9 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise Unreadable(f"{path}: no such file") from None
-    except Image.DecompressionBombError as error:
-        raise Unreadable(f"{path}: {error}; crop or shrink the image first") from error
+    except UnidentifiedImageError as error:
+        remedy = lacking(path.suffix) or "replace or remove the file"
+        raise Unreadable(f"{path}: cannot be read as {what} (its format is not known); {remedy}") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise Unreadable(f"{path}: cannot be read as {what} ({error}); replace or remove the file") from error
 

@@ -1,20 +1,32 @@
 """Find the images and videos among the inputs, each with the path of its outputs.
 
-    for path, stem, video in find_inputs(["photos", "clip.mp4"], Path("seen")):
-        ...
+    found = find_inputs(["photos", "clip.mp4", "more/*.jpg"], [Path("seen")])
+    for path, stem, video in found.items: ...
+    found.left_out                          # {".txt": 2}: other files in the folders
 
 Folders and their subfolders are searched by suffix. Hidden files and the outputs of an earlier run are left out.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from segvit.data.images import IMAGE_SUFFIXES
+from segvit.data.images import IMAGE_SUFFIXES, lacking
 from segvit.errors import UserError
-from segvit.prediction.outputs import ENDINGS, left_by_us, named
-from segvit.prediction.video_outputs import ENDINGS as VIDEO_ENDINGS, left_by_our_videos
+from segvit.prediction.names import ENDINGS, OUR_SUFFIXES, VIDEO_ENDINGS, left_by_our_videos, left_by_us, named
+from segvit.utils.files import files_below
 from segvit.video.reader import VIDEO_SUFFIXES
+
+WILD = re.compile(r"[*?\[]|\{[^{}]*,[^{}]*\}")
+"""The parts of a glob that are not literal."""
+BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
+"""Choices in a glob, such as {jpg,png}."""
+
+
+class Taken(UserError):
+    """An output folder to which results cannot be added, because of the files that it holds."""
 
 
 class Input(NamedTuple):
@@ -30,26 +42,36 @@ class Input(NamedTuple):
         return [named(output / self.stem, ending) for ending in (VIDEO_ENDINGS if self.video else ENDINGS)]
 
 
-def find_inputs(inputs: Sequence[str | Path], output: Path) -> list[Input]:
-    """Find the image and video files among files and folders.
+class Found(NamedTuple):
+    """The inputs of a prediction."""
+
+    items: list[Input]
+    left_out: Mapping[str, int]
+    """Number of other files in the folders, by suffix."""
+
+
+def find_inputs(inputs: Sequence[str | Path], outputs: Sequence[Path]) -> Found:
+    """Find the image and video files among files, folders and globs.
 
     Args:
-        inputs: files and folders.
-        output: folder of the outputs. If it is inside an input, the outputs of an earlier run are left out.
+        inputs: files, folders, and globs such as `photos/*.jpg`.
+        outputs: folders of outputs. If one is inside an input, the outputs of an earlier run are left out.
 
     Raises:
         UserError: an input that does not exist or holds no image or video, or two inputs with the same outputs.
     """
-    return _distinct(_walk(inputs, output, IMAGE_SUFFIXES + VIDEO_SUFFIXES))
+    left_out: Counter[str] = Counter()
+    items = _distinct(_walk(inputs, outputs, IMAGE_SUFFIXES + VIDEO_SUFFIXES, left_out))
+    return Found(items, left_out)
 
 
 def find_images(inputs: Sequence[str | Path], output: Path) -> list[tuple[Path, Path]]:
-    """Find the image files among files and folders, each with the relative path of its outputs, without suffix.
+    """Find the image files among files, folders and globs, each with the relative path of its outputs, without suffix.
 
     Raises:
         UserError: see `find_inputs`.
     """
-    return [(path, stem) for path, stem, _ in _distinct(_walk(inputs, output, IMAGE_SUFFIXES))]
+    return [(path, stem) for path, stem, _ in _distinct(_walk(inputs, [output], IMAGE_SUFFIXES, Counter()))]
 
 
 def check_outputs(found: Sequence[Input], output: Path) -> None:
@@ -63,7 +85,7 @@ def check_outputs(found: Sequence[Input], output: Path) -> None:
     for item in found:
         for target in item.outputs(output):
             if target.resolve() in sources:
-                raise UserError(f"{target} is an input and an output would replace it: give another --output")
+                raise Taken(f"{target} is an input and an output would replace it: give another --output")
             if target in taken:
                 raise UserError(_clash(taken[target], item.path, target))
             taken[target] = item.path
@@ -88,25 +110,63 @@ def _clash(one: Path, other: Path, target: Path) -> str:
     return f"{one} and {other} would both be written as {target}: {remedy}"
 
 
-def _walk(inputs: Sequence[str | Path], output: Path, suffixes: Collection[str]) -> Iterator[Input]:
-    """Yield every file with one of the suffixes below the inputs, sorted within each input."""
+def _walk(
+    inputs: Sequence[str | Path], outputs: Sequence[Path], suffixes: Collection[str], left_out: Counter[str]
+) -> Iterator[Input]:
+    """Yield every file with one of the suffixes below the inputs, sorted within each input, and count the others."""
+    outputs = [output.resolve() for output in outputs if output.exists()]
     for given in map(Path, inputs):
         if given.is_file():
             yield Input(given, Path(given.stem), _is_video(given))
             continue
-        if not given.is_dir():
-            raise UserError(f"no such file or folder: {given}")
-        found = sorted(path for path in given.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-        found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(given).parts)]
-        if output.resolve() == given.resolve():
-            ours = left_by_us(found) | left_by_our_videos(found)
-            found = [path for path in found if path not in ours]
+        if given.is_dir():
+            base, files = given, list(files_below(given, follow=False))
         else:
-            found = [path for path in found if not path.resolve().is_relative_to(output.resolve())]
+            base, files = _matching(given)
+        own = given.resolve() in outputs
+        files = [path for path in files if own or not _is_inside(path, outputs)]
+        readable = [path for path in files if path.suffix.lower() in suffixes and not lacking(path.suffix)]
+        ours = left_by_us(readable) | left_by_our_videos(readable) if own else set()
+        others = Counter(path.suffix.lower() for path in set(files) - set(readable))
+        found = sorted(path for path in readable if path not in ours)
         if not found:
-            raise UserError(f"{given} holds no {_kinds(suffixes)} ({', '.join(sorted(suffixes))})")
+            raise UserError(f"{given} holds no {_kinds(suffixes)} ({', '.join(sorted(suffixes))}){_seen(others)}")
+        left_out.update({suffix: count for suffix, count in others.items() if not (own and suffix in OUR_SUFFIXES)})
         for path in found:
-            yield Input(path, path.relative_to(given).with_suffix(""), _is_video(path))
+            yield Input(path, path.relative_to(base).with_suffix(""), _is_video(path))
+
+
+def _matching(pattern: Path) -> tuple[Path, list[Path]]:
+    """Return the folder above the wildcards of a glob that the shell did not expand, and the files that match it.
+
+    Raises:
+        UserError: nothing matches, or it is no glob.
+    """
+    if not WILD.search(str(pattern)):
+        raise UserError(f"no such file or folder: {pattern}")
+    fixed = next(at for at, part in enumerate(pattern.parts) if WILD.search(part))
+    folder = Path(*pattern.parts[:fixed])
+    below = [each for glob in _without_braces(str(Path(*pattern.parts[fixed:]))) for each in folder.glob(glob)]
+    matches = [path for path in below if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if not matches:
+        raise UserError(f"no file or folder matches {pattern}")
+    files = {path for path in matches if path.is_file()}
+    files |= {path for match in matches if match.is_dir() for path in files_below(match, follow=False)}
+    return folder, list(files)
+
+
+def _without_braces(pattern: str) -> list[str]:
+    """Return the globs that the choices in braces stand for: `a.{jpg,png}` gives `a.jpg` and `a.png`."""
+    match = BRACES.search(pattern)
+    if match is None:
+        return [pattern]
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    return [each for choice in match[1].split(",") for each in _without_braces(f"{before}{choice}{after}")]
+
+
+def _is_inside(path: Path, folders: Sequence[Path]) -> bool:
+    """True if a file is in one of the folders, which are resolved."""
+    return bool(folders) and any(path.resolve().is_relative_to(folder) for folder in folders)
 
 
 def _is_video(path: Path) -> bool:
@@ -115,3 +175,17 @@ def _is_video(path: Path) -> bool:
 
 def _kinds(suffixes: Collection[str]) -> str:
     return "image or video" if set(VIDEO_SUFFIXES) & set(suffixes) else "image"
+
+
+def _seen(others: Mapping[str, int]) -> str:
+    """Describe what a folder holds instead of images, or return an empty text."""
+    if not others:
+        return ""
+    missing = {text for suffix in others if (text := lacking(suffix))}
+    return "; ".join([f"; it holds {list_kinds(others)}", *sorted(missing)])
+
+
+def list_kinds(counts: Mapping[str, int]) -> str:
+    """Return numbers of files by suffix as text, such as "3 .txt, 1 .dcm"."""
+    ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    return ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in ordered)

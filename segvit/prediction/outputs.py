@@ -11,43 +11,33 @@ one is not done. Videos have other files (segvit/prediction/video_outputs.py).
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 from torch import nn
 
 from segvit.data.spec import DatasetSpec
-from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
 from segvit.inference.network import Network
 from segvit.inference.onnx_model import OnnxModel
 from segvit.pictures.paint import save_index_png
+from segvit.prediction.names import (
+    CONFIDENCE,
+    FACTS,
+    LABELS,
+    OVERLAY,
+    PICTURES,
+    aside,
+    explaining,
+    named,
+    read_facts,
+)
 from segvit.prediction.predict import Prediction
-from segvit.utils.files import remove, whole_file, writing
-
-RECORD = "predict.yaml"
-"""Name of the record of settings in an output folder. No output has this ending."""
-FACTS = ".json"
-LABELS, OVERLAY, CONFIDENCE = PICTURES = (".png", "_overlay.png", "_confidence.png")
-ENDINGS = (*PICTURES, FACTS)
-"""Endings that turn the name of an image into those of its outputs."""
-ASIDE = ".segvit-partial"
-"""Ending of an unfinished file."""
-
-
-def named(target: Path, ending: str) -> Path:
-    """Return the path of an output; `target` is the path of all outputs of an image, without suffix."""
-    return target.with_name(target.name + ending)
-
-
-# --- one image -------------------------------------------------------------------------------------------------------
 
 
 def fingerprint(source: Path, settings: dict[str, Any]) -> str:
@@ -95,7 +85,7 @@ def write_outputs(
         UserError: a file that cannot be written.
     """
     height, width = result.labels.shape
-    facts = {"image": str(source), "width": width, "height": height, "shares": result.shares()}
+    facts = {"image": str(source.absolute()), "width": width, "height": height, "shares": result.shares()}
     facts["fingerprint"] = fingerprint
     overlay = result.overlay(opacity=opacity)
     with explaining(target):
@@ -124,77 +114,6 @@ def save_labels(result: Prediction, raw_ids: Sequence[int] | None, path: Path) -
     Image.fromarray(table.astype(np.uint8 if table.max() < 256 else np.uint16)[result.labels]).save(path, format="PNG")
 
 
-def left_by_us(pictures: Sequence[Path]) -> set[Path]:
-    """Return the pictures of a folder that are outputs of another picture in it."""
-    there, ours = set(pictures), set()
-    for path in pictures:
-        target = path.with_suffix("")
-        outputs = {named(target, ending) for ending in PICTURES} & there - {path}
-        if outputs:
-            facts = read_facts(named(target, FACTS))
-            if "fingerprint" in facts and Path(facts["image"]).name == path.name:
-                ours |= outputs
-    return ours
-
-
-def read_facts(path: Path) -> dict[str, Any]:
-    """Return the facts in the JSON beside pictures, or nothing if the file is missing or is not one of ours."""
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
-
-
-# --- the folder ------------------------------------------------------------------------------------------------------
-
-
-def claim(output: Path, settings: dict[str, Any], files: Iterable[Path], *, overwrite: bool) -> None:
-    """Record the settings in the output folder, and remove unfinished files of a killed run.
-
-    Args:
-        output: the folder.
-        settings: how its files are made, as plain values.
-        files: all files that may be written into it.
-        overwrite: accept a folder with other settings or with files of unknown origin.
-
-    Raises:
-        UserError: a folder with other settings or with files of unknown origin, or that cannot be written to.
-    """
-    record = output / RECORD
-    if not overwrite:
-        _check_record(record, settings, files)
-    with explaining(record):
-        output.mkdir(parents=True, exist_ok=True)
-        for path in list(output.rglob("*" + ASIDE)):
-            remove(path)
-        with aside(record) as place:
-            text = "# Settings of the label maps in this folder; segvit predict only adds to it with the same ones.\n"
-            place.write_text(text + yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-
-
-def _check_record(record: Path, settings: dict[str, Any], files: Iterable[Path]) -> None:
-    """Refuse a folder whose files were made with other or unknown settings."""
-    advice = "give another --output, or --overwrite to compute everything again"
-    if not record.exists():
-        if taken := next((file for file in files if file.exists()), None):
-            raise UserError(f"{taken} exists, and there is no {record} with its settings: {advice}")
-        return
-    try:
-        there = yaml.safe_load(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{record} cannot be read ({error}): {advice}") from error
-    if not isinstance(there, dict):
-        raise UserError(f"{record} was not written by segvit predict: {advice}")
-    differing = [
-        f"{name} was {_word(there.get(name))} and is {_word(settings.get(name))}"
-        for name in settings | there
-        if there.get(name) != settings.get(name)
-    ]
-    if differing:
-        raise UserError(f"{record.parent} holds label maps made with other settings: {'; '.join(differing)}: {advice}")
-
-
 def model_digest(model: Network) -> str:
     """Return a digest of the weights, structure and classes of a model, whatever its device and file name."""
     if isinstance(model, OnnxModel):
@@ -209,26 +128,3 @@ def model_digest(model: Network) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
-
-
-def _word(value: object) -> str:
-    """Return a setting in the words of the command line."""
-    if value is None or isinstance(value, bool):
-        return "on" if value else "off" if value is False else "not set"
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-# --- the disk --------------------------------------------------------------------------------------------------------
-
-
-def aside(path: Path) -> AbstractContextManager[Path]:
-    """Give a path to write a file or folder to, which is renamed to `path` at the end of the block; see `whole_file`.
-
-    Its name is unique, since a process that should have been killed may still be writing the same file.
-    """
-    return whole_file(path, ending=ASIDE)
-
-
-def explaining(path: Path) -> AbstractContextManager[None]:
-    """Turn the system's error about a file that cannot be written into a UserError."""
-    return writing(path, "make room or give another --output, then run the same command again to resume")

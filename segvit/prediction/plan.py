@@ -3,19 +3,17 @@
 An input is skipped if all its outputs exist and were made from the same file, with the same model and settings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from segvit.errors import UserError
 from segvit.inference.network import Network
-from segvit.prediction.inputs import Input, check_outputs, find_inputs
-from segvit.prediction.outputs import LABELS, claim, fingerprint, is_done, model_digest, named
+from segvit.prediction.folder import claim, find_and_check, only_address
+from segvit.prediction.names import LABELS, VIDEO_OVERLAY, named
+from segvit.prediction.outputs import fingerprint, is_done, model_digest
 from segvit.prediction.video_options import VideoOptions
-from segvit.prediction.video_outputs import OVERLAY, facts_if_done
-from segvit.utils.distributed import world_size
-from segvit.video.address import Address, parse_address
+from segvit.prediction.video_outputs import facts_if_done
 
 
 class Job(NamedTuple):
@@ -42,6 +40,10 @@ class Broken(NamedTuple):
 class Plan(NamedTuple):
     """Jobs that are left, and outputs that exist."""
 
+    output: Path
+    """Folder to write to."""
+    left_out: Mapping[str, int]
+    """Number of files in the inputs that are neither images nor videos, by suffix."""
     images: list[Job]
     videos: list[Job]
     skipped: list[Path]
@@ -55,7 +57,7 @@ class Plan(NamedTuple):
 def make_plan(
     model: Network,
     inputs: Sequence[str | Path],
-    output: Path,
+    output: Path | None,
     settings: dict[str, Any],
     video: VideoOptions,
     *,
@@ -65,27 +67,25 @@ def make_plan(
 
     Args:
         model: digested for the record of the output folder.
-        inputs: files and folders, or one webcam or stream.
-        output: folder to write to.
+        inputs: files, folders and globs, or one webcam or stream.
+        output: folder to write to. Default: the first of runs/predict, runs/predict-2, ... that accepts the results.
         settings: how label maps are made, as plain values.
         video: how videos are labelled.
         overwrite: plan every input, even if its outputs exist.
 
     Raises:
-        UserError: an input that does not exist or holds no image or video, an output that would replace an input or
-            another output, an output folder of other settings, or an option that fits none of the inputs.
+        UserError: what `find_and_check` refuses, or a folder that cannot be written to.
     """
-    address = _only_address(inputs)
-    found = [] if address else find_inputs(inputs, output)
-    check_outputs(found, output)
-    _check_options(found, address, settings, video)
     made_with = {"model": model_digest(model), **settings}
     filmed_with = made_with | video.settings
-    claim(output, filmed_with, [file for item in found for file in item.outputs(output)], overwrite=overwrite)
-    plan = Plan([], [], [], [], [])
-    if address:
+    output, found = find_and_check(
+        inputs, output, ids=settings["ids"], video=video, overwrite=overwrite, settings=filmed_with
+    )
+    claim(output, filmed_with)
+    plan = Plan(output, found.left_out, [], [], [], [], [])
+    if address := only_address(inputs):
         plan.videos.append(Job(str(inputs[0]), output / f"{address.stem}_{datetime.now():%Y%m%d-%H%M%S}", ""))
-    for item in found:
+    for item in found.items:
         target, made = output / item.stem, filmed_with | {"seconds": video.seconds} if item.video else made_with
         job = Job(str(item.path), target, fingerprint(item.path, made))
         if item.video:
@@ -93,7 +93,7 @@ def make_plan(
             if overwrite or facts is None:
                 plan.videos.append(job)
                 continue
-            plan.skipped_videos.append(named(target, OVERLAY))
+            plan.skipped_videos.append(named(target, VIDEO_OVERLAY))
             if facts.get("broken"):
                 plan.broken.append(Broken(job, facts["broken"], facts["labelled"]))
         elif not overwrite and is_done(target, job.fingerprint, confidence=settings["confidence"]):
@@ -101,36 +101,3 @@ def make_plan(
         else:
             plan.images.append(job)
     return plan
-
-
-def _only_address(inputs: Sequence[str | Path]) -> Address | None:
-    """Return the webcam or stream if it is the input, else None."""
-    addresses = [address for given in inputs if (address := parse_address(given))]
-    if not addresses:
-        return None
-    if len(inputs) > 1 or world_size() > 1:
-        raise UserError(
-            f"{addresses[0].name}: a webcam or stream must be the only input, and runs in one process; start a second "
-            "command for the other inputs"
-        )
-    return addresses[0]
-
-
-def _check_options(
-    found: Sequence[Input], address: Address | None, settings: dict[str, Any], video: VideoOptions
-) -> None:
-    """Refuse options that fit none of the inputs."""
-    if not address and not any(item.video for item in found):
-        chosen = video.settings | ({} if video.seconds is None else {"seconds": video.seconds})
-        if chosen:
-            raise UserError(f"{_flags(chosen)}: only for videos, and the inputs hold no video; leave it out")
-    if settings["ids"] == "raw" and not video.frames and all(item.video for item in found):
-        raise UserError("--ids raw: videos get label maps only with --frames; add --frames, or leave --ids out")
-
-
-def _flags(chosen: dict[str, Any]) -> str:
-    """Return options in the form of command-line flags."""
-    words = {True: "--{}", False: "--no-{}"}
-    return ", ".join(
-        (words[value] if isinstance(value, bool) else "--{} {}").format(name, value) for name, value in chosen.items()
-    )

@@ -8,7 +8,7 @@ behind it. Under torchrun the processes share what is left: single images, and w
 is done.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +24,12 @@ from segvit.inference.network import Network
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import resolve_protocol
 from segvit.models.segvit import evaluating
-from segvit.prediction.outputs import named, write_outputs
+from segvit.prediction.names import VIDEO_OVERLAY, named
+from segvit.prediction.outputs import write_outputs
 from segvit.prediction.plan import Broken, Job, Plan, make_plan
 from segvit.prediction.predict import Prediction, predict
 from segvit.prediction.video import VideoDone, predict_video
 from segvit.prediction.video_options import VideoOptions
-from segvit.prediction.video_outputs import OVERLAY
 from segvit.utils.distributed import decided_by_first, gather, rank, world_size
 from segvit.utils.progress import FrameProgress, Progress
 from segvit.utils.threads import in_order, threads
@@ -52,6 +52,10 @@ class Failure:
 class Done:
     """Outcome of a prediction, in the order of the inputs."""
 
+    output: Path
+    """Folder of the outputs."""
+    left_out: Mapping[str, int]
+    """Number of files in the inputs that are neither images nor videos, by suffix."""
     written: list[Path]
     """Label maps of images, written by this run."""
     skipped: list[Path]
@@ -69,7 +73,7 @@ class Done:
 def predict_files(
     model: Network,
     inputs: Sequence[str | Path],
-    output: Path,
+    output: Path | None = None,
     *,
     config: EvalConfig | None = None,
     precision: PrecisionChoice | None = None,
@@ -82,7 +86,7 @@ def predict_files(
     progress: Progress | None = None,
     watch: Watch | None = None,
 ) -> Done:
-    """Write label maps, overlays and shares of files and folders below `output`.
+    """Write label maps, overlays and shares of files and folders into `output`.
 
     For `a/photo.jpg` in a folder input `a`, the outputs are photo.png (class indices with a palette),
     photo_overlay.png, photo.json, and photo_confidence.png if asked for. Subfolders are mirrored. `predict_video` lists
@@ -92,8 +96,9 @@ def predict_files(
 
     Args:
         model: on the device to run on.
-        inputs: files and folders, or one webcam or stream.
-        output: folder to write to; its predict.yaml records the settings.
+        inputs: files, folders and globs, or one webcam or stream.
+        output: folder to write to; its predict.yaml records the settings. Default: runs/predict, or the first of
+            runs/predict-2, runs/predict-3, ... to which the results can be added.
         config: how images are resized and cut. Default: the protocol of the model.
         precision: see `predict`.
         opacity: of the overlay's colours.
@@ -238,7 +243,7 @@ def _attempt_video(labeller: _Labeller, job: Job, watch: Watch | None) -> tuple[
 def _broken(broken: Broken) -> Failure:
     """Report a video that broke off."""
     name = _name(broken.job)
-    kept = f"the {broken.frames} frames before are labelled in {named(broken.job.target, OVERLAY)}"
+    kept = f"the {broken.frames} frames before are labelled in {named(broken.job.target, VIDEO_OVERLAY)}"
     return Failure(path=Path(name), reason=f"{name}: {broken.reason}; {kept}")
 
 
@@ -259,6 +264,8 @@ def _done(
     """Gather the outcomes of all processes."""
     all_images, all_videos = _gathered(images), _gathered(videos)
     return Done(
+        output=plan.output,
+        left_out=plan.left_out,
         written=[outcome for outcome in all_images if not isinstance(outcome, Failure)],
         skipped=plan.skipped,
         failures=[outcome for outcome in all_images if isinstance(outcome, Failure)],

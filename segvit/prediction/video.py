@@ -26,11 +26,11 @@ from segvit.inference.network import Network, classes_of
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import batch_labels, images_per_batch
 from segvit.models.segvit import evaluating
+from segvit.prediction.names import VIDEO_OVERLAY, named
 from segvit.prediction.newest_frame import Newest
-from segvit.prediction.outputs import named
 from segvit.prediction.predict import Prediction, predict
 from segvit.prediction.video_options import VideoOptions
-from segvit.prediction.video_outputs import OVERLAY, VideoOutputs
+from segvit.prediction.video_outputs import VideoOutputs
 from segvit.utils.progress import FrameProgress
 from segvit.utils.signals import Stop
 from segvit.utils.threads import in_order, threads
@@ -156,7 +156,7 @@ def _done(video: Video, outputs: VideoOutputs) -> VideoDone:
     """Sum up a video whose frames are all labelled."""
     damaged, first_damaged = video.damaged
     return VideoDone(
-        path=named(outputs.target, OVERLAY),
+        path=named(outputs.target, VIDEO_OVERLAY),
         frames=outputs.count,
         dropped=video.dropped,
         damaged=damaged,
@@ -206,7 +206,7 @@ def _facts(video: Video, options: VideoOptions, done: VideoDone, fingerprint: st
     """Return the facts of a video for its JSON file, except the shares of its classes."""
     height, width = video.size
     return {
-        "video": video.name,
+        "video": str(Path(video.name).absolute()) if video.is_file else video.name,
         "width": width,
         "height": height,
         "rate": round(float(video.rate), 6),

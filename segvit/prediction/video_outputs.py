@@ -26,16 +26,24 @@ from segvit.data.palette import Color
 from segvit.pictures.legend import with_legend
 from segvit.pictures.paint import shares
 from segvit.pictures.text import PAPER, READABLE_SIDE
-from segvit.prediction.outputs import aside, explaining, named, read_facts, save_labels
+from segvit.prediction.names import (
+    VIDEO_CONFIDENCE,
+    VIDEO_FACTS,
+    VIDEO_FRAMES,
+    VIDEO_OVERLAY,
+    VIDEO_SHARES,
+    aside,
+    explaining,
+    named,
+    read_facts,
+)
+from segvit.prediction.outputs import save_labels
 from segvit.prediction.predict import Prediction
 from segvit.prediction.video_options import VideoOptions
 from segvit.utils.files import flush_file, remove
 from segvit.video.reader import Frame, Pixels
 from segvit.video.writer import VideoWriter
 
-OVERLAY, CONFIDENCE, SHARES, FRAMES, FACTS = "_overlay.mp4", "_confidence.mp4", "_shares.csv", "_frames", "_video.json"
-ENDINGS = (OVERLAY, CONFIDENCE, SHARES, FRAMES, FACTS)
-"""Endings that turn the name of a video into those of its outputs."""
 ALL_IN_LEGEND = 24
 """Largest number of classes of which a legend always names all."""
 LEGEND_LINES = 3
@@ -48,28 +56,11 @@ LEAST_TEXT, TEXT_SHARE = 14, 80
 
 def facts_if_done(target: Path, expected: str, options: VideoOptions, *, confidence: bool) -> dict[str, Any] | None:
     """Return the facts of a video if all its outputs exist and have the expected fingerprint, else None."""
-    facts = read_facts(named(target, FACTS))
-    wanted = [OVERLAY, SHARES, *[CONFIDENCE] * confidence, *[FRAMES] * options.frames]
+    facts = read_facts(named(target, VIDEO_FACTS))
+    wanted = [VIDEO_OVERLAY, VIDEO_SHARES, *[VIDEO_CONFIDENCE] * confidence, *[VIDEO_FRAMES] * options.frames]
     if facts.get("fingerprint") == expected and all(named(target, ending).exists() for ending in wanted):
         return facts
     return None
-
-
-def left_by_our_videos(files: Sequence[Path]) -> set[Path]:
-    """Return the pictures and videos of a folder that are outputs of a video or stream."""
-    known: dict[Path, bool] = {}
-
-    def ours(path: Path) -> bool:
-        for place, ending in ((path, OVERLAY), (path, CONFIDENCE), (path.parent, FRAMES)):
-            if place.name.endswith(ending):
-                target = place.with_name(place.name.removesuffix(ending))
-                if target not in known:
-                    known[target] = "fingerprint" in read_facts(named(target, FACTS))
-                if known[target]:
-                    return True
-        return False
-
-    return {path for path in files if ours(path)}
 
 
 class Painted(NamedTuple):
@@ -140,18 +131,18 @@ class VideoOutputs:
 
         height, width = size
         below = (self.legend.height, self.legend.width) if self.legend else (0, 0)
-        self._movies = [movie(OVERLAY, height + below[0], max(width, below[1]))]
+        self._movies = [movie(VIDEO_OVERLAY, height + below[0], max(width, below[1]))]
         if confidence:
-            self._movies.append(movie(CONFIDENCE, height, width))
+            self._movies.append(movie(VIDEO_CONFIDENCE, height, width))
         self._folder: Path | None = None
         if self.options.frames:
-            self._folder = self._files.enter_context(aside(named(self.target, FRAMES)))
+            self._folder = self._files.enter_context(aside(named(self.target, VIDEO_FRAMES)))
             self._folder.mkdir()
-        path = self._files.enter_context(aside(named(self.target, SHARES)))
+        path = self._files.enter_context(aside(named(self.target, VIDEO_SHARES)))
         self._lines = self._files.enter_context(path.open("w", encoding="utf-8", newline=""))
         self._table = csv.writer(self._lines)
         self._table.writerow(["frame", "seconds", *self.classes])
-        self._facts = self._files.enter_context(aside(named(self.target, FACTS)))
+        self._facts = self._files.enter_context(aside(named(self.target, VIDEO_FACTS)))
 
     def __enter__(self) -> "VideoOutputs":
         return self
@@ -217,7 +208,7 @@ class VideoOutputs:
                 movie.close(end=end)
             self._lines.flush()
             self._facts.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            for ending in (OVERLAY, CONFIDENCE, SHARES, FRAMES):
+            for ending in (VIDEO_OVERLAY, VIDEO_CONFIDENCE, VIDEO_SHARES, VIDEO_FRAMES):
                 remove(named(self.target, ending))
 
 

@@ -18,8 +18,9 @@ from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.profiling.multiply_adds import Profile, profile
 from segvit.utils.text import score_text
-from segvit.weights.load import find_model, is_model_name
+from segvit.weights.load import find_model
 from segvit.weights.model_file import averaged, network_settings, read_header
+from segvit.weights.names import is_model_name
 
 YAML = (".yaml", ".yml")
 """Suffixes of configs."""

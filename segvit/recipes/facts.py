@@ -22,7 +22,7 @@ from segvit.data.sample import Samples
 from segvit.errors import UserError
 from segvit.inference.precision import fastest_precision
 from segvit.utils.device import available_cores, device_name, resolve_device
-from segvit.utils.distributed import started_processes
+from segvit.utils.launcher import started_processes
 from segvit.utils.text import counted
 from segvit.weights.load import find_model
 from segvit.weights.model_file import network_settings, read_header

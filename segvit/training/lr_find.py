@@ -18,7 +18,7 @@ import numpy as np
 from segvit.config import TrainConfig
 from segvit.errors import UserError
 from segvit.training.train import NotFinite, Trainer
-from segvit.utils.distributed import started_processes
+from segvit.utils.launcher import started_processes
 from segvit.utils.progress import Progress
 
 if TYPE_CHECKING:

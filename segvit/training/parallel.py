@@ -25,7 +25,7 @@ from segvit.errors import UserError
 from segvit.losses import Losses, Normalizers
 from segvit.models.segvit import SegViT
 from segvit.utils.device import leave_cores_to, resolve_device
-from segvit.utils.distributed import started_processes
+from segvit.utils.launcher import started_processes
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that a launcher sets for a process, besides WORLD_SIZE."""

@@ -7,7 +7,6 @@
 A single process is rank 0 of 1.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +18,7 @@ from accelerate import PartialState
 
 from segvit.errors import UserError
 from segvit.utils.device import resolve_device
+from segvit.utils.launcher import started_processes
 
 T = TypeVar("T")
 
@@ -40,11 +40,6 @@ def joined(device: str) -> Iterator[torch.device]:
     state = PartialState(cpu=place.type == "cpu", timeout=PATIENCE)
     yield state.device if place.type == "cuda" else place
     state.destroy_process_group()  # not after an error: others may wait, and the process ends
-
-
-def started_processes() -> int:
-    """Return the number of processes that the launcher started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:

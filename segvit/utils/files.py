@@ -5,12 +5,14 @@ with writing(path, "give another file"):        # an OSError becomes a UserError
         aside.write_text(text, encoding="utf-8")
 """
 
+import itertools
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from segvit.errors import UserError
 
@@ -65,6 +67,58 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, *, folder: bool, remedy: str) -> None:
+    """Check by trial that a file, or files in a folder, can be created. Nothing is left behind.
+
+    Args:
+        path: the file or folder; its parents may be missing.
+        folder: `path` is a folder.
+        remedy: what the user can do, in the imperative.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    made: list[Path] = []
+    place = path if folder else path.parent
+    with writing(path, remedy):
+        try:
+            for part in reversed(list(itertools.takewhile(lambda part: not part.exists(), (place, *place.parents)))):
+                part.mkdir()
+                made.append(part)
+            trial = path if not folder else path / f".{uuid.uuid4().hex}{PARTIAL}"
+            is_new = not trial.exists()
+            with trial.open("ab"):
+                pass
+            if is_new:
+                trial.unlink()
+        finally:
+            for part in reversed(made):
+                with suppress(OSError):  # another process uses it by now
+                    part.rmdir()
+
+
+def files_below(folder: Path, *, follow: bool) -> Iterator[Path]:
+    """Yield the files in a folder and its subfolders, sorted, without hidden ones (.DS_Store, ._photo.jpg).
+
+    Args:
+        folder: where to search.
+        follow: also search folders that are symbolic links.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+    for base, folders, files in os.walk(folder, followlinks=follow, onerror=_refuse_folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(base, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    """Raise the error for a folder that cannot be read."""
+    raise UserError(
+        f"{error.filename}: the folder cannot be read ({error.strerror}); allow reading it, or move it elsewhere"
+    ) from error
 
 
 def cannot_write(path: str | Path, reason: object, remedy: str) -> UserError:

@@ -13,19 +13,6 @@ from torch import Tensor
 
 Shape = tuple[int, ...]
 
-RELEASED = {
-    "segvit-base-ade20k": "ade_51.3.pth",
-    "segvit-large-ade20k": "ade_54.6.pth",
-    "segvit-large-shrunk-ade20k": "ade_shrunk_53.9.pth",
-    "segvit-large-coco-stuff-10k": "COCOstuff_49.9.pth",
-    "segvit-large-shrunk-coco-stuff-10k": "COCOstuff10k_shrunk_49.1.pth",
-    "segvit-large-pascal-context-59": "PC59cls_64.1.pth",
-    "segvit-large-shrunk-pascal-context-59": "PC59cls_62.3.pth",
-}
-"""Files that the authors have released, by our names. The number is the mIoU that they report (single scale)."""
-LICENCE = "academic use only, by the licence of the paper's authors"
-"""Licence of these files."""
-
 BACKBONE = (
     (r"\.patch_embed\.proj\.", ".patch_embed.projection."),
     (r"\.blocks\.", ".layers."),

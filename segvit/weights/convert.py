@@ -21,10 +21,8 @@ from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.models.structure import default_shrink_at, default_taps, resolve_blocks
 from segvit.weights.authors import (
-    LICENCE,
     LOSS_WEIGHT,
     POSITIONS,
-    RELEASED,
     Shape,
     Sizes,
     expected_shapes,
@@ -32,6 +30,7 @@ from segvit.weights.authors import (
     read_sizes,
 )
 from segvit.weights.model_file import load_strictly, save_model
+from segvit.weights.names import LICENCE, RELEASED
 from segvit.weights.torch_file import read_state_dict
 
 BACKBONE_HEAD_DIM = 64

@@ -4,7 +4,6 @@ The Hub's own settings apply: HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE.
 """
 
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,13 +14,12 @@ from segvit.config import ModelConfig
 from segvit.errors import UserError
 from segvit.utils.text import percent_cell
 from segvit.weights.model_file import PARTS, Saved, averaged, network_settings, read_header, save_model
+from segvit.weights.names import REPOSITORY
 
 MODEL_FILE = "model.safetensors"
 """Name of the model in a repository."""
 CACHE_VARIABLE = "SEGVIT_CACHE"
 """Environment variable for the cache folder. Default: the platform's."""
-REPOSITORY = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>\S+))?")
-"""`user/repo` or `user/repo@revision`."""
 
 
 class NotOnHub(UserError):

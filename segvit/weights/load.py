@@ -18,15 +18,12 @@ from segvit.inference.onnx_model import is_onnx, load_onnx
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.utils.files import writing
-from segvit.utils.text import suggest
-from segvit.weights.authors import LICENCE, RELEASED
 from segvit.weights.convert import convert_checkpoint
-from segvit.weights.hub import MODEL_FILE, REPOSITORY, NotOnHub, cache_folder, fetch
+from segvit.weights.hub import MODEL_FILE, NotOnHub, cache_folder, fetch
 from segvit.weights.model_file import facts_from_header, load_strictly, network_settings, read_header, read_state
+from segvit.weights.names import LICENCE, RELEASED, REPOSITORY, check_model_name
 
 ZOO_REPOSITORY = "Akide/SegViTv1"
-FILE_SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".onnx", ".yaml", ".yml"}
-"""Suffixes of files: a name that ends in one of them is never a repository."""
 
 
 def load_model(name: str | Path, *, device: torch.device | str = "cpu", into: SegViT | None = None) -> SegViT:
@@ -75,42 +72,27 @@ def load_network(name: str | Path, *, device: torch.device | str) -> Network:
     return model
 
 
-def is_model_name(name: str) -> bool:
-    """True if the name is one of the zoo, or can only be a repository of the Hub."""
-    return name in RELEASED or (
-        REPOSITORY.fullmatch(name) is not None and Path(name).suffix not in FILE_SUFFIXES and not Path(name).exists()
-    )
-
-
 def find_model(name: str | Path) -> Path:
     """Return the file of a model, downloaded if it is not on this computer.
 
     Raises:
         UserError: there is no such model, or it cannot be downloaded.
     """
+    check_model_name(name)
     path, text = Path(name), Path(name).as_posix()
     if path.is_file():
         return path
     if text in RELEASED:
         return _zoo_model(text)
-    if path.is_dir():
-        inside = sorted(path.glob("*.safetensors"))
-        hint = f"give the file, such as {inside[0]}" if inside else "give a .safetensors file written by segvit"
-        raise UserError(f"no model file {path}: it is a folder; {hint}")
-    if is_model_name(text):
-        match = REPOSITORY.fullmatch(text)
-        assert match is not None
-        try:
-            return fetch(match["repo"], MODEL_FILE, revision=match["revision"])
-        except NotOnHub as error:
-            raise UserError(
-                f"no model file {path}, and no such model can be downloaded: {error}.\n"
-                f"Offline: download {MODEL_FILE} of {match['repo']} on another computer and give the file"
-            ) from error
-    raise UserError(
-        f"no model file {path}{suggest(text, RELEASED)}: give a .safetensors file written by segvit, a repository of "
-        f"the Hugging Face Hub (user/repo), or a name of the zoo ({', '.join(RELEASED)})"
-    )
+    match = REPOSITORY.fullmatch(text)
+    assert match is not None
+    try:
+        return fetch(match["repo"], MODEL_FILE, revision=match["revision"])
+    except NotOnHub as error:
+        raise UserError(
+            f"no model file {path}, and no such model can be downloaded: {error}.\n"
+            f"Offline: download {MODEL_FILE} of {match['repo']} on another computer and give the file"
+        ) from error
 
 
 def _zoo_model(name: str) -> Path:

@@ -22,7 +22,8 @@ from segvit.config import EvalConfig
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from segvit.prediction.inputs import find_images
-from segvit.prediction.outputs import ASIDE, RECORD, model_digest
+from segvit.prediction.names import ASIDE, RECORD
+from segvit.prediction.outputs import model_digest
 from segvit.prediction.predict_files import predict_files
 from segvit.weights.load import load_model
 from tests.helpers.tiny import labelling_model
@@ -156,7 +157,7 @@ def test_only_what_lacks_something_is_computed(
     assert len(complete(seen)) == 6 and again(model, photos, seen) == set()
 
 
-def test_new_images_join_and_another_of_the_same_name_is_computed(model: SegViT, photos: Path, tmp_path: Path) -> None:
+def test_new_images_join_and_another_of_the_same_name_is_refused(model: SegViT, photos: Path, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     again(model, photos, seen)
     Image.new("RGB", (20, 20)).save(photos / "new.bmp")
@@ -166,7 +167,11 @@ def test_new_images_join_and_another_of_the_same_name_is_computed(model: SegViT,
     twin.write_bytes((photos / "000.png").read_bytes())
     when = (photos / "000.png").stat().st_mtime_ns
     os.utime(twin, ns=(when, when))
-    assert again(model, twin, seen) == {"000.png"}
+    before = contents(seen)
+    with pytest.raises(UserError, match=rf"000\.png holds the labels of {photos / '000.png'}, and those of {twin}"):
+        predict_files(model, [twin], seen)
+    assert contents(seen) == before
+    assert again(model, twin, seen, overwrite=True) == {"000.png"}
 
 
 def test_a_folder_written_beside_its_photos_goes_on(model: SegViT, tmp_path: Path) -> None:
@@ -324,7 +329,7 @@ def test_threads_change_nothing(model: SegViT, photos: Path, tmp_path: Path, wor
     ours = predict_files(model, [photos], beside, workers=workers, progress=lambda *done: steps.append(done))
     theirs = predict_files(model, [photos], alone, workers=0)
     assert contents(beside) == contents(alone)
-    assert ours == replace(theirs, written=[beside / path.relative_to(alone) for path in theirs.written])
+    assert ours == replace(theirs, output=beside, written=[beside / path.relative_to(alone) for path in theirs.written])
     assert [failure.path.name for failure in ours.failures] == ["001.png", "004.png"]
     assert steps == [(done, 6) for done in range(1, 7)]
     for path in ours.written:

@@ -29,7 +29,7 @@ from segvit.config import EvalConfig
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
-from segvit.prediction.outputs import ASIDE, aside
+from segvit.prediction.names import ASIDE, aside
 from segvit.prediction.predict_files import predict_files
 from segvit.prediction.video import VideoDone, predict_video
 from segvit.prediction.video_options import VideoOptions

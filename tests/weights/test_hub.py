@@ -17,17 +17,16 @@ from huggingface_hub import constants
 from PIL import Image
 
 import segvit
-import segvit.weights.load as load_module
 from segvit.cli import main as cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 from segvit.data.shapes.scenes import write_shapes
 from segvit.errors import UserError
 from segvit.models.create import create_model
 from segvit.training.train import train
-from segvit.weights.authors import RELEASED
 from segvit.weights.hub import MODEL_FILE, cache_folder, model_card
 from segvit.weights.load import ZOO_REPOSITORY, find_model
 from segvit.weights.model_file import read_header
+from segvit.weights.names import RELEASED, is_model_name
 from tests.helpers.authors import state_of
 from tests.helpers.hub_server import Hub, serving
 
@@ -283,7 +282,7 @@ def test_a_zoo_file_that_is_no_checkpoint_leaves_nothing(hub: Hub, tmp_path: Pat
 def test_the_zoo_is_the_seven_of_the_paper() -> None:
     assert len(RELEASED) == len(set(RELEASED.values())) == 7
     assert all(file.endswith(".pth") for file in RELEASED.values())
-    assert all(load_module.is_model_name(name) for name in RELEASED)
+    assert all(is_model_name(name) for name in RELEASED)
 
 
 def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -18,11 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from segvit.data.check.fixes import explain_sizes
 from segvit.data.dataset import Samples, SegmentationDataset
-from segvit.data.images import as_rgb, orientation_of, read_orientation, read_size, reading
+from segvit.data.images import as_rgb, open_picture, orientation_of, read_orientation, read_size
 from segvit.data.pairs import Pair
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
@@ -159,7 +158,7 @@ def _look_at_image(path: Path, *, decode: bool) -> tuple[Size, int, bytes]:
     """Return the size as displayed, the EXIF orientation and the hash of an image."""
     if not decode:
         return read_size(path), read_orientation(path), b""
-    with reading(path, "an image"), Image.open(path) as opened:
+    with open_picture(path, "an image") as opened:
         orientation = orientation_of(opened)
         opened.load()
         pixels = np.asarray(as_rgb(opened, name=str(path)))

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
-from segvit.data.images import LOSSLESS_SUFFIXES, reading
+from segvit.data.images import LOSSLESS_SUFFIXES, open_picture
 from segvit.data.labels.format import IGNORED, Classes, LabelFormat, check_class_or_ignored, check_ignored_value
 from segvit.data.labels.memory import LabelMemory
 from segvit.data.pairs import Pair
@@ -131,7 +131,7 @@ class ColorTable:
 
 def _read_colors(path: Path) -> npt.NDArray[np.uint8]:
     """Read the colours (H, W, 3) of a picture."""
-    with reading(path, "a painted label map"), Image.open(path) as opened:
+    with open_picture(path, "a painted label map") as opened:
         opened.load()
         picture = ImageOps.exif_transpose(opened)
         if picture.has_transparency_data:

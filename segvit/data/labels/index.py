@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from segvit.data.images import LOSSLESS_SUFFIXES, SIXTEEN_BIT, reading, upright
+from segvit.data.images import LOSSLESS_SUFFIXES, SIXTEEN_BIT, open_picture, upright
 from segvit.data.labels.format import Classes, LabelFormat
 from segvit.data.labels.memory import LabelMemory
 from segvit.data.pairs import Pair
@@ -37,7 +36,7 @@ class IndexLabels(LabelFormat):
     def painted_colors(self, path: Path) -> dict[Color, int] | None:
         """Count the pixels of each colour if the picture has colour channels."""
         try:
-            with reading(path, "a label map"), Image.open(path) as opened:
+            with open_picture(path, "a label map") as opened:
                 if len(opened.getbands()) < 3:
                     return None
                 counts = opened.convert("RGB").getcolors(MAX_COLORS)
@@ -54,7 +53,7 @@ def read_labels(path: Path) -> npt.NDArray[Any]:
     Raises:
         UserError: the file does not exist, is not an image, is damaged, or has several channels (a coloured mask).
     """
-    with reading(path, "a label map"), Image.open(path) as opened:
+    with open_picture(path, "a label map") as opened:
         opened.load()
         labels = upright(opened)
         if labels.mode == "1":

@@ -1,0 +1,62 @@
+"""Names of models: a file, a repository of the Hub, or a name of the zoo. Nothing here needs torch.
+
+check_model_name("best.safetensors")        # a UserError if there is no such file
+"""
+
+import re
+from pathlib import Path
+
+from segvit.errors import UserError
+from segvit.utils.text import suggest
+from segvit.weights.file_kind import no_weights
+
+RELEASED = {
+    "segvit-base-ade20k": "ade_51.3.pth",
+    "segvit-large-ade20k": "ade_54.6.pth",
+    "segvit-large-shrunk-ade20k": "ade_shrunk_53.9.pth",
+    "segvit-large-coco-stuff-10k": "COCOstuff_49.9.pth",
+    "segvit-large-shrunk-coco-stuff-10k": "COCOstuff10k_shrunk_49.1.pth",
+    "segvit-large-pascal-context-59": "PC59cls_64.1.pth",
+    "segvit-large-shrunk-pascal-context-59": "PC59cls_62.3.pth",
+}
+"""Files that the authors have released, by our names. The number is the mIoU that they report (single scale)."""
+LICENCE = "academic use only, by the licence of the paper's authors"
+"""Licence of these files."""
+REPOSITORY = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>\S+))?")
+"""`user/repo` or `user/repo@revision`."""
+FILE_SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".onnx", ".yaml", ".yml"}
+"""Suffixes of files: a name that ends in one of them is never a repository."""
+
+
+def is_model_name(name: str) -> bool:
+    """True if the name is one of the zoo, or can only be a repository of the Hub."""
+    return name in RELEASED or (
+        REPOSITORY.fullmatch(name) is not None and Path(name).suffix not in FILE_SUFFIXES and not Path(name).exists()
+    )
+
+
+def check_model_name(name: str | Path) -> None:
+    """Refuse a name that cannot be a model, without loading or downloading anything.
+
+    Raises:
+        UserError: the name is neither a file nor a name of the zoo, nor can it be a repository; or it is a file that is
+            empty or a web page.
+    """
+    path, text = Path(name), Path(name).as_posix()
+    if path.is_file():
+        if reason := no_weights(path):
+            raise UserError(f"{path}: {reason}")
+        return
+    if text in RELEASED:
+        return
+    if path.is_dir():
+        inside = sorted(path.glob("*.safetensors"))
+        hint = f"give the file, such as {inside[0]}" if inside else "give a .safetensors file written by segvit"
+        raise UserError(f"no model file {path}: it is a folder; {hint}")
+    if path.suffix.lower() == ".onnx":
+        raise UserError(f"no model file {path}: give an .onnx file written by `segvit export`")
+    if not is_model_name(text):
+        raise UserError(
+            f"no model file {path}{suggest(text, RELEASED)}: give a .safetensors file written by segvit, a repository "
+            f"of the Hugging Face Hub (user/repo), or a name of the zoo ({', '.join(RELEASED)})"
+        )
