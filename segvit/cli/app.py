@@ -6,6 +6,7 @@ from typing import Annotated
 from segvit.app.limits import Limits
 from segvit.cli.flags import Flat
 from segvit.config import Device, PrecisionChoice
+from segvit.errors import UserError
 
 
 def serve(
@@ -43,6 +44,12 @@ def serve(
     device
         Device to run on.
     """
+    from segvit.weights.names import check_model_name
+
+    for model in models:
+        check_model_name(model)
+    if examples and not examples.is_dir():
+        raise UserError(f"--examples {examples}: no such folder; give a folder of photos, or of a run")
     from segvit.app.messages import Setup
     from segvit.app.server import run_app
 

@@ -66,26 +66,30 @@ def bench(
     device
         Device to run on.
     """
-    import torch
-    from rich import print as rich_print
-
-    from segvit.inference.compiled import compile_model
-    from segvit.pictures import speeds
+    from segvit.data.images import read_size
     from segvit.pictures.formats import check_figure_path
-    from segvit.profiling.benchmark import bench as run_bench
-    from segvit.profiling.info import find_network
-    from segvit.utils.device import resolve_device
-    from segvit.weights.load import load_model
 
     check_json(json)
     if plot:
         check_figure_path(plot, "--plot")
     check_paths(files=(None if json == TERMINAL else json, plot))
-    if threads is not None:
-        if threads < 1:
-            raise UserError(f"--threads {threads}: give 1 or more")
-        torch.set_num_threads(threads)
+    if threads is not None and threads < 1:
+        raise UserError(f"--threads {threads}: give 1 or more")
     sizes = [_size(text) for text in size]
+    if image:
+        read_size(image)
+    import torch
+    from rich import print as rich_print
+
+    from segvit.inference.compiled import compile_model
+    from segvit.pictures import speeds
+    from segvit.profiling.benchmark import bench as run_bench
+    from segvit.profiling.info import find_network
+    from segvit.utils.device import resolve_device
+    from segvit.weights.load import load_model
+
+    if threads is not None:
+        torch.set_num_threads(threads)
     place = resolve_device(device)
     named = find_network(model, **asdict(backbone))
     network = load_model(model, device=place) if named.header else named.build().to(place)

@@ -11,6 +11,8 @@ from segvit.config import ModelConfig, TrainConfig
 from segvit.config_files import by_source, over_network, plain, read_yaml, with_older_defaults
 from segvit.errors import UserError
 
+CONFIG = "config.yaml"
+"""Name of the file in the folder of a run that holds its settings."""
 GIVEN = "--given"
 """Hidden parameter of a command that gets the names of the settings that flags give."""
 
@@ -19,10 +21,14 @@ def from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.Ar
     """Fill in the settings that no flag gives from the YAML file of --config.
 
     `check-data` and `evaluate` use only its data section. For `train` and `lr-find`, the model of `init` then fills in
-    what is still open in the model section. `train --resume` takes the settings of the run itself if no file is given.
+    what is still open in the model section. If no file is given, `train --resume` takes the settings of the run itself,
+    and `evaluate` the config.yaml beside the model unless flags name a dataset.
     """
     _note_given(arguments)
     file, init = _typed(arguments, "--config"), _typed(arguments, "--init")
+    if commands == ("evaluate",) and file is None and (beside := _beside_model(arguments)):
+        arguments["--config"].append(cyclopts.Token(keyword="--config", value=beside, source="beside the model"))
+        file = beside
     path = file or _run_to_resume(arguments)
     content, layers = ({}, []) if path is None else read_yaml(path, TrainConfig)
     if path and not file:  # perhaps of an older version, which the run continues
@@ -75,9 +81,18 @@ def _note_given(arguments: cyclopts.ArgumentCollection) -> None:
         noted.append(cyclopts.Token(keyword=GIVEN, value=name, source="flags", index=index))
 
 
+def _beside_model(arguments: cyclopts.ArgumentCollection) -> str | None:
+    """Return the config.yaml of the run that a model file belongs to, unless flags name another dataset."""
+    model = _typed(arguments, "--model")
+    if model is None or any(_typed(arguments, f"--data.{name}") for name in ("spec", "images", "labels")):
+        return None
+    file = Path(model).parent / CONFIG
+    return str(file) if Path(model).is_file() and file.is_file() else None
+
+
 def _run_to_resume(arguments: cyclopts.ArgumentCollection) -> str | None:
     """Return the settings file of the run that --resume names by its output folder, if there is one."""
     if arguments.get("--resume", default=None) is None or not arguments["--resume"].tokens:
         return None
-    file = Path(_typed(arguments, "--output") or TrainConfig().output) / "config.yaml"
+    file = Path(_typed(arguments, "--output") or TrainConfig().output) / CONFIG
     return str(file) if file.is_file() else None

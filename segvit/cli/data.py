@@ -39,13 +39,16 @@ def check_data(
     json
         Write all findings to this JSON file.
     """
-    from rich import print as rich_print
-
-    from segvit.data.check.report import check_splits
+    from segvit.data.folder_spec import resolve_spec
 
     if sheet is not None and sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"--sheet {sheet}: give a file that ends in .png or .jpg")
     check_paths(files=(json, sheet))
+    resolve_spec(data)
+    from rich import print as rich_print
+
+    from segvit.data.check.report import check_splits
+
     with bar("checking") as progress:
         survey = check_splits(data, [split] if split else ["train", "val"], settings=config, progress=progress)
     rich_print(survey.table())

@@ -5,8 +5,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from segvit.cli.config_file import CONFIG
 from segvit.cli.flags import ProtocolFlags, bar, check_paths, write_json
 from segvit.config import DataConfig, Device, PrecisionChoice
+from segvit.errors import UserError
+from segvit.utils.launcher import first_process
 from segvit.utils.text import score_text
 
 
@@ -34,7 +37,8 @@ def evaluate(
         Model file (.safetensors, or .onnx from `segvit export`), repository of the Hugging Face Hub (user/repo), or a
         name from the zoo.
     config
-        YAML file to take the data section from. Flags override it.
+        YAML file to take the data section from. Flags override it. Default: config.yaml beside the model, unless
+        --data.spec or --data.images names another dataset.
     split
         Split of the dataset to score on.
     precision
@@ -51,6 +55,21 @@ def evaluate(
     device
         Device to run on.
     """
+    from segvit.data.folder_spec import check_folders
+    from segvit.weights.names import check_model_name
+
+    check_model_name(model)
+    protocol.check()
+    check_paths(files=(json, csv), folder=pictures)
+    if not any((data.spec, data.images, data.labels)):
+        raise UserError(
+            f"no dataset given, and there is no {CONFIG} beside {model}: type `--config FILE` with the {CONFIG} of the "
+            "run, or `--data.spec NAME --data.root FOLDER`, or `--data.images FOLDER --data.labels FOLDER "
+            "--data.classes NAME ...`"
+        )
+    check_folders(data)
+    if config and first_process():
+        print(f"data of {config}; protocol of the model, unless flags change it", flush=True)
     from rich import print as rich_print
 
     from segvit.data.dataset import open_dataset
@@ -62,7 +81,6 @@ def evaluate(
     from segvit.weights.load import load_network
     from segvit.weights.model_file import averaged
 
-    check_paths(files=(json, csv), folder=pictures)
     with joined(place_for(model, device)) as place:
         network = load_network(model, device=place)
         if compile:
@@ -94,4 +112,6 @@ def evaluate(
         report.write_csv(result, csv, about=about)
     if pictures:
         report.write_pictures(result, pictures, model=network, dataset=dataset, config=test, precision=precision)
+    if result.fewer_classes:
+        print(f"mean{result.fewer_classes}: the others are in neither labels nor predictions")
     print(f"mIoU {score_text(result.miou)}")

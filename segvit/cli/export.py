@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from segvit.cli.flags import bar
+from segvit.cli.flags import bar, check_paths
 from segvit.config import DataConfig
 from segvit.errors import UserError
 
@@ -49,11 +49,9 @@ def export(
     split
         With --data.*: split on which mIoU and time are measured, beside PyTorch's.
     """
-    from segvit.data.dataset import open_dataset
-    from segvit.evaluation.evaluate import check_classes
-    from segvit.export.export import export_onnx, export_program
-    from segvit.weights.load import load_model
-    from segvit.weights.model_file import averaged
+    from segvit.data.folder_spec import check_folders
+    from segvit.prediction.inputs import find_images
+    from segvit.weights.names import check_model_name
 
     suffix = output.suffix.lower()
     if suffix not in (".onnx", ".pt2"):
@@ -63,6 +61,18 @@ def export(
     with_data = any((data.spec, data.images))
     if suffix == ".pt2" and with_data:
         raise UserError("--data.*: only an .onnx file can be scored; leave it out")
+    check_model_name(model)
+    check_paths(files=(output,))
+    for given in images:
+        find_images([given], output)
+    if with_data:
+        check_folders(data)
+    from segvit.data.dataset import open_dataset
+    from segvit.evaluation.evaluate import check_classes
+    from segvit.export.export import export_onnx, export_program
+    from segvit.weights.load import load_model
+    from segvit.weights.model_file import averaged
+
     network = load_model(model)
     if average := averaged(network.extra):
         print(f"weights: {average}")

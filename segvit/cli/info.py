@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import CycloptsError, CycloptsPanel, MissingArgumentError, Parameter
 
-from segvit.cli.flags import TERMINAL, BackboneFlags, JsonFile, check_json, to_json, write_json
+from segvit.cli.flags import TERMINAL, BackboneFlags, JsonFile, check_json, check_paths, to_json, write_json
 from segvit.config import TrainConfig
 from segvit.errors import UserError
 
@@ -57,11 +57,12 @@ def info(
     json
         Also write everything to this JSON file; - prints JSON and nothing else.
     """
+    check_json(json)
+    check_paths(files=(None if json == TERMINAL else json,))
     from rich import print as rich_print
 
     from segvit.profiling.info import describe
 
-    check_json(json)
     if plan:
         seen: Any = _plan_of(plan, name=name, gpus=gpus, tflops=tflops, size=size, backbone=backbone)
     elif name is None:

@@ -49,12 +49,15 @@ def look(
     device
         Device to run on.
     """
+    from segvit.weights.names import check_model_name
+
     if model.suffix.lower() == ".onnx":
         raise UserError(
             f"{model} is an exported model, whose inside cannot be read; give the .safetensors file that it was "
             "exported from"
         )
-    check_paths(files=(), folder=output)
+    check_model_name(model)
+    check_paths(files=(), folder=output, flag="--output")
     if missing := next((photo for photo in photos if not photo.exists()), None):
         raise UserError(f"{missing}: no such file; nothing was drawn")
     folders = [output / name for name in folder_names(photos)]

@@ -34,14 +34,17 @@ def lr_find(
     plot
         File for the plot of the loss over the rate: .png, .pdf or .svg.
     """
-    from rich import print as rich_print
-
-    from segvit.pictures import learning_rates
+    from segvit.data.folder_spec import check_folders
     from segvit.pictures.formats import check_figure_path
-    from segvit.training.lr_find import find_learning_rate
 
     check_figure_path(plot, "--plot")
     check_paths(files=(plot,))
+    check_folders(settings.data)
+    from rich import print as rich_print
+
+    from segvit.pictures import learning_rates
+    from segvit.training.lr_find import find_learning_rate
+
     if not config:
         settings = with_recipe(settings, given)
     with bar("sweeping") as progress:

@@ -1,5 +1,6 @@
 """The command line: the table of commands. Each command imports the library when it runs, so that --help is quick."""
 
+import io
 import os
 import sys
 
@@ -17,6 +18,7 @@ from segvit.cli.info import explain_size, info
 from segvit.cli.look import look
 from segvit.cli.lr_find import lr_find
 from segvit.cli.models import convert, push
+from segvit.cli.path_errors import explain
 from segvit.cli.predict import predict
 from segvit.cli.report import report
 from segvit.cli.train import demo, train
@@ -54,6 +56,9 @@ app.command(info, error_formatter=explain_size)
 
 def main() -> None:
     """Run the command line. A UserError is printed without a traceback and exits with 2; Ctrl-C exits with 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the output's encoding lacks must not end the command
+            stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin would starve the loader
     try:
         with parser_errors() as console:
@@ -64,6 +69,12 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output, such as `head`, has stopped
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush works
         sys.exit(141)  # the exit code of a program ended by SIGPIPE
+    except OSError as error:
+        explained = explain(error, sys.argv[1:])
+        if explained is None:  # not about a path of the user's
+            raise
+        say_once(f"error: {explained}")
+        sys.exit(explained.exit_code)
     except KeyboardInterrupt:
         say_once("stopped; to resume, add --resume to train, or run the same predict command again")
         sys.exit(130)

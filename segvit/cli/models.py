@@ -5,6 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from segvit.cli.flags import check_paths
+
 Rgb = Annotated[tuple[float, float, float] | None, Parameter(negative=())]
 
 
@@ -40,6 +42,7 @@ def convert(
     std
         Standard deviation of R, G, B on the 0..1 scale. Default: ImageNet's, or 0.5 for width 1024.
     """
+    check_paths(files=(output,))
     from segvit.weights.convert import convert_checkpoint
 
     model = convert_checkpoint(
@@ -76,6 +79,9 @@ def push(model: Path, repo: str, *, private: bool = False) -> None:
     private
         If the repository is created, make it private.
     """
+    from segvit.weights.names import check_model_name
+
+    check_model_name(model)
     from segvit.weights.load import load_model
 
     print(load_model(model).push_to_hub(repo, private=private))

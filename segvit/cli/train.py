@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from segvit.cli.flags import Flat, Given, with_recipe
+from segvit.cli.flags import Flat, Given, check_paths, with_recipe
 from segvit.config import Device, TrainConfig
 from segvit.errors import UserError
 from segvit.utils.launcher import first_process
@@ -24,6 +24,7 @@ def demo(*, output: Path = Path("runs/demo"), steps: int | None = None, device: 
     device
         Device to run on.
     """
+    check_paths(files=(), folder=output, flag="--output")
     from segvit.demo import run_demo
 
     run_demo(output=output, steps=steps, device=device)
@@ -60,10 +61,15 @@ def train(
             raise UserError(f"the saved step holds its own settings: type --replay {replay} alone, or with --device")
         _replay(replay, settings.device)
         return
+    from segvit.data.folder_spec import check_folders
+
     if accept_changed_data and not resume:
         raise UserError(
             "--accept-changed-data works only with --resume: a new run always uses the current dataset; leave it out"
         )
+    check_paths(files=(), folder=settings.output, flag="--output")
+    if not resume:
+        check_folders(settings.data)
     from segvit.training.train import train as run_training
     from segvit.utils.distributed import rank
 

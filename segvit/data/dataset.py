@@ -20,12 +20,12 @@ from torchvision import tv_tensors
 
 from segvit.config import DataConfig
 from segvit.data.check.fixes import explain_sizes, explain_values
-from segvit.data.folder_spec import resolve_spec
+from segvit.data.folder_spec import check_cache, place_of, resolve_spec
 from segvit.data.images import read_image
 from segvit.data.labels.cache import LabelCache
 from segvit.data.labels.format import LabelFormat
 from segvit.data.labels.memory import LabelMemory
-from segvit.data.pairs import Orphans, Pair, Place
+from segvit.data.pairs import Orphans, Pair
 from segvit.data.sample import Sample, Samples
 from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec
 from segvit.errors import UserError
@@ -149,8 +149,8 @@ def open_incomplete(
         return ShapesDataset(length=SHAPES_LENGTH[split], size=size, seed=SHAPES_SEED[split]), Orphans()
     if config.spec is not None and config.root is None:
         raise UserError(f"dataset {config.spec!r} needs the folder of its files: give `--data.root FOLDER`")
-    if config.cache is not None and not spec.label_format.slow_to_decode:
-        raise UserError("data.cache is for label maps in .mat and JSON files; these are images already: leave it out")
+    if config.cache is not None:
+        check_cache(spec)
     memory = LabelMemory(LabelCache(config.cache) if config.cache else None)
     pairs, orphans = _find_pairs(config, spec, split, memory)
     return SegmentationDataset(spec, pairs, memory=memory), orphans
@@ -194,24 +194,7 @@ def _find_split(
     config: DataConfig, spec: DatasetSpec, name: str, role: Literal["train", "val"], memory: LabelMemory
 ) -> tuple[list[Pair], Orphans]:
     """Find the pairs of the split `name` of `spec`. The list for `role` in `config` overrides the split's own."""
-    if name not in spec.splits:
-        keep = "; to hold out a share of the training pairs, set data.val_fraction" if role == "val" else ""
-        raise UserError(
-            f"dataset {config.spec!r} has no split {name!r}, only {', '.join(spec.splits) or 'none'}; "
-            f"set data.{role}_split, or add the split to the spec{keep}"
-        )
-    found = spec.splits[name]
-    own_list = config.train_list if role == "train" else config.val_list
-    if own_list is not None:
-        found = replace(found, list=str(own_list.absolute()))
-    if config.spec is None:
-        prefix = "val_" if name == "val" else ""
-        options = (f"data.{prefix}images", f"data.{prefix}labels")
-        return spec.label_format.find(Place(Path(), found, "your folders", options), spec, memory)
-    assert config.root is not None
-    options = (f"`images` of split {name}", f"`labels` of split {name}")
-    place = Place(config.root, found, f"dataset {spec.name!r}, split {name!r}", options)
-    return spec.label_format.find(place, spec, memory)
+    return spec.label_format.find(place_of(config, spec, name, role), spec, memory)
 
 
 def _share(pairs: list[Pair], fraction: float, split: Literal["train", "val"], remedy: str) -> list[Pair]:

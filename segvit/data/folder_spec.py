@@ -1,15 +1,21 @@
 """Find the spec of the dataset in the settings: one by name or file, or one made of two plain folders."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from segvit.config import DataConfig
-from segvit.data.pairs import Split
+from segvit.data.labels.index import IndexLabels
+from segvit.data.pairs import Place, Split, folder_of, read_list
 from segvit.data.palette import default_palette
 from segvit.data.spec import DEFAULT_IGNORE, DatasetSpec, default_ignore, load_spec
 from segvit.errors import UserError
+from segvit.utils.files import check_writable
 
 FOLDERS = "folders"
 """Name of the spec of two plain folders."""
+ROLES: tuple[tuple[Literal["train", "val"], str], ...] = (("train", "train"), ("val", "val"))
+"""The splits of two plain folders, each with its name."""
 DEFAULT_FRACTION = 0.1
 """Default share of two plain folders that is held out for validation."""
 
@@ -80,6 +86,70 @@ def folder_spec(config: DataConfig) -> DatasetSpec:
         splits=splits,
         val_fraction=None if "val" in splits else DEFAULT_FRACTION,
     )
+
+
+def place_of(config: DataConfig, spec: DatasetSpec, name: str, role: Literal["train", "val"]) -> Place:
+    """Return the folders of the split `name` of a spec. The list for `role` in `config` overrides the split's own.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    if name not in spec.splits:
+        keep = "; to hold out a share of the training pairs, set data.val_fraction" if role == "val" else ""
+        raise UserError(
+            f"dataset {config.spec!r} has no split {name!r}, only {', '.join(spec.splits) or 'none'}; "
+            f"set data.{role}_split, or add the split to the spec{keep}"
+        )
+    found = spec.splits[name]
+    own_list = config.train_list if role == "train" else config.val_list
+    if own_list is not None:
+        found = replace(found, list=str(own_list.absolute()))
+    if config.spec is None:
+        prefix = "val_" if name == "val" else ""
+        return Place(Path(), found, "your folders", (f"data.{prefix}images", f"data.{prefix}labels"))
+    assert config.root is not None
+    options = (f"`images` of split {name}", f"`labels` of split {name}")
+    return Place(config.root, found, f"dataset {spec.name!r}, split {name!r}", options)
+
+
+def check_folders(config: DataConfig) -> None:
+    """Refuse a dataset whose folders or lists are missing, without opening it.
+
+    Raises:
+        UserError: no dataset or a contradictory one is given, a folder or list is missing, or the cache cannot be
+            written.
+    """
+    spec = resolve_spec(config)
+    if config.spec is not None and config.root is None:
+        return  # scenes that are drawn, or an error of `open_dataset`
+    for role, name in ROLES:
+        if config.spec is not None:
+            name = config.train_split if role == "train" else config.val_split
+        if name in spec.splits:
+            _check_place(place_of(config, spec, name, role), pictures=isinstance(spec.label_format, IndexLabels))
+    if config.cache is not None:
+        check_cache(spec)
+        check_writable(config.cache, folder=True, remedy="give another --data.cache")
+
+
+def check_cache(spec: DatasetSpec) -> None:
+    """Refuse a cache of label maps that are pictures already.
+
+    Raises:
+        UserError: they are.
+    """
+    if not spec.label_format.slow_to_decode:
+        raise UserError("data.cache is for label maps in .mat and JSON files; these are images already: leave it out")
+
+
+def _check_place(place: Place, *, pictures: bool) -> None:
+    """Refuse missing folders and a missing list of names. `pictures` is False if labels may be a single file."""
+    root, split, what, options = place
+    folder_of(root, split.images, f"{what}: images ({options[0]})")
+    if pictures or not (root / split.labels).is_file():
+        folder_of(root, split.labels, f"{what}: label maps ({options[1]})")
+    if split.list is not None:
+        read_list(root / split.list, (), what)
 
 
 def _folder_split(images: Path | None, labels: Path | None, images_key: str, labels_key: str) -> Split:

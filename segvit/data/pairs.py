@@ -3,16 +3,16 @@
 The files of a pair share a name: their path below the two folders without suffix, or the parts that a glob's `*` match.
 """
 
-import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from segvit.data.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES
 from segvit.errors import UserError
+from segvit.utils.files import files_below
 
 WILDCARD = re.compile(r"(\*\*/|\*|\?|\{[^{}]*,[^{}]*\})")
 """The parts of a glob that are not literal."""
@@ -92,13 +92,14 @@ def find_pairs(
         UserError: a folder is missing or empty, a name occurs twice, or no pair is complete.
     """
     root, split, what, options = place
-    images, _ = _find(root, split.images, IMAGE_SUFFIXES, f"{what}: images ({options[0]})")
+    keep = options if described is None and split.images == split.labels else (options[0],)
+    images, _ = _find(root, split.images, IMAGE_SUFFIXES, f"{what}: images ({options[0]})", keep)
     others: dict[str, Path] = {}
     if described is not None:
         labels = dict.fromkeys(described, root / split.labels)
     else:
-        labels, others = _find(root, split.labels, suffixes, f"{what}: label maps ({options[1]})")
-    listed = _read_list(root / split.list, suffixes, what) if split.list is not None else None
+        labels, others = _find(root, split.labels, suffixes, f"{what}: label maps ({options[1]})", (options[1],))
+    listed = read_list(root / split.list, suffixes, what) if split.list is not None else None
     names = sorted(images.keys() | labels.keys()) if listed is None else listed
     partial = listed is None and (split.labeled_only or described is not None)
     bare = [] if partial else [name for name in names if name not in labels]
@@ -153,21 +154,26 @@ def _explain_lossy(files: Sequence[Path], suffixes: Sequence[str]) -> str:
     )
 
 
-def _find(root: Path, pattern: str, suffixes: Sequence[str], what: str) -> tuple[dict[str, Path], dict[str, Path]]:
+def _find(
+    root: Path, pattern: str, suffixes: Sequence[str], what: str, options: Sequence[str]
+) -> tuple[dict[str, Path], dict[str, Path]]:
     """Find files by name, under a folder or matching a glob with `*`, `**`, `?` and `{one,other}`.
 
-    Returns the files with these suffixes, and the others.
+    Args:
+        root: what the pattern is relative to.
+        pattern: folder or glob.
+        suffixes: of the files to find.
+        what: name of the files in error texts.
+        options: settings that hold this pattern: one, or both if images and labels are in the same folder.
+
+    Returns:
+        The files with these suffixes, and the others.
     """
-    pattern = Path(pattern).as_posix()
-    wildcard = WILDCARD.search(pattern)
-    fixed = pattern[: pattern.rfind("/", 0, wildcard.start()) + 1] if wildcard else pattern
-    folder = root / fixed
-    if not folder.is_dir():
-        raise UserError(f"{what}: no folder {folder}{_describe(root, Path(fixed))}")
+    folder, pattern, fixed = folder_of(root, pattern, what)
     matcher = re.compile(_glob(pattern.removeprefix(fixed) or "**/*"))
     found: dict[str, Path] = {}
     others: dict[str, Path] = {}
-    for path in _walk(folder):
+    for path in files_below(folder, follow=True):
         match = matcher.fullmatch(path.relative_to(folder).as_posix())
         if match is None:
             continue
@@ -176,7 +182,8 @@ def _find(root: Path, pattern: str, suffixes: Sequence[str], what: str) -> tuple
             others[name] = path
             continue
         if name in found:
-            raise UserError(f"{what}: {found[name]} and {path} have the same name {name!r}; keep one of them")
+            remedy = _tell_apart(found[name], path, pattern if not WILDCARD.search(pattern) else "", options)
+            raise UserError(f"{what}: {found[name]} and {path} have the same name {name!r}; {remedy}")
         found[name] = path
     if not found:
         seen = f"; it has {len(others)} other files ({first([path.name for path in others.values()])})"
@@ -185,6 +192,42 @@ def _find(root: Path, pattern: str, suffixes: Sequence[str], what: str) -> tuple
             f"{_explain_lossy(list(others.values()), suffixes)}"
         )
     return found, others
+
+
+def _tell_apart(one: Path, other: Path, folder: str, options: Sequence[str]) -> str:
+    """Return the remedy for two files of one name, of which one may be the label map of the other.
+
+    Args:
+        one: a file.
+        other: another file of the same name.
+        folder: folder that both were found in; empty if they were found by a glob.
+        options: see `_find`.
+    """
+    if one.suffix == other.suffix or not folder:
+        return "keep one of them"
+    photo, mask = (one, other) if one.suffix.lower() in LOSSY_SUFFIXES else (other, one)
+    below = "" if one.parent.name == other.parent.name == Path(folder).name else "**/"
+    globs = [f"{folder}/{below}*{file.suffix}" for file in (photo, mask)]
+    flags = [f"--{option}" if option.startswith("data.") else option for option in options]
+    pairs = " ".join(f"{flag} '{glob}'" for flag, glob in zip(flags, globs, strict=False))
+    if len(options) > 1:
+        return f"if one is the photo and one is its label map, separate them by globs: {pairs}"
+    return f"keep one of them, or choose by a glob, such as {pairs}"
+
+
+def folder_of(root: Path, pattern: str, what: str) -> tuple[Path, str, str]:
+    """Return the folder of a folder or glob, the pattern with forward slashes, and its part without wildcards.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    pattern = Path(pattern).as_posix()
+    wildcard = WILDCARD.search(pattern)
+    fixed = pattern[: pattern.rfind("/", 0, wildcard.start()) + 1] if wildcard else pattern
+    folder = root / fixed
+    if not folder.is_dir():
+        raise UserError(f"{what}: no folder {folder}{_describe(root, Path(fixed))}")
+    return folder, pattern, fixed
 
 
 def _glob(pattern: str) -> str:
@@ -199,13 +242,6 @@ def _glob(pattern: str) -> str:
     return text
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files under `folder`, sorted, without hidden ones (.DS_Store, ._photo.jpg, .ipynb_checkpoints)."""
-    for base, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(base, name) for name in sorted(files) if not name.startswith("."))
-
-
 def stem(name: str, suffixes: Sequence[str] = ()) -> str:
     """Return `name` without the suffix of an image or one of `suffixes`. Other dots stay.
 
@@ -215,8 +251,12 @@ def stem(name: str, suffixes: Sequence[str] = ()) -> str:
     return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in (*IMAGE_SUFFIXES, *suffixes) else name
 
 
-def _read_list(path: Path, suffixes: Sequence[str], what: str) -> list[str]:
-    """Read the names in a text file, one per line, with or without a suffix."""
+def read_list(path: Path, suffixes: Sequence[str], what: str) -> list[str]:
+    """Read the names in a text file, one per line, with or without a suffix.
+
+    Raises:
+        UserError: the file cannot be read, or has no names.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows puts a byte-order mark at the start
     except (OSError, UnicodeDecodeError) as error:

@@ -14,6 +14,13 @@ from segvit.utils.text import percent_cell, percentage
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from segvit.utils.tables import Fitted
+
+COLUMNS = ("IoU", "accuracy", "Dice", "boundary IoU", "share")
+"""Columns of the table beside the names."""
+NARROWER: tuple[tuple[str, ...], ...] = ((), ("Dice", "boundary IoU"), ("Dice", "boundary IoU", "share"))
+"""Columns that the table leaves out, by level."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageScore:
@@ -54,6 +61,12 @@ class EvalResult:
     def miou(self) -> float | None:
         """Mean intersection over union, 0..1; None if every pixel is ignored."""
         return self.metrics.miou
+
+    @property
+    def fewer_classes(self) -> str:
+        """Text that follows an mIoU of fewer classes than the model has, such as " of 1 of 2 classes". Else empty."""
+        scored = len(self.classes) - len(self.metrics.absent)
+        return f" of {scored} of {len(self.classes)} classes" if 0 < scored < len(self.classes) else ""
 
     def worst(self) -> list[ImageScore]:
         """Return the images that have a score, the lowest mIoU first."""
@@ -99,20 +112,32 @@ class EvalResult:
         seen = self.metrics
         return (seen.miou, seen.mean_accuracy, seen.mean_dice, seen.mean_boundary_iou)
 
-    def table(self) -> "Table":
-        """Return scores and share of every class as a table for a terminal."""
+    def table(self) -> "Fitted":
+        """Return scores and share of every class as a table for a terminal. A narrow one gets fewer scores."""
+        from segvit.utils.tables import Fitted
+
+        return Fitted(self._draw, levels=len(NARROWER))
+
+    def _draw(self, level: int, *, ascii: bool) -> "Table":
+        """Draw the table without the columns that `NARROWER` names for a level."""
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title="per class", caption=self.protocol_line())
-        table.add_column("class")
-        for column in ("IoU", "accuracy", "Dice", "boundary IoU", "share"):
-            table.add_column(column, justify="right")
+        left_out = NARROWER[level]
+        kept = [at for at, column in enumerate(COLUMNS) if column not in left_out]
+        narrow = f"too narrow for {', '.join(left_out)}; " if left_out else ""
+        table = Table(title="per class", caption=narrow + self.protocol_line())
+        table.add_column("class", overflow="fold")
+        for at in kept:
+            table.add_column(COLUMNS[at], justify="right", no_wrap=True)
+
         for name, values in self.rows():
-            table.add_row(Text(name), *(percent_cell(value, missing="-") for value in values))
+            table.add_row(Text(name), *(percent_cell(values[at], missing="-") for at in kept))
         table.add_section()
-        table.add_row("mean", *(percent_cell(value, missing="-") for value in self.mean_row()), "")
-        table.add_row("all pixels", "", percent_cell(self.metrics.overall_accuracy, missing="-"), "", "", "")
+        means = [percent_cell(value, missing="-") for value in self.mean_row()] + [""]
+        table.add_row("mean", *(means[at] for at in kept))
+        overall = ["", percent_cell(self.metrics.overall_accuracy, missing="-"), "", "", ""]
+        table.add_row("all pixels", *(overall[at] for at in kept))
         return table
 
 

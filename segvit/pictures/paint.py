@@ -9,7 +9,7 @@ Letters: H W height and width in pixels, K classes. An image is uint8 (H, W, 3) 
 All functions are deterministic.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,11 @@ from segvit.errors import UserError
 Labels = npt.NDArray[np.integer[Any]]
 Pixels = npt.NDArray[np.uint8]
 
+Index = npt.NDArray[np.uint8] | npt.NDArray[np.int32]
+"""Class indices in which K means ignored."""
+
+STRIP_PIXELS = 2**22
+"""Largest part of an image that is painted at a time, so that a photo of 100 megapixels takes no gigabytes."""
 IGNORED = (235, 235, 235)
 """Colour of ignored pixels in legends, and in label maps that are not overlays."""
 WRONG = (213, 94, 0)
@@ -41,7 +46,10 @@ def shares(labels: Labels, num_classes: int) -> npt.NDArray[np.float64]:
         UserError: a label is neither a class nor ignored.
     """
     index = _class_index(labels, num_classes)
-    return np.bincount(index.ravel(), minlength=num_classes + 1)[:num_classes] / index.size
+    counts = np.zeros(num_classes + 1, dtype=np.int64)
+    for rows in _strips(index.shape):
+        counts += np.bincount(index[rows].ravel(), minlength=num_classes + 1)
+    return counts[:num_classes] / index.size
 
 
 def colorize(labels: Labels, palette: Sequence[Color], *, ignored: Color = (0, 0, 0)) -> Pixels:
@@ -50,8 +58,7 @@ def colorize(labels: Labels, palette: Sequence[Color], *, ignored: Color = (0, 0
     Raises:
         UserError: a label is neither a class nor ignored.
     """
-    table = np.array([*palette, ignored], dtype=np.uint8)
-    return table[_class_index(labels, len(palette))]
+    return np.array([*palette, ignored], dtype=np.uint8)[_class_index(labels, len(palette))]
 
 
 def overlay(
@@ -72,17 +79,21 @@ def overlay(
     if not 0 <= opacity <= 1:
         raise UserError(f"opacity is {opacity}; give a number from 0 (the photo) to 1 (the colours)")
     index = _class_index(labels, len(palette))
-    photo = Image.fromarray(image)
-    mixed = Image.blend(photo, Image.fromarray(colorize(labels, palette)), opacity)
-    if opacity > 0:
-        grey = photo.convert("L")
-        smooth = grey.filter(ImageFilter.GaussianBlur(max(image.shape[:2]) / 60))
-        detail = ImageChops.subtract(grey, smooth, scale=1 / (0.7 * opacity), offset=128)
-        mixed = ImageChops.add(mixed, Image.merge("RGB", (detail, detail, detail)), offset=-128)
-    mixed = Image.composite(mixed, photo, _mask(index < len(palette)))
-    if contours:
-        _draw_contours(mixed, index, len(palette))
-    return np.array(mixed)
+    smooth = _smooth(image) if opacity > 0 else None
+    colors = np.array([*palette, (0, 0, 0)], dtype=np.uint8)
+    result = np.empty_like(image)
+    for rows in _strips(index.shape):
+        photo = Image.fromarray(image[rows])
+        mixed = Image.blend(photo, Image.fromarray(colors[index[rows]]), opacity)
+        if smooth is not None:
+            grey, around = photo.convert("L"), smooth.crop((0, rows.start, smooth.width, rows.stop))
+            detail = ImageChops.subtract(grey, around, scale=1 / (0.7 * opacity), offset=128)
+            mixed = ImageChops.add(mixed, Image.merge("RGB", (detail, detail, detail)), offset=-128)
+        mixed = Image.composite(mixed, photo, _mask(index[rows] < len(palette)))
+        if contours:
+            _draw_contours(mixed, index, len(palette), rows)
+        result[rows] = mixed
+    return result
 
 
 def error_map(image: Pixels, predicted: Labels, labels: Labels, *, num_classes: int) -> Pixels:
@@ -126,20 +137,38 @@ def save_index_png(labels: Labels, palette: Sequence[Color], path: Path) -> None
     picture.save(path, format="PNG", bits=8)
 
 
-def _class_index(labels: Labels, num_classes: int) -> npt.NDArray[np.intp]:
+def _class_index(labels: Labels, num_classes: int) -> Index:
     """Return the labels with ignored pixels set to K, (H, W)."""
     if labels.ndim != 2 or labels.size == 0:
         raise UserError(f"labels have the shape {labels.shape}; give one label map (H, W)")
-    index = labels.astype(np.intp)
-    ignored = (index == -1) | ((index == IGNORE_INDEX) & (num_classes <= IGNORE_INDEX))
-    strange = ~ignored & ((index < 0) | (index >= num_classes))
+    small = np.uint8 if num_classes <= IGNORE_INDEX else np.int32  # an eighth of the memory of an index of NumPy
+    if labels.min() >= 0 and labels.max() < num_classes:
+        return labels.astype(small)
+    ignored = (labels == -1) | ((labels == IGNORE_INDEX) & (num_classes <= IGNORE_INDEX))
+    strange = ~ignored & ((labels < 0) | (labels >= num_classes))
     if strange.any():
         void = IGNORE_INDEX if num_classes <= IGNORE_INDEX else -1
         raise UserError(
-            f"label {index[strange][0]} among {num_classes} classes; give 0..{num_classes - 1}, or {void} for ignored"
+            f"label {labels[strange][0]} among {num_classes} classes; give 0..{num_classes - 1}, or {void} for ignored"
         )
+    index = labels.astype(small)
     index[ignored] = num_classes
     return index
+
+
+def _strips(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Yield the rows of an image (H, W), a strip of at most `STRIP_PIXELS` at a time and at least one row."""
+    height, width = shape
+    step = max(STRIP_PIXELS // width, 1)
+    return (slice(top, min(top + step, height)) for top in range(0, height, step))
+
+
+def _smooth(image: Pixels) -> Image.Image:
+    """Return the photo (H, W, 3) in grey, without its detail."""
+    grey = Image.new("L", (image.shape[1], image.shape[0]))
+    for rows in _strips(image.shape[:2]):
+        grey.paste(Image.fromarray(image[rows]).convert("L"), (0, rows.start))
+    return grey.filter(ImageFilter.GaussianBlur(max(image.shape[:2]) / 60))
 
 
 def _check_pair(image: Pixels, labels: Labels) -> None:
@@ -155,19 +184,23 @@ def _mask(chosen: npt.NDArray[np.bool_]) -> Image.Image:
     return Image.fromarray(chosen.astype(np.uint8) * 255)
 
 
-def _draw_contours(picture: Image.Image, index: npt.NDArray[np.intp], num_classes: int) -> None:
-    """Draw lines between classes into `picture`, about 1/900 of the longer side wide.
+def _draw_contours(picture: Image.Image, index: Index, num_classes: int, rows: slice) -> None:
+    """Draw lines between classes into the picture of some rows, about 1/900 of the image's longer side wide.
 
     No line is thinner than one pixel. On smaller images the line is fainter instead, so thin objects stay visible.
     """
-    edge = np.zeros(index.shape, dtype=bool)
-    labelled = index < num_classes
-    edge[:, :-1] |= (index[:, :-1] != index[:, 1:]) & labelled[:, :-1] & labelled[:, 1:]
-    edge[:-1] |= (index[:-1] != index[1:]) & labelled[:-1] & labelled[1:]
     width = max(index.shape) / 900
+    reach = round(width) // 2 + 2  # rows beside the strip whose edges reach into it
+    top = max(rows.start - reach, 0)
+    near = index[top : rows.stop + reach]
+    edge = np.zeros(near.shape, dtype=bool)
+    labelled = near < num_classes
+    edge[:, :-1] |= (near[:, :-1] != near[:, 1:]) & labelled[:, :-1] & labelled[:, 1:]
+    edge[:-1] |= (near[:-1] != near[1:]) & labelled[:-1] & labelled[1:]
     strength = 0.85 * min(1.0, width)
     line = _thicken(edge, round(width) // 2)
-    core, halo = _mask(line), _mask(_thicken(line, 1))
+    inside = slice(rows.start - top, rows.stop - top)
+    core, halo = _mask(line[inside]), _mask(_thicken(line, 1)[inside])
     picture.paste((0, 0, 0), (0, 0), halo.point(lambda value: round(value * 0.4 * strength)))
     picture.paste(LINE, (0, 0), core.point(lambda value: round(value * strength)))
 

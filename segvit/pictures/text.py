@@ -23,7 +23,8 @@ READABLE_SIDE = 480
 
 def as_picture(picture: Picture) -> Image.Image:
     """Convert a PIL image or an array (H, W, 3) to a PIL image in RGB."""
-    return (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB")
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def enlargement(picture: Image.Image, side: int) -> int:
@@ -32,7 +33,9 @@ def enlargement(picture: Image.Image, side: int) -> int:
 
 
 def enlarge(picture: Image.Image, factor: int) -> Image.Image:
-    """Enlarge a picture by a whole factor without interpolation."""
+    """Enlarge a picture by a whole factor without interpolation. A factor of 1 returns the picture itself."""
+    if factor == 1:
+        return picture
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 

@@ -114,7 +114,7 @@ def _walk(
     inputs: Sequence[str | Path], outputs: Sequence[Path], suffixes: Collection[str], left_out: Counter[str]
 ) -> Iterator[Input]:
     """Yield every file with one of the suffixes below the inputs, sorted within each input, and count the others."""
-    outputs = [output.resolve() for output in outputs if output.exists()]
+    outputs = [output.resolve() for output in outputs if output.is_dir()]
     for given in map(Path, inputs):
         if given.is_file():
             yield Input(given, Path(given.stem), _is_video(given))

@@ -46,9 +46,9 @@ class Prediction:
 
     def overlay(self, *, opacity: float = 0.6, legend: bool = True) -> Image.Image:
         """Draw the classes in colour over the image, with a legend below."""
-        picture = overlay(self.image, self.labels, self.palette, opacity=opacity)
+        picture = Image.fromarray(overlay(self.image, self.labels, self.palette, opacity=opacity))
         if not legend:
-            return Image.fromarray(picture)
+            return picture
         return with_legend(picture, self.classes, self.palette, shares(self.labels, len(self.classes)))
 
 

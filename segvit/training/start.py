@@ -6,16 +6,19 @@
 Everything that can be refused before a model is built is refused here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from textwrap import shorten
 from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor
 
 from segvit.config import TrainConfig
-from segvit.data.check.check import check_dataset
+from segvit.data.check.check import CheckReport, check_dataset
+from segvit.data.check.fixes import command
+from segvit.data.check.report import copies
 from segvit.data.dataset import open_dataset
 from segvit.data.sample import Samples
 from segvit.data.sampling.class_counts import Census, take_census
@@ -30,12 +33,16 @@ from segvit.training.own_parts import SPLITS, OwnParts
 from segvit.training.parallel import create_accelerator
 from segvit.training.settings import check_same_run, check_settings
 from segvit.utils.distributed import gather
+from segvit.utils.files import check_writable
+from segvit.utils.launcher import first_process
 from segvit.weights.finetune import load_start
 from segvit.weights.hub import cache_folder
 
 CHECKED_SAMPLES = 1000
 """Label maps read before the first step. Larger sets are sampled evenly."""
 
+MOST_WARNINGS, WARNING_LENGTH = 5, 300
+"""Largest number of warnings about the data that a run prints, and the characters of each."""
 LEFT_BEHIND = ("best.safetensors", "last.safetensors")
 """Files that a new run must not overwrite, besides checkpoints. A run that left none of them may be started again."""
 
@@ -87,13 +94,15 @@ def prepare(config: TrainConfig, own: OwnParts, *, resume: bool, accept_changed_
     """
     check_settings(config)
     check_loggers(config.loggers)
+    if first_process():  # before the data are read, which may take minutes
+        check_writable(config.output, folder=True, remedy="give another --output")
     state = newest_checkpoint(config.output, say=print) if resume else None
     if state is not None:
         check_same_run(config, state["config"])
         own.check_resumable(state.get("own_parts", []))
     fine_tunes = state is None and config.init is not None
     source = load_start(str(config.init), config.model) if fine_tunes else None
-    splits = open_splits(config, own.datasets)
+    splits = open_splits(config, own.datasets, say=print if first_process() and state is None else None)
     accelerator = create_accelerator(config)
     if accelerator.is_main_process:
         _prepare_output(config, fresh=state is None)
@@ -109,12 +118,15 @@ def prepare(config: TrainConfig, own: OwnParts, *, resume: bool, accept_changed_
     return Start(accelerator=accelerator, data=RunData(**splits, digest=digest), state=state, source=source)
 
 
-def open_splits(config: TrainConfig, own: Mapping[str, Samples] | None = None) -> dict[str, Samples]:
+def open_splits(
+    config: TrainConfig, own: Mapping[str, Samples] | None = None, *, say: Callable[[str], None] | None = None
+) -> dict[str, Samples]:
     """Open and check the datasets "train" and "val" of a run.
 
     Args:
         config: the run.
         own: datasets that the caller handed in. Default: those that the config describes.
+        say: prints the warnings of the check.
 
     Raises:
         UserError: one of them cannot be trained on.
@@ -123,10 +135,23 @@ def open_splits(config: TrainConfig, own: Mapping[str, Samples] | None = None) -
     splits: dict[str, Samples] = {
         name: open_dataset(config.data, name, size=size) if own is None else own[name] for name in SPLITS
     }
-    for samples in splits.values():
-        report = check_dataset(samples, limit=CHECKED_SAMPLES, decode=True)
+    reports = {name: check_dataset(samples, limit=CHECKED_SAMPLES, decode=True) for name, samples in splits.items()}
+    for report in reports.values():
         report.raise_on_error(skip_unreadable=config.data.skip_unreadable)
+    for line in _warnings(reports, None if own else config) if say else ():
+        say(line)
     return splits
+
+
+def _warnings(reports: Mapping[str, CheckReport], config: TrainConfig | None) -> Iterator[str]:
+    """Yield the warnings of a check in short, and the command that shows them in full if a config names the data."""
+    texts = [f"{split}: {text}" for split, report in reports.items() for text in report.warnings]
+    texts += [finding.text for finding in copies(reports)]
+    for text in texts[:MOST_WARNINGS]:
+        yield f"warning: {shorten(text, WARNING_LENGTH, placeholder=' ...')}"
+    if texts and config is not None:
+        more = f"{len(texts) - MOST_WARNINGS} more warnings" if len(texts) > MOST_WARNINGS else "details"
+        yield f"{more}: {command('check-data', config.data)}"
 
 
 def _prepare_output(config: TrainConfig, *, fresh: bool) -> None:

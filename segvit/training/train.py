@@ -279,7 +279,7 @@ class Trainer:
             self.add_unreadable(result.unreadable)
             self.progress.say(f"{len(result.unreadable)} of {len(self.data.val)} images left out: unreadable")
         self.log.write(step, record_of(result))
-        self.progress.say(f"step {step}: validation mIoU {score_text(miou)}")
+        self.progress.say(f"step {step}: validation mIoU {score_text(miou)}{result.fewer_classes}")
         self.stale += 1
         if self.best is None or (miou is not None and miou > self.best):  # without any score, the newest is the best
             self.best, self.stale = miou, 0

@@ -172,6 +172,27 @@ def test_evaluate_prints_and_writes_the_same(segvit: Command, model: Path, scene
     assert "24 images" in whole.out
 
 
+def test_evaluate_takes_the_data_of_the_run(
+    segvit: Command, model: Path, run_folder: Path, scenes: Path, tmp_path: Path
+) -> None:
+    """Without --config: from the config.yaml beside the model, which names data and gives the run's own score."""
+    said = segvit("evaluate", model, "--json", tmp_path / "a.json", "--device", "cpu")
+    assert said.code == 0, said.err
+    assert said.out.startswith(f"data of {run_folder / 'config.yaml'}; protocol of the model")
+    named = segvit("evaluate", model, "--config", run_folder / "config.yaml", "--json", tmp_path / "b.json")
+    assert named.code == 0 and (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
+    shown = re.search(r"validation mIoU\s+│\s+(0\.\d{4})", segvit("info", model).out)
+    assert shown and said.out.splitlines()[-1] == f"mIoU {shown[1]}"
+    moved = tmp_path / "moved"
+    shutil.copytree(scenes, moved)
+    assert segvit("evaluate", model, "--data.root", moved, "--device", "cpu").code == 0  # a flag goes over it
+    shutil.copy(model, tmp_path / "alone.safetensors")
+    said = segvit("evaluate", tmp_path / "alone.safetensors")
+    assert said.code == 2 and "there is no config.yaml beside" in said.error and "type `--config FILE`" in said.error
+    other = segvit("evaluate", model, "--data.images", tmp_path / "x", "--data.labels", tmp_path / "y")
+    assert other.code == 2 and "class names" in other.error  # nothing of config.yaml mixes with named folders
+
+
 # --- predict ---------------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,8 @@ from segvit.data.check.fixes import command, data_flags
 from segvit.data.check.report import check_splits
 from segvit.data.check.scan import TURN
 from segvit.data.dataset import open_dataset
-from segvit.data.images import read_image
+from segvit.data.images import read_image, read_size
+from segvit.data.labels.index import read_labels
 from segvit.data.palette import default_palette
 from segvit.errors import UserError
 from segvit.pictures.sample_sheet import choose
@@ -51,12 +52,15 @@ def test_label_maps_of_one_class_are_listed(tmp_path: Path) -> None:
     assert report.uniform == tuple(str(tmp_path / "masks" / f"{name}.png") for name in "bcd")
 
 
-def test_a_picture_too_large_to_be_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_beyond_the_limit_of_pillow_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = folders(tmp_path, {"a": (0, 1)})
     assert config.images is not None
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # the file has 24; Pillow refuses at twice the limit
-    with pytest.raises(UserError, match=r"a\.jpg: .*crop or shrink"):
-        read_image(config.images / "a.jpg")
+    assert config.labels is not None
+    assert read_image(config.images / "a.jpg").size == (6, 4) and read_size(config.images / "a.jpg") == (4, 6)
+    assert read_labels(config.labels / "a.png").shape == (4, 6)
+    assert not check_dataset(open_dataset(config, "train"), decode=True).errors
+    assert Image.MAX_IMAGE_PIXELS == 10  # as the rest of the program has it
 
 
 # --- segvit check-data -----------------------------------------------------------------------------------------------
@@ -409,3 +413,59 @@ def test_flags_give_the_settings_back() -> None:
     _, bound, _ = cli.app.parse_args(words, exit_on_error=False, print_error=False)
     assert bound.arguments["data"] == config
     assert data_flags(DataConfig()) == []
+
+
+# --- one class, one folder -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "values, classes, fixed",
+    [
+        ((0, 255), ["box"], ["background=0", "box=255"]),
+        ((0, 1), ["box"], ["background=0", "box=1"]),
+        ((0, 1, 255), ["box"], ["background=0", "box=1"]),  # 255 is ignored, as by default
+        ((0, 1), ["ground,box"], ["ground", "box"]),
+        ((0, 255), ["ground, box"], ["ground=0", "box=255"]),
+        ((0, 7), ["background"], ["background=0", "thing=7"]),
+    ],
+)
+def test_a_single_class_leaves_nothing_to_learn(
+    values: tuple[int, ...], classes: list[str], fixed: list[str], files: Set, segvit: Command
+) -> None:
+    files.mask(np.array(values)[np.arange(600).reshape(20, 30) % len(values)])
+    said = segvit("check-data", *files.flags[:4], "--data.classes", *classes)
+    assert said.code == 1 and "only class, so there is nothing to learn" in said.err and "Not ready" in said.out
+    assert ("separate class names by blanks" in said.err) == ("," in classes[0])
+    assert said.next[-len(fixed) :] == fixed
+    again = segvit(*said.next)
+    assert again.code == 0 and "Ready to train" in again.out
+    config = DataConfig(images=files.photos, labels=files.masks, classes=tuple(classes), val_fraction=0)
+    with pytest.raises(UserError, match="nothing to learn"):
+        check_dataset(open_dataset(config, "train")).raise_on_error()
+
+
+def test_a_single_class_that_no_setting_mends(files: Set, segvit: Command) -> None:
+    files.mask(np.tile([0, 70, 80], (20, 10)))
+    said = segvit("check-data", *files.flags[:4], "--data.classes", "box")
+    assert said.code == 1 and "the label maps hold 0, 70, 80: give each value a class" in said.err
+    spec = files.root / "mine.yaml"
+    spec.write_text("name: mine\nclasses: [box]\nothers: ignore\nsplits: {train: {images: photos, labels: masks}}\n")
+    said = segvit("check-data", "--data.spec", spec, "--data.root", files.root, "--split", "train")
+    assert said.code == 1 and "add a class for the rest to the spec, such as background" in said.err
+
+
+def test_photos_and_masks_in_one_folder(files: Set, segvit: Command) -> None:
+    both = files.root / "both"
+    both.mkdir()
+    for name in files.names:
+        Image.open(files.photos / f"{name}.png").save(both / f"{name}.jpg")
+        (files.masks / f"{name}.png").rename(both / f"{name}.png")
+    said = segvit("check-data", "--data.images", both, "--data.labels", both, *files.flags[4:])
+    globs = f"--data.images '{both}/*.jpg' --data.labels '{both}/*.png'"
+    assert said.code == 2 and f"separate them by globs: {globs}" in said.err and "keep one" not in said.err
+    typed = shlex.split(globs)
+    assert segvit("check-data", *typed, *files.flags[4:]).code == 0
+    (files.photos / "extra").mkdir()
+    Image.new("RGB", (30, 20)).save(files.photos / "00.jpg")
+    said = segvit("check-data", *files.flags)
+    assert "keep one of them, or choose by a glob, such as --data.images" in said.err and "/*.jpg'" in said.err

@@ -258,3 +258,18 @@ def test_mistakes_are_named(image: npt.NDArray[np.uint8], labels: npt.NDArray[np
         pictures.overlay(image, labels, PALETTE, opacity=60)
     with pytest.raises(UserError, match="3 names, 3 colours and 2 shares"):
         pictures.with_legend(image, NAMES, PALETTE, [0.5, 0.5])
+
+
+@pytest.mark.parametrize("size", [(37, 61), (30, 2800), (2800, 30)])
+@pytest.mark.parametrize("opacity", [0.0, 0.6])
+def test_strips_change_no_pixel(size: tuple[int, int], opacity: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large photos are painted strip by strip, with the lines and the detail of the whole."""
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+    labels = np.kron(random.integers(0, 4, (size[0] // 7 + 1, size[1] // 7 + 1)), np.ones((7, 7), dtype=int))
+    labels = np.where(labels == 3, 255, labels)[: size[0], : size[1]]
+    whole, shares = pictures.overlay(image, labels, PALETTE, opacity=opacity), pictures.shares(labels, 3)
+    for pixels in (1, 5 * size[1]):
+        monkeypatch.setattr("segvit.pictures.paint.STRIP_PIXELS", pixels)
+        assert (pictures.overlay(image, labels, PALETTE, opacity=opacity) == whole).all()
+        assert (pictures.shares(labels, 3) == shares).all()

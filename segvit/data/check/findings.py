@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from segvit.data.check.fixes import explain_values, remap
+from segvit.data.check.fixes import explain_one_class, explain_values, remap
 from segvit.data.check.scan import Tally
 from segvit.data.folder_spec import FOLDERS
 from segvit.data.pairs import first
@@ -66,7 +66,10 @@ def _files(tally: Tally) -> Iterator[Finding]:
 def _values(tally: Tally) -> Iterator[Finding]:
     """Report values without a class, and values that leave nothing to learn."""
     spec = tally.spec
-    if tally.unknown:
+    if spec.num_classes == 1 and tally.pixels:
+        text = explain_one_class(sorted(tally.pixels), spec)
+        yield Finding(kind="one-class", level="error", text=text)
+    elif tally.unknown:
         text = explain_values(sorted(tally.pixels), spec, what="all files together hold")
         count = tally.strange.count
         yield Finding(
@@ -75,11 +78,11 @@ def _values(tally: Tally) -> Iterator[Finding]:
             text=f"{first(tally.strange.names)} ({count} in all): {text}",
             count=count,
         )
-    if tally.pixels and not tally.images and not tally.unknown:
+    if tally.pixels and not tally.images and not tally.unknown and spec.num_classes > 1:
         values = first(sorted(tally.pixels), 10)
         text = f"every pixel is ignored (values {values}): correct `ignore`"
         yield Finding(kind="all-ignored", level="error", text=text)
-    elif set(tally.pixels) == {0, 255} and 255 in spec.ignore and spec.num_classes > 1:
+    elif set(tally.pixels) == {0, 255} and 255 in spec.ignore:
         text = (
             f"the label maps hold only 0 and 255, and 255 is ignored, so the model would learn only "
             f"{spec.classes[0]!r}; for 0/255 masks {remap(spec, {0: 0, 1: 255})}"

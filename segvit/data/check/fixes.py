@@ -12,6 +12,8 @@ from segvit.data.spec import DEFAULT_IGNORE, IGNORE_INDEX, DatasetSpec
 from segvit.data.yaml_values import quoted
 from segvit.errors import UserError
 
+BACKGROUND = "background"
+"""Name that we propose for a class of everything else."""
 EMPTY = "empty-"
 """Prefix of a flag that sets an empty list."""
 FEW = 3
@@ -70,6 +72,31 @@ def explain_values(values: Sequence[int], spec: DatasetSpec, *, what: str = "the
         return text + f"add it as a class, `--data.classes NAME={unknown[0]}`, or ignore it, `{flags}`"
     ignore = f"`ignore: {[*spec.ignore, *unknown[:10]]}` or `others: ignore`"
     return text + f"check that this is the right spec; in a spec of your own, add the class, or write {ignore}"
+
+
+def explain_one_class(values: Sequence[int], spec: DatasetSpec) -> str:
+    """Return the text for a dataset of a single class, whose label files hold `values` (distinct, sorted)."""
+    text = f"{spec.classes[0]!r} is the only class, so there is nothing to learn: every model would score mIoU 1"
+    if spec.name != FOLDERS:
+        return f"{text}; add a class for the rest to the spec, such as {BACKGROUND}"
+    if names := split_at_commas(spec.classes[0]):
+        return f"{text}; separate class names by blanks: `--data.classes {shlex.join(names)}`"
+    if classes := _with_background(values, spec):
+        return f"{text}; for these label maps type `--data.classes {shlex.join(classes)}`"
+    return f"{text}; the label maps hold {first(values, 10)}: give each value a class, such as {BACKGROUND}=0"
+
+
+def split_at_commas(name: str) -> list[str]:
+    """Return the names in a class name with commas, or nothing if it has none."""
+    names = [part.strip() for part in name.split(",") if part.strip()]
+    return names if len(names) > 1 else []
+
+
+def _with_background(values: Collection[int], spec: DatasetSpec) -> list[str]:
+    """Return the classes of masks with two values, for a spec whose only class is the thing. Else nothing."""
+    two = sorted(values if len(values) == 2 else set(values) - set(DEFAULT_IGNORE))
+    name = spec.classes[0] if spec.classes[0] != BACKGROUND else "thing"
+    return [f"{BACKGROUND}={two[0]}", f"{name}={two[1]}"] if len(two) == 2 else []
 
 
 def remap(spec: DatasetSpec, raw_ids: dict[int, int]) -> str:
@@ -142,8 +169,7 @@ def fix_values(config: DataConfig, values: Collection[int]) -> DataConfig | None
             continue
         if result.unknown(values):
             continue
-        shown = {result.class_of(value) for value in values} - {IGNORE_INDEX}
-        if len(shown) >= min(2, result.num_classes):  # a single class would leave nothing to learn
+        if len({result.class_of(value) for value in values} - {IGNORE_INDEX}) > 1:  # one leaves nothing to learn
             return fixed
     return None
 
@@ -151,6 +177,12 @@ def fix_values(config: DataConfig, values: Collection[int]) -> DataConfig | None
 def _candidates(spec: DatasetSpec, values: Collection[int]) -> Iterator[tuple[Sequence[str], tuple[int, ...]]]:
     """Yield classes and ignored values to try, the likeliest first."""
     unknown = spec.unknown(sorted(values))
+    if spec.num_classes == 1:
+        if names := split_at_commas(spec.classes[0]):
+            yield names, DEFAULT_IGNORE
+            yield [f"{name}={value}" for name, value in zip(names, sorted(values), strict=False)], DEFAULT_IGNORE
+        yield _with_background(values, spec), DEFAULT_IGNORE
+        return
     if _is_soft(spec, values):  # no setting helps
         return
     if set(values) <= {0, 255}:

@@ -6,6 +6,7 @@ rich.print(survey.table()); print(survey.advice)
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +22,7 @@ from segvit.data.pairs import Orphans, first
 from segvit.data.palette import Color
 from segvit.errors import UserError
 from segvit.utils.progress import Progress
+from segvit.utils.tables import Fitted
 from segvit.utils.text import percentage
 
 SplitName = Literal["train", "val"]
@@ -78,7 +80,7 @@ class Survey:
     def fixed(self) -> DataConfig | None:
         """Settings that give all label values a meaning. None if they have one already, or if we know of no fix."""
         kinds = {finding.kind for _, finding in self.all_findings()}
-        if not kinds & {"unknown-values", "mask-0-255"}:
+        if not kinds & {"unknown-values", "mask-0-255", "one-class"}:
             return None
         return fix_values(self.config, {row.value for report in self.reports.values() for row in report.values})
 
@@ -115,9 +117,12 @@ class Survey:
             "next": self.next_command,
         }
 
-    def table(self) -> Table:
-        """Return a table for a terminal: the class of every raw value, with its pixels and images in each split."""
-        return _values_table(self.reports)
+    def table(self) -> Fitted:
+        """Return a table for a terminal: the class of every raw value, with its pixels and images in each split.
+
+        A narrow terminal gets no bars, and then the first split alone.
+        """
+        return Fitted(partial(_values_table, self.reports), levels=4)
 
 
 def check_splits(
@@ -160,7 +165,7 @@ def check_splits(
                 progress(begun + done, total)
 
         reports[split] = check_dataset(found, decode=True, progress=shifted)
-    findings += [*_describe(orphans), *_copies(reports)]
+    findings += [*_describe(orphans), *copies(reports)]
     return Survey(
         config=config, samples=samples, reports=reports, orphans=orphans, findings=tuple(findings), settings=settings
     )
@@ -184,7 +189,7 @@ def _describe(orphans: Mapping[SplitName, Orphans]) -> Iterator[Finding]:
         yield Finding(kind="orphans", level="error", text=text, count=count)
 
 
-def _copies(reports: Mapping[SplitName, CheckReport]) -> Iterator[Finding]:
+def copies(reports: Mapping[Any, CheckReport]) -> Iterator[Finding]:
     """Report images that are in both splits, and images that are in one split twice."""
     train, val = (reports[split].digests if split in reports else {} for split in ("train", "val"))
     both = train.keys() & val.keys()
@@ -213,23 +218,35 @@ class _Row(NamedTuple):
     style: str = ""
 
 
-def _values_table(reports: Mapping[SplitName, CheckReport]) -> Table:
-    """Return the table of raw values and their classes, with pixels and images of each split."""
-    table = Table(title=escape(next(iter(reports.values())).name))
+def _values_table(reports: Mapping[SplitName, CheckReport], level: int, *, ascii: bool) -> Table:
+    """Return the table of raw values and their classes, with pixels and images of each split.
+
+    Args:
+        reports: of each split.
+        level: 0 all columns, 1 no bars, 2 only the first split, 3 also no colours and no frame.
+        ascii: draw in ASCII alone, and without colours.
+    """
+    shown = dict(list(reports.items())[:1]) if level > 1 else reports
+    caption = f"too narrow for {' and '.join(reports.keys() - shown.keys())}" if len(shown) < len(reports) else None
+    table = Table(title=escape(next(iter(reports.values())).name), caption=caption, show_edge=level < 3)
     table.add_column("value", justify="right", overflow="fold", min_width=5)
-    table.add_column("", no_wrap=True)
+    colored = level < 3 and not ascii
+    if colored:
+        table.add_column("", no_wrap=True)
     table.add_column("becomes", overflow="fold")
-    for split in reports:
+    for split in shown:
         table.add_column(split, justify="right", no_wrap=True)
-        table.add_column("pixels", width=BAR)
+        if level == 0:
+            table.add_column("pixels", width=BAR)
         table.add_column("images", justify="right", no_wrap=True)
-    stats = [_Stats(report) for report in reports.values()]
+    stats = [_Stats(report) for report in shown.values()]
     for row in _rows(list(reports.values())):
         swatch = f"[rgb({','.join(map(str, row.color))})]██[/]" if row.color else ""
         values = ", ".join(map(str, row.values[:MANY])) + ", ..." * (len(row.values) > MANY)
-        cells = [cell for found in stats for cell in found.cells(row)]
+        cells = [cell for found in stats for cell in found.cells(row, bars=level == 0, ascii=ascii)]
         absent = row.color is not None and all(found.images(row) == 0 for found in stats)
-        table.add_row(values, swatch, escape(row.becomes), *cells, style="yellow" if absent else row.style)
+        first_cells = [values, swatch] if colored else [values]
+        table.add_row(*first_cells, escape(row.becomes), *cells, style="yellow" if absent else row.style)
     return table
 
 
@@ -249,11 +266,12 @@ class _Stats:
             return self.shown[row.becomes]
         return max((self.files.get(value, 0) for value in row.values), default=0)
 
-    def cells(self, row: _Row) -> tuple[str, str, str]:
-        """Return the share of pixels, a bar, and the number of images."""
+    def cells(self, row: _Row, *, bars: bool, ascii: bool) -> list[str]:
+        """Return the share of pixels, a bar if wanted, and the number of images."""
         share = sum(self.pixels.get(value, 0) for value in row.values) / self.total
-        bar = "█" * min(BAR, round(BAR * share / self.highest)) or "▏" * (share > 0)
-        return percentage(share, ".2f"), bar, str(self.images(row))
+        full, least = ("#", ".") if ascii else ("█", "▏")
+        bar = full * min(BAR, round(BAR * share / self.highest)) or least * (share > 0)
+        return [percentage(share, ".2f"), *[bar] * bars, str(self.images(row))]
 
 
 def _rows(reports: Sequence[CheckReport]) -> list[_Row]:
