@@ -484,6 +484,8 @@ def documented_lines() -> Iterator[Any]:
     files += sorted((REPOSITORY / "configs").rglob("*.yaml"))
     files.remove(TUTORIAL)
     texts = {path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8") for path in files}
+    for page in (name for name in texts if name.endswith(".md")):  # code alone: a sentence may begin with "segvit"
+        texts[page] = "\n".join(re.findall(r"^```\w*\n(.*?)^```$", texts[page], re.MULTILINE | re.DOTALL))
     texts["demo"] = demo.FAREWELL.format(output="runs/demo", model="runs/demo/run/best.safetensors")
     for name, text in texts.items():
         for line in text.replace("\\\n", " ").splitlines():
