@@ -1,4 +1,4 @@
-"""Check that the text in segvit/ is plain English: docstrings, comments, messages and help (CONTRIBUTING.md, "Prose").
+"""Check that segvit/ and docs/tools/ are in plain English: docstrings, comments, messages (CONTRIBUTING.md, "Prose").
 
     python tests/test_prose.py segvit/models          # list the lines that break a rule, for these files or folders
 
@@ -105,7 +105,7 @@ def problems_in(places: list[Path]) -> list[str]:
 
 
 def test_the_package_speaks_plain_english() -> None:
-    problems = problems_in([ROOT / "segvit"])
+    problems = problems_in([ROOT / "segvit", ROOT / "docs" / "tools"])
     assert not problems, "\n".join(problems)
 
 

@@ -1,4 +1,4 @@
-"""Build the documentation site: pages and docstrings in, site/ out; warnings are errors.
+"""Build the documentation site in site/ from the pages and the docstrings; warnings are errors.
 
     make docs                              # or, where the extra `docs` is installed:
     python docs/tools/build_site.py              # then open site/index.html; it needs no server and no network
@@ -6,8 +6,8 @@
 
 The pages can be read in the repository. For the site they are copied to build/docs and completed there. Links that
 leave docs/ are corrected: CONTRIBUTING and CHANGELOG are pages too, other files of the repository become plain text.
-Formulas become MathML, and marked blocks become tabs. docs/cli.md gets the help of every verb, docs/settings.md every
-setting.
+Formulas become MathML, and marked blocks become tabs. docs/cli.md gets the help of every command,
+docs/settings.md every setting.
 """
 
 import os
@@ -31,7 +31,7 @@ DOCS = ROOT / "docs"
 STAGED = ROOT / "build" / "docs"
 SITE = ROOT / "site"
 REPOSITORY_PAGES = {name: f"{name.lower()}.md" for name in ("CONTRIBUTING", "CHANGELOG")}
-"""Pages at the repository's root, by their names there without suffix, and as the site names them."""
+"""Pages at the repository's root, by their names without suffix, and their names in the site."""
 README = "README.md"
 """The front page of the repository: the site has index.md instead."""
 ONE_FILE = DOCS / "segvit_in_one_file.py"
@@ -48,7 +48,7 @@ HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*$", re.MULTILINE)
 
 
 def main() -> None:
-    """Build the site and check it, or check links alone; leave with 1 where something is wrong."""
+    """Build the site and check it, or check links alone; exit with 1 if something is wrong."""
     problems = stage(STAGED if "--links" not in sys.argv[1:] else None)
     if "--links" in sys.argv[1:] or problems:
         _finish(problems, checked=f"{len(pages())} pages")
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def pages() -> dict[Path, Path]:
-    """Every page of the repository, and its place in the site."""
+    """Return every page of the repository with its place in the site."""
     found = {page: page.relative_to(DOCS) for page in sorted(DOCS.rglob("*.md"))}
     found[ONE_FILE] = Path(f"{ONE_FILE.stem}.md")
     return found | {ROOT / f"{name}.md": Path(place) for name, place in REPOSITORY_PAGES.items()}
@@ -81,7 +81,7 @@ def stage(folder: Path | None) -> list[str]:
 
 
 def build() -> None:
-    """Run the builder over the staged pages; its warnings end the build."""
+    """Run the builder over the staged pages; a warning ends the build."""
     shutil.rmtree(SITE, ignore_errors=True)
     # Without --clean, pages come from a cache, and what is wrong with them was said the first time only.
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean", "--config-file", "mkdocs.yml"]
@@ -93,7 +93,7 @@ def build() -> None:
 
 
 def relinked(page: Path, place: Path, problems: list[str]) -> str:
-    """The text of a page with its relative links as they hold at its place in the site; broken ones are noted."""
+    """Return the text of a page with its relative links corrected for the site; add broken ones to `problems`."""
     text = page.read_text(encoding="utf-8")
     if page == ONE_FILE:
         text = f"# The method in one file\n\n```python\n{text}```\n"
@@ -110,7 +110,7 @@ def relinked(page: Path, place: Path, problems: list[str]) -> str:
 
 
 def _relink(link: re.Match[str], *, page: Path, place: Path, where: str, problems: list[str]) -> str:
-    """A link of a page as it holds in the site: to the page there, or its text where the site has no such file."""
+    """Return a link of a page, corrected for the site, or its text alone if the site has no such file."""
     if re.match(r"[a-z][a-z0-9+.-]*:|//", link["target"]):
         return link.group()
     path, mark, anchor = unquote(link["target"]).partition("#")
@@ -132,7 +132,7 @@ def _relink(link: re.Match[str], *, page: Path, place: Path, where: str, problem
 
 @cache
 def anchors(page: Path) -> set[str]:
-    """The names that `#...` may point to, made from the headings as code hosts and mkdocs.yml make them."""
+    """Return the names that `#...` may point to, made from the headings as code hosts and mkdocs.yml make them."""
     names: set[str] = set()
     for heading in HEADING.findall(FENCED.sub("", page.read_text(encoding="utf-8"))):
         text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
@@ -141,7 +141,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def command_line_help() -> str:
-    """The help of every verb as Markdown, from the second heading level on."""
+    """Return the help of every command as Markdown, from the second heading level on."""
     from segvit.cli.main import app
 
     text = app.generate_docs()

@@ -1,4 +1,4 @@
-"""Check a built site: every link inside it leads somewhere, and opening a page loads nothing from elsewhere.
+"""Check a built site: no link inside it is broken, and opening a page loads nothing from the web.
 
     python docs/tools/check_site.py site
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 LOADED = {("script", "src"), ("img", "src"), ("source", "src"), ("video", "src"), ("iframe", "src"), ("link", "href")}
-"""Attributes whose address a browser fetches when the page is opened."""
+"""Attributes whose address a browser loads when the page is opened."""
 NOT_LOADED = {"canonical", "prev", "next", "alternate"}
-"""Relations of a <link> that is an address to follow, as those of <a>."""
+"""Relations of a <link> that a browser does not load."""
 IN_STYLES = re.compile(r"url\(\s*['\"]?(https?:)?//")
 
 
@@ -30,7 +30,7 @@ class Page(HTMLParser):
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what a tag is called and where it leads."""
+        """Add the names and addresses of a tag."""
         for name, value in attrs:
             if value is None:
                 continue
@@ -44,7 +44,7 @@ class Page(HTMLParser):
 
 
 def problems_of(site: Path) -> list[str]:
-    """`page: address: what is wrong` of each link that leads nowhere, and of all that is loaded from elsewhere."""
+    """Return `page: address: fault` for each broken link, and for everything that is loaded from the web."""
     pages = {path: Page(path) for path in sorted(site.rglob("*.html"))}
     problems = []
     for path, page in pages.items():
@@ -59,7 +59,7 @@ def problems_of(site: Path) -> list[str]:
 
 
 def _fault(address: str, *, loaded: bool, path: Path, site: Path, pages: dict[Path, Page]) -> str | None:
-    """What is wrong with a link of the page at `path`, if anything."""
+    """Return the fault of a link of the page at `path`, or None."""
     parts = urlsplit(address)
     if parts.scheme in ("data", "mailto", "javascript"):
         return None

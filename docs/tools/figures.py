@@ -61,7 +61,7 @@ class Scene:
     inside: Inside
     canvas: Canvas
     number: int
-    """Of the class that is followed."""
+    """Index of the class that is drawn."""
     features: npt.NDArray[np.uint8]
     """(h, w, 3): the three main directions of the deepest feature map, as red, green and blue."""
     probabilities: npt.NDArray[np.float32]
@@ -69,7 +69,7 @@ class Scene:
 
 
 def draw_attention_to_mask(scene: Scene) -> Any:
-    """How a class token becomes a mask, and masks a label map (docs/method.md section 2)."""
+    """Draw how a class token becomes a mask, and masks a label map (docs/method.md section 2)."""
     inside, canvas = scene.inside, scene.canvas
     side, top, lift = 1.08, 1.52, 0.045
     board = Board(WIDTH, 2.92)
@@ -125,7 +125,7 @@ def draw_attention_to_mask(scene: Scene) -> Any:
 
 
 def draw_cascade(scene: Scene) -> Any:
-    """How the masks of the stages add up (docs/method.md section 2)."""
+    """Draw how the masks of the stages add up (docs/method.md section 2)."""
     inside, canvas = scene.inside, scene.canvas
     place, count = inside.classes.index(scene.number), len(inside.outputs)
     side, step, left = 1.28, 1.28 + 0.42, 0.62
@@ -156,7 +156,7 @@ def draw_cascade(scene: Scene) -> Any:
 
 
 def draw_shrunk(scene: Scene) -> Any:
-    """What Shrunk does to the token grid (docs/method.md section 3)."""
+    """Draw the effect of Shrunk on the token grid (docs/method.md section 3)."""
     tokens, photo = scene.inside.tokens, scene.canvas.photo
     rows, columns = tokens.grid
     kept_patches = lattice(tokens.grid)
@@ -223,7 +223,7 @@ def _draw_class_tokens(board: Board, scene: Scene, *, x: float, y: float, height
 
 
 def _draw_probabilities(board: Board, scene: Scene, *, x: float, y: float, width: float, height: float) -> None:
-    """What the query of the class says that it is: a bar for each class and for "no object"."""
+    """Draw the class probabilities of the query: a bar for each class and for "no object"."""
     names = [*scene.inside.names, "no object"]
     panel = board.panel(x, y, width, height)
     chosen = [VERMILLION if k == scene.number else RULE for k in range(len(names))]

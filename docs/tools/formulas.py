@@ -1,4 +1,4 @@
-"""Turn the formulas of a page into MathML, which browsers lay out themselves: no script and no font is loaded.
+"""Turn the formulas of a page into MathML, which browsers draw themselves: no script and no font is loaded.
 
 Pages write LaTeX as code hosts do: a block fenced as `math`, or $`...`$ inside a sentence.
 """

@@ -17,7 +17,7 @@ from segvit.pictures.legend import with_legend
 from segvit.pictures.paint import shares
 
 QUALITY = 88
-"""Of the JPEG files."""
+"""Quality of the JPEG files."""
 GAP = 8
 """Pixels between the photo and its labels."""
 
