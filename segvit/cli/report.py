@@ -57,8 +57,8 @@ def report(
         )
     if score and len(runs) > 1:
         raise UserError(f"--score works with one run, not {len(runs)}: score each run first, then compare them")
-    if missing := [run for run in runs if not run.is_dir()]:
-        raise UserError(f"no folder {missing[0]}: give the folder of a run, such as runs/train")
+    if missing := next((run for run in runs if not run.is_dir()), None):
+        raise UserError(f"no folder {missing}: give the folder of a run, such as runs/train")
     from segvit.reports.chart_files import write_charts
     from segvit.reports.compare import load_runs, write_comparison
     from segvit.reports.run_files import load_run

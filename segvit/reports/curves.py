@@ -66,9 +66,10 @@ def compared_charts(runs: Sequence[RunFiles]) -> list[Chart]:
 def class_charts(runs: Sequence[RunFiles]) -> list[Chart]:
     """Return a chart of the IoU of each class over the validations, with a line per run.
 
-    Runs that did not log the IoU of each class have no line.
+    The line of a single run is called IoU. Runs that did not log the IoU of each class have no line.
     """
-    logged = {run.name: [record for record in run.records if "iou" in record] for run in runs}
+    labels = [run.name for run in runs] if len(runs) > 1 else ["IoU"]
+    logged = {label: [r for r in run.records if "iou" in r] for label, run in zip(labels, runs, strict=True)}
     names = dict.fromkeys(name for records in logged.values() for record in records for name in record["iou"])
     charts = []
     for index, name in enumerate(names):

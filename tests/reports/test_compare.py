@@ -52,10 +52,11 @@ def test_runs_of_other_data_are_marked(tmp_path: Path) -> None:
     "words, told",
     [
         (["one", "one"], "a run is given twice"),
-        (["one", "none"], "is not a run of segvit train"),
+        (["one", "none"], "no folder none: give the folder of a run"),
+        (["one", "."], "is not a run of segvit train"),
         (["one"] * 7, "7 runs: give 2 to 6"),
         (["one", "--output", "x.html"], "--output works only with several runs"),
-        (["one", "other", "--score"], "--score works with one run, not 2"),
+        (["one", ".", "--score"], "--score works with one run, not 2"),
         (["one", "--format", "pdf"], "--format works only with --charts"),
     ],
 )
@@ -126,6 +127,17 @@ def test_charts_are_read_with_pointer_and_keys(tmp_path: Path, visit: Callable[.
     cell.hover()
     assert "sky predicted as sky: 90.0 %" in page.locator("figure.chart:has(.matrix) .readout").inner_text()
     assert not visited.complaints and [address for address in visited.requests if not address.startswith("file:")] == []
+
+
+def test_a_finger_reads_a_chart(tmp_path: Path, visit: Callable[..., Visit]) -> None:  # noqa: F811
+    visited = visit(width=390, has_touch=True, is_mobile=True)
+    page = visited.page
+    page.goto(write_report(make_run(tmp_path / "run")).as_uri())
+    small = page.locator(".classes .chart").first
+    small.locator("svg").tap()
+    assert "IoU 40 %" in " ".join(small.locator(".readout").inner_text().split())
+    page.locator("h1").tap()
+    assert not small.locator(".readout").is_visible() and not visited.complaints
 
 
 def test_charts_are_saved_from_the_page(tmp_path: Path, visit: Callable[..., Visit]) -> None:  # noqa: F811

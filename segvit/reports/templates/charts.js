@@ -59,12 +59,11 @@ function readLines(figure, svg, readout) {
     at = -1;
   }
 
-  svg.addEventListener("pointermove", (event) => {
+  follow(svg, hide, (event) => {
     const box = svg.getBoundingClientRect();
     const x = ((event.clientX - box.left) * svg.viewBox.baseVal.width) / box.width;
     show(nearest(stops.map((stop) => ({ x: stop[1] })), x));
   });
-  svg.addEventListener("pointerleave", hide);
   svg.addEventListener("blur", hide);
   svg.addEventListener("keydown", (event) => {
     const moves = { ArrowLeft: (at < 0 ? stops.length : at) - 1, ArrowRight: at + 1, Home: 0, End: stops.length - 1 };
@@ -82,14 +81,22 @@ function readCells(figure, svg, readout) {
     told.set(title.parentNode, title.textContent);
     title.remove();
   }
-  svg.addEventListener("pointermove", (event) => {
+  const hide = () => { readout.hidden = true; };
+  follow(svg, hide, (event) => {
     const text = told.get(event.target);
     readout.hidden = !text;
     if (!text) return;
     readout.replaceChildren(paragraph(text));
     placeReadout(figure, readout, event.clientX, event.clientY);
   });
-  svg.addEventListener("pointerleave", () => { readout.hidden = true; });
+}
+
+/** Call `show` while a pointer is over a chart. A finger's read-out stays until another place is touched. */
+function follow(svg, hide, show) {
+  svg.addEventListener("pointermove", show);
+  svg.addEventListener("pointerdown", show);
+  svg.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") hide(); });
+  document.addEventListener("pointerdown", (event) => { if (!svg.contains(event.target)) hide(); });
 }
 
 /** Return the index of the place whose x is nearest, or -1 if there are no places. */
