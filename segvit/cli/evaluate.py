@@ -55,7 +55,7 @@ def evaluate(
     device
         Device to run on.
     """
-    from segvit.data.folder_spec import check_folders
+    from segvit.data.folder_spec import check_places
     from segvit.weights.names import check_model_name
 
     check_model_name(model)
@@ -67,7 +67,7 @@ def evaluate(
             "run, or `--data.spec NAME --data.root FOLDER`, or `--data.images FOLDER --data.labels FOLDER "
             "--data.classes NAME ...`"
         )
-    check_folders(data)
+    check_places(data)
     if config and first_process():
         print(f"data of {config}; protocol of the model, unless flags change it", flush=True)
     from rich import print as rich_print

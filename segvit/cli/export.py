@@ -49,7 +49,7 @@ def export(
     split
         With --data.*: split on which mIoU and time are measured, beside PyTorch's.
     """
-    from segvit.data.folder_spec import check_folders
+    from segvit.data.folder_spec import check_places
     from segvit.prediction.inputs import find_images
     from segvit.weights.names import check_model_name
 
@@ -66,7 +66,7 @@ def export(
     for given in images:
         find_images([given], output)
     if with_data:
-        check_folders(data)
+        check_places(data)
     from segvit.data.dataset import open_dataset
     from segvit.evaluation.evaluate import check_classes
     from segvit.export.export import export_onnx, export_program

@@ -34,12 +34,14 @@ def lr_find(
     plot
         File for the plot of the loss over the rate: .png, .pdf or .svg.
     """
-    from segvit.data.folder_spec import check_folders
+    from segvit.data.folder_spec import check_places
     from segvit.pictures.formats import check_figure_path
+    from segvit.weights.names import check_weights_file
 
     check_figure_path(plot, "--plot")
     check_paths(files=(plot,))
-    check_folders(settings.data)
+    check_places(settings.data)
+    check_weights_file(settings.model)
     from rich import print as rich_print
 
     from segvit.pictures import learning_rates

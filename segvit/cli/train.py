@@ -61,7 +61,8 @@ def train(
             raise UserError(f"the saved step holds its own settings: type --replay {replay} alone, or with --device")
         _replay(replay, settings.device)
         return
-    from segvit.data.folder_spec import check_folders
+    from segvit.data.folder_spec import check_places
+    from segvit.weights.names import check_weights_file
 
     if accept_changed_data and not resume:
         raise UserError(
@@ -69,7 +70,8 @@ def train(
         )
     check_paths(files=(), folder=settings.output, flag="--output")
     if not resume:
-        check_folders(settings.data)
+        check_places(settings.data)
+        check_weights_file(settings.model)
     from segvit.training.train import train as run_training
     from segvit.utils.distributed import rank
 

@@ -14,6 +14,8 @@ from segvit.utils.files import check_writable
 
 FOLDERS = "folders"
 """Name of the spec of two plain folders."""
+ANY = ("any",)
+"""Class that stands for those of two folders, where only the folders matter."""
 ROLES: tuple[tuple[Literal["train", "val"], str], ...] = (("train", "train"), ("val", "val"))
 """The splits of two plain folders, each with its name."""
 DEFAULT_FRACTION = 0.1
@@ -112,14 +114,14 @@ def place_of(config: DataConfig, spec: DatasetSpec, name: str, role: Literal["tr
     return Place(config.root, found, f"dataset {spec.name!r}, split {name!r}", options)
 
 
-def check_folders(config: DataConfig) -> None:
+def check_places(config: DataConfig) -> None:
     """Refuse a dataset whose folders or lists are missing, without opening it.
 
     Raises:
         UserError: no dataset or a contradictory one is given, a folder or list is missing, or the cache cannot be
             written.
     """
-    spec = resolve_spec(config)
+    spec = resolve_spec(replace(config, classes=config.classes or ANY) if config.labels is not None else config)
     if config.spec is not None and config.root is None:
         return  # scenes that are drawn, or an error of `open_dataset`
     for role, name in ROLES:
@@ -127,6 +129,9 @@ def check_folders(config: DataConfig) -> None:
             name = config.train_split if role == "train" else config.val_split
         if name in spec.splits:
             _check_place(place_of(config, spec, name, role), pictures=isinstance(spec.label_format, IndexLabels))
+    for file, what in ((config.train_list, "data.train_list"), (config.val_list, "data.val_list")):
+        if file is not None:
+            read_list(file, (), what)
     if config.cache is not None:
         check_cache(spec)
         check_writable(config.cache, folder=True, remedy="give another --data.cache")

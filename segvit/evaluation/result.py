@@ -5,6 +5,7 @@ rich.print(result.table())
 """
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from segvit.evaluation.boundary import BAND
@@ -112,13 +113,13 @@ class EvalResult:
         seen = self.metrics
         return (seen.miou, seen.mean_accuracy, seen.mean_dice, seen.mean_boundary_iou)
 
-    def table(self) -> "Fitted":
+    def table(self, *, title: str = "per class") -> "Fitted":
         """Return scores and share of every class as a table for a terminal. A narrow one gets fewer scores."""
         from segvit.utils.tables import Fitted
 
-        return Fitted(self._draw, levels=len(NARROWER))
+        return Fitted(partial(self._draw, title=title), levels=len(NARROWER))
 
-    def _draw(self, level: int, *, ascii: bool) -> "Table":
+    def _draw(self, level: int, *, title: str, ascii: bool) -> "Table":
         """Draw the table without the columns that `NARROWER` names for a level."""
         from rich.table import Table
         from rich.text import Text
@@ -126,7 +127,7 @@ class EvalResult:
         left_out = NARROWER[level]
         kept = [at for at, column in enumerate(COLUMNS) if column not in left_out]
         narrow = f"too narrow for {', '.join(left_out)}; " if left_out else ""
-        table = Table(title="per class", caption=narrow + self.protocol_line())
+        table = Table(title=title, caption=narrow + self.protocol_line())
         table.add_column("class", overflow="fold")
         for at in kept:
             table.add_column(COLUMNS[at], justify="right", no_wrap=True)

@@ -92,7 +92,7 @@ def overlay(
         mixed = Image.composite(mixed, photo, _mask(index[rows] < len(palette)))
         if contours:
             _draw_contours(mixed, index, len(palette), rows)
-        result[rows] = mixed
+        result[rows] = np.asarray(mixed)
     return result
 
 
@@ -141,9 +141,10 @@ def _class_index(labels: Labels, num_classes: int) -> Index:
     """Return the labels with ignored pixels set to K, (H, W)."""
     if labels.ndim != 2 or labels.size == 0:
         raise UserError(f"labels have the shape {labels.shape}; give one label map (H, W)")
-    small = np.uint8 if num_classes <= IGNORE_INDEX else np.int32  # an eighth of the memory of an index of NumPy
+    # A byte a pixel is an eighth of the memory of an index of NumPy.
+    index: Index = labels.astype(np.uint8) if num_classes <= IGNORE_INDEX else labels.astype(np.int32)
     if labels.min() >= 0 and labels.max() < num_classes:
-        return labels.astype(small)
+        return index
     ignored = (labels == -1) | ((labels == IGNORE_INDEX) & (num_classes <= IGNORE_INDEX))
     strange = ~ignored & ((labels < 0) | (labels >= num_classes))
     if strange.any():
@@ -151,7 +152,6 @@ def _class_index(labels: Labels, num_classes: int) -> Index:
         raise UserError(
             f"label {labels[strange][0]} among {num_classes} classes; give 0..{num_classes - 1}, or {void} for ignored"
         )
-    index = labels.astype(small)
     index[ignored] = num_classes
     return index
 

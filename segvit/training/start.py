@@ -37,6 +37,7 @@ from segvit.utils.files import check_writable
 from segvit.utils.launcher import first_process
 from segvit.weights.finetune import load_start
 from segvit.weights.hub import cache_folder
+from segvit.weights.names import check_weights_file
 
 CHECKED_SAMPLES = 1000
 """Label maps read before the first step. Larger sets are sampled evenly."""
@@ -100,6 +101,8 @@ def prepare(config: TrainConfig, own: OwnParts, *, resume: bool, accept_changed_
     if state is not None:
         check_same_run(config, state["config"])
         own.check_resumable(state.get("own_parts", []))
+    else:
+        check_weights_file(config.model)
     fine_tunes = state is None and config.init is not None
     source = load_start(str(config.init), config.model) if fine_tunes else None
     splits = open_splits(config, own.datasets, say=print if first_process() and state is None else None)

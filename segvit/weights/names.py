@@ -6,6 +6,7 @@ check_model_name("best.safetensors")        # a UserError if there is no such fi
 import re
 from pathlib import Path
 
+from segvit.config import ModelConfig
 from segvit.errors import UserError
 from segvit.utils.text import suggest
 from segvit.weights.file_kind import no_weights
@@ -33,6 +34,17 @@ def is_model_name(name: str) -> bool:
     return name in RELEASED or (
         REPOSITORY.fullmatch(name) is not None and Path(name).suffix not in FILE_SUFFIXES and not Path(name).exists()
     )
+
+
+def check_weights_file(config: ModelConfig) -> None:
+    """Refuse a network whose pretrained weights are in a file that does not exist.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    file = config.pretrained_file
+    if file is not None and not file.is_file():
+        raise UserError(f"model.pretrained_file: no file {file}; give timm's weights as .safetensors or .pth")
 
 
 def check_model_name(name: str | Path) -> None:
