@@ -105,7 +105,7 @@ def programs(model: str) -> Markup:
 
 def _code(text: str) -> Markup:
     """Return a block of code; it can be scrolled with the keyboard too."""
-    return tag("pre", text.rstrip(), tabindex="0")
+    return tag("div", tag("pre", text.rstrip(), tabindex="0"), class_="code")
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> Markup:

@@ -23,10 +23,20 @@ FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-s
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 PUT_ADDRESS = f"""
 const here = location.origin + location.pathname.replace(/[/]+$/, "");
-for (const example of element.querySelectorAll("pre"))
+for (const example of element.querySelectorAll("pre")) {{
   example.textContent = example.textContent.replaceAll("{ORIGIN}", here);
+  if (!navigator.clipboard) continue; // browsers offer it only at https and on this machine
+  const copy = document.createElement("button");
+  copy.textContent = "Copy";
+  copy.addEventListener("click", async () => {{
+    await navigator.clipboard.writeText(example.textContent);
+    copy.textContent = "Copied";
+    setTimeout(() => {{ copy.textContent = "Copy"; }}, 1500);
+  }});
+  example.before(copy);
+}}
 """
-"""Script that puts the address of this page into the examples for programs."""
+"""Script that puts the address of this page into the examples for programs, and a button to copy each."""
 BATCH_EMPTY = "The label maps appear here, one row per photo."
 LABEL, BATCH = "label", "batch"
 """Queues of single photos and of batches; they take turns photo by photo."""

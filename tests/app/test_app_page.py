@@ -379,7 +379,12 @@ def test_the_page_for_programs(server: Server, visit: Callable[..., Visit]) -> N
     seen.page.goto(f"{server.address}/?view=api")
     example = seen.page.locator(".programs pre").first
     example.wait_for(timeout=30_000)
-    assert f'"{server.address}/api/predict?model=plain" -o labels.png' in example.inner_text()
+    line = f'curl --fail-with-body -F photo=@photo.jpg "{server.address}/api/predict?model=plain" -o labels.png'
+    assert example.inner_text().startswith(line)
+    seen.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    seen.page.get_by_role("button", name="Copy").first.click()
+    seen.page.get_by_role("button", name="Copied").wait_for()
+    assert seen.page.evaluate("navigator.clipboard.readText()").startswith(line)
 
 
 # --- for programs -----------------------------------------------------------------------------------------------------

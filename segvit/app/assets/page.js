@@ -42,11 +42,14 @@
     if (frame && height > 0 && height < HIGHEST) frame.style.setProperty("--height", `${Math.ceil(height)}px`);
   });
 
-  // Several photos dropped on the place of one photo become a batch.
+  // Several photos dropped on the place of one photo become a batch. Without a handler, the browser would open them.
+  const isOverPhoto = (event) => event.target.closest?.("#photo");
+  document.addEventListener("dragover", (event) => { if (isOverPhoto(event)) event.preventDefault(); }, true);
   document.addEventListener("drop", (event) => {
-    const dropped = event.dataTransfer?.files ?? [];
-    if (dropped.length < 2 || !event.target.closest?.("#photo")) return;
+    if (!isOverPhoto(event)) return;
     event.preventDefault();
+    const dropped = event.dataTransfer?.files ?? [];
+    if (dropped.length < 2) return; // Gradio takes it
     event.stopPropagation();
     const files = new DataTransfer();
     for (const file of dropped) files.items.add(file);
