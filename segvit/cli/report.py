@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from segvit.cli.flags import bar
+from segvit.cli.flags import bar, check_paths
 from segvit.config import Device, TrainConfig
 from segvit.errors import UserError
 from segvit.pictures.formats import FigureFormat
@@ -59,6 +59,9 @@ def report(
         raise UserError(f"--score works with one run, not {len(runs)}: score each run first, then compare them")
     if missing := next((run for run in runs if not run.is_dir()), None):
         raise UserError(f"no folder {missing}: give the folder of a run, such as runs/train")
+    if root and not root.is_dir():
+        raise UserError(f"--root {root} is not a folder: give the folder of the dataset")
+    check_paths(files=(output,), folder=charts, flag="--charts")
     from segvit.reports.chart_files import write_charts
     from segvit.reports.compare import load_runs, write_comparison
     from segvit.reports.run_files import load_run

@@ -20,11 +20,15 @@ from tests.helpers.tiny import labelling_model
 CLASSES = load_spec("shapes").classes
 LONG = "n" * 300
 """A name that no file system takes."""
-OUT_FOLDERS = {"--output", "--pictures", "--data.cache", "--data.cache-features"}
+OUT_FOLDERS = {"--charts", "--output", "--pictures", "--data.cache", "--data.cache-features"}
 OUT_FILES = {"--sheet": ".png", "--json": ".json", "--csv": ".csv", "--plot": ".png"}
 IN_FOLDERS = {"--data.root", "--data.images", "--data.labels", "--data.val-images", "--data.val-labels"}
-IN_FOLDERS |= {"--run", "--root", "--examples"}
-OUT_FILES_BY_VERB = {("convert", "--output"): ".safetensors", ("export", "--output"): ".onnx"}
+IN_FOLDERS |= {"--runs", "--root", "--examples"}
+OUT_FILES_BY_VERB = {
+    ("report", "--output"): ".html",
+    ("convert", "--output"): ".safetensors",
+    ("export", "--output"): ".onnx",
+}
 NOT_PATHS = {("lr-find", "--model"), ("train", "--model"), ("bench", "--model"), ("lr-find", "--output")}
 NOT_USED = {(verb, "--data.cache-features") for verb in ("check-data", "export", "evaluate", "lr-find")}
 """Settings of training that these commands accept and do not use."""
@@ -102,7 +106,7 @@ def line(flag: Flag, value: Path, place: Path, output: Path) -> list[str]:
         "export": {"--model": model, "--output": output / "m.onnx"},
         "bench": {"": "vit_tiny_patch16_224", "--size": "32", "--repeats": 1},
         "lr-find": {**own, "--num-steps": 10},
-        "report": {"--run": place, "--score": []},
+        "report": {"--runs": place, "--score": []},
         "predict": {"--model": model, "--inputs": photos, "--output": output / "seen"},
         "look": {"--model": model, "--photos": photos / "a.png", "--output": output / "seen"},
         "app": {"": model},
@@ -120,6 +124,8 @@ def line(flag: Flag, value: Path, place: Path, output: Path) -> list[str]:
         words |= {"--data.val-images": photos, "--data.val-labels": masks}
     if flag.name == "--data.val-list":
         words |= {"--data.train-list": place / "list.txt"}
+    if flag == Flag("report", "--output"):  # of a comparison
+        words = {"--runs": [place, place]}
     words |= {flag.name: value}
     typed = flag.verb.split()
     for key, item in words.items():
