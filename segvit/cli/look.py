@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,7 @@ def look(
     classes: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     format: FigureFormat = "png",
     size: int | None = None,
+    background: bool = True,
     device: Device = "auto",
 ) -> None:
     """Draw the inside of a model: attention of the class tokens, the cascade of masks, the tokens that Shrunk keeps.
@@ -46,6 +48,8 @@ def look(
     size
         Shorter side in pixels to which a photo is resized; it is processed in one piece. Default: that of the test
         protocol, or of the training crop if the protocol uses windows.
+    background
+        --no-background leaves the class called background unpainted in label maps.
     device
         Device to run on.
     """
@@ -63,12 +67,15 @@ def look(
     folders = [output / name for name in folder_names(photos)]
     from segvit.pictures.inside.files import save_inside
     from segvit.pictures.inside.look import look as look_inside
+    from segvit.pictures.paint import without_background
     from segvit.utils.device import resolve_device
     from segvit.weights.load import load_model
 
     network = load_model(model, device=resolve_device(device))
     for photo, folder in zip(photos, folders, strict=True):
         inside = look_inside(network, photo, classes=classes or None, size=size)
+        if not background:
+            inside = replace(inside, palette=without_background(inside.names, inside.palette))
         written = save_inside(inside, folder, format=format)
         seen = ", ".join(inside.names[k] for k in inside.classes[:NAMES_SHOWN])
         print(f"{photo} at {inside.size[0]} x {inside.size[1]} pixels, {seen}: {len(written)} figures in {folder}")

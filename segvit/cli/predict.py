@@ -30,6 +30,7 @@ def predict(
     precision: PrecisionChoice | None = None,
     compile: bool = False,
     opacity: float = 0.6,
+    background: bool = True,
     confidence: bool = False,
     ids: Literal["index", "raw"] = "index",
     video: Annotated[VideoOptions, Flat] = VideoOptions(),
@@ -64,6 +65,8 @@ def predict(
         Compile the model first (torch.compile). It takes a minute or two and pays off for thousands of images.
     opacity
         Opacity of the colours over the photo, from 0 to 1.
+    background
+        --no-background leaves the class called background unpainted in overlays.
     confidence
         Also write a confidence map, or a grey confidence video; white is certain.
     ids
@@ -110,6 +113,7 @@ def predict(
                 config=protocol.over(network.protocol),
                 precision=precision,
                 opacity=opacity,
+                background=background,
                 confidence=confidence,
                 raw_ids=ids == "raw",
                 video=video,

@@ -6,7 +6,7 @@
 
 Letters: H W height and width in pixels, K classes. An image is uint8 (H, W, 3) in RGB. A palette holds K colours
 (R, G, B) with values in 0..255. Ignored pixels are -1, or also 255 if K <= 255. They never get the colour of a class.
-All functions are deterministic.
+A colour of None in the palette of an overlay leaves the class unpainted. All functions are deterministic.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,6 +35,8 @@ WRONG = (213, 94, 0)
 """Colour of wrong pixels in an error map: vermillion, visible on grey even with red-green colour blindness."""
 LINE = (255, 255, 255)
 """Colour of the line between two classes."""
+BACKGROUND = ("background", "_background_", "bg")
+"""Names of a background class, in lower case."""
 IGNORED_16_BIT = 65_535
 """Value of ignored pixels in a 16-bit index PNG."""
 
@@ -61,10 +63,26 @@ def colorize(labels: Labels, palette: Sequence[Color], *, ignored: Color = (0, 0
     return np.array([*palette, ignored], dtype=np.uint8)[_class_index(labels, len(palette))]
 
 
+def without_background(names: Sequence[str], palette: Sequence[Color | None]) -> tuple[Color | None, ...]:
+    """Return a palette (K,) with None for the class that is called background.
+
+    Raises:
+        UserError: no class has such a name.
+    """
+    found = [name.strip().lower() in BACKGROUND for name in names]
+    if not any(found):
+        shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+        raise UserError(
+            f"no class is called background, so none can be left unpainted; the classes are {shown}: leave out "
+            "--no-background (background=False)"
+        )
+    return tuple(None if hidden else color for hidden, color in zip(found, palette, strict=True))
+
+
 def overlay(
-    image: Pixels, labels: Labels, palette: Sequence[Color], *, opacity: float = 0.6, contours: bool = True
+    image: Pixels, labels: Labels, palette: Sequence[Color | None], *, opacity: float = 0.6, contours: bool = True
 ) -> Pixels:
-    """Blend the class colours into the photo, (H, W, 3); ignored pixels keep the photo's colours.
+    """Blend the class colours into the photo, (H, W, 3); ignored and unpainted pixels keep the photo's colours.
 
     The fine detail of the photo is added back on top, so edges and textures stay readable at any opacity.
 
@@ -80,7 +98,8 @@ def overlay(
         raise UserError(f"opacity is {opacity}; give a number from 0 (the photo) to 1 (the colours)")
     index = _class_index(labels, len(palette))
     smooth = _smooth(image) if opacity > 0 else None
-    colors = np.array([*palette, (0, 0, 0)], dtype=np.uint8)
+    colors = np.array([*(color or (0, 0, 0) for color in palette), (0, 0, 0)], dtype=np.uint8)
+    painted = np.array([color is not None for color in palette] + [False])
     result = np.empty_like(image)
     for rows in _strips(index.shape):
         photo = Image.fromarray(image[rows])
@@ -89,7 +108,7 @@ def overlay(
             grey, around = photo.convert("L"), smooth.crop((0, rows.start, smooth.width, rows.stop))
             detail = ImageChops.subtract(grey, around, scale=1 / (0.7 * opacity), offset=128)
             mixed = ImageChops.add(mixed, Image.merge("RGB", (detail, detail, detail)), offset=-128)
-        mixed = Image.composite(mixed, photo, _mask(index[rows] < len(palette)))
+        mixed = Image.composite(mixed, photo, _mask(painted[index[rows]]))
         if contours:
             _draw_contours(mixed, index, len(palette), rows)
         result[rows] = np.asarray(mixed)

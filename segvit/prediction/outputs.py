@@ -65,6 +65,7 @@ def write_outputs(
     source: Path,
     fingerprint: str,
     opacity: float,
+    background: bool,
     raw_ids: Sequence[int] | None,
 ) -> Path:
     """Write all outputs of one image.
@@ -75,6 +76,7 @@ def write_outputs(
         source: the image.
         fingerprint: see `fingerprint`, computed before the image was read.
         opacity: opacity of the overlay's colours.
+        background: paint the background class in the overlay.
         raw_ids: (K,) grey values to write for the classes, in 8 bits, or in 16 if one is above 255. None writes class
             indices with a palette.
 
@@ -87,7 +89,7 @@ def write_outputs(
     height, width = result.labels.shape
     facts = {"image": str(source.absolute()), "width": width, "height": height, "shares": result.shares()}
     facts["fingerprint"] = fingerprint
-    overlay = result.overlay(opacity=opacity)
+    overlay = result.overlay(opacity=opacity, background=background)
     with explaining(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         for ending in PICTURES:

@@ -21,6 +21,7 @@ from segvit.inference.network import Network, classes_of
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import image_confidence, image_labels
 from segvit.pictures import overlay, shares, with_legend
+from segvit.pictures.paint import without_background
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +45,22 @@ class Prediction:
         order = np.argsort(-fractions)
         return {self.classes[index]: float(fractions[index]) for index in order if fractions[index] > 0}
 
-    def overlay(self, *, opacity: float = 0.6, legend: bool = True) -> Image.Image:
-        """Draw the classes in colour over the image, with a legend below."""
-        picture = Image.fromarray(overlay(self.image, self.labels, self.palette, opacity=opacity))
+    def overlay(self, *, opacity: float = 0.6, legend: bool = True, background: bool = True) -> Image.Image:
+        """Draw the classes in colour over the image, with a legend below.
+
+        Args:
+            opacity: opacity of the colours.
+            legend: name the classes.
+            background: paint the class that is called background.
+
+        Raises:
+            UserError: `background` is false, and no class is called background.
+        """
+        palette = self.palette if background else without_background(self.classes, self.palette)
+        picture = Image.fromarray(overlay(self.image, self.labels, palette, opacity=opacity))
         if not legend:
             return picture
-        return with_legend(picture, self.classes, self.palette, shares(self.labels, len(self.classes)))
+        return with_legend(picture, self.classes, palette, shares(self.labels, len(self.classes)))
 
 
 def predict(

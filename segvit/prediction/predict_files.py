@@ -20,10 +20,11 @@ import numpy.typing as npt
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
 from segvit.data.images import Unreadable, read_image
 from segvit.errors import UserError
-from segvit.inference.network import Network
+from segvit.inference.network import Network, classes_of
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import resolve_protocol
 from segvit.models.segvit import evaluating
+from segvit.pictures.paint import without_background
 from segvit.prediction.names import VIDEO_OVERLAY, named
 from segvit.prediction.outputs import write_outputs
 from segvit.prediction.plan import Broken, Job, Plan, make_plan
@@ -78,6 +79,7 @@ def predict_files(
     config: EvalConfig | None = None,
     precision: PrecisionChoice | None = None,
     opacity: float = 0.6,
+    background: bool = True,
     confidence: bool = False,
     raw_ids: bool = False,
     video: VideoOptions | None = None,
@@ -102,6 +104,7 @@ def predict_files(
         config: how images are resized and cut. Default: the protocol of the model.
         precision: see `predict`.
         opacity: of the overlay's colours.
+        background: paint the background class in overlays.
         confidence: write confidence maps too.
         raw_ids: write the dataset's own ids instead of class indices.
         video: how videos are labelled.
@@ -121,11 +124,14 @@ def predict_files(
         "ids": "raw" if raw_ids else "index",
         "opacity": float(opacity),
         "confidence": confidence,
+        **({} if background else {"background": False}),
     }
+    if not background:
+        without_background(*classes_of(model))
     labeller = _Labeller(
         model=model,
         look={"config": config, "precision": precision, "confidence": confidence},
-        style={"opacity": opacity, "raw_ids": _raw_ids(model) if raw_ids else None},
+        style={"opacity": opacity, "background": background, "raw_ids": _raw_ids(model) if raw_ids else None},
         video=video,
         workers=workers,
     )

@@ -64,6 +64,7 @@ def predict_video(
     config: EvalConfig | None = None,
     precision: PrecisionChoice | None = None,
     opacity: float = 0.6,
+    background: bool = True,
     confidence: bool = False,
     raw_ids: Sequence[int] | None = None,
     fingerprint: str = "",
@@ -82,6 +83,7 @@ def predict_video(
         config: how frames are cut, and how many windows run together. Default: the protocol of the model.
         precision: see `segvit.predict`.
         opacity: of the overlay's colours.
+        background: paint the background class in the overlay.
         confidence: write a grey video too, white where the model is certain. Frames then run one by one.
         raw_ids: (K,) values for the label maps that `options.frames` asks for. Default: class indices.
         fingerprint: kept in the JSON file.
@@ -97,7 +99,7 @@ def predict_video(
     chosen = resolve_precision(model, precision)
     label = partial(_label, model, config=config, precision=precision, confidence=confidence)
     classes, palette = classes_of(model)
-    style: Any = {"opacity": opacity, "confidence": confidence, "raw_ids": raw_ids}
+    style: Any = {"opacity": opacity, "background": background, "confidence": confidence, "raw_ids": raw_ids}
     with (
         open_video(source, resize=options.resize) as video,
         nullcontext() if video.is_file else Stop() as stop,

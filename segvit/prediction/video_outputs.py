@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from segvit.data.palette import Color
 from segvit.pictures.legend import with_legend
-from segvit.pictures.paint import shares
+from segvit.pictures.paint import shares, without_background
 from segvit.pictures.text import PAPER, READABLE_SIDE
 from segvit.prediction.names import (
     VIDEO_CONFIDENCE,
@@ -89,6 +89,7 @@ class VideoOutputs:
         palette: Sequence[Color],
         options: VideoOptions,
         opacity: float,
+        background: bool,
         confidence: bool,
         raw_ids: Sequence[int] | None,
     ) -> None:
@@ -102,12 +103,14 @@ class VideoOutputs:
             classes, palette: names and colours (K,).
             options: which files are written.
             opacity: opacity of the overlay's colours.
+            background: paint the background class in the overlay.
             confidence: write a grey video, white where the model is certain.
             raw_ids: (K,) values to write into label maps. None writes class indices with a palette.
         """
         self.target, self.options, self.opacity, self.raw_ids = target, options, opacity, raw_ids
-        self.classes = classes
-        self.legend = Legend(size[1], classes, palette) if options.legend else None
+        self.classes, self.background = classes, background
+        painted = palette if background else without_background(classes, palette)
+        self.legend = Legend(size[1], classes, painted) if options.legend else None
         self.count = 0
         self._total = np.zeros(len(classes))
         self._last_seconds = 0.0
@@ -162,7 +165,7 @@ class VideoOutputs:
         """
         frame, result = labelled
         fractions = shares(result.labels, len(self.classes))
-        overlay = np.asarray(result.overlay(opacity=self.opacity, legend=False))
+        overlay = np.asarray(result.overlay(opacity=self.opacity, legend=False, background=self.background))
         if self.legend:
             overlay = self.legend.below(overlay, fractions)
         grey = None if result.confidence is None else (result.confidence * 255).round().astype(np.uint8)
@@ -218,7 +221,7 @@ class Legend:
     If there are few classes, it names all. Otherwise it names those that a frame shows, in the order of their numbers.
     """
 
-    def __init__(self, width: int, classes: Sequence[str], palette: Sequence[Color]) -> None:
+    def __init__(self, width: int, classes: Sequence[str], palette: Sequence[Color | None]) -> None:
         """Compute the layout for frames of `width` pixels."""
         self.classes, self.palette = classes, palette
         self._frame_width, self._text_size = width, max(LEAST_TEXT, width // TEXT_SHARE)

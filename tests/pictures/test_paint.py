@@ -10,6 +10,8 @@ from PIL import Image
 from segvit import pictures
 from segvit.data.palette import _perceived
 from segvit.errors import UserError
+from segvit.pictures.paint import without_background
+from segvit.pictures.text import font_for
 
 RED, GREEN, BLUE = (200, 30, 40), (20, 180, 60), (30, 60, 220)
 PALETTE = (RED, GREEN, BLUE)
@@ -72,6 +74,27 @@ def test_overlay_shows_colors_and_keeps_detail() -> None:
     photo[32, 8:56] = 250
     seen = pictures.overlay(photo, labels, PALETTE, opacity=1.0).astype(int)
     assert (seen[32, 16:48].sum(axis=1) > seen[20, 16:48].sum(axis=1) + 60).all()
+
+
+def test_an_unpainted_background_keeps_the_photo() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    labels = np.zeros((60, 90), dtype=np.int64)
+    labels[:, 45:] = 1
+    palette = without_background((" Background", "person"), ((9, 9, 9), (200, 0, 0)))
+    assert palette == (None, (200, 0, 0))
+    picture = pictures.overlay(photo, labels, palette, contours=False)
+    whole = pictures.overlay(photo, labels, ((9, 9, 9), (200, 0, 0)), contours=False)
+    assert (picture[:, :45] == photo[:, :45]).all() and (picture[:, 45:] == whole[:, 45:]).all()
+    legend = np.asarray(pictures.with_legend(picture, ("background", "person"), palette, (0.6, 0.4)))
+    assert (legend == pictures.IGNORED).all(axis=2).any(), "its chip is that of pixels without a colour"
+    with pytest.raises(UserError, match="the classes are sky, road: leave out"):
+        without_background(("sky", "road"), palette)
+
+
+def test_pictures_and_figures_share_a_font() -> None:
+    from matplotlib.font_manager import findfont
+
+    assert Path(str(font_for(14).path)).samefile(findfont("DejaVu Sans")) and font_for(14).getname()[0] == "DejaVu Sans"
 
 
 def test_contours_run_between_classes_only() -> None:

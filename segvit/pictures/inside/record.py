@@ -66,8 +66,8 @@ class Inside:
     """Height and width in pixels, at that scale, covered by the mask grid."""
     names: tuple[str, ...]
     """(K,) class names."""
-    palette: tuple[Color, ...]
-    """(K,) class colours."""
+    palette: tuple[Color | None, ...]
+    """(K,) class colours; None for a class that label maps leave unpainted."""
     classes: tuple[int, ...]
     """(C,) numbers of the recorded classes."""
     outputs: tuple[str, ...]

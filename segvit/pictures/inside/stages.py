@@ -33,6 +33,7 @@ from segvit.pictures.figure_style import (
 from segvit.pictures.inside.canvas import Canvas
 from segvit.pictures.inside.record import Inside
 from segvit.pictures.paint import overlay
+from segvit.pictures.text import PAPER
 from segvit.utils.text import percentage
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def _chips(axes: "Axes", inside: Inside, classes: Sequence[int], *, columns: int
         letters = max(4, int((inches[0] / columns - 0.15) / LETTER))
     for index, k in enumerate(shown):
         x, y = index % columns * inches[0] / columns + 0.05, (index // columns + 0.5) * LEGEND_LINE
-        color = tuple(part / 255 for part in inside.palette[k])
+        color = tuple(part / 255 for part in inside.palette[k] or PAPER)
         axes.add_patch(Rectangle((x, y - 0.05), 0.1, 0.1, facecolor=color, edgecolor=RULE, linewidth=0.4))
         told = short(inside.names[k], letters)
         if letters >= LETTERS_BESIDE_SHARE:
