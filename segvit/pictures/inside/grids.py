@@ -16,6 +16,7 @@ from segvit.pictures.figure_style import (
     BLUE,
     SMALL,
     VERMILLION,
+    WIDTH,
     color_bar,
     heat_colors,
     heat_over,
@@ -35,8 +36,8 @@ VEIL, THIN_VEIL = 0.72, 0.35
 """Opacity of the white layer over dropped patches, and under restored tokens."""
 MANY = 2500
 """Number of marks above which a PDF or SVG holds them as pixels. As shapes they would take megabytes."""
-TITLE_ROOM = 2.25
-"""Width reserved for a title, in inches."""
+TITLE_ROOM = 2.6
+"""Width reserved for a title in inches, if the page has it for every panel."""
 PADDING = "#e4e4e4"
 """Colour of the padding, where a patch reaches beyond the photo."""
 
@@ -55,7 +56,7 @@ def tokens_figure(inside: Inside) -> "Figure":
         steps.append(("restored", f"{'QU' if inside.gazes else 'up-sampled'}: {_count(tokens.grid)}"))
     canvas = Canvas(inside)
     aspect = tokens.grid[0] / tokens.grid[1]
-    figure, axes = panels(1, len(steps), aspect=aspect, bars=False, room=TITLE_ROOM)
+    figure, axes = panels(1, len(steps), aspect=aspect, bars=False, room=min(TITLE_ROOM, (WIDTH - 0.25) / len(steps)))
     for panel, (what, text) in zip(axes[0], steps, strict=True):
         _photo_on_grid(panel, canvas, inside)
         title(panel, text, size=SMALL)
