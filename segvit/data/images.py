@@ -33,6 +33,8 @@ SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
+NO_LIMIT = 2**62
+"""Limit of Pillow's pixels that no file reaches. Other threads compute with the global meanwhile, so it is not None."""
 _OPENING = threading.Lock()
 """Held while Pillow's limit of pixels is lifted."""
 
@@ -71,7 +73,7 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
 
             register_heif_opener()
         with _OPENING:  # Pillow checks its limit only here, and has it as a global
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, NO_LIMIT
             try:
                 opened = Image.open(path)
             finally:

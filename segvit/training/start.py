@@ -141,8 +141,9 @@ def open_splits(
     reports = {name: check_dataset(samples, limit=CHECKED_SAMPLES, decode=True) for name, samples in splits.items()}
     for report in reports.values():
         report.raise_on_error(skip_unreadable=config.data.skip_unreadable)
-    for line in _warnings(reports, None if own else config) if say else ():
-        say(line)
+    if say:
+        for line in _warnings(reports, None if own else config):
+            say(line)
     return splits
 
 

@@ -474,9 +474,11 @@ def test_the_folder_is_emptied_and_ctrl_c_ends_quietly(models: tuple[Path, Path]
     assert "".join(server.said).endswith("stopped; photos and results are deleted\n")
 
 
-def test_a_taken_port_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_taken_port_is_told(
+    models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        monkeypatch.setattr(sys, "argv", ["segvit", "app", "x.safetensors", "--port", str(taken.getsockname()[1])])
+        monkeypatch.setattr(sys, "argv", ["segvit", "app", str(models[0]), "--port", str(taken.getsockname()[1])])
         with pytest.raises(SystemExit) as caught:
             main()
     assert caught.value.code == 2
