@@ -67,7 +67,7 @@ def evaluate(
             "run, or `--data.spec NAME --data.root FOLDER`, or `--data.images FOLDER --data.labels FOLDER "
             "--data.classes NAME ...`"
         )
-    check_places(data)
+    check_places(data, [split])
     if config and first_process():
         print(f"data of {config}; protocol of the model, unless flags change it", flush=True)
     from rich import print as rich_print

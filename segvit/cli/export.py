@@ -66,7 +66,7 @@ def export(
     for given in images:
         find_images([given], output)
     if with_data:
-        check_places(data)
+        check_places(data, [split])
     from segvit.data.dataset import open_dataset
     from segvit.evaluation.evaluate import check_classes
     from segvit.export.export import export_onnx, export_program

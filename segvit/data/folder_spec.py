@@ -1,5 +1,6 @@
 """Find the spec of the dataset in the settings: one by name or file, or one made of two plain folders."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -12,12 +13,12 @@ from segvit.data.spec import DEFAULT_IGNORE, DatasetSpec, default_ignore, load_s
 from segvit.errors import UserError
 from segvit.utils.files import check_writable
 
+Role = Literal["train", "val"]
+
 FOLDERS = "folders"
 """Name of the spec of two plain folders."""
 ANY = ("any",)
 """Class that stands for those of two folders, where only the folders matter."""
-ROLES: tuple[tuple[Literal["train", "val"], str], ...] = (("train", "train"), ("val", "val"))
-"""The splits of two plain folders, each with its name."""
 DEFAULT_FRACTION = 0.1
 """Default share of two plain folders that is held out for validation."""
 
@@ -90,7 +91,7 @@ def folder_spec(config: DataConfig) -> DatasetSpec:
     )
 
 
-def place_of(config: DataConfig, spec: DatasetSpec, name: str, role: Literal["train", "val"]) -> Place:
+def place_of(config: DataConfig, spec: DatasetSpec, name: str, role: Role) -> Place:
     """Return the folders of the split `name` of a spec. The list for `role` in `config` overrides the split's own.
 
     Raises:
@@ -114,8 +115,12 @@ def place_of(config: DataConfig, spec: DatasetSpec, name: str, role: Literal["tr
     return Place(config.root, found, f"dataset {spec.name!r}, split {name!r}", options)
 
 
-def check_places(config: DataConfig) -> None:
+def check_places(config: DataConfig, splits: Sequence[Role] = ("train", "val")) -> None:
     """Refuse a dataset whose folders or lists are missing, without opening it.
+
+    Args:
+        config: the dataset.
+        splits: the splits that are used.
 
     Raises:
         UserError: no dataset or a contradictory one is given, a folder or list is missing, or the cache cannot be
@@ -124,9 +129,9 @@ def check_places(config: DataConfig) -> None:
     spec = resolve_spec(replace(config, classes=config.classes or ANY) if config.labels is not None else config)
     if config.spec is not None and config.root is None:
         return  # scenes that are drawn, or an error of `open_dataset`
-    for role, name in ROLES:
-        if config.spec is not None:
-            name = config.train_split if role == "train" else config.val_split
+    names = {"train": config.train_split, "val": config.val_split} if config.spec else {"train": "train", "val": "val"}
+    for role in splits:
+        name = names[role] if names[role] in spec.splits else names["train"]  # a share of it is held out
         if name in spec.splits:
             _check_place(place_of(config, spec, name, role), pictures=isinstance(spec.label_format, IndexLabels))
     for file, what in ((config.train_list, "data.train_list"), (config.val_list, "data.val_list")):
