@@ -10,7 +10,7 @@ import cyclopts
 import yaml
 
 from segvit.errors import UserError
-from segvit.utils.text import did_you_mean, nearest
+from segvit.utils.other_names import hint
 
 T = TypeVar("T")
 
@@ -197,8 +197,7 @@ def _nearest(name: str, schema: Any) -> str:
     known = [key for key, value in settings.items() if not isinstance(value, dict)]
     sections = [key for key in settings if key not in known]
     known += [f"{section}.{key}" for section in sections for key in settings[section]]
-    near = [key for key in known if key.rpartition(".")[2] == name]
-    return did_you_mean(near or nearest(name, known + sections))
+    return hint(name, known + sections)
 
 
 def find_config(path: str | Path) -> Path:

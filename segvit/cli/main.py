@@ -17,6 +17,7 @@ from segvit.cli.export import export
 from segvit.cli.info import explain_size, info
 from segvit.cli.look import look
 from segvit.cli.lr_find import lr_find
+from segvit.cli.mistyped import check_words, explain_missing
 from segvit.cli.models import convert, push
 from segvit.cli.path_errors import explain
 from segvit.cli.predict import predict
@@ -28,6 +29,7 @@ app = App(
     name="segvit",
     help="Semantic segmentation with plain Vision Transformers.",
     config=from_config_file,
+    error_formatter=explain_missing,
     default_parameter=Parameter(consume_multiple=True),  # --data.classes sky road car
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # main says how to resume
@@ -61,6 +63,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin would starve the loader
     try:
+        check_words(app, sys.argv[1:])
         with parser_errors() as console:
             app(sys.argv[1:], error_console=console)
     except UserError as error:

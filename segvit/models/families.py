@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from segvit.errors import UserError
 from segvit.models.backbone import PlainViT
+from segvit.models.backbone_names import likely
 from segvit.models.downsampling import Kept, run_any_block, run_gamma_block
 from segvit.models.positions import angles_at, relative_bias, resize_tokens, rotary_angles
-from segvit.utils.text import suggest
+from segvit.utils.text import did_you_mean
 
 
 class EvaViT(PlainViT):
@@ -133,15 +134,17 @@ def adapt(
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that timm does not know, and suggest the nearest ones.
+    """Refuse a name that timm does not know, and suggest plain ViTs.
 
     Raises:
         UserError: as above.
     """
     if timm.is_model(name.split(".")[0].removeprefix("hf_hub:timm/")):
         return
-    hint = suggest(name, timm.list_models("*vit*") + timm.list_models("*beit*"), most=3)
-    raise UserError(f"unknown backbone {name!r}{hint}: timm has no such model; timm.list_models('vit_*') lists them")
+    raise UserError(
+        f"unknown backbone {name!r}{did_you_mean(likely(name))}: timm has no such model. `segvit backbones` lists "
+        "those that segvit takes; in Python, timm.list_models('vit_*')"
+    )
 
 
 def check_plain(vit: Any, name: str) -> None:
