@@ -142,11 +142,18 @@ def anchors(page: Path) -> set[str]:
 
 def command_line_help() -> str:
     """Return the help of every command as Markdown, from the second heading level on."""
+    from segvit.cli.examples import EXAMPLES
     from segvit.cli.main import app
 
     text = app.generate_docs()
     verbs = text[text.index("\n## Table of Contents\n") + 1 :]
-    return verbs[verbs.index("\n## ") + 1 :]
+    verbs = verbs[verbs.index("\n## ") + 1 :]
+    for name, lines in EXAMPLES.items():  # generate_docs leaves the end of the help out
+        usage = re.search(rf"^#+ segvit {name}\n\n```console\n.*?^```\n", verbs, re.MULTILINE | re.DOTALL)
+        if usage:
+            block = "\n".join(["", "```sh", *lines, "```", ""])
+            verbs = f"{verbs[: usage.end()]}{block}{verbs[usage.end() :]}"
+    return verbs
 
 
 def _finish(problems: list[str], *, checked: str) -> None:

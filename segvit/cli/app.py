@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
+from cyclopts import Parameter
+
 from segvit.app.limits import Limits
-from segvit.cli.flags import Flat
+from segvit.cli.help import panel
 from segvit.config import Device, PrecisionChoice
 from segvit.errors import UserError
 
@@ -16,7 +18,7 @@ def serve(
     port: int = 7860,
     root_path: str = "",
     examples: Path | None = None,
-    limits: Annotated[Limits, Flat] = Limits(),
+    limits: Annotated[Limits, Parameter(name="*", group=panel("Limits"))] = Limits(),
     precision: PrecisionChoice | None = None,
     device: Device = "auto",
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from segvit.cli.config_file import GIVEN
+from segvit.cli.help import SECTIONS, panel
 from segvit.config import MULTI_SCALE, EvalConfig, EvalMode, Structure, TrainConfig, Upsampling
 from segvit.errors import UserError
 from segvit.utils.files import check_writable, writing
@@ -23,7 +24,7 @@ JsonFile = Annotated[Path | None, Parameter(allow_leading_hyphen=True)]
 TERMINAL = Path("-")
 
 
-@Flat
+@Parameter(name="*", group=panel("For a backbone"))
 @dataclass(frozen=True, kw_only=True)
 class BackboneFlags:
     """Settings that the name of a backbone leaves open."""
@@ -40,7 +41,7 @@ class BackboneFlags:
     """For a backbone: way in which the structure shrunk restores the grid. Default: tap."""
 
 
-@Flat
+@Parameter(name="*", group=SECTIONS["eval"])
 @dataclass(frozen=True, kw_only=True)
 class ProtocolFlags:
     """Changes to the model's own test protocol; settings that are not given stay the same."""

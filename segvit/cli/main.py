@@ -4,7 +4,7 @@ import io
 import os
 import sys
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from segvit.cli.app import serve
 from segvit.cli.backbones import backbones
@@ -14,6 +14,7 @@ from segvit.cli.data import check_data, prepare
 from segvit.cli.errors import parser_errors, say_once
 from segvit.cli.evaluate import evaluate
 from segvit.cli.export import export
+from segvit.cli.help import GroupedApp, examples_of
 from segvit.cli.info import explain_size, info
 from segvit.cli.look import look
 from segvit.cli.lr_find import lr_find
@@ -25,9 +26,10 @@ from segvit.cli.report import report
 from segvit.cli.train import demo, train
 from segvit.errors import UserError
 
-app = App(
+app = GroupedApp(
     name="segvit",
     help="Semantic segmentation with plain Vision Transformers.",
+    help_epilogue=examples_of("segvit"),
     config=from_config_file,
     error_formatter=explain_missing,
     default_parameter=Parameter(consume_multiple=True),  # --data.classes sky road car
@@ -35,25 +37,33 @@ app = App(
     suppress_keyboard_interrupt=False,  # main says how to resume
     version_flags=["--version"],
 )
-data = App(name="data", help="Unpack datasets that come as archives.")
-data.command(prepare)
-
-app.command(check_data)
+IN_ORDER_OF_USE = (
+    check_data,
+    train,
+    evaluate,
+    predict,
+    serve,
+    export,
+    report,
+    look,
+    info,
+    bench,
+    backbones,
+    lr_find,
+    convert,
+    push,
+    demo,
+)
+"""Commands in the order in which the help lists them."""
+NAMES = {serve: "app"}
+"""Names of the commands that are not called like their function."""
+for place, function in enumerate(IN_ORDER_OF_USE):
+    name = NAMES.get(function, function.__name__.replace("_", "-"))
+    formatter = explain_size if function is info else explain_missing
+    app.command(function, name=name, sort_key=place, help_epilogue=examples_of(name), error_formatter=formatter)
+data = GroupedApp(name="data", help="Unpack datasets that come as archives.", sort_key=len(IN_ORDER_OF_USE))
+data.command(prepare, help_epilogue=examples_of("data prepare"))
 app.command(data)
-app.command(convert)
-app.command(push)
-app.command(export)
-app.command(bench)
-app.command(lr_find)
-app.command(report)
-app.command(predict)
-app.command(look)
-app.command(serve, name="app")
-app.command(demo)
-app.command(train)
-app.command(evaluate)
-app.command(backbones)
-app.command(info, error_formatter=explain_size)
 
 
 def main() -> None:

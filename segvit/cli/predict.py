@@ -7,7 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from segvit.cli.flags import Flat, ProtocolFlags, check_paths
+from cyclopts import Parameter
+
+from segvit.cli.flags import ProtocolFlags, check_paths
+from segvit.cli.help import panel
 from segvit.config import DataConfig, Device, PrecisionChoice
 from segvit.errors import UserError
 from segvit.prediction.video_options import VideoOptions
@@ -33,7 +36,7 @@ def predict(
     background: bool = True,
     confidence: bool = False,
     ids: Literal["index", "raw"] = "index",
-    video: Annotated[VideoOptions, Flat] = VideoOptions(),
+    video: Annotated[VideoOptions, Parameter(name="*", group=panel("Videos"))] = VideoOptions(),
     overwrite: bool = False,
     workers: int = DataConfig.workers,
     device: Device = "auto",

@@ -16,6 +16,7 @@ from PIL import Image
 
 from segvit import demo
 from segvit.cli import main as cli
+from segvit.cli.examples import EXAMPLES
 from segvit.config import ModelConfig, TrainConfig
 from segvit.data.shapes.scenes import write_shapes
 from segvit.data.spec import load_spec
@@ -479,7 +480,7 @@ DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((
 
 
 def documented_lines() -> Iterator[Any]:
-    """Every `segvit ...` line of the documents, the recipes and the demo's farewell."""
+    """Every `segvit ...` line of the documents, the recipes, the help's examples and the demo's farewell."""
     files = list(DOCUMENTS)
     files += sorted((REPOSITORY / "configs").rglob("*.yaml"))
     files.remove(TUTORIAL)
@@ -487,6 +488,7 @@ def documented_lines() -> Iterator[Any]:
     for page in (name for name in texts if name.endswith(".md")):  # code alone: a sentence may begin with "segvit"
         texts[page] = "\n".join(re.findall(r"^```\w*\n(.*?)^```$", texts[page], re.MULTILINE | re.DOTALL))
     texts["demo"] = demo.FAREWELL.format(output="runs/demo", model="runs/demo/run/best.safetensors")
+    texts["help"] = "\n".join(line for lines in EXAMPLES.values() for line in lines)
     for name, text in texts.items():
         for line in text.replace("\\\n", " ").splitlines():
             if match := re.match(r"(?:#|\$|Your turn)?\s*(segvit [a-z-]+ .*)", line):

@@ -1,0 +1,77 @@
+"""Order of the help: common options first, then one panel per section of the settings, and examples at the end.
+
+app = GroupedApp(...)
+app.command(train, sort_key=2, help_epilogue=examples_of("train"))
+"""
+
+from cyclopts import App, Argument, ArgumentCollection, Group, Parameter
+
+from segvit.cli.examples import EXAMPLES
+
+COMMON = {
+    "train": ("config", "init", "steps", "output", "resume"),
+    "lr-find": ("config", "init", "plot"),
+    "evaluate": ("model", "config", "split", "pictures", "device"),
+    "predict": ("model", "inputs", "output", "overwrite", "device"),
+    "export": ("model", "output", "precision", "size", "images"),
+}
+"""Options and arguments that the help of a command shows first, in this order."""
+PANELS = {
+    "data": "Data",
+    "model": "Network",
+    "augment": "Augmentation",
+    "loss": "Loss",
+    "optim": "Optimizer",
+    "eval": "Test protocol",
+}
+"""Title of the panel of each section of the settings."""
+FIRST, OTHER = Group("Common options", sort_key=0), Group("Options", sort_key=1)
+SECTIONS = {section: Group(title, sort_key=2 + place) for place, (section, title) in enumerate(PANELS.items())}
+
+
+class GroupedApp(App):
+    """A command line whose help has panels."""
+
+    def assemble_argument_collection(
+        self, *, default_parameter: Parameter | None = None, parse_docstring: bool = False
+    ) -> ArgumentCollection:
+        """Return the options and arguments of the command; for the help, each with its panel."""
+        arguments = super().assemble_argument_collection(
+            default_parameter=default_parameter, parse_docstring=parse_docstring
+        )
+        if parse_docstring:
+            common = COMMON.get(self.name[0], ())
+            for argument in arguments:
+                panel = Parameter(group=_panel_of(argument, common))
+                argument.parameter = Parameter.combine(argument.parameter, panel)
+            arguments.sort(key=lambda argument: _place(argument, common))
+        return arguments
+
+
+def examples_of(command: str) -> str:
+    """Return the examples of a command as Markdown."""
+    return "\n".join(["Examples:", "", *(f"    {line}" for line in EXAMPLES[command])])
+
+
+def panel(title: str) -> Group:
+    """Return a panel for the options of a class that several commands share."""
+    return Group(title, sort_key=len(SECTIONS) + 2)
+
+
+def _panel_of(argument: Argument, common: tuple[str, ...]) -> Group:
+    """Return the panel that shows an argument."""
+    name = argument.name.lstrip("-")
+    section, dot, _ = name.partition(".")
+    if name in common:
+        return FIRST
+    if dot and section in SECTIONS:
+        return SECTIONS[section]
+    groups = argument.parameter.group
+    own = [group for group in groups if isinstance(group, Group)] if isinstance(groups, tuple) else []
+    return own[0] if own and own[0].name not in ("Parameters", "Arguments") else OTHER
+
+
+def _place(argument: Argument, common: tuple[str, ...]) -> int:
+    """Return the place of an argument among the common ones; all others follow in their own order."""
+    name = argument.name.lstrip("-")
+    return common.index(name) if name in common else len(common)
