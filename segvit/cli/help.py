@@ -11,11 +11,11 @@ from segvit.cli.examples import EXAMPLES
 COMMON = {
     "train": ("config", "init", "steps", "output", "resume"),
     "lr-find": ("config", "init", "plot"),
-    "evaluate": ("model", "config", "split", "pictures", "device"),
-    "predict": ("model", "inputs", "output", "overwrite", "device"),
-    "export": ("model", "output", "precision", "size", "images"),
+    "evaluate": ("config", "split", "json", "pictures", "device"),
+    "predict": ("output", "overwrite", "batch-size", "precision", "device"),
+    "export": ("precision", "size", "scores", "images"),
 }
-"""Options and arguments that the help of a command shows first, in this order."""
+"""Options that the help of a command shows first, in this order, behind the arguments without a flag."""
 PANELS = {
     "data": "Data",
     "model": "Network",
@@ -62,7 +62,7 @@ def _panel_of(argument: Argument, common: tuple[str, ...]) -> Group:
     """Return the panel that shows an argument."""
     name = argument.name.lstrip("-")
     section, dot, _ = name.partition(".")
-    if name in common:
+    if name in common or (common and argument.index is not None):
         return FIRST
     if dot and section in SECTIONS:
         return SECTIONS[section]
@@ -72,6 +72,6 @@ def _panel_of(argument: Argument, common: tuple[str, ...]) -> Group:
 
 
 def _place(argument: Argument, common: tuple[str, ...]) -> int:
-    """Return the place of an argument among the common ones; all others follow in their own order."""
+    """Return the place of an argument among the common ones; arguments without a flag come first."""
     name = argument.name.lstrip("-")
-    return common.index(name) if name in common else len(common)
+    return -1 if argument.index is not None else common.index(name) if name in common else len(common)

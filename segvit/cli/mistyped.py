@@ -6,6 +6,7 @@ none, quotes forgotten around a name with spaces.
 All mistakes of a line are listed at once. Other errors are left to the parser.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -137,10 +138,13 @@ class Line:
                 place += 1 + used
                 continue
             if implicit is not UNSET:
-                if not equals and values and values[0].lower() in YES | NO and not Path(values[0]).exists():
+                if not equals and values and values[0].lower() in YES | NO and not _exists(values[0]):
                     option = Option(argument.name.lstrip("-"), 0, tuple(argument.negatives))
                     off = (values[0].lower() in NO) != (typed in option.negatives)
                     yield f"{typed} {values[0]}", f"type {_switched(option, on=not off)}"
+                    place += 1
+                elif argument.name == "--resume" and values and Path(values[0]).suffix.lower() in FOREIGN:
+                    yield f"{typed} {values[0]}", "type --resume --output FOLDER, with the folder of the run"
                     place += 1
                 place += 1
                 continue
@@ -171,7 +175,7 @@ class Line:
         names = {option.name for option in self.options}
         full = self.places and self.places[-1].token_count()[1] is False and index >= len(self.places)
         taken = not self.places or bool(full)
-        if not Path(word).exists() and (match := ASSIGNED.fullmatch(word)):
+        if not _exists(word) and (match := ASSIGNED.fullmatch(word)):
             found, command = self._find(match[1])
             if found and not (found.guessed and re.search(r"\.[A-Za-z]\w*$", word)):
                 yield word, self._answer(found, match[2], command)
@@ -183,7 +187,7 @@ class Line:
             convert = f"segvit convert {_quoted(word)} model.safetensors"
             answer = f"segvit loads {' and '.join(MODELS)} files"
             yield word, f"{answer}. To convert a checkpoint of the paper's authors, type {convert}"
-        elif suffix == ".py" and not Path(word).is_dir():
+        elif suffix == ".py" and not (_exists(word) and Path(word).is_dir()):
             recipe = "Start from a recipe, such as --config finetune"
             yield word, f"segvit reads no Python config. {recipe} (docs/coming-from.md)"
         elif suffix in (".yaml", ".yml") and "config" in names:
@@ -293,15 +297,24 @@ def _unquoted(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     for start, word in enumerate(words):
         for end in range(start + 2, min(start + LONGEST_NAME, len(words)) + 1):
             name = " ".join(words[start:end])
-            if any(map(_is_option, words[start:end])) or Path(word).exists():
+            if any(map(_is_option, words[start:end])) or _exists(word):
                 break
-            if Path(name).exists():
+            if _exists(name):
                 yield name, f'put the name in quotes: "{name}"'
 
 
+def _exists(name: str) -> bool:
+    """True if there is a file or folder of that name; a word may also be too long for one."""
+    try:
+        return Path(name).exists()
+    except OSError:
+        return False
+
+
 def _is_foreign(path: Path) -> bool:
-    """True unless the file is there and is no file of torch.save."""
-    return not path.is_file() or first_bytes(path).startswith((PICKLE, ZIP))
+    """True unless the file can be read and is no file of torch.save."""
+    readable = _exists(str(path)) and path.is_file() and os.access(path, os.R_OK)
+    return not readable or first_bytes(path).startswith((PICKLE, ZIP))
 
 
 def _is_option(word: str) -> bool:

@@ -34,7 +34,7 @@ class Other:
 
 @dataclass(frozen=True)
 class Found:
-    """What a name means."""
+    """Settings that a name stands for."""
 
     options: list[str]
     """Settings, likeliest first, spelled as the command spells them, perhaps with a value."""

@@ -105,6 +105,7 @@ MISTAKES = [
     ("predict my model.safetensors a.jpg", ('put the name in quotes: "my model.safetensors"',)),
     ("train --data.images my photos --data.labels masks", ('put the name in quotes: "my photos"',)),
     ("train --resume true --compile False", ("--resume true: type --resume", "type --no-compile")),
+    ("train --resume w/last.pt", ("type --resume --output FOLDER",)),
     ("model.safetensors a.jpg", ("segvit predict model.safetensors a.jpg --output seen",)),
     ("--config x.yaml", ("the command comes first", "segvit train --config x.yaml")),
     ("help train", ("type segvit train --help",)),
@@ -185,6 +186,7 @@ def test_there_are_forty_lines_or_more() -> None:
         "train --help --lr",
         "data prepare ade20k --root r",
         "backbones dinov2 --pretrained",
+        f"predict {'m' * 300}.safetensors {'a' * 5000}",
     ],
 )
 def test_a_good_line_is_left_alone(line: str) -> None:
