@@ -8,10 +8,10 @@ All mistakes of a line are listed at once. Other errors are left to the parser.
 
 import os
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from cyclopts import UNSET, App, ArgumentCollection, CycloptsError, CycloptsPanel, MissingArgumentError
@@ -151,7 +151,9 @@ class Line:
             given = value if equals else values[0] if values else ""
             here, note = value_here(argument.name, given)
             if here != given:
-                yield f"{typed} {given}", _sentences(f"type {argument.name} {here}", note)
+                choices = ", ".join(f'"{choice}"' for choice in argument.get_choices() or ())
+                answer = f"type {argument.name} {here}" + (f", one of {choices}" if choices else "")
+                yield f'{typed} "{given}"', _sentences(answer, note)
             count, every = argument.token_count()
             place += 1 + (0 if equals else len(values) if every else min(count, len(values)))
 
@@ -162,7 +164,7 @@ class Line:
         takes = values and not ASSIGNED.fullmatch(values[0]) and not (found and found.bare)
         if value is None and values and (takes or values[0].lower() in YES | NO):
             value, used = values[0], 1
-        said = typed if value is None else f"{typed} {_quoted(value)}"
+        said = typed if value is None else f"{typed} {quote(value)}"
         if found is None:
             return used, (said, "unknown option")
         if found.guessed:
@@ -184,14 +186,14 @@ class Line:
                 yield word, "unknown setting; settings are typed as --NAME VALUE"
                 return
         if names & {"MODEL", "MODELS"} and suffix in FOREIGN and _is_foreign(Path(word)):
-            convert = f"segvit convert {_quoted(word)} model.safetensors"
+            convert = f"segvit convert {quote(word)} model.safetensors"
             answer = f"segvit loads {' and '.join(MODELS)} files"
             yield word, f"{answer}. To convert a checkpoint of the paper's authors, type {convert}"
         elif suffix == ".py" and not (_exists(word) and Path(word).is_dir()):
             recipe = "Start from a recipe, such as --config finetune"
             yield word, f"segvit reads no Python config. {recipe} (docs/coming-from.md)"
         elif suffix in (".yaml", ".yml") and "config" in names:
-            yield word, f"type --config {_quoted(word)}"
+            yield word, f"type --config {quote(word)}"
         elif suffix in FOREIGN | {*MODELS} and "init" in names:
             yield word, self._answer(find("model", names) or Found([]), word, "")
         elif taken and not self.places:
@@ -233,7 +235,7 @@ class Line:
             return f"--{setting} VALUE"
         if setting in ("MODEL", "MODELS", "init") and Path(value).suffix.lower() in FOREIGN:
             value = "MODEL.safetensors"
-        here = " ".join([_quoted(value_here(setting, value)[0])] * about.values)
+        here = " ".join([quote(value_here(setting, value)[0])] * about.values)
         return f"{here} without a flag, as the argument {setting}" if setting.isupper() else f"--{setting} {here}"
 
 
@@ -263,7 +265,7 @@ def _other_command(words: Sequence[str], known: Sequence[str], *, within: Sequen
     first = rest.pop(0)
     typed = " ".join(words[: len(words) - len(rest)])
     if _is_option(first):
-        line = " ".join(["segvit train", first, *map(_quoted, rest)])
+        line = " ".join(["segvit train", first, *map(quote, rest)])
         return f"{first}: the command comes first, as in: {line}", "", rest
     word = Path(first).stem if first.endswith(".py") else first.removeprefix("mode=")
     word = word.lower().replace("_", "-")
@@ -282,13 +284,13 @@ def _other_command(words: Sequence[str], known: Sequence[str], *, within: Sequen
 def _for_file(first: str, words: Sequence[str]) -> str:
     """Return the line for a file that is typed in the place of the command, or ""."""
     suffix = Path(first).suffix.lower()
-    others = " ".join(map(_quoted, words))
+    others = " ".join(map(quote, words))
     if suffix in MODELS:
-        return f"segvit predict {_quoted(first)} {others or 'PHOTO'} --output seen"
+        return f"segvit predict {quote(first)} {others or 'PHOTO'} --output seen"
     if suffix in (".yaml", ".yml"):
-        return f"segvit train --config {_quoted(first)} {others}".rstrip()
+        return f"segvit train --config {quote(first)} {others}".rstrip()
     if suffix in (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".mp4"):
-        return f"segvit predict MODEL {_quoted(first)} --output seen"
+        return f"segvit predict MODEL {quote(first)} --output seen"
     return ""
 
 
@@ -337,10 +339,6 @@ def _switched(option: Option, *, on: bool) -> str:
 def _dashed(option: str) -> str:
     """Return an option with hyphens; the name of a positional argument without."""
     return option if option.isupper() else f"--{option}"
-
-
-def _quoted(value: str) -> str:
-    return shlex.quote(value)
 
 
 def _sentences(first: str, note: str) -> str:
