@@ -142,7 +142,7 @@ def anchors(page: Path) -> set[str]:
 
 def command_line_help() -> str:
     """Return the help of every command as Markdown, from the second heading level on."""
-    from segvit.cli.examples import EXAMPLES
+    from segvit.cli.help.examples import EXAMPLES
     from segvit.cli.main import app
 
     text = app.generate_docs()

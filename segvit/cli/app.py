@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from segvit.app.limits import Limits
-from segvit.cli.help import panel
+from segvit.cli.help.panels import panel
 from segvit.config import Device, PrecisionChoice
 from segvit.errors import UserError
 

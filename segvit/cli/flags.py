@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from segvit.cli.config_file import GIVEN
-from segvit.cli.help import SECTIONS, panel
+from segvit.cli.help.panels import SECTIONS, panel
 from segvit.config import MULTI_SCALE, EvalConfig, EvalMode, Structure, TrainConfig, Upsampling
 from segvit.errors import UserError
 from segvit.utils.files import check_writable, writing

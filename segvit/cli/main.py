@@ -14,11 +14,11 @@ from segvit.cli.data import check_data, prepare
 from segvit.cli.errors import parser_errors, say_once
 from segvit.cli.evaluate import evaluate
 from segvit.cli.export import export
-from segvit.cli.help import GroupedApp, examples_of
+from segvit.cli.help.mistyped import check_words, explain_missing
+from segvit.cli.help.panels import GroupedApp, examples_of
 from segvit.cli.info import explain_size, info
 from segvit.cli.look import look
 from segvit.cli.lr_find import lr_find
-from segvit.cli.mistyped import check_words, explain_missing
 from segvit.cli.models import convert, push
 from segvit.cli.path_errors import explain
 from segvit.cli.predict import predict

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from segvit.cli.flags import ProtocolFlags, check_paths
-from segvit.cli.help import panel
+from segvit.cli.help.panels import panel
 from segvit.config import DataConfig, Device, PrecisionChoice
 from segvit.errors import UserError
 from segvit.prediction.video_options import VideoOptions

@@ -16,7 +16,7 @@ from PIL import Image
 
 from segvit import demo
 from segvit.cli import main as cli
-from segvit.cli.examples import EXAMPLES
+from segvit.cli.help.examples import EXAMPLES
 from segvit.config import ModelConfig, TrainConfig
 from segvit.data.shapes.scenes import write_shapes
 from segvit.data.spec import load_spec

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from segvit.cli.examples import EXAMPLES
-from segvit.cli.help import COMMON, PANELS
+from segvit.cli.help.examples import EXAMPLES
+from segvit.cli.help.panels import COMMON, PANELS
 from segvit.cli.main import app, main
 
 DOCS_TOOLS = Path(__file__).resolve().parents[2] / "docs" / "tools"

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from segvit.cli.examples import EXAMPLES
+from segvit.cli.help.examples import EXAMPLES
+from segvit.cli.help.mistyped import OTHER_COMMANDS, check_words, options_of
 from segvit.cli.main import app
-from segvit.cli.mistyped import OTHER_COMMANDS, check_words, options_of
 from segvit.config import ModelConfig, TrainConfig
 from segvit.config_files import read_yaml
 from segvit.errors import UserError
@@ -213,7 +213,7 @@ def test_every_option_of_the_table_exists() -> None:
             assert flag in known | {"nproc-per-node"}, flag
     names = [name for other in OTHERS for name in other.names.split()]
     assert len(names) == len(set(names))
-    assert {*app, "data prepare"} - {"data"} >= OTHER_COMMANDS.keys() | EXAMPLES.keys()
+    assert {*app, "data prepare", "segvit"} - {"data"} >= OTHER_COMMANDS.keys() | EXAMPLES.keys()
     words = [word for words in OTHER_COMMANDS.values() for word in words.split()]
     assert len(words) == len(set(words)) and not set(words) & set(app)
 

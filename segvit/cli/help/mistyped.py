@@ -16,7 +16,7 @@ from typing import Any
 
 from cyclopts import UNSET, App, ArgumentCollection, CycloptsError, CycloptsPanel, MissingArgumentError
 
-from segvit.cli.examples import EXAMPLES
+from segvit.cli.help.examples import EXAMPLES
 from segvit.errors import UserError
 from segvit.utils.other_names import Found, find, value_here
 from segvit.utils.text import nearest

@@ -6,7 +6,7 @@ app.command(train, sort_key=2, help_epilogue=examples_of("train"))
 
 from cyclopts import App, Argument, ArgumentCollection, Group, Parameter
 
-from segvit.cli.examples import EXAMPLES
+from segvit.cli.help.examples import EXAMPLES
 
 COMMON = {
     "train": ("config", "init", "steps", "output", "resume"),
