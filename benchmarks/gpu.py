@@ -24,7 +24,7 @@ from training_step import present_labels
 
 import segvit
 from segvit.config import ModelConfig, Structure
-from segvit.models.segvit import evaluating
+from segvit.models.modes import evaluating
 
 BARE = "bare backbone"
 STRUCTURES: tuple[Structure, ...] = ("plain", "shrunk")

@@ -22,7 +22,7 @@ from torch import Tensor
 
 import segvit
 from segvit.config import ModelConfig, Structure, Upsampling
-from segvit.models.segvit import evaluating
+from segvit.models.modes import evaluating
 from segvit.profiling.benchmark import made_up_logits
 
 

@@ -2,7 +2,7 @@
 
     import segvit
     model = segvit.load_model("best.safetensors")
-    segvit.predict(model, "photo.jpg").overlay().save("seen.png")
+    segvit.predict(model, "photo.jpg").save("seen.png")
 
 Names are imported on first use, so that `import segvit` and `segvit --help` load no torch.
 """
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         OptimConfig as OptimConfig,
         TrainConfig as TrainConfig,
     )
+    from segvit.data.check.report import check_data as check_data
     from segvit.data.dataset import open_dataset as open_dataset
     from segvit.data.spec import DatasetSpec as DatasetSpec, load_spec as load_spec
     from segvit.errors import UserError as UserError
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
     from segvit.models.output import SegOutput as SegOutput
     from segvit.models.scores import scores as scores
     from segvit.models.segvit import SegViT as SegViT
-    from segvit.prediction.predict import Prediction as Prediction, predict as predict
+    from segvit.prediction.photo import Prediction as Prediction
+    from segvit.prediction.predict import predict as predict
     from segvit.profiling.benchmark import bench as bench
     from segvit.profiling.multiply_adds import Profile as Profile, profile as profile
     from segvit.recipes.choose import Recipe as Recipe, recipe as recipe
-    from segvit.training.train import Run as Run, train as train
+    from segvit.recipes.train import train as train
+    from segvit.training.train import Run as Run
     from segvit.weights.convert import convert_checkpoint as convert_checkpoint
     from segvit.weights.finetune import with_classes as with_classes
     from segvit.weights.load import load_model as load_model

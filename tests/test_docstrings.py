@@ -63,7 +63,8 @@ def public_names(source: str, module: str) -> Iterator[Name]:
 
     def walk(body: list[ast.stmt], prefix: str) -> Iterator[Name]:
         for node in body:
-            if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_"):
+            overloads = any(ast.unparse(each) == "overload" for each in getattr(node, "decorator_list", ()))
+            if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_") and not overloads:
                 yield Name(f"{module}: {prefix}{node.name}", node)
                 if isinstance(node, ast.ClassDef):
                     yield from walk(node.body, f"{prefix}{node.name}.")

@@ -32,11 +32,12 @@ EXTRAS = (
 SPEC = {"errors", "utils", "data.spec", "data.labels", "data.pairs", "data.images", "data.yaml_values", "data.palette"}
 FILES = {"weights.file_kind", "weights.names", "weights.model_file", "weights.timm_weights", "weights.hub"}
 LABEL_MAP = {"inference.label_map", "inference.tiles", "inference.bounds"}
+PHOTO = {"prediction.photo", "prediction.polygons"}
 CONFIG = SPEC | {"config_files", "config"}
-MODEL = CONFIG | FILES | LABEL_MAP | {"models"}
+MODEL = CONFIG | FILES | LABEL_MAP | {"models", "models.segvit"}
 NETWORK = MODEL | {"losses", "fused_losses", "inference", "weights", "data"}
 PICTURES = NETWORK | {"pictures", "pictures.inside"}
-RUNS = PICTURES | {"evaluation", "prediction", "video", "reports", "training", "profiling", "recipes", "export"}
+RUNS = PICTURES | PHOTO | {"evaluation", "prediction", "video", "reports", "training", "profiling", "recipes", "export"}
 MAY_IMPORT = {
     "errors": set(),
     "utils": {"errors"},
@@ -47,6 +48,9 @@ MAY_IMPORT = {
     **dict.fromkeys(FILES, CONFIG | FILES),
     **dict.fromkeys(LABEL_MAP, CONFIG | LABEL_MAP | {"models"}),
     "models": MODEL,
+    "models.segvit": MODEL | {"inference", "prediction.photo"},  # model.predict("photo.jpg")
+    "prediction.polygons": CONFIG,
+    "prediction.photo": MODEL | {"inference", "pictures", "prediction.polygons"},
     "fused_losses": CONFIG,
     "losses": CONFIG | {"models", "fused_losses"},
     "inference": MODEL,
@@ -55,7 +59,7 @@ MAY_IMPORT = {
     "pictures.inside": PICTURES,
     "video": SPEC | {"data"},
     "evaluation": PICTURES,
-    "prediction": PICTURES | {"video"},
+    "prediction": PICTURES | PHOTO | {"video"},
     "reports": PICTURES | {"evaluation"},
     "training": PICTURES | {"evaluation", "reports"},
     "profiling": PICTURES | {"training"},

@@ -22,7 +22,8 @@ from PIL import Image, ImageFilter
 import segvit
 from segvit.data.shapes.scenes import render_scene
 from segvit.models.downsampling import lattice
-from segvit.models.segvit import SegViT, evaluating
+from segvit.models.modes import evaluating
+from segvit.models.segvit import SegViT
 from segvit.pictures.figure_style import (
     DIVERGING,
     GREY,

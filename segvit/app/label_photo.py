@@ -19,7 +19,6 @@ from PIL import Image
 from segvit.app.limits import Limits
 from segvit.app.messages import About, Job, Labelled, Seen, Setup, file_safe
 from segvit.app.photo import open_photo
-from segvit.app.polygons import coco
 from segvit.app.size_hint import size_hint
 from segvit.config import PrecisionChoice
 from segvit.data.folder_spec import FOLDERS
@@ -27,6 +26,7 @@ from segvit.inference.network import Network, described
 from segvit.inference.onnx_model import place_for
 from segvit.inference.precision import resolve_precision
 from segvit.pictures.paint import overlay, save_index_png
+from segvit.prediction.polygons import coco
 from segvit.prediction.predict import Prediction, predict
 from segvit.reports.viewer import viewer_page
 from segvit.utils.device import resolve_device

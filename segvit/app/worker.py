@@ -37,7 +37,7 @@ def serve(pipe: Connection, setup: Setup, limits: Limits, examples: Path | None)
             # Imported here, because the page's process imports this module too and needs no torch.
             from segvit.app.examples import offer_examples
             from segvit.app.label_photo import label, load_models
-            from segvit.models.segvit import evaluating
+            from segvit.models.modes import evaluating
 
             _share_cores(limits.concurrency)
             models = load_models(setup)

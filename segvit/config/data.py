@@ -8,7 +8,13 @@ from segvit.config_files import take_paths
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Images and labels: their places, and the meaning of the labels."""
+    """Images and labels: their places, and the meaning of the labels.
+
+    >>> import segvit
+    >>> data = segvit.DataConfig(images="photos", labels="masks", classes=("background=0", "person=1"))
+    >>> segvit.open_dataset(data, "train").spec.classes
+    ('background', 'person')
+    """
 
     spec: str | None = None
     """Name of a shipped dataset (shapes, camvid, ade20k, ...) or a YAML file that describes one."""

@@ -25,7 +25,7 @@ from segvit.data.images import read_image
 from segvit.data.labels.cache import LabelCache
 from segvit.data.labels.format import LabelFormat
 from segvit.data.labels.memory import LabelMemory
-from segvit.data.pairs import Orphans, Pair
+from segvit.data.pairs import Orphans, Pair, Place, Split
 from segvit.data.sample import Sample, Samples
 from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec
 from segvit.errors import UserError
@@ -117,6 +117,11 @@ def open_dataset(
     machine. Nearly every pair stays in its split when others are added (the share is exact). Frames of one film may end
     up in both splits: give `val_images` or lists in that case.
 
+    >>> import segvit
+    >>> data = segvit.DataConfig(images="photos", labels="masks", classes=("background", "person"), val_fraction=0.34)
+    >>> len(segvit.open_dataset(data, "train")), len(segvit.open_dataset(data, "val"))
+    (4, 2)
+
     Args:
         config: folders and spec of the dataset.
         split: the split to open, `config.train_split` or `config.val_split`.
@@ -154,6 +159,20 @@ def open_incomplete(
     memory = LabelMemory(LabelCache(config.cache) if config.cache else None)
     pairs, orphans = _find_pairs(config, spec, split, memory)
     return SegmentationDataset(spec, pairs, memory=memory), orphans
+
+
+def open_folders(spec: DatasetSpec, images: Path, labels: Path) -> Samples:
+    """Open all pairs of two folders whose label files have the classes and the format of a spec.
+
+    Raises:
+        UserError: a folder is missing or empty, or pairs are incomplete.
+    """
+    split = Split(images=str(images.expanduser()), labels=str(labels.expanduser()))
+    place, memory = Place(Path(), split, "your folders", ("images", "labels")), LabelMemory()
+    pairs, orphans = spec.label_format.find(place, spec, memory)
+    if orphans:
+        raise UserError(orphans.error)
+    return SegmentationDataset(spec, pairs, memory=memory)
 
 
 def _find_pairs(

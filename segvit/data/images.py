@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,7 @@ NO_LIMIT = 2**62
 _OPENING = threading.Lock()
 """Held while Pillow's limit of pixels is lifted."""
 
-Source = str | Path | Image.Image | npt.NDArray[np.uint8]
+Source = str | Path | Image.Image | npt.NDArray[Any]
 """A photo as users give it to `segvit.predict` and `segvit.pictures.look`: a file, a PIL image or an array."""
 
 
@@ -168,15 +169,59 @@ def to_rgb(source: Source) -> npt.NDArray[np.uint8]:
     """Return any source as uint8 (H, W, 3).
 
     Raises:
-        UserError: a file that cannot be read, or an array that is not uint8 RGB or grey.
+        UserError: a file that cannot be read, an array that is no photo, or something else.
     """
     if isinstance(source, str | Path):
-        return np.asarray(read_image(Path(source)))
+        return np.asarray(read_image(_photo_file(source)))
     if isinstance(source, Image.Image):
         return np.asarray(as_rgb(source, name="the image given"))
-    if source.dtype != np.uint8 or source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] != 3):
+    if isinstance(source, np.ndarray):
+        return _array_to_rgb(source)
+    raise UserError(
+        f'a photo cannot be of type {type(source).__name__}: give a file such as "photo.jpg", a PIL image, an array '
+        "(H, W, 3), or a list of these"
+    )
+
+
+def _photo_file(source: str | Path) -> Path:
+    """Return the path of a photo, and refuse what no photo can be.
+
+    Raises:
+        UserError: an address, or a folder.
+    """
+    path = Path(source).expanduser()
+    if "://" in str(source):
+        raise UserError(f"{source} is an address: download it, and give the file")
+    if path.is_dir():
         raise UserError(
-            f"an array of {source.dtype} {source.shape}: expected uint8 (H, W, 3) RGB or (H, W) grey; "
-            "for floats in 0..1 give (array * 255).astype('uint8')"
+            f'{path} is a folder: give its photos, as in sorted(Path("{path}").glob("*.jpg")), or type '
+            f"`segvit predict MODEL {path} --output seen`"
         )
-    return np.stack([source] * 3, axis=2) if source.ndim == 2 else source
+    return path
+
+
+def _array_to_rgb(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Return an array of a photo as uint8 (H, W, 3). Transparency is shown over white.
+
+    Raises:
+        UserError: another shape or type, or floats outside 0..1.
+    """
+    found = f"an array of {array.dtype} {array.shape}"
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
+        swap = "; type array.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
+        batch = "; for several photos give list(array)" if array.ndim == 4 else ""
+        raise UserError(f"{found}: expected (H, W, 3) RGB, or (H, W) grey{swap}{batch}")
+    if array.dtype.kind == "f":
+        low, high = array.min(), array.max()
+        if not (low >= 0 and high <= 1):
+            raise UserError(
+                f"{found} with values {low:.4g} to {high:.4g}: expected floats in 0..1 that are not normalised, since "
+                "the model normalises them; or give array.astype('uint8') if they are in 0..255"
+            )
+        array = (array * 255).round().astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise UserError(f"{found}: expected uint8 in 0..255, or floats in 0..1; give array.astype('uint8')")
+    if channels == 4:
+        return np.asarray(as_rgb(Image.fromarray(array), name="the array given"))
+    return array if channels == 3 else np.stack([array.reshape(array.shape[:2])] * 3, axis=2)

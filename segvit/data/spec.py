@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -205,14 +206,14 @@ class DatasetSpec:
 def load_spec(name_or_path: str | Path) -> DatasetSpec:
     """Load the shipped spec of that name, or the spec in a YAML file.
 
+    >>> import segvit
+    >>> segvit.load_spec("camvid").classes[:3]
+    ('sky', 'building', 'pole')
+
     Raises:
         UserError: neither exists (the text lists the shipped names), or the file is not a valid spec.
     """
-    shipped = {
-        Path(item.name).stem: item
-        for item in files("segvit.data").joinpath("specs").iterdir()
-        if item.name.endswith(".yaml")
-    }
+    shipped = shipped_specs()
     name = str(name_or_path)
     if name in shipped:
         return DatasetSpec.from_dict(parse_yaml(shipped[name], name), source=name)
@@ -223,6 +224,12 @@ def load_spec(name_or_path: str | Path) -> DatasetSpec:
             f"({', '.join(sorted(shipped))}) or a YAML file that describes your dataset"
         )
     return DatasetSpec.from_dict(parse_yaml(path, name), source=name)
+
+
+def shipped_specs() -> dict[str, Traversable]:
+    """Return the file of each shipped spec by its name."""
+    folder = files("segvit.data").joinpath("specs")
+    return {Path(item.name).stem: item for item in folder.iterdir() if item.name.endswith(".yaml")}
 
 
 def default_ignore(raw_values: Iterable[int]) -> tuple[int, ...]:

@@ -11,13 +11,15 @@ Under torchrun the processes share the images, and each gets the same result:
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from segvit.config import EvalConfig, EvalMode, PrecisionChoice
-from segvit.data.dataset import Sample, Samples
+from segvit.config import DataConfig, EvalConfig, EvalMode, PrecisionChoice
+from segvit.data.dataset import Sample, Samples, open_dataset, open_folders
+from segvit.data.given import data_of
 from segvit.data.images import Unreadable
 from segvit.data.sampling.unreadable import explain_too_many
 from segvit.errors import UserError
@@ -27,16 +29,21 @@ from segvit.inference.compiled import is_compiled
 from segvit.inference.network import Network
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import image_labels, resolve_protocol
-from segvit.models.segvit import evaluating
+from segvit.models.modes import evaluating
 from segvit.utils.distributed import gather, rank, world_size
+from segvit.utils.keywords import refuse_others
 from segvit.utils.progress import Progress
 from segvit.utils.threads import in_order, threads
+from segvit.weights.load import load_network
 
 
 def evaluate(
-    model: Network,
-    dataset: Samples,
+    model: Network | str | Path,
+    dataset: Samples | DataConfig | str | Path | None = None,
     *,
+    images: str | Path | None = None,
+    labels: str | Path | None = None,
+    split: Literal["train", "val"] = "val",
     mode: EvalMode | None = None,
     scales: tuple[float, ...] | None = None,
     flip: bool | None = None,
@@ -45,15 +52,28 @@ def evaluate(
     workers: int = 1,
     skip_unreadable: int = 0,
     progress: Progress | None = None,
+    **others: Any,
 ) -> EvalResult:
     """Evaluate a model on every sample of a dataset.
+
+    >>> import segvit
+    >>> model = segvit.load_model("best.safetensors")
+    >>> result = segvit.evaluate(model, images="photos", labels="masks")
+    >>> result.images
+    6
+    >>> 0 <= result.miou <= 1
+    True
 
     In a process group (torchrun) every process must call this. It evaluates its share of the images and gets the scores
     of the whole dataset.
 
     Args:
-        model: on the device that it runs on.
-        dataset: see `segvit.data.dataset.open_dataset`.
+        model: a model, on the device that it runs on, or the name of one as in `segvit.load_model`.
+        dataset: what `segvit.open_dataset` returns, the settings of a dataset, the name of a shipped one, or a YAML
+            file that describes one or holds the settings of a run.
+        images: folder of photos, all of which are scored, in place of `dataset`.
+        labels: folder of their masks, with the values that the masks of the model's training had.
+        split: the split that is scored if `dataset` names a dataset.
         mode: overrides the protocol's.
         scales: overrides the protocol's.
         flip: overrides the protocol's.
@@ -64,11 +84,15 @@ def evaluate(
             in this thread, for a dataset whose `read` must stay in it.
         skip_unreadable: number of images that may be unreadable. They are left out, and named in the result.
         progress: called after each image of this process's share.
+        others: refused, with what to write.
 
     Raises:
-        UserError: the dataset's classes are not the model's, the device does not support the precision, the processes
-            are in no group, too many images cannot be read, or the model cannot take one.
+        UserError: no dataset or two, the dataset's classes are not the model's, the device does not support the
+            precision, the processes are in no group, too many images cannot be read, or the model cannot take one.
     """
+    refuse_others("segvit.evaluate", evaluate, others)
+    model = load_network(model, device="cpu") if isinstance(model, str | Path) else model
+    dataset = _open(model, dataset, images, labels, split)
     check_classes(model, dataset)
     given = {"mode": mode, "scales": scales, "flip": flip}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
@@ -98,6 +122,32 @@ def evaluate(
         matrix=matrix,
         per_image=tuple(sorted(gather(scores), key=lambda score: score.index)),
     )
+
+
+def _open(
+    model: Network,
+    dataset: Samples | DataConfig | str | Path | None,
+    images: str | Path | None,
+    labels: str | Path | None,
+    split: Literal["train", "val"],
+) -> Samples:
+    """Open the dataset in the arguments of `evaluate`.
+
+    Raises:
+        UserError: none or two are given, or a dataset that cannot be opened.
+    """
+    if images is None and labels is None:
+        if dataset is None:
+            raise UserError(
+                'no dataset to score on: write segvit.evaluate(model, images="photos", labels="masks"), or '
+                'segvit.evaluate(model, "people.yaml")'
+            )
+        return open_dataset(data_of(dataset), split) if isinstance(dataset, DataConfig | str | Path) else dataset
+    if dataset is not None or images is None or labels is None:
+        raise UserError('give a dataset, or both images="photos" and labels="masks"')
+    if model.spec is None:
+        raise UserError("the model has no class names: write segvit.evaluate(model, dataset) with a dataset of its own")
+    return open_folders(model.spec, Path(images), Path(labels))
 
 
 def _score_images(

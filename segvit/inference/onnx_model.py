@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from segvit.config import Device
 from segvit.errors import UserError
+from segvit.inference.label_map import label_map
+from segvit.inference.network import classes_of
+from segvit.models.inputs import check_images
 from segvit.models.output import SegOutput
 from segvit.utils.optional import need
 from segvit.weights.file_kind import no_weights
@@ -83,6 +86,7 @@ class OnnxModel(nn.Module):
             UserError: images of floats, another size than the graph is fixed to, or fewer than 2 x 2 patches in a
                 shrunk structure.
         """
+        check_images(images)
         if images.dtype != torch.uint8:
             raise UserError(f"images are {images.dtype}: an exported model takes torch.uint8")
         image_size = (images.shape[2], images.shape[3])
@@ -99,6 +103,20 @@ class OnnxModel(nn.Module):
         cell = self.export["cell"]
         padded_size = (mask_logits.shape[3] * cell, mask_logits.shape[4] * cell)
         return SegOutput(class_logits, mask_logits, image_size, padded_size)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names (K,) of the classes."""
+        return classes_of(self)[0]
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the class of every pixel (B, H, W) int64 of images uint8 (B, 3, H, W). `segvit.predict` labels photos.
+
+        Raises:
+            UserError: as `forward`.
+        """
+        return label_map(self(images))
 
     def _check_size(self, size: tuple[int, int]) -> None:
         """Refuse a size that the graph cannot take."""

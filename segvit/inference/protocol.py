@@ -18,7 +18,7 @@ from segvit.inference.label_map import compose_labels
 from segvit.inference.network import Network
 from segvit.inference.tiles import Composition, View
 from segvit.inference.windows import Windows, look
-from segvit.models.segvit import evaluating
+from segvit.models.modes import evaluating
 from segvit.utils.resize import resize
 from segvit.utils.sizes import fit_size
 

@@ -20,11 +20,12 @@ from segvit.errors import UserError
 from segvit.models.atm import ATMHead
 from segvit.models.backbone import PREFIX_TOKENS, PlainViT
 from segvit.models.downsampling import STRIDE, QueryDownsampling
-from segvit.models.families import adapt, check_name, check_plain
+from segvit.models.families import adapt, check_name, check_plain, drop_mlp_only
 from segvit.models.linear_head import LinearHead
 from segvit.models.segvit import SegViT, check_classes
 from segvit.models.structure import check_upsampling, resolve_blocks
 from segvit.models.upsampling import QueryUpsampling, TapUpsampling
+from segvit.utils.keywords import refuse_others
 from segvit.weights.timm_weights import licence_of, pretrained_vit, reason, starts_from
 
 TIMM_INIT_STD = 0.02
@@ -36,32 +37,43 @@ POSITIONS_AT_CROP = ("flexivit", "radio")
 def create_model(
     backbone: str | None = None,
     *,
-    num_classes: int,
+    num_classes: int | None = None,
     structure: Structure | None = None,
     image_size: int | None = None,
     pretrained: bool | None = None,
     config: ModelConfig | None = None,
     spec: DatasetSpec | None = None,
     protocol: EvalConfig | None = None,
+    **others: Any,
 ) -> SegViT:
     """Create a SegViT on a plain ViT of timm.
 
+    >>> import segvit
+    >>> segvit.create_model("vit_tiny_patch16_224", num_classes=3, image_size=64).config.structure
+    'plain'
+
     Args:
         backbone: timm's name, such as `vit_base_patch16_384`.
-        num_classes: K.
+        num_classes: K. Default: the number of the spec's classes.
         structure: see `ModelConfig`.
         image_size: side of the training crop in pixels.
         pretrained: start the backbone from timm's weights.
         config: further settings; of the arguments before it, those that are given override it.
         spec: names and colours of the classes.
         protocol: how images are cut in evaluation and prediction.
+        others: refused, with what to write.
 
     Raises:
-        UserError: the backbone is unknown or no plain ViT, or settings do not fit together.
+        UserError: the backbone is unknown or no plain ViT, settings do not fit together, or an argument does not exist.
     """
+    refuse_others("segvit.create_model", create_model, others)
     given = {"backbone": backbone, "structure": structure, "image_size": image_size, "pretrained": pretrained}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     config = replace(config or ModelConfig(), **changes)
+    if num_classes is None:
+        if spec is None:
+            raise UserError("segvit.create_model needs the number of classes: write num_classes=3, or spec=...")
+        num_classes = spec.num_classes
     check_classes(num_classes, spec)
     for name in ("head_num_layers", "upsampling_num_layers"):
         if getattr(config, name) < 1:
@@ -216,8 +228,6 @@ def create_backbone(config: ModelConfig) -> tuple[PlainViT, dict[str, Any]]:
 
 def _scale_init(backbone: PlainViT, factor: float) -> None:
     """Scale the initial weights of the blocks' Linear layers, whatever correction by depth timm applied to them."""
-    if factor == 1:
-        return
     for module in backbone.blocks.modules():
         if isinstance(module, nn.Linear):
             with torch.no_grad():
@@ -283,7 +293,7 @@ def create_vit(config: ModelConfig) -> Any:
         ) from error
     check_plain(vit, config.backbone)
     if config.drop_path and config.drop_path_branches == "mlp":
-        _drop_mlp_only(vit, config.backbone)
+        drop_mlp_only(vit, config.backbone)
     return vit
 
 
@@ -313,21 +323,6 @@ def _position_grid(config: ModelConfig, own: Any, patch_size: int) -> tuple[int,
         height, width = own.patch_embed.grid_size
         return height, width
     return crop_grid(config.image_size, patch_size)
-
-
-def _drop_mlp_only(vit: Any, name: str) -> None:
-    """Let the drop path of every block drop its MLP alone.
-
-    Raises:
-        UserError: attention and MLP of a block share one drop path.
-    """
-    for block in vit.blocks:
-        if not (hasattr(block, "drop_path1") and hasattr(block, "drop_path2")):
-            raise UserError(
-                f"model.drop_path_branches mlp: the blocks of {name!r} ({type(block).__name__}) have no drop path of "
-                "the MLP alone; set model.drop_path_branches to both, or model.drop_path to 0"
-            )
-        block.drop_path1 = nn.Identity()
 
 
 def weightless(name: str) -> Any:

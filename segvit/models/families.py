@@ -164,3 +164,18 @@ def check_plain(vit: Any, name: str) -> None:
         f"backbone {name!r} {wrong}; take one such as vit_base_patch16_384, deit3_base_patch16_384, "
         "vit_base_patch14_dinov2, beitv2_base_patch16_224, eva02_base_patch14_224 or vit_base_patch16_dinov3"
     )
+
+
+def drop_mlp_only(vit: Any, name: str) -> None:
+    """Let the drop path of every block drop its MLP alone.
+
+    Raises:
+        UserError: attention and MLP of a block share one drop path.
+    """
+    for block in vit.blocks:
+        if not (hasattr(block, "drop_path1") and hasattr(block, "drop_path2")):
+            raise UserError(
+                f"model.drop_path_branches mlp: the blocks of {name!r} ({type(block).__name__}) have no drop path of "
+                "the MLP alone; set model.drop_path_branches to both, or model.drop_path to 0"
+            )
+        block.drop_path1 = nn.Identity()

@@ -7,30 +7,45 @@
 Letters: B batch, K classes, Q queries, D width, H W image, S supervised outputs, p patch, h w token grid.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Self, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segvit.config import EvalConfig, ModelConfig
+from segvit.data.images import Source
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
 from segvit.inference.label_map import label_map
+from segvit.inference.network import classes_of
 from segvit.models.downsampling import QueryDownsampling
+from segvit.models.inputs import check_images
+from segvit.models.modes import evaluating
 from segvit.models.output import SegOutput
-from segvit.models.query_cache import cached_queries
 from segvit.models.scores import scores
 from segvit.models.upsampling import TapUpsampling
+from segvit.prediction.photo import P, Photos, Prediction, label_photos
+from segvit.utils.keywords import refuse_others
 from segvit.weights.hub import push_model
 from segvit.weights.model_file import save_model
 
 
 class SegViT(nn.Module):
     """Semantic segmentation with a plain ViT and attention to mask, or with parts of your own.
+
+    >>> import segvit
+    >>> import torch
+    >>> model = segvit.load_model("best.safetensors")
+    >>> model.predict("photo.jpg").labels.shape  # of a photo: see `segvit.predict`
+    (48, 64)
+    >>> images = torch.zeros(2, 3, 48, 64, dtype=torch.uint8)
+    >>> model.predict(images).shape  # of a batch: label maps
+    torch.Size([2, 48, 64])
+    >>> model(images).class_logits.shape  # (S, B, K, K + 1)
+    torch.Size([2, 2, 2, 3])
 
     Args:
         backbone: normalised images to maps (B, D, h, w), shallow first; see `segvit.models.backbone.Backbone`.
@@ -97,8 +112,7 @@ class SegViT(nn.Module):
             UserError: another shape than (B, 3, H, W), fewer than 2 x 2 patches in a shrunk structure, or a custom
                 up-sampling that returns one tensor in place of a list.
         """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise UserError(f"images of shape {tuple(images.shape)}: expected (B, 3, H, W)")
+        check_images(images)
         image_size = (images.shape[2], images.shape[3])
         images = self.pad(self.normalise(images), canvas)
         patch = self.backbone.patch_size
@@ -138,6 +152,11 @@ class SegViT(nn.Module):
         return {name: type(part).__name__ for name, part in self.named_children()}
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names (K,) of the classes; numbered ones if the model has no spec."""
+        return classes_of(self)[0]
+
+    @property
     def mask_cell(self) -> int:
         """Side in pixels of a cell of the last map: a patch, or two if nothing restores a shrunk grid."""
         cell: int = self.backbone.patch_size if self.upsampling is not None else self.backbone.map_cell
@@ -172,11 +191,51 @@ class SegViT(nn.Module):
         with evaluating(self):
             return scores(self(images, deep=False))
 
+    @overload
+    def predict(self, images: Tensor) -> Tensor: ...
+
+    @overload
+    def predict(self, images: Source, *, confidence: bool = False) -> Prediction: ...
+
+    @overload
+    def predict(self, images: Photos[P], *, confidence: bool = False) -> list[Prediction]: ...
+
     @torch.no_grad()
-    def predict(self, images: Tensor) -> Tensor:
-        """Return the class of every pixel (B, H, W) int64 of images (B, 3, H, W), in evaluation mode."""
+    def predict(
+        self, images: Tensor | Source | Photos[P], *, confidence: bool = False, **others: Any
+    ) -> Tensor | Prediction | list[Prediction]:
+        """Return the class of every pixel.
+
+        Args:
+            images: a tensor (B, 3, H, W), whose label maps (B, H, W) int64 are returned; or photos as in
+                `segvit.predict`, whose results are returned.
+            confidence: compute the confidence maps of photos too.
+            others: refused; `segvit.predict` has more options.
+
+        Raises:
+            UserError: something that is neither, or an argument that does not exist.
+        """
+        refuse_others("model.predict", SegViT.predict, others)
         with evaluating(self):
-            return label_map(self(images, deep=False))
+            if isinstance(images, Tensor):
+                if confidence:
+                    raise UserError("confidence=True is for photos: type segvit.predict(model, image, confidence=True)")
+                return label_map(self(images, deep=False))
+            return label_photos(self, images, confidence=confidence)
+
+    def train(self, mode: bool = True, **others: Any) -> Self:
+        """Switch to training mode, or to evaluation mode, as every module of torch. `segvit.train` trains a model.
+
+        Raises:
+            UserError: arguments of a training.
+        """
+        if others or not isinstance(mode, bool):
+            raise UserError(
+                'model.train() only switches to training mode. To train, type segvit.train(images="photos", '
+                'labels="masks", classes=["sky", "road"], steps=300); to start from a saved model, add '
+                'init="best.safetensors"'
+            )
+        return super().train(mode)
 
     def save(self, path: str | Path) -> None:
         """Write weights, config, class names and palette as one safetensors file; see `segvit.load_model`."""
@@ -224,24 +283,3 @@ def _check_lattice(backbone: nn.Module, upsampling: nn.Module | None) -> None:
         "the up-sampling tap interpolates every second row and column, and the down-sampling "
         f"{type(downsampling).__name__} is your own: set model.upsampling to paper, or write an up-sampling of your own"
     )
-
-
-class HasModes(Protocol):
-    """A model that can be switched between training and evaluation: a SegViT, or an exported graph."""
-
-    training: bool
-
-    def train(self, mode: bool = True) -> Any:
-        """Switch to training, or to evaluation."""
-
-
-@contextmanager
-def evaluating(model: HasModes) -> Iterator[None]:
-    """Switch to evaluation inside the block, and back after it. The weights must not change inside."""
-    training = model.training
-    model.train(False)
-    try:
-        with cached_queries(model) if isinstance(model, nn.Module) else nullcontext():
-            yield
-    finally:
-        model.train(training)

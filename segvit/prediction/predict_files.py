@@ -23,7 +23,7 @@ from segvit.errors import UserError
 from segvit.inference.network import Network, classes_of
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import resolve_protocol
-from segvit.models.segvit import evaluating
+from segvit.models.modes import evaluating
 from segvit.pictures.paint import without_background
 from segvit.prediction.names import VIDEO_OVERLAY, named
 from segvit.prediction.outputs import write_outputs

@@ -25,7 +25,7 @@ from segvit.config import DataConfig, EvalConfig, PrecisionChoice
 from segvit.inference.network import Network, classes_of
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import batch_labels, images_per_batch
-from segvit.models.segvit import evaluating
+from segvit.models.modes import evaluating
 from segvit.prediction.names import VIDEO_OVERLAY, named
 from segvit.prediction.newest_frame import Newest
 from segvit.prediction.predict import Prediction, predict

@@ -33,8 +33,9 @@ from segvit.inference.compiled import compile_model, is_compiled
 from segvit.inference.label_map import label_map
 from segvit.inference.network import described
 from segvit.inference.precision import check_precision, computing_in, resolve_precision
+from segvit.models.modes import evaluating
 from segvit.models.output import SegOutput
-from segvit.models.segvit import SegViT, evaluating
+from segvit.models.segvit import SegViT
 from segvit.profiling.timings import Bench, Case, Timing
 from segvit.utils.device import device_name
 from segvit.utils.progress import Progress

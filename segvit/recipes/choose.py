@@ -10,12 +10,14 @@ them: to the sizes of the images, to memory and cores, and to the settings that 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import timm
 
 from segvit.config import DataConfig, TrainConfig
 from segvit.config_files import plain
+from segvit.data.given import data_of
 from segvit.errors import UserError
 from segvit.recipes.capacity import Memory, choose_machine, choose_memory, estimated_memory
 from segvit.recipes.draft import (
@@ -76,11 +78,19 @@ class Recipe:
         return "\n".join([f"Settings for {self.facts.machine}, and {self.facts.images}. {end}", *lines])
 
 
-def recipe(data: DataConfig, settings: Mapping[str, Any] | None = None) -> Recipe:
+def recipe(data: DataConfig | str | Path, settings: Mapping[str, Any] | None = None) -> Recipe:
     """Choose the settings of a run for this machine and these data.
 
+    >>> import segvit
+    >>> found = segvit.recipe("people.yaml", {"steps": 100, "device": "cpu"})
+    >>> found.config.steps
+    100
+    >>> found.reasons["model.backbone"]
+    'DINOv2 ViT-S: the best start that trains on a CPU within an hour'
+
     Args:
-        data: the dataset. Its settings are kept; `workers` is chosen if it has its default.
+        data: the dataset: its settings, the name of a shipped one, or a YAML file that describes one. Its settings are
+            kept; `workers` is chosen if it has its default.
         settings: your own settings by name, such as `{"steps": 300, "model.backbone": "vit_base_patch16_dinov3"}`; a
             section may be a mapping, such as `{"model": {"image_size": 280}}`.
 
@@ -88,6 +98,7 @@ def recipe(data: DataConfig, settings: Mapping[str, Any] | None = None) -> Recip
         UserError: the dataset cannot be opened, a setting is unknown or has a bad value, there is no such device, or
             the model of an `init` cannot be read.
     """
+    data = data_of(data)
     named = {f"data.{each.name}": getattr(data, each.name) for each in fields(DataConfig)}
     given = {name: value for name, value in named.items() if value != getattr(DataConfig(), name.partition(".")[2])}
     return choose_for(given | dict(flat(plain(settings or {}))))

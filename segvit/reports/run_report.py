@@ -22,7 +22,8 @@ from segvit.evaluation.evaluate import evaluate
 from segvit.evaluation.examples import Shot, take_shots
 from segvit.evaluation.result import EvalResult
 from segvit.inference.precision import computing_in, resolve_precision
-from segvit.models.segvit import SegViT, evaluating
+from segvit.models.modes import evaluating
+from segvit.models.segvit import SegViT
 from segvit.reports.charts import line_chart, small_chart
 from segvit.reports.curves import class_charts, run_charts
 from segvit.reports.facts import Facts, describe_validation, environment, extremes, origin

@@ -9,8 +9,9 @@ from torch import Tensor
 from segvit.config import Structure, Upsampling
 from segvit.models.create import create_model
 from segvit.models.decoder import DecoderLayer
+from segvit.models.modes import evaluating
 from segvit.models.query_cache import QueryCache, cached_queries
-from segvit.models.segvit import SegViT, evaluating
+from segvit.models.segvit import SegViT
 from tests.helpers.tiny import tiny_config
 
 CASES: list[tuple[Structure, Upsampling]] = [

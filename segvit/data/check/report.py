@@ -18,6 +18,7 @@ from segvit.data.check.check import CheckReport, check_dataset
 from segvit.data.check.findings import SHOWN, Finding
 from segvit.data.check.fixes import command, fix_values
 from segvit.data.dataset import Samples, open_incomplete
+from segvit.data.given import data_of
 from segvit.data.pairs import Orphans, first
 from segvit.data.palette import Color
 from segvit.errors import UserError
@@ -123,6 +124,27 @@ class Survey:
         A narrow terminal gets no bars, and then the first split alone.
         """
         return Fitted(partial(_values_table, self.reports), levels=4)
+
+
+def check_data(data: DataConfig | str | Path) -> Survey:
+    """Check the training and the validation images of a dataset, as `segvit check-data` does.
+
+    >>> import segvit
+    >>> data = segvit.DataConfig(images="photos", labels="masks", classes=("background", "person"))
+    >>> survey = segvit.check_data(data)
+    >>> survey.errors
+    []
+
+    Args:
+        data: the dataset: its settings, the name of a shipped one, or a YAML file that describes one.
+
+    Returns:
+        What was found. `table()` shows what every value of the masks becomes, `advice` what to type next.
+
+    Raises:
+        UserError: no such dataset.
+    """
+    return check_splits(data_of(data), ("train", "val"))
 
 
 def check_splits(

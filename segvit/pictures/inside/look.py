@@ -29,8 +29,9 @@ from segvit.inference.network import Network, classes_of
 from segvit.inference.protocol import protocol_size
 from segvit.models.decoder import LayerOutput
 from segvit.models.downsampling import STRIDE, Kept
+from segvit.models.modes import evaluating
 from segvit.models.output import SegOutput
-from segvit.models.segvit import SegViT, evaluating
+from segvit.models.segvit import SegViT
 from segvit.pictures.inside.record import Gaze, Inside, Tokens
 from segvit.pictures.paint import Pixels, shares
 from segvit.utils.resize import resize

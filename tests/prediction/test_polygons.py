@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from segvit.app.polygons import Region, coco, outlines
 from segvit.data.labels.coco import PolygonFile
 from segvit.errors import UserError
+from segvit.prediction.polygons import Region, coco, outlines
 
 Labels = npt.NDArray[np.integer[Any]]
 
