@@ -489,10 +489,11 @@ def test_an_output_that_would_replace_a_photo(model: SegViT, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((8, 9, 3), dtype=np.float32),
+        np.full((8, 9, 3), 7, dtype=np.float32),
+        np.full((8, 9, 3), np.nan, dtype=np.float64),
         np.zeros((8, 9, 3), dtype=np.int64),
         np.zeros((3, 8, 9), dtype=np.uint8),
-        np.zeros((8, 9, 4), dtype=np.uint8),
+        np.zeros((8, 9, 5), dtype=np.uint8),
         np.zeros((1, 8, 9, 3), dtype=np.uint8),
         np.zeros(9, dtype=np.uint8),
     ],

@@ -57,6 +57,10 @@ WORK = {
         "segvit.train(images='photos', labels='masks', classes=['background', 'person'], steps=1, **small)",
         trained,
     ),
+    "resume": (
+        "[segvit.train('people.yaml', steps=1, output='runs/a'), segvit.train(output='runs/a', resume=True)][1]",
+        trained,
+    ),
     "create, as in timm": (
         "segvit.create_model('vit_tiny_patch16_224', pretrained=False, num_classes=3).num_classes",
         (3).__eq__,
@@ -100,6 +104,7 @@ SAY = {
     "classes of smp": ("segvit.create_model('vit_tiny_patch16_224', classes=3)", ["num_classes=3"]),
     "no classes": ("segvit.create_model('vit_tiny_patch16_224')", ["num_classes=3"]),
     "encoder of smp": ("segvit.create_model(encoder_name='resnet34', num_classes=3)", ["backbone"]),
+    "a state dict": ("segvit.load_model({})", ["by name", "best.safetensors"]),
     "a folder as the model": ("segvit.load_model('photos')", ["is a folder", ".safetensors"]),
 }
 """Line, and what its error says."""

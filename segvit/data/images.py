@@ -207,21 +207,21 @@ def _array_to_rgb(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         UserError: another shape or type, or floats outside 0..1.
     """
     found = f"an array of {array.dtype} {array.shape}"
+    wanted = "expected uint8 (H, W, 3) RGB or (H, W) grey; give array.astype('uint8') if its values are in 0..255"
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
-        swap = "; type array.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
-        batch = "; for several photos give list(array)" if array.ndim == 4 else ""
-        raise UserError(f"{found}: expected (H, W, 3) RGB, or (H, W) grey{swap}{batch}")
+        swap = ", and array.transpose(1, 2, 0) if its channels come first" if array.ndim == 3 else ""
+        raise UserError(f"{found}: {wanted}{swap}{', and list(array) for several photos' if array.ndim == 4 else ''}")
     if array.dtype.kind == "f":
         low, high = array.min(), array.max()
         if not (low >= 0 and high <= 1):
             raise UserError(
-                f"{found} with values {low:.4g} to {high:.4g}: expected floats in 0..1 that are not normalised, since "
-                "the model normalises them; or give array.astype('uint8') if they are in 0..255"
+                f"{found} with values {low:.4g} to {high:.4g}: {wanted}. Floats must be in 0..1 and not normalised: "
+                "the model normalises them"
             )
         array = (array * 255).round().astype(np.uint8)
     if array.dtype != np.uint8:
-        raise UserError(f"{found}: expected uint8 in 0..255, or floats in 0..1; give array.astype('uint8')")
+        raise UserError(f"{found}: {wanted}")
     if channels == 4:
         return np.asarray(as_rgb(Image.fromarray(array), name="the array given"))
     return array if channels == 3 else np.stack([array.reshape(array.shape[:2])] * 3, axis=2)

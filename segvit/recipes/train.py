@@ -65,7 +65,7 @@ def train(
         images: folder of photos, in place of `config`.
         labels: folder of their masks, of the same names.
         classes: class names in order, or `name=VALUE` if the mask values are not 0, 1, 2, ...
-        resume: continue from the checkpoint in `output`.
+        resume: continue from the checkpoint in `output`. Without a config, that run's own settings are taken.
         accept_changed_data: continue although the dataset has changed since the run was started.
         on_step: called after every step with its number and losses.
         settings: settings of `TrainConfig` by name, such as `steps=300` or `optim={"lr": 1e-4}`; they override
@@ -85,12 +85,16 @@ def train(
     if folders is not None and config is not None:
         raise UserError("give a config, or images, labels and classes: not both")
     source = config if folders is None else folders
+    begun = Path(given.get("output", TrainConfig().output)) / "config.yaml"
+    if source is None and resume and begun.is_file():
+        source = begun
     if source is None:
         raise UserError(
             'nothing to train on: write segvit.train(images="photos", labels="masks", classes=["sky", "road"]), or '
             'segvit.train("people.yaml")'
         )
-    own = [name for name, part in (("model", model), ("datasets", datasets), ("criterion", criterion)) if part]
+    parts = {"model": model, "datasets": datasets, "criterion": criterion}
+    own = [name for name, part in parts.items() if part is not None]
     resolved = _resolve(source, given, own)
     return training.train(
         resolved,
@@ -114,7 +118,7 @@ def _resolve(source: TrainConfig | DataConfig | str | Path, given: dict[str, Any
     Raises:
         UserError: the source or a setting is wrong, or a part of your own comes with a dataset alone.
     """
-    data = None if isinstance(source, TrainConfig) else source if isinstance(source, DataConfig) else None
+    data = source if isinstance(source, DataConfig) else None
     if isinstance(source, str | Path):
         data = described_alone(source)
     if data is not None:

@@ -83,8 +83,14 @@ def find_model(name: str | Path) -> Path:
     Raises:
         UserError: there is no such model, or it cannot be downloaded.
     """
-    check_model_name(name)
-    path, text = Path(name), Path(name).as_posix()
+    try:
+        path, text = Path(name).expanduser(), Path(name).as_posix()
+    except TypeError:
+        raise UserError(
+            f"a model is loaded by name, not from a {type(name).__name__}: give a file such as "
+            '"runs/train/best.safetensors", or "user/repo"'
+        ) from None
+    check_model_name(path)
     if path.is_file():
         return path
     if text in RELEASED:
