@@ -145,7 +145,7 @@ def test_what_is_wrong_is_seen() -> None:
     cell.outputs = [nbformat.v4.new_output("stream", text="x")]
     notebook.cells = [cell, nbformat.v4.new_markdown_cell(" ", metadata={"tags": ["x"]})]
     assert len(untidy(notebook)) == 5
-    cell.execution_count, cell.outputs = None, [nbformat.v4.new_output("stream", name="stderr", text="/home/x")]
+    cell.execution_count, cell.outputs = None, [nbformat.v4.new_output("stream", name="stderr", text="careful")]
     assert len(untidy(notebook)) == 7
     code = "import segvit\nfrom segvit.pictures import look, lok\nsegvit.fit\nfrom segvit.data import spec\n"
     assert list(missing_names(ast.parse(code))) == ["segvit.pictures.lok", "segvit.fit"]
