@@ -23,7 +23,7 @@ from PIL import Image
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 QUALITY = 85
-"""Of the JPEG that replaces a larger PNG."""
+"""Quality of the JPEG that replaces a larger PNG."""
 
 
 def execute(notebook: Any, folder: Path, *, settings: Sequence[str] = (), timeout: int = 7200) -> Any:
@@ -61,7 +61,7 @@ def take_outputs(notebook: Any, executed: Any) -> None:
 
 
 def _smaller(png: str) -> dict[str, str]:
-    """Return a picture as it is kept, by its kind."""
+    """Return a picture in the smaller of the two kinds."""
     picture = Image.open(io.BytesIO(base64.b64decode(png)))
     packed = io.BytesIO()
     picture.convert("RGB").save(packed, format="JPEG", quality=QUALITY)
