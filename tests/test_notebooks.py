@@ -142,7 +142,7 @@ def test_names_and_links_are_there(path: Path) -> None:
 
 def test_what_is_wrong_is_seen() -> None:
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "mine", "display_name": "x"}, "widgets": {}})
-    cell = nbformat.v4.new_code_cell("a = 1\n" * 30, execution_count=3)
+    cell = nbformat.v4.new_code_cell("a = 1\n" * 40, execution_count=3)
     cell.outputs = [nbformat.v4.new_output("stream", text="x")]
     notebook.cells = [cell, nbformat.v4.new_markdown_cell(" ", metadata={"tags": ["x"]})]
     assert len(untidy(notebook)) == 5
