@@ -31,6 +31,7 @@ from segvit.inference.onnx_model import OnnxModel
 from segvit.pictures.paint import save_index_png
 from segvit.prediction.predict import Prediction
 from segvit.utils.files import remove, whole_file, writing
+from segvit.utils.yaml_text import load_yaml
 
 RECORD = "predict.yaml"
 """Name of the record of settings in an output folder. No output has this ending."""
@@ -181,8 +182,8 @@ def _check_record(record: Path, settings: dict[str, Any], files: Iterable[Path])
             raise UserError(f"{taken} exists, and there is no {record} with its settings: {advice}")
         return
     try:
-        there = yaml.safe_load(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        there = load_yaml(record.read_text(encoding="utf-8"), source=str(record))
+    except (OSError, ValueError, UserError) as error:
         raise UserError(f"{record} cannot be read ({error}): {advice}") from error
     if not isinstance(there, dict):
         raise UserError(f"{record} was not written by segvit predict: {advice}")

@@ -17,7 +17,7 @@ from segvit.inference.network import Network
 from segvit.inference.onnx_model import is_onnx, load_onnx
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
-from segvit.utils.files import writing
+from segvit.utils.files import expanded, writing
 from segvit.utils.text import suggest
 from segvit.weights.authors import LICENCE, RELEASED
 from segvit.weights.convert import convert_checkpoint
@@ -88,7 +88,8 @@ def find_model(name: str | Path) -> Path:
     Raises:
         UserError: there is no such model, or it cannot be downloaded.
     """
-    path, text = Path(name), Path(name).as_posix()
+    path = Path(expanded(name))
+    text = path.as_posix()
     if path.is_file():
         return path
     if text in RELEASED:
