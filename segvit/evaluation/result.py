@@ -99,12 +99,12 @@ class EvalResult:
         seen = self.metrics
         return (seen.miou, seen.mean_accuracy, seen.mean_dice, seen.mean_boundary_iou)
 
-    def table(self) -> "Table":
+    def table(self, *, title: str = "per class") -> "Table":
         """Return scores and share of every class as a table for a terminal."""
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title="per class", caption=self.protocol_line())
+        table = Table(title=title, caption=self.protocol_line())
         table.add_column("class")
         for column in ("IoU", "accuracy", "Dice", "boundary IoU", "share"):
             table.add_column(column, justify="right")
