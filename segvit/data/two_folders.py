@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from segvit.config_files import find_config
-from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, reading
+from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, LOSSY_SUFFIXES, reading
 from segvit.data.pairs import WILDCARD
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
@@ -18,6 +18,8 @@ LOOKED_AT = 5
 """Number of files that are looked at in a folder."""
 MASK_COLORS = 64
 """Largest number of values or colours of a file that looks like a mask."""
+PHOTO_COLORS = 256
+"""Number of colours that a photo exceeds."""
 MASK_FOLDERS = ("masks", "labels", "annotations", "mask", "label", "gt")
 """Usual names of folders of masks."""
 
@@ -56,7 +58,7 @@ def check_order(photos: Path, masks: Path) -> None:
         UserError: they are swapped.
     """
     first, second = _pictures(photos), _pictures(masks)
-    if first and second and all(map(_is_mask, first)) and not any(map(_is_mask, second)):
+    if first and second and all(map(_is_mask, first)) and all(map(_is_photo, second)):
         raise UserError(
             f"{photos} holds masks and {masks} holds photos: swap them, as in `segvit check-data {masks} {photos}`"
         )
@@ -78,6 +80,17 @@ def _is_mask(path: Path) -> bool:
         with reading(path, "an image"), Image.open(path) as opened:
             return opened.mode in ("1", "P") or opened.getcolors(MASK_COLORS) is not None
     except UserError:  # the check of the dataset reports it
+        return False
+
+
+def _is_photo(path: Path) -> bool:
+    """True if a picture is stored with loss, or has colour channels and many colours. False if it cannot be read."""
+    if path.suffix.lower() in LOSSY_SUFFIXES:
+        return True
+    try:
+        with reading(path, "an image"), Image.open(path) as opened:
+            return len(opened.getbands()) >= 3 and opened.getcolors(PHOTO_COLORS) is None
+    except UserError:
         return False
 
 

@@ -13,6 +13,7 @@ from segvit.cli import main as cli
 from segvit.config import DataConfig
 from segvit.data.check.class_names import name_classes
 from segvit.data.dataset import open_dataset
+from segvit.data.two_folders import check_order
 from segvit.errors import UserError
 
 COLORS = ((0, 0, 0), (250, 50, 20), (10, 60, 240))
@@ -191,3 +192,15 @@ def test_what_is_wrong_with_the_folders_is_told(
     code, said = command(verb, *words.split())
     assert code == 2 and told.format(verb=verb) in said
     assert not (tmp_path / "runs").exists()
+
+
+def test_folders_are_swapped_only_if_both_look_so(tmp_path: Path) -> None:
+    config = write(tmp_path, 0, 1)
+    assert config.images and config.labels
+    noise = np.random.default_rng(0).integers(0, 60_000, (16, 24))
+    for number in range(6):  # drawn images of few colours, and masks of 16 bits with many values
+        Image.new("RGB", (24, 16), COLORS[1]).save(config.images / f"{number}.png")
+        Image.fromarray(noise.astype(np.uint16)).save(config.labels / f"{number}.png")
+    check_order(config.images, config.labels)
+    Image.fromarray(noise.astype(np.uint8)).convert("RGB").save(config.labels / "0.jpg")
+    check_order(config.images, config.labels)
