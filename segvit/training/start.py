@@ -35,7 +35,7 @@ from segvit.training.run_folder.names import check_free, claim, clear, name_of, 
 from segvit.training.settings import check_same_run, check_settings
 from segvit.utils.distributed import decided_by_first, gather
 from segvit.utils.launcher import first_process
-from segvit.utils.lock import held
+from segvit.utils.lock import LOCK, held
 from segvit.weights.finetune import load_start
 from segvit.weights.hub import cache_folder
 
@@ -109,6 +109,9 @@ def prepare(
     """
     check_settings(config)
     check_loggers(config.loggers)
+    if first_process() and (config.output / LOCK).exists():
+        with held(config.output, what="a run", say=print):  # refuse before anything is read
+            pass
     if resume and overwrite:
         raise UserError("--overwrite starts a new run, and --resume continues one: leave one of them out")
     if resume:

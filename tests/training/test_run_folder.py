@@ -132,8 +132,13 @@ def test_a_folder_with_a_run_under_way_is_refused(config: TrainConfig, tmp_path:
     other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None and other.stdout.readline() == "held\n"
     try:
-        with pytest.raises(UserError, match=rf"run: a run is under way in this folder \(process {other.pid}, since 2"):
-            train(config)
+        (config.output / "best.safetensors").write_bytes(b"")
+        choices: list[dict[str, Any]] = [{}, {"overwrite": True}, {"resume": True}]
+        for options in choices:
+            told = rf"run: a run is under way in this folder \(process {other.pid}, since 2"
+            with pytest.raises(UserError, match=told):
+                train(config, **options)
+        (config.output / "best.safetensors").unlink()
         assert not (config.output / "config.yaml").exists()
     finally:
         other.kill()  # a dead process holds nothing
