@@ -7,10 +7,11 @@ from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import cyclopts
-import yaml
 
 from segvit.errors import UserError
+from segvit.utils.files import expanded
 from segvit.utils.other_names import hint
+from segvit.utils.yaml_text import load_yaml
 
 T = TypeVar("T")
 
@@ -144,8 +145,8 @@ def _read_layers(file: Path, schema: Any) -> Layers:
 def _read_mapping(file: Path) -> dict[str, Any]:
     """Read a YAML file of settings."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = load_yaml(file.read_text(encoding="utf-8"), source=str(file)) or {}
+    except UnicodeDecodeError as error:
         raise UserError(f"{file}: not a YAML file: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: expected settings as `key: value`, found {type(content).__name__}")
@@ -156,7 +157,7 @@ def _find_base(file: Path, base: Any) -> Path:
     """Return the file that `base` in `file` names."""
     if not isinstance(base, str):
         raise UserError(f"{file}: `base` is a config file or the name of a shipped recipe; found {base!r}")
-    if (beside := file.parent / base).is_file():
+    if (beside := file.parent / expanded(base)).is_file():
         return beside
     try:
         return find_config(base)
@@ -206,6 +207,7 @@ def find_config(path: str | Path) -> Path:
     Raises:
         UserError: neither exists. The shipped names are listed.
     """
+    path = expanded(path)
     if Path(path).is_file():
         return Path(path)
     name = str(path).removeprefix("configs/").removesuffix(".yaml")
@@ -217,11 +219,12 @@ def find_config(path: str | Path) -> Path:
 
 
 def take_paths(settings: Any) -> None:
-    """Turn text into paths in a frozen dataclass of settings, for callers in Python."""
+    """Turn text into paths in a frozen dataclass of settings, and replace `~` by the home folder in paths and names."""
     for each in fields(settings):
         value = getattr(settings, each.name)
-        if isinstance(value, str) and Path in (each.type, *get_args(each.type)):
-            object.__setattr__(settings, each.name, Path(value))
+        if isinstance(value, str | Path):
+            kind = Path if isinstance(value, Path) or Path in (each.type, *get_args(each.type)) else str
+            object.__setattr__(settings, each.name, kind(expanded(value)))
 
 
 def plain(value: Any) -> Any:

@@ -42,8 +42,8 @@ Results     {output}/comparison.png, {output}/predictions/, {output}/curves.png
 Model       {model}
 
 Your turn   segvit predict {model} photo.jpg --output seen        (it only knows such scenes)
-            segvit check-data --data.images photos --data.labels masks --data.classes NAME NAME ...
-            segvit train --data.images photos --data.labels masks --data.classes NAME NAME ...
+            segvit check-data photos masks
+            segvit train photos masks
 """
 
 

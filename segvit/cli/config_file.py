@@ -1,18 +1,23 @@
 """Fill in settings that no flag gives: from the file of --config, from the model of --init, from a run to resume."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cyclopts
 from cyclopts import App
 
-from segvit.config import ModelConfig, TrainConfig
+from segvit.config import DataConfig, ModelConfig, TrainConfig
 from segvit.config_files import by_source, over_network, plain, read_yaml, with_older_defaults
 from segvit.errors import UserError
+from segvit.utils.files import expanded
 
 CONFIG = "config.yaml"
 """Name of the file in the folder of a run that holds its settings."""
+ONE_SETTING = {"--model": "--model.backbone", "--data": "--data.spec"}
+"""Settings that a section's flag alone sets."""
+FOR_A_NUMBER = {"--optim": "lr", "--eval": "window"}
+"""Settings that a number behind a section's flag probably means."""
 GIVEN = "--given"
 """Hidden parameter of a command that gets the names of the settings that flags give."""
 
@@ -24,6 +29,9 @@ def from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.Ar
     what is still open in the model section. If no file is given, `train --resume` takes the settings of the run itself,
     and `evaluate` the config.yaml beside the model unless flags name a dataset.
     """
+    for argument in arguments:
+        argument.tokens[:] = [token.evolve(value=expanded(token.value)) for token in argument.tokens]
+    _name_settings_in_sections(arguments)
     _note_given(arguments)
     file, init = _typed(arguments, "--config"), _typed(arguments, "--init")
     if commands == ("evaluate",) and file is None and (beside := _beside_model(arguments)):
@@ -33,6 +41,7 @@ def from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.Ar
     content, layers = ({}, []) if path is None else read_yaml(path, TrainConfig)
     if path and not file:  # perhaps of an older version, which the run continues
         content["model"] = with_older_defaults(content.get("model", {}))
+        content["output"] = str(Path(path).parent)  # where the run is now
     if commands in (("check-data",), ("evaluate",)):
         content = {"data": content.get("data", {})}
     elif commands in (("train",), ("lr-find",)):
@@ -91,8 +100,63 @@ def _beside_model(arguments: cyclopts.ArgumentCollection) -> str | None:
 
 
 def _run_to_resume(arguments: cyclopts.ArgumentCollection) -> str | None:
-    """Return the settings file of the run that --resume names by its output folder, if there is one."""
+    """Return the settings file of the run to resume, if there is one.
+
+    --output names its folder. Otherwise it is the only one in runs that has a checkpoint, and the name of the photos if
+    they are given.
+    """
     if arguments.get("--resume", default=None) is None or not arguments["--resume"].tokens:
         return None
-    file = Path(_typed(arguments, "--output") or TrainConfig().output) / CONFIG
+    from segvit.training.run_folder.names import name_of, run_to_resume
+
+    images, spec = _typed(arguments, "PHOTOS") or _typed(arguments, "--data.images"), _typed(arguments, "--data.spec")
+    name = name_of(DataConfig(images=Path(images) if images else None, spec=spec), otherwise="") or None
+    output = _typed(arguments, "--output")
+    file = (Path(output) if output else run_to_resume(TrainConfig().output, name=name)) / CONFIG
     return str(file) if file.is_file() else None
+
+
+def _name_settings_in_sections(arguments: cyclopts.ArgumentCollection) -> None:
+    """Give the value of `--model NAME` and `--data NAME` to the setting that it means, and refuse other sections.
+
+    Otherwise the parser would set the section's first setting, and reset all others to their defaults.
+
+    Raises:
+        UserError: a section has a value, and the setting is not clear.
+    """
+    for section in [argument for argument in arguments if is_dataclass(argument.hint)]:
+        tokens = [token for token in section.tokens if not token.keys]
+        if not tokens:
+            continue
+        flag = section.name
+        setting = ONE_SETTING.get(flag)
+        if setting is None or len(tokens) > 1 or (flag == "--data" and Path(tokens[0].value).is_dir()):
+            raise UserError(_explain_section(section, [token.value for token in tokens]))
+        if arguments[setting].tokens:
+            raise UserError(f"{flag} {tokens[0].value} is short for {setting}, which is given as well: leave one out")
+        section.tokens[:] = [token for token in section.tokens if token.keys]
+        arguments[setting].append(tokens[0].evolve(keyword=setting))
+
+
+def _explain_section(section: cyclopts.Argument, values: list[str]) -> str:
+    """Return the error text for a section with a value, and the settings that may be meant."""
+    flag, value = section.name, " ".join(values)
+    if flag == "--data" and Path(values[0]).is_dir():
+        return f"{flag} {value}: give the folders of photos and masks without a flag, as in `segvit train PHOTOS MASKS`"
+    settings = {field.name: field.type for field in fields(section.hint)}
+    meant = next((name for name, kind in settings.items() if value in get_args(kind)), None)
+    if meant is None and (first := FOR_A_NUMBER.get(flag)) and _is_number(value):
+        meant = first
+    if meant:
+        return f"{flag} is a section of settings: type {flag}.{meant.replace('_', '-')} {value}"
+    names = ", ".join(f"{flag}.{name.replace('_', '-')}" for name in settings)
+    return f"{flag} {value}: {flag} is a section of settings; give one of them: {names}"
+
+
+def _is_number(text: str) -> bool:
+    """True if a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

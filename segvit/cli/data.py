@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from segvit.cli.flags import bar, check_paths, write_json
+from segvit.cli.flags import Given, bar, check_paths, with_folders, write_json
 from segvit.config import DataConfig
 from segvit.errors import UserError
 from segvit.utils.files import writing
@@ -19,17 +19,25 @@ if TYPE_CHECKING:
 
 
 def check_data(
+    photos: Path | None = None,
+    masks: Path | None = None,
+    /,
     *,
     config: Path | None = None,
     data: Annotated[DataConfig, Parameter(name="data")] = DataConfig(),
     split: Literal["train", "val"] | None = None,
     sheet: Path | None = None,
     json: Path | None = None,
+    given: Given = (),
 ) -> None:
     """Check a dataset before training: pairs, sizes, mask values and their classes, errors, the command to run next.
 
     Parameters
     ----------
+    photos
+        Folder of photos; the same as --data.images.
+    masks
+        Folder of masks with the photos' names; the same as --data.labels.
     config
         YAML file to take the data section from. Flags override it.
     split
@@ -39,18 +47,29 @@ def check_data(
     json
         Write all findings to this JSON file.
     """
+    from segvit.data.check.class_names import name_classes
     from segvit.data.folder_spec import resolve_spec
 
     if sheet is not None and sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"--sheet {sheet}: give a file that ends in .png or .jpg")
     check_paths(files=(json, sheet))
-    resolve_spec(data)
+    data = with_folders(data, photos, masks, verb="check-data", given=given)
+    named = name_classes(data)
+    resolve_spec(named.config)
+    if named.text:
+        print(named.text)
     from rich import print as rich_print
 
     from segvit.data.check.report import check_splits
 
     with bar("checking") as progress:
-        survey = check_splits(data, [split] if split else ["train", "val"], settings=config, progress=progress)
+        survey = check_splits(
+            named.config,
+            [split] if split else ["train", "val"],
+            settings=config,
+            typed=data if named.text else None,
+            progress=progress,
+        )
     rich_print(survey.table())
     for warning in survey.warnings:
         print(f"warning: {warning}")

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from segvit.cli.config_file import GIVEN
 from segvit.cli.help.panels import SECTIONS, panel
-from segvit.config import MULTI_SCALE, EvalConfig, EvalMode, Structure, TrainConfig, Upsampling
+from segvit.config import MULTI_SCALE, DataConfig, EvalConfig, EvalMode, Structure, TrainConfig, Upsampling
 from segvit.errors import UserError
 from segvit.utils.files import check_writable, writing
 from segvit.utils.launcher import first_process
@@ -22,6 +22,8 @@ Given = Annotated[tuple[str, ...], Parameter(name=GIVEN, show=False, negative=()
 JsonFile = Annotated[Path | None, Parameter(allow_leading_hyphen=True)]
 """File for JSON, or - for the terminal."""
 TERMINAL = Path("-")
+FOLDER_SETTINGS = ("data.images", "data.labels")
+"""Settings that two folders behind the command give."""
 
 
 @Parameter(name="*", group=panel("For a backbone"))
@@ -89,6 +91,31 @@ class ProtocolFlags:
         if changes.pop("multi_scale"):
             changes |= {"scales": MULTI_SCALE, "flip": True}
         return replace(protocol, **changes)
+
+
+def with_folders(
+    data: DataConfig, photos: Path | None, masks: Path | None, *, verb: str, given: Sequence[str]
+) -> DataConfig:
+    """Return the settings of the data with the two folders that follow the command, if there are any.
+
+    Args:
+        data: as parsed.
+        photos: first folder.
+        masks: second folder.
+        verb: command, for error texts.
+        given: names of the settings that flags give.
+
+    Raises:
+        UserError: one of the two is missing, is not a folder, or is also given as a flag, or they are swapped.
+    """
+    if photos is None:
+        return data
+    from segvit.data.two_folders import check_folders
+
+    if twice := [name for name in FOLDER_SETTINGS if name in given]:
+        raise UserError(f"{photos} and --{twice[0]} {getattr(data, twice[0][5:])} both name a folder: leave one out")
+    check_folders(photos, masks, verb=verb)
+    return replace(data, images=photos, labels=masks)
 
 
 def with_recipe(settings: TrainConfig, given: Sequence[str]) -> TrainConfig:

@@ -3,6 +3,8 @@
 import io
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from cyclopts import Parameter
 
@@ -37,7 +39,7 @@ app = GroupedApp(
     suppress_keyboard_interrupt=False,  # main says how to resume
     version_flags=["--version"],
 )
-IN_ORDER_OF_USE = (
+IN_ORDER_OF_USE: tuple[Callable[..., Any], ...] = (
     check_data,
     train,
     evaluate,
@@ -55,7 +57,7 @@ IN_ORDER_OF_USE = (
     demo,
 )
 """Commands in the order in which the help lists them."""
-NAMES = {serve: "app"}
+NAMES: dict[Callable[..., Any], str] = {serve: "app"}
 """Names of the commands that are not called like their function."""
 for place, function in enumerate(IN_ORDER_OF_USE):
     name = NAMES.get(function, function.__name__.replace("_", "-"))

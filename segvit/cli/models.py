@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from segvit.cli.flags import check_paths
+from segvit.errors import UserError
 
 Rgb = Annotated[tuple[float, float, float] | None, Parameter(negative=())]
 
@@ -21,12 +22,14 @@ def convert(
     mean: Rgb = None,
     std: Rgb = None,
 ) -> None:
-    """Convert a checkpoint of the paper's authors to a model file. Its sizes and classes are read from the tensors.
+    """Convert a checkpoint of the paper's authors, or of a run of segvit, to a model file.
+
+    Sizes and classes of the authors' model are read from the tensors. A checkpoint of segvit (.pt) takes no options.
 
     Parameters
     ----------
     checkpoint
-        File to convert (.pth). No code in it is executed.
+        File to convert: .pth of the authors, or checkpoint-N.pt of a run. No code in it is executed.
     output
         File to write (.safetensors); an existing one is replaced.
     num_heads
@@ -43,8 +46,17 @@ def convert(
         Standard deviation of R, G, B on the 0..1 scale. Default: ImageNet's, or 0.5 for width 1024.
     """
     check_paths(files=(output,))
+    from segvit.training.run_folder.model import model_of_checkpoint
+    from segvit.training.run_folder.names import CHECKPOINT
     from segvit.weights.convert import convert_checkpoint
 
+    if CHECKPOINT.fullmatch(checkpoint.name):
+        options = {"num-heads": num_heads, "head-num-heads": head_num_heads, "taps": taps, "shrink-at": shrink_at}
+        if given := [name for name, value in {**options, "mean": mean, "std": std}.items() if value is not None]:
+            raise UserError(f"{checkpoint} is a checkpoint of segvit, which holds its settings: leave out --{given[0]}")
+        trained = model_of_checkpoint(checkpoint, output)
+        print(f"{trained.num_classes} classes, step {trained.extra['step']}\nmodel {output}")
+        return
     model = convert_checkpoint(
         checkpoint,
         output,

@@ -58,7 +58,7 @@ def report(
     if score and len(runs) > 1:
         raise UserError(f"--score works with one run, not {len(runs)}: score each run first, then compare them")
     if missing := next((run for run in runs if not run.is_dir()), None):
-        raise UserError(f"no folder {missing}: give the folder of a run, such as runs/train")
+        raise UserError(f"no folder {missing}: give the folder of a run, such as runs/photos")
     if root and not root.is_dir():
         raise UserError(f"--root {root} is not a folder: give the folder of the dataset")
     check_paths(files=(output,), folder=charts, flag="--charts")

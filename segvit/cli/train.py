@@ -1,15 +1,17 @@
 """The commands `segvit demo` and `segvit train`."""
 
 import sys
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from segvit.cli.flags import Flat, Given, check_paths, with_recipe
+from segvit.cli.flags import FOLDER_SETTINGS, Flat, Given, check_paths, with_folders, with_recipe
 from segvit.config import Device, TrainConfig
 from segvit.errors import UserError
-from segvit.utils.launcher import first_process
 from segvit.utils.text import score_text
+
+if TYPE_CHECKING:
+    from segvit.training.run_folder.result import Run
 
 
 def demo(*, output: Path = Path("runs/demo"), steps: int | None = None, device: Device = "auto") -> None:
@@ -31,10 +33,14 @@ def demo(*, output: Path = Path("runs/demo"), steps: int | None = None, device: 
 
 
 def train(
+    photos: Path | None = None,
+    masks: Path | None = None,
+    /,
     *,
     config: Path | None = None,
     resume: bool = False,
     accept_changed_data: bool = False,
+    overwrite: bool = False,
     replay: Path | None = None,
     settings: Annotated[TrainConfig, Flat] = TrainConfig(),
     given: Given = (),
@@ -46,49 +52,63 @@ def train(
 
     Parameters
     ----------
+    photos
+        Folder of photos; the same as --data.images.
+    masks
+        Folder of masks with the photos' names; the same as --data.labels.
     config
         YAML file of settings, or a shipped recipe such as finetune or camvid/vit_tiny. Flags override it.
     resume
-        Resume from the newest checkpoint in the output folder, with the settings of that run.
+        Resume from the newest checkpoint in the output folder, with the settings of that run. Without --output, resume
+        the only run in runs. --steps gives a finished run more steps.
     accept_changed_data
         With --resume: resume even if the dataset has changed since the run started.
+    overwrite
+        Replace the run that the output folder holds.
     replay
         Do not train. Run the step saved in this not-finite-stepN.pt again, and report the first layer whose numbers are
         not finite (exit code 2), or that all are finite (0). Only --device may be combined with it.
     """
     if replay:
-        if resume or config or set(given) - {"device"}:
+        if resume or config or photos or set(given) - {"device"}:
             raise UserError(f"the saved step holds its own settings: type --replay {replay} alone, or with --device")
         _replay(replay, settings.device)
         return
     from segvit.data.folder_spec import check_places
+    from segvit.training.run_folder.names import known_part
     from segvit.weights.names import check_weights_file
 
     if accept_changed_data and not resume:
         raise UserError(
             "--accept-changed-data works only with --resume: a new run always uses the current dataset; leave it out"
         )
-    check_paths(files=(), folder=settings.output, flag="--output")
+    data = with_folders(settings.data, photos, masks, verb="train", given=given)
+    settings, given = replace(settings, data=data), (*given, *(FOLDER_SETTINGS if photos else ()))
+    check_paths(files=(), folder=known_part(settings.output), flag="--output")
     if not resume:
         check_places(settings.data)
         check_weights_file(settings.model)
     from segvit.training.train import train as run_training
     from segvit.utils.distributed import rank
 
-    on_step = None
     if not (config or resume):
         settings = with_recipe(settings, given)
-        on_step = partial(_name_config_file, settings.output)
-    run = run_training(settings, resume=resume, accept_changed_data=accept_changed_data, on_step=on_step)
+    run = run_training(settings, resume=resume, accept_changed_data=accept_changed_data, overwrite=overwrite)
     if rank() == 0:
-        print(f"best model {run.path}")
-        print(f"mIoU {score_text(run.miou, '.3f')}")
+        _tell(run)
 
 
-def _name_config_file(output: Path, step: int, _: Any) -> None:
-    """Print after the first step where the chosen settings are; before it the run may be refused."""
-    if step == 1 and first_process():
-        print(f"These settings are in {output / 'config.yaml'}. Give that file as --config to repeat the run.")
+def _tell(run: "Run") -> None:
+    """Print the scores of a run, its files, and what to type next."""
+    from rich import print as rich_print
+
+    from segvit.training.run_folder.result import next_commands
+
+    rich_print(run.result.table(title="per class, last validation"))
+    print(f"best model {run.path}")
+    print(f"mIoU {score_text(run.miou, '.3f')}")
+    print(f"report {run.path.parent / 'report.html'}")
+    print("Next:", *(f"  {line}" for line in next_commands(run)), sep="\n")
 
 
 def _replay(path: Path, device: Device) -> None:

@@ -25,7 +25,8 @@ class DataConfig:
     labels: Path | None = None
     """Folder of label maps with the images' names, if there is no spec."""
     classes: tuple[str, ...] = ()
-    """Class names in order, if there is no spec. Write `name=VALUE` if the mask values are not 0, 1, 2, ..."""
+    """Class names in order, if there is no spec. Write `name=VALUE` if the mask values are not 0, 1, 2, ..., and
+    `name=#RRGGBB` if masks are painted. Default: classes.txt or labelmap.txt beside the masks, else the mask values."""
     ignore: tuple[int, ...] = (255,)
     """Raw label values to ignore, if there is no spec."""
     val_images: Path | None = None

@@ -69,8 +69,9 @@ class TrainConfig:
     loggers: tuple[LoggerName, ...] = ("tensorboard",)
     """Loggers of steps, validations and pictures, besides the files in the run's folder: tensorboard, wandb, mlflow.
     --empty-loggers: none."""
-    output: Path = Path("runs/train")
-    """Folder of the run."""
+    output: Path = Path("runs/*")
+    """Folder of the run. A * stands for the name of the photo folder or the spec; -2, -3, ... are appended if that
+    folder exists."""
 
     def __post_init__(self) -> None:
         take_paths(self)

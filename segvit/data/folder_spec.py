@@ -1,14 +1,16 @@
 """Find the spec of the dataset in the settings: one by name or file, or one made of two plain folders."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from segvit.config import DataConfig
+from segvit.data.labels.color import ColorLabels
 from segvit.data.labels.index import IndexLabels
 from segvit.data.pairs import Place, Split, folder_of, read_list
-from segvit.data.palette import default_palette
+from segvit.data.palette import Color, default_palette
 from segvit.data.spec import DEFAULT_IGNORE, DatasetSpec, default_ignore, load_spec
 from segvit.errors import UserError
 from segvit.utils.files import check_writable
@@ -21,6 +23,8 @@ ANY = ("any",)
 """Class that stands for those of two folders, where only the folders matter."""
 DEFAULT_FRACTION = 0.1
 """Default share of two plain folders that is held out for validation."""
+COLOR_CLASS = re.compile(r"(?P<name>.+)=#(?P<code>[0-9a-fA-F]{6})")
+"""A class of painted masks, such as `sky=#87ceeb`."""
 
 
 def resolve_spec(config: DataConfig) -> DatasetSpec:
@@ -56,7 +60,8 @@ def folder_spec(config: DataConfig) -> DatasetSpec:
     """Return the spec of two plain folders, `config.images` and `config.labels`, with the classes of `config.classes`.
 
     A class is `name`, whose value in the files is its position, or `name=VALUE`. A class with the value 255 replaces
-    the default `ignore`. Any other value that is both a class and ignored is an error.
+    the default `ignore`. Any other value that is both a class and ignored is an error. If the masks are painted, each
+    class is `name=#RRGGBB`.
     The spec has a split "val" only if `val_images` is given. Otherwise `open_dataset` holds out a share of the pairs.
 
     Raises:
@@ -69,11 +74,17 @@ def folder_spec(config: DataConfig) -> DatasetSpec:
             "`--data.classes background --data.classes thing`, or `--data.classes thing=7` if the values are not "
             "0, 1, 2, ..."
         )
+    colors = _read_colors(config.classes)
     names, raw_ids = [], []
     for position, text in enumerate(config.classes):
         name, equals, value = text.rpartition("=")
+        if colors:
+            value = str(position)
         if equals and not (name and value.strip().isdecimal()):
-            raise UserError(f"data.classes: {text!r} is not `name=VALUE` with a whole number, such as `thing=255`")
+            raise UserError(
+                f"data.classes: {text!r} is not `name=VALUE` with a whole number, such as `thing=255`, "
+                "or with a colour, such as `thing=#ff8000`"
+            )
         names.append(name.strip() if equals else text)
         raw_ids.append(int(value) if equals else position)
     splits = {"train": train}
@@ -83,9 +94,10 @@ def folder_spec(config: DataConfig) -> DatasetSpec:
     return DatasetSpec(
         name=FOLDERS,
         classes=tuple(names),
-        palette=default_palette(len(names)),
+        palette=colors or default_palette(len(names)),
         raw_ids=tuple(raw_ids),
         ignore=default_ignore(raw_ids) if untouched else tuple(config.ignore),
+        label_format=ColorLabels() if colors else IndexLabels(),
         splits=splits,
         val_fraction=None if "val" in splits else DEFAULT_FRACTION,
     )
@@ -160,6 +172,21 @@ def _check_place(place: Place, *, pictures: bool) -> None:
         folder_of(root, split.labels, f"{what}: label maps ({options[1]})")
     if split.list is not None:
         read_list(root / split.list, (), what)
+
+
+def _read_colors(classes: tuple[str, ...]) -> tuple[Color, ...]:
+    """Return the colours of the classes if the first has one.
+
+    Raises:
+        UserError: some classes have a colour, and others have none.
+    """
+    matches = [COLOR_CLASS.fullmatch(text) for text in classes]
+    if not any(matches):
+        return ()
+    if bare := [text for text, match in zip(classes, matches, strict=True) if match is None]:
+        raise UserError(f"data.classes: {bare[0]!r} has no colour, but others have one: write `{bare[0]}=#RRGGBB`")
+    codes = [bytes.fromhex(match["code"]) for match in matches if match]
+    return tuple((code[0], code[1], code[2]) for code in codes)
 
 
 def _folder_split(images: Path | None, labels: Path | None, images_key: str, labels_key: str) -> Split:

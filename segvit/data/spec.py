@@ -34,6 +34,7 @@ from segvit.data.pairs import Split
 from segvit.data.palette import Color, default_palette
 from segvit.data.yaml_values import check_color, check_keys, doubled, is_whole, parse_yaml, read_color, read_text
 from segvit.errors import UserError
+from segvit.utils.files import expanded
 from segvit.utils.text import suggest
 
 IGNORE_INDEX = 255
@@ -217,7 +218,7 @@ def load_spec(name_or_path: str | Path) -> DatasetSpec:
     name = str(name_or_path)
     if name in shipped:
         return DatasetSpec.from_dict(parse_yaml(shipped[name], name), source=name)
-    path = Path(name_or_path)
+    path = Path(expanded(name_or_path))
     if not path.is_file():
         raise UserError(
             f"no dataset spec {name!r}{suggest(name, shipped)}; give one of the shipped names "
@@ -283,5 +284,5 @@ def _read_split(content: Any, name: str, source: str) -> Split:
     labeled_only = content.get("labeled_only", False)
     if not isinstance(labeled_only, bool):
         raise UserError(f"{where}: `labeled_only` is {labeled_only!r}; give true or false")
-    texts = {key: read_text(value, key, where) for key, value in content.items() if key != "labeled_only"}
+    texts = {key: expanded(read_text(value, key, where)) for key, value in content.items() if key != "labeled_only"}
     return Split(**texts, labeled_only=labeled_only)

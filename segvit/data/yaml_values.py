@@ -9,6 +9,7 @@ import yaml
 from segvit.data.palette import Color
 from segvit.errors import UserError
 from segvit.utils.text import suggest
+from segvit.utils.yaml_text import load_yaml
 
 
 def parse_yaml(file: Traversable, source: str) -> Mapping[str, Any]:
@@ -18,8 +19,8 @@ def parse_yaml(file: Traversable, source: str) -> Mapping[str, Any]:
         UserError: the file is not YAML, or not a mapping.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = load_yaml(file.read_text(encoding="utf-8"), source=source)
+    except UnicodeDecodeError as error:
         raise UserError(f"{source}: not a YAML file: {error}") from error
     if not isinstance(content, Mapping):
         raise UserError(

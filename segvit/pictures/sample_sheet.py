@@ -1,10 +1,13 @@
-"""Contact sheet of samples with their labels drawn over them, to check the alignment of the labels at a glance.
+"""Contact sheets of samples and of training crops with their labels drawn over them, to check them at a glance.
 
 contact_sheet_of(survey.samples, survey.reports).save("sheet.png")
+crop_sheet(images, labels, names, spec).save("train_batches.png")
+
+Letters: B crops, H, W size of a crop.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +20,7 @@ from segvit.data.images import read_image
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec
 from segvit.errors import UserError
-from segvit.pictures import contact_sheet, overlay, with_legend
+from segvit.pictures import contact_sheet, overlay, shares, with_legend
 from segvit.utils.sizes import scaled
 
 SAMPLES, COLUMNS = 12, 4
@@ -51,15 +54,39 @@ def contact_sheet_of(samples: Mapping[SplitName, Samples], reports: Mapping[Spli
         cells.append(picture)
         names.append(f"{split} {_name(samples[split], index)}")
         parts.append(np.bincount(index_map.ravel(), minlength=spec.num_classes + 2) / index_map.size)
-    rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
-    captions = [" | ".join(names[start : start + COLUMNS]) for start in range(0, len(names), COLUMNS)]
     fractions = np.mean(parts, axis=0)[:-1]  # drop the last, ignored: it is the rest up to 1
     return with_legend(
-        contact_sheet(rows, captions=captions),
+        _arrange(cells, names),
         (*spec.classes, "(unknown value)"),
         (*spec.palette, UNKNOWN_COLOR),
         fractions,
     )
+
+
+def crop_sheet(
+    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer], names: Sequence[str], spec: DatasetSpec
+) -> Image.Image:
+    """Draw training crops with their labels over them, their names, and a legend.
+
+    Args:
+        images: (B, 3, H, W).
+        labels: (B, H, W), class indices and 255 for ignored pixels.
+        names: of the B crops.
+        spec: their classes.
+    """
+    cells = [overlay(image.transpose(1, 2, 0), of, spec.palette) for image, of in zip(images, labels, strict=True)]
+    scale = min(1.0, CELL[0] / images.shape[3], CELL[1] / images.shape[2])
+    size = (scaled(images.shape[3], scale), scaled(images.shape[2], scale))
+    small = [np.asarray(Image.fromarray(cell).resize(size, Image.Resampling.LANCZOS)) for cell in cells]
+    fractions = np.mean([shares(of, spec.num_classes) for of in labels], axis=0)
+    return with_legend(_arrange(small, names), spec.classes, spec.palette, fractions)
+
+
+def _arrange(cells: Sequence[npt.NDArray[np.uint8]], names: Sequence[str]) -> Image.Image:
+    """Return a sheet of rows of cells with the names below each row."""
+    rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
+    captions = [" | ".join(names[start : start + COLUMNS]) for start in range(0, len(names), COLUMNS)]
+    return contact_sheet(rows, captions=captions)
 
 
 def choose(reports: Mapping[SplitName, CheckReport], count: int = SAMPLES) -> list[Place]:

@@ -9,7 +9,7 @@ them: to the sizes of the images, to memory and cores, and to the settings that 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import timm
 
 from segvit.config import DataConfig, TrainConfig
 from segvit.config_files import plain
+from segvit.data.check.class_names import name_classes
 from segvit.data.given import data_of
 from segvit.errors import UserError
 from segvit.recipes.capacity import Memory, choose_machine, choose_memory, estimated_memory
@@ -63,6 +64,8 @@ class Recipe:
     choices: tuple[Choice, ...]
     """The settings that were chosen; those that the caller gave are not among them."""
     facts: RunFacts
+    class_names: str = ""
+    """Origin of the class names. Empty if they were given."""
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -75,7 +78,8 @@ class Recipe:
         width = max((len(choice.flag) for choice in self.choices), default=0)
         lines = [f"  {choice.flag:<{width}}  {choice.reason}" for choice in self.choices]
         end = "Flags override them." if lines else "You gave all of them."
-        return "\n".join([f"Settings for {self.facts.machine}, and {self.facts.images}. {end}", *lines])
+        origin = [self.class_names] if self.class_names else []
+        return "\n".join([*origin, f"Settings for {self.facts.machine}, and {self.facts.images}. {end}", *lines])
 
 
 def recipe(data: DataConfig | str | Path, settings: Mapping[str, Any] | None = None) -> Recipe:
@@ -118,8 +122,11 @@ def choose_for(given: Mapping[str, Any]) -> Recipe:
         model = look_at_model(str(given["init"]))
         given = {f"model.{name}": value for name, value in vars(model.network).items()} | dict(given)
     config = parse_settings(given)
+    named = name_classes(config.data)
+    if named.text:
+        config, given = replace(config, data=named.config), {**given, "data.classes": named.config.classes}
     facts = RunFacts(machine=look_at_machine(config.device), images=look_at_images(config.data), model=model)
-    return choose(facts, given)
+    return replace(choose(facts, given), class_names=named.text)
 
 
 def choose(facts: RunFacts, given: Mapping[str, Any], *, memory: Memory = estimated_memory) -> Recipe:

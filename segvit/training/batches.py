@@ -58,19 +58,9 @@ def training_batches(
         UserError: a sample cannot be read, or has changed since the start.
         LoaderDied: a loader process has ended.
     """
-    rare = None
-    if config.augment.rare_class_probability > 0:
-        rare = RareClasses(data.census, probability=config.augment.rare_class_probability, seed=config.seed)
-        say(rare.describe(data.train.spec.classes))
-    fill = [round(255 * value) for value in mean.tolist()]
-    crops = TrainingSamples(
-        data.train,
-        TrainTransform(config.model.image_size, config.augment, fill),
-        seed=config.seed,
-        rare=rare,
-        skip_unreadable=config.data.skip_unreadable,
-        views=config.augment.views,
-    )
+    crops = training_crops(config, data, mean=mean)
+    if crops.rare:
+        say(crops.rare.describe(data.train.spec.classes))
     loader = create_loader(config, crops, accelerator, start=start, cache=cache)
     for step, batch in enumerate(watched(loader, run=config.output), start=start):
         if isinstance(batch, UserError):
@@ -78,6 +68,28 @@ def training_batches(
         content, unreadable = batch if isinstance(batch, Replaced) else (batch, ())
         list_unreadable(gather(unreadable) if config.data.skip_unreadable else ())
         yield step, content if cache is None else cache.complete(content)
+
+
+def training_crops(config: TrainConfig, data: RunData, *, mean: Tensor) -> TrainingSamples:
+    """Return the augmented crops of a run.
+
+    Args:
+        config: the run.
+        data: training and validation set.
+        mean: (3,) of the model, 0..1: the colour that pads images smaller than the crop.
+    """
+    rare = None
+    if config.augment.rare_class_probability > 0:
+        rare = RareClasses(data.census, probability=config.augment.rare_class_probability, seed=config.seed)
+    fill = [round(255 * value) for value in mean.tolist()]
+    return TrainingSamples(
+        data.train,
+        TrainTransform(config.model.image_size, config.augment, fill),
+        seed=config.seed,
+        rare=rare,
+        skip_unreadable=config.data.skip_unreadable,
+        views=config.augment.views,
+    )
 
 
 def create_loader(

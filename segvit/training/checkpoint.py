@@ -4,7 +4,6 @@ A checkpoint is written aside, flushed to the disk and renamed: a crash at any b
 few are kept. Resuming takes the newest that can be read, and prints what was wrong with newer ones.
 """
 
-import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,22 +12,18 @@ from typing import Any
 import torch
 
 from segvit.errors import UserError
+from segvit.training.run_folder.names import checkpoints
 from segvit.utils.files import PARTIAL, cannot_write, flush_folder, whole_file
+
+__all__ = ["checkpoints", "load_checkpoint", "newest_checkpoint", "save_checkpoint", "sweep"]
 
 KEYS = {"config", "step", "best", "model", "optimizer", "scaler"}
 """Entries of a checkpoint."""
-NAME = re.compile(r"checkpoint-(\d{7,})\.pt")
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
     """Return the path of a step's checkpoint."""
     return folder / f"checkpoint-{step:07d}.pt"
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """List the checkpoints in a run's folder, newest first."""
-    found = ((NAME.fullmatch(path.name), path) for path in folder.glob("checkpoint-*.pt"))
-    return [path for _, path in sorted(((int(match[1]), path) for match, path in found if match), reverse=True)]
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
@@ -44,8 +39,10 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
         flush_folder(folder)
     except (OSError, RuntimeError) as error:  # the latter by torch's writer, for a full disk
         before = checkpoints(folder)
-        left = f"{before[0]} is whole" if before else "no checkpoint had been written before"
-        raise cannot_write(path, error, f"{left}. Make room, then type --resume") from error
+        remedy = f"{before[0]} is whole. Make room, then type --resume"
+        if not before:
+            remedy = "no checkpoint had been written before. Make room, then start the run again with --overwrite"
+        raise cannot_write(path, error, remedy) from error
     found = checkpoints(folder)
     ahead = found[: found.index(path)]  # of a later step that could not be read when the run was resumed
     for old in ahead + found[found.index(path) + keep :]:
@@ -65,7 +62,8 @@ def newest_checkpoint(folder: Path, *, say: Callable[[str], None]) -> dict[str, 
     """
     found = checkpoints(folder)
     if not found:
-        raise UserError(f"nothing to resume: there is no checkpoint in {folder}; start the run without --resume")
+        began = "with --overwrite instead of" if any(folder.glob("*.safetensors")) else "without"
+        raise UserError(f"nothing to resume: there is no checkpoint in {folder}; start the run {began} --resume")
     problems = []
     for path in found:
         try:

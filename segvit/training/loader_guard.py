@@ -37,7 +37,9 @@ CAUSES = {
 def going_on(run: Path) -> str:
     """Return how to continue a run that has ended."""
     saved = checkpoints(run)
-    return f"--resume continues from {saved[0]}" if saved else "start it again: there is no checkpoint yet"
+    if saved:
+        return f"--resume continues from {saved[0]}"
+    return "start it again, with --overwrite: there is no checkpoint yet"
 
 
 @contextmanager

@@ -173,6 +173,7 @@ class TrainProgress:
         self.main = self.bar.add_task("training", total=config.steps, completed=start, note="")
         self.loss: float | None = None
         self.since = (time.monotonic(), start)
+        self.first = start + 1  # its line comes early, whatever log_every is
         self.left = TimeLeft(steps=config.steps, eval_every=config.eval_every)
 
     def __enter__(self) -> "TrainProgress":
@@ -191,7 +192,8 @@ class TrainProgress:
         speed = (step - start_step) * self.config.batch_size / max(time.monotonic() - start_time, 1e-9)
         note = f"loss {self.loss:.3f}  lr {lr:.1e}  {speed:.1f} images/s"
         self.bar.update(self.main, completed=step, note=note)
-        if not self.console.is_terminal and (step % self.config.log_every == 0 or step == self.config.steps):
+        due = step % self.config.log_every == 0 or step in (self.first, self.config.steps)
+        if due and not self.console.is_terminal:
             self.console.print(f"step {step}/{self.config.steps}  {note}")
         if line := self.left.after(step):
             self.say(line)

@@ -52,7 +52,6 @@ def create_accelerator(config: TrainConfig) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision="no" if config.precision == "fp32" else config.precision,
         cpu=device.type == "cpu",
-        project_dir=str(config.output),
     )
     _check_processes(config, accelerator.num_processes)
     return accelerator

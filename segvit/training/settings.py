@@ -1,6 +1,7 @@
 """Check the settings of a run: numbers in range, and on resuming the same settings as at the start."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 from segvit.config import LossConfig, ModelConfig, PrecisionName, TrainConfig
@@ -21,11 +22,22 @@ RUN_DEPENDENT = (
     "early_stop",
     "data.workers",
     "data.skip_unreadable",
+    "data.spec",
     "data.root",
+    "data.images",
+    "data.labels",
+    "data.val_images",
+    "data.val_labels",
+    "data.train_list",
+    "data.val_list",
+    "data.cache",
     "data.cache_features",
     "data.cache_features_gb",
 )
-"""Settings that may change when a run is resumed, because they do not alter the results."""
+"""Settings that may change when a run is resumed: they do not alter the results, or dataset.json proves that the data
+are the same."""
+MAY_MOVE = ("init", "model.pretrained_file")
+"""Files that may be in another folder when a run is resumed, under the same name."""
 
 
 def check_settings(config: TrainConfig) -> None:
@@ -120,12 +132,23 @@ def _check_lora(config: TrainConfig) -> None:
         )
 
 
-def check_same_run(config: TrainConfig, saved: dict[str, Any]) -> None:
-    """Check that a resumed run has the settings that it was started with.
+def check_same_run(config: TrainConfig, saved: dict[str, Any], *, done: int = 0) -> None:
+    """Check that a resumed run has the settings that it was started with. It may have another number of steps.
+
+    Args:
+        config: settings now.
+        saved: settings in the checkpoint.
+        done: steps of the checkpoint.
 
     Raises:
-        UserError: some differ; both values of each are listed.
+        UserError: some differ (both values of each are listed), or the new number of steps is already done.
     """
+    steps = saved.get("steps", config.steps)
+    if config.steps != steps and config.steps <= done:
+        raise UserError(
+            f"{config.output} has done {done} steps, and steps is {config.steps}: give more with --steps, or leave it "
+            "out to resume with the run's own"
+        )
     model = with_older_defaults(saved.get("model", {}))
     missing = {f"model.{key}": value for key, value in model.items() if key not in saved.get("model", {})}
     hints = {key: f"; type --{key.replace('_', '-')} {value}" for key, value in missing.items()}
@@ -134,10 +157,12 @@ def check_same_run(config: TrainConfig, saved: dict[str, Any]) -> None:
     new = dict(flat(config.to_dict()))
     for settings in (old, new):
         settings["model.position_grid"] = _learned_grid(settings)
+        for name in MAY_MOVE:
+            settings[name] = settings.get(name) and Path(settings[name]).name
     changed = [
         f"  {key}: {old.get(key)!r} in the run, {new.get(key)!r} now{hints.get(key, '')}"
         for key in old | new
-        if old.get(key) != new.get(key) and key not in RUN_DEPENDENT
+        if old.get(key) != new.get(key) and key not in (*RUN_DEPENDENT, "steps")
     ]
     if changed:
         raise UserError(

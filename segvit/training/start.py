@@ -7,8 +7,10 @@ Everything that can be refused before a model is built is refused here.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from segvit.config import TrainConfig
 from segvit.data.check.check import CheckReport, check_dataset
+from segvit.data.check.class_names import name_classes
 from segvit.data.check.fixes import command
 from segvit.data.check.report import copies
 from segvit.data.dataset import open_dataset
@@ -24,17 +27,19 @@ from segvit.data.sample import Samples
 from segvit.data.sampling.class_counts import Census, take_census
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
-from segvit.training.checkpoint import checkpoints, newest_checkpoint, sweep
+from segvit.training.checkpoint import newest_checkpoint, sweep
 from segvit.training.class_weights import describe_class_weights
 from segvit.training.dataset_check import check_same_data
 from segvit.training.loader_guard import written
 from segvit.training.loggers import check_loggers
 from segvit.training.own_parts import SPLITS, OwnParts
 from segvit.training.parallel import create_accelerator
+from segvit.training.run_folder.names import check_free, claim, clear, known_part, name_of, run_to_resume
 from segvit.training.settings import check_same_run, check_settings
-from segvit.utils.distributed import gather
+from segvit.utils.distributed import decided_by_first, gather
 from segvit.utils.files import check_writable
 from segvit.utils.launcher import first_process
+from segvit.utils.lock import LOCK, held
 from segvit.weights.finetune import load_start
 from segvit.weights.hub import cache_folder
 from segvit.weights.names import check_weights_file
@@ -44,8 +49,6 @@ CHECKED_SAMPLES = 1000
 
 MOST_WARNINGS, WARNING_LENGTH = 5, 300
 """Largest number of warnings about the data that a run prints, and the characters of each."""
-LEFT_BEHIND = ("best.safetensors", "last.safetensors")
-"""Files that a new run must not overwrite, besides checkpoints. A run that left none of them may be started again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,8 @@ class RunData:
 class Start:
     """Everything that a run begins with."""
 
+    config: TrainConfig
+    """Settings of the run, with its folder and the names of its classes."""
     accelerator: Accelerator
     data: RunData
     state: dict[str, Any] | None
@@ -79,8 +84,23 @@ class Start:
         """Number of steps done."""
         return _step_of(self.state)
 
+    @property
+    def stale(self) -> int:
+        """Number of validations since the best. A new number of steps begins the count again."""
+        if self.state is None or self.state["config"].get("steps") != self.config.steps:
+            return 0
+        return int(self.state.get("stale", 0))
 
-def prepare(config: TrainConfig, own: OwnParts, *, resume: bool, accept_changed_data: bool) -> Start:
+
+def prepare(
+    config: TrainConfig,
+    own: OwnParts,
+    *,
+    resume: bool,
+    accept_changed_data: bool = False,
+    overwrite: bool = False,
+    stack: ExitStack | None = None,
+) -> Start:
     """Check everything that a run depends on, and create its folder.
 
     Args:
@@ -88,27 +108,46 @@ def prepare(config: TrainConfig, own: OwnParts, *, resume: bool, accept_changed_
         own: parts that the caller of `train` handed in.
         resume: continue from the checkpoint in `config.output`.
         accept_changed_data: continue although the dataset has changed since the run was started.
+        overwrite: replace the run that the folder holds.
+        stack: takes the lock of the folder, and releases it when it is closed. Default: the folder is not locked.
 
     Raises:
-        UserError: settings or data that cannot be trained on, nothing to resume, a folder that holds another run, a
-            dataset that has changed, or processes with different data or checkpoints.
+        UserError: settings or data that cannot be trained on, nothing to resume, a folder that holds another run or in
+            which one is under way, a dataset that has changed, or processes with different data or checkpoints.
     """
     check_settings(config)
     check_loggers(config.loggers)
     if first_process():  # before the data are read, which may take minutes
-        check_writable(config.output, folder=True, remedy="give another --output")
+        check_writable(known_part(config.output), folder=True, remedy="give another --output")
+    if first_process() and (config.output / LOCK).exists():
+        with held(config.output, what="a run", say=print):  # refuse before anything is read
+            pass
+    if resume and overwrite:
+        raise UserError("--overwrite starts a new run, and --resume continues one: leave one of them out")
+    if resume:
+        config = replace(config, output=run_to_resume(config.output, name=name_of(config.data, otherwise="") or None))
     state = newest_checkpoint(config.output, say=print) if resume else None
     if state is not None:
-        check_same_run(config, state["config"])
+        check_same_run(config, state["config"], done=_step_of(state))
         own.check_resumable(state.get("own_parts", []))
     else:
         check_weights_file(config.model)
+        if not overwrite:
+            check_free(config.output)
     fine_tunes = state is None and config.init is not None
     source = load_start(str(config.init), config.model) if fine_tunes else None
+    named = name_classes(config.data)
+    if named.text and first_process():
+        print(named.text)
+    config = replace(config, data=named.config)
     splits = open_splits(config, own.datasets, say=print if first_process() and state is None else None)
     accelerator = create_accelerator(config)
-    if accelerator.is_main_process:
-        _prepare_output(config, fresh=state is None)
+    name = name_of(config.data, otherwise=splits["train"].spec.name)
+
+    def take_folder() -> Path:
+        return _take_folder(config, name, fresh=state is None, overwrite=overwrite, stack=stack or ExitStack())
+
+    config = replace(config, output=decided_by_first(take_folder))
     digest = check_same_data(
         splits,
         config.output,
@@ -118,7 +157,8 @@ def prepare(config: TrainConfig, own: OwnParts, *, resume: bool, accept_changed_
         say=print,
     )
     _check_agreement(config, _step_of(state), digest)
-    return Start(accelerator=accelerator, data=RunData(**splits, digest=digest), state=state, source=source)
+    data = RunData(**splits, digest=digest)
+    return Start(config=config, accelerator=accelerator, data=data, state=state, source=source)
 
 
 def open_splits(
@@ -158,15 +198,26 @@ def _warnings(reports: Mapping[str, CheckReport], config: TrainConfig | None) ->
         yield f"{more}: {command('check-data', config.data)}"
 
 
-def _prepare_output(config: TrainConfig, *, fresh: bool) -> None:
-    """Create the run's folder and write the resolved config. Refuse to overwrite another run."""
-    output = config.output
-    if fresh and (checkpoints(output) or any((output / name).exists() for name in LEFT_BEHIND)):
-        raise UserError(f"{output} already holds a run: continue it with --resume, or choose another --output")
-    output.mkdir(parents=True, exist_ok=True)
+def _take_folder(config: TrainConfig, name: str, *, fresh: bool, overwrite: bool, stack: ExitStack) -> Path:
+    """Create the run's folder, lock it, write the resolved config, and return the folder.
+
+    Args:
+        config: the run.
+        name: of the folder if the config leaves it open.
+        fresh: the run is not resumed.
+        overwrite: a run that the folder holds is replaced.
+        stack: takes the lock.
+    """
+    output = claim(config.output, name)
+    stack.enter_context(held(output, what="a run", say=print))
+    if fresh and not overwrite:
+        check_free(output)
+    if fresh and overwrite:
+        clear(output)
     sweep(output)
     with written(output / "config.yaml", run=output) as aside:
-        config.save(aside)
+        replace(config, output=output).save(aside)
+    return output
 
 
 def _check_agreement(config: TrainConfig, step: int, digest: str) -> None:
@@ -210,9 +261,9 @@ def headline(
         f"{config.model.backbone} ({config.model.outline}) {origin} {model.extra['starts_from']}\n"
         f"{model.num_classes} classes of {data.train.spec.name}: {len(data.train)} training and {len(data.val)} "
         f"validation images, {config.steps} steps of {config.batch_size}, on {start.accelerator.device} -> "
-        f"{config.output}"
+        f"{config.output} (settings: config.yaml)"
     )
-    lines = [*_changed_parts(config, start), what]
+    lines = [*_changes(config, start), what]
     if class_weights is not None:
         lines.append(describe_class_weights(class_weights.tolist(), data.train.spec.classes))
     if config.optim.freeze != "none" or config.optim.lora_rank:
@@ -226,8 +277,14 @@ def headline(
     return "\n".join(lines)
 
 
-def _changed_parts(config: TrainConfig, start: Start) -> Iterator[str]:
-    """Describe a resumed run whose batches are cut into other parts than before."""
+def _changes(config: TrainConfig, start: Start) -> Iterator[str]:
+    """Describe a resumed run with another number of steps, or whose batches are cut into other parts than before."""
+    steps = config.steps if start.state is None else start.state["config"].get("steps", config.steps)
+    if steps != config.steps:
+        yield (
+            f"{config.steps} steps instead of {steps}: the learning rate now falls to 0 at step {config.steps}, so the "
+            "result differs from that of a run that was started with as many"
+        )
     parts = [start.accelerator.num_processes, config.accumulate]
     before = parts if start.state is None else start.state.get("parts", parts)
     if before != parts:

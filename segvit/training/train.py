@@ -5,7 +5,8 @@
 
 It runs on a CPU or one GPU, and on many through `torchrun` or `accelerate launch`. The folder of a run holds:
 
-    config.yaml  metrics.jsonl  timing.jsonl  report.html  validation/  TensorBoard events
+    config.yaml  train_batches.png  metrics.jsonl  timing.jsonl  report.html  validation/
+    TensorBoard events
     best.safetensors  last.safetensors  checkpoint-*.pt (the newest; --resume continues from them to the bit)
 
 start.py checks settings and data, learner.py builds the model, batches.py loads images, step.py computes a step.
@@ -13,10 +14,8 @@ start.py checks settings and data, learner.py builds the model, batches.py loads
 
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -37,6 +36,8 @@ from segvit.training.not_finite import Guard, NotFinite
 from segvit.training.optim import learning_rate_factor, set_learning_rate
 from segvit.training.own_parts import OwnParts
 from segvit.training.parallel import gradients_kept_back, highest, mean_divisors, mean_losses
+from segvit.training.run_folder.first_crops import draw_first_crops
+from segvit.training.run_folder.result import Run, example_of, stopped_text
 from segvit.training.start import headline, prepare
 from segvit.training.step import StepInput, run_step, seed_dropout
 from segvit.training.validation import record_of, score, show_validation
@@ -50,18 +51,6 @@ OnStep = Callable[[int, Losses], None]
 """Called after every step with the number of steps done and its losses."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """Result of a training run."""
-
-    miou: float | None
-    """Best validation mIoU, 0..1; None if every pixel of the validation set is ignored."""
-    path: Path
-    """Model file with that score; without a score, the model of the last validation."""
-    result: EvalResult
-    """Result of the last validation."""
-
-
 def train(
     config: TrainConfig,
     model: SegViT | None = None,
@@ -70,6 +59,7 @@ def train(
     *,
     resume: bool = False,
     accept_changed_data: bool = False,
+    overwrite: bool = False,
     on_step: OnStep | None = None,
 ) -> Run:
     """Train a model, validate it, and write it to `config.output`.
@@ -85,18 +75,28 @@ def train(
         criterion: your own, called as `segvit.criterion` is; it returns `segvit.Losses`.
         resume: continue from the checkpoint in `config.output`.
         accept_changed_data: continue although the dataset has changed since the run was started.
+        overwrite: replace the run that `config.output` holds.
         on_step: called after every step.
 
     Raises:
         UserError: settings or data that cannot be trained on, a config that contradicts a part of your own, a folder
-            that holds another run, a dataset that has changed, a loss that is not finite (with the step, the layer and
-            the files of its batch), a full disk, or a loader process that died.
+            that holds another run or in which one is under way, a dataset that has changed, a loss that is not finite
+            (with the step, the layer and the files of its batch), a full disk, or a loader process that died.
         Interrupted: SIGTERM or SIGINT arrived; the checkpoint of the last step is written.
     """
     own = OwnParts(model=model, datasets=datasets, criterion=criterion)
-    trainer = Trainer(config, own, resume=resume, accept_changed_data=accept_changed_data)
+    with ExitStack() as stack:
+        options = {"accept_changed_data": accept_changed_data, "overwrite": overwrite, "stack": stack}
+        return _run(Trainer(config, own, resume=resume, **options), on_step)
+
+
+def _run(trainer: "Trainer", on_step: OnStep | None) -> Run:
+    """Run all steps of a trainer."""
+    config = trainer.config
     with Stop() as stop, trainer.progress, trainer.telling_of_loaders(stop):
         trainer.progress.say(trainer.headline)
+        if trainer.start == 0:
+            draw_first_crops(config, trainer.data, trainer.accelerator, mean=trainer.learner.model.mean)
         if trainer.validation_due:
             trainer.validate(trainer.start, stop)
         for step, (images, labels, indices) in trainer.batches():
@@ -116,18 +116,16 @@ def train(
 class Trainer:
     """State of a run between its steps."""
 
-    def __init__(
-        self, config: TrainConfig, own: OwnParts | None = None, *, resume: bool, accept_changed_data: bool = False
-    ) -> None:
+    def __init__(self, config: TrainConfig, own: OwnParts | None = None, *, resume: bool, **options: Any) -> None:
+        """Prepare the run. The options are those of `segvit.training.start.prepare`."""
         self.own = own or OwnParts()
-        config = self.own.settle(config)
-        start = prepare(config, self.own, resume=resume, accept_changed_data=accept_changed_data)
-        state = start.state or {}
+        start = prepare(self.own.settle(config), self.own, resume=resume, **options)
+        state, config = start.state or {}, start.config
         self.config, self.output = config, config.output
         self.accelerator, self.data = start.accelerator, start.data
         self.start = self.at = start.step  # steps done
         self.best: float | None = state.get("best")
-        self.stale = int(state.get("stale", 0))  # validations since the best
+        self.stale = start.stale  # validations since the best
         self.validation_due = bool(state.get("validation_due"))
         self.skipped = 0  # steps in a row that fp16's scaler has skipped
         self.result: EvalResult | None = None
@@ -260,9 +258,10 @@ class Trainer:
         if not asked:
             return
         self.save(step)
+        self.learner.bring_up_to_date()
+        self._save_model("last", step, scored=False)
         self.accelerator.wait_for_everyone()  # otherwise the launcher sees the first one leave, and kills the others
-        name = signal.Signals(asked).name
-        raise Interrupted(f"stopped by {name} after step {step}; its checkpoint is written: --resume continues", asked)
+        raise Interrupted(stopped_text(signal.Signals(asked).name, step, self.output), asked)
 
     def validate(self, step: int, stop: Stop) -> None:
         """Score the model on the validation set, every process its share, and keep it if it is the best.
@@ -309,10 +308,10 @@ class Trainer:
 
         return score(self.learner.evaluated, self.data.val, self.config, progress=self.progress, leave=leave)
 
-    def _save_model(self, name: str, step: int) -> None:
-        """Write the model of this step with its run's config and scores."""
+    def _save_model(self, name: str, step: int, *, scored: bool = True) -> None:
+        """Write the model of this step with its run's config, and with its scores if it was scored."""
         if self.accelerator.is_main_process:
-            metrics = self.result.to_dict() if self.result else None
+            metrics = self.result.to_dict() if self.result and scored else None
             extra: dict[str, Any] = {"step": step, "metrics": metrics, "train": self.config.to_dict()}
             if self.learner.average is not None:
                 extra |= {"weights": "ema", "ema_decay": self.config.ema_decay}
@@ -331,6 +330,7 @@ class Trainer:
             "parts": [accelerator.num_processes, self.config.accumulate],
             "own_parts": self.own.names,
             "data": self.data.digest,
+            "spec": self.data.train.spec.to_dict(),
             **self.learner.state(keep=writes),
             "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
         }
@@ -347,4 +347,5 @@ class Trainer:
         self._save_model("last", self.at)
         merge(self.learner.model)  # which may have been handed in
         self.log.close()
-        return Run(miou=self.best, path=self.output / "best.safetensors", result=self.result)
+        path, example = self.output / "best.safetensors", example_of(self.data.val)
+        return Run(miou=self.best, path=path, result=self.result, example=example)

@@ -20,6 +20,21 @@ PARTIAL = ".partial"
 """Ending of the names of unfinished files."""
 
 
+def expanded(path: str | Path) -> str:
+    """Return a path whose first part `~` or `~user` is replaced by that home folder. Other text is unchanged.
+
+    Raises:
+        UserError: there is no such user.
+    """
+    text = str(path)
+    if not text.startswith("~") or (text != "~" and len(Path(text).parts) == 1) or Path(text).exists():
+        return text
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError as error:
+        raise UserError(f"{path}: there is no home folder {Path(text).parts[0]}; write the path in full") from error
+
+
 @contextmanager
 def whole_file(path: Path, *, flush: bool = True, ending: str | None = None) -> Iterator[Path]:
     """Yield a path beside `path` to write a file or a folder to, and rename it to `path` at the end of the block.

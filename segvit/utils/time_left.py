@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 
 MEASURED = 5
 """Steps to measure before the first estimate."""
+ENOUGH_SECONDS = 20.0
+"""Seconds of measured steps that are also enough for it, if steps are slow."""
 MIN_SECONDS = 60.0
 """Seconds that must be left for an estimate to be printed."""
 
@@ -33,6 +35,7 @@ class TimeLeft:
         self.steps, self.eval_every, self.clock = steps, eval_every, clock
         self.before: float | None = None  # when the previous step ended
         self.count, self.seconds = 0, 0.0  # of the measured steps
+        self.known = False  # there has been an estimate
         # Seconds of the newest validation, with pictures and checkpoint. If each step validates, its own include them.
         self.validation: float | None = 0.0 if eval_every == 1 else None
 
@@ -51,8 +54,9 @@ class TimeLeft:
                 self.validation = max(now - before - self.seconds / self.count, 0.0)
         else:
             self.count, self.seconds = self.count + 1, self.seconds + now - before
-            if self.count != MEASURED:
+            if self.known or not self._enough:
                 return None
+        self.known = self.known or self._enough
         left = self.left(step)
         return describe(left, besides=self._besides(step)) if left is not None and left >= MIN_SECONDS else None
 
@@ -61,10 +65,15 @@ class TimeLeft:
 
         Validations count as much as the newest; before the first of them they are left out.
         """
-        if self.count < MEASURED:
+        if not self._enough:
             return None
         pace = self.seconds / self.count
         return (self.steps - step) * pace + self._validations(step) * (self.validation or 0.0)
+
+    @property
+    def _enough(self) -> bool:
+        """True if enough steps are measured."""
+        return self.count >= MEASURED or self.seconds >= ENOUGH_SECONDS
 
     def _validations(self, step: int) -> int:
         """Return the number of validations that follow a step, with the one that is due at it."""

@@ -17,7 +17,7 @@ from segvit.inference.network import Network
 from segvit.inference.onnx_model import is_onnx, load_onnx
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
-from segvit.utils.files import writing
+from segvit.utils.files import expanded, writing
 from segvit.weights.convert import convert_checkpoint
 from segvit.weights.hub import MODEL_FILE, NotOnHub, cache_folder, fetch
 from segvit.weights.model_file import facts_from_header, load_strictly, network_settings, read_header, read_state
@@ -84,11 +84,11 @@ def find_model(name: str | Path) -> Path:
         UserError: there is no such model, or it cannot be downloaded.
     """
     try:
-        path, text = Path(name).expanduser(), Path(name).as_posix()
+        path, text = Path(expanded(name)), Path(name).as_posix()
     except TypeError:
         raise UserError(
             f"a model is loaded by name, not from a {type(name).__name__}: give a file such as "
-            '"runs/train/best.safetensors", or "user/repo"'
+            '"runs/photos/best.safetensors", or "user/repo"'
         ) from None
     check_model_name(path)
     if path.is_file():

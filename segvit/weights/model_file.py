@@ -145,7 +145,7 @@ def _no_safetensors(path: Path, error: Exception) -> str:
         )
     if first_bytes(path).startswith((ZIP, PICKLE)):
         return (
-            "a file of torch.save, not of safetensors; to convert a checkpoint of the paper's authors, run "
+            "a file of torch.save, not of safetensors; to convert a checkpoint of a run or of the paper's authors, run "
             f"`segvit convert {path} {path.stem}-converted.safetensors`"
         )
     return f"not a complete safetensors file ({error}); was the download cut short, or is it another format?"

@@ -81,9 +81,17 @@ def run_folder(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-m", "segvit.cli.main", *map(str, words)], capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 0, result.stderr
-    last = result.stdout.splitlines()[-2:]
-    assert last[0] == f"best model {output / 'best.safetensors'}" and re.fullmatch(r"mIoU 0\.\d{3}", last[1])
-    assert "step 3/3" in result.stdout and "8 classes of shapes" in result.stdout
+    lines = result.stdout.splitlines()
+    best, photo = output / "best.safetensors", next((scenes / "images" / "val").iterdir()).parent
+    assert lines[-7] == f"best model {best}" and re.fullmatch(r"mIoU 0\.\d{3}", lines[-6])
+    assert lines[-5:-3] == [f"report {output / 'report.html'}", "Next:"]
+    predict, score, look = map(shlex.split, lines[-3:])
+    assert predict[:3] == ["segvit", "predict", str(best)] and Path(predict[3]).parent == photo
+    assert score == ["segvit", "evaluate", str(best), "--config", str(output / "config.yaml")]
+    assert look == ["segvit", "app", str(best)]
+    assert "per class, last validation" in result.stdout and all(name in result.stdout for name in SHAPES.classes)
+    assert "step 1/3" in result.stdout and "step 3/3" in result.stdout and "8 classes of shapes" in result.stdout
+    assert (output / "train_batches.png").is_file()
     return output
 
 

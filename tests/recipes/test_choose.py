@@ -402,9 +402,9 @@ def test_a_run_without_config_is_repeated_by_its_file_and_resumed_by_its_folder(
     data = ["--data.images", folders / "photos", "--data.labels", folders / "masks", "--data.classes", "a", "b"]
     first = command(*data, *TINY, "--steps", 2, "--device", "cpu", "--output", folders / "run")
     assert "Settings for" in first and "--batch-size 8" in first and "best model" in first
-    assert first.count(f"These settings are in {folders / 'run' / 'config.yaml'}. Give that file as --config") == 1
+    assert first.count(f"-> {folders / 'run'} (settings: config.yaml)") == 1
     refused = command(*data, *TINY, "--steps", 2, "--device", "cpu", "--output", folders / "run")
-    assert "already holds a run" in refused and "These settings are in" not in refused
+    assert "already holds a run" in refused and "(settings: config.yaml)" not in refused
     config = TrainConfig.load(folders / "run" / "config.yaml")
     assert (config.steps, config.batch_size, config.augment.resize_short) == (2, 8, 80)
     again = segvit.recipe(
@@ -415,7 +415,7 @@ def test_a_run_without_config_is_repeated_by_its_file_and_resumed_by_its_folder(
     assert again.config == config
     said = command("--resume", "--output", folders / "run")
     assert "resumes at step 2" in said and "Settings for" not in said
-    assert "steps: 2 in the run, 3 now" in command("--resume", "--output", folders / "run", "--steps", 3)
+    assert "has done 2 steps, and steps is 1" in command("--resume", "--output", folders / "run", "--steps", 1)
     assert "nothing to resume" in command("--resume", "--output", folders / "none", *data)
     said_miou = float(re.findall(r"mIoU (\S+)", first)[-1])
     assert train(replace(config, output=folders / "twin")).miou == pytest.approx(said_miou, abs=1e-3)

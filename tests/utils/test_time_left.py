@@ -31,18 +31,25 @@ def test_it_speaks_after_a_few_steps_and_after_each_validation() -> None:
 
 def test_a_validation_that_is_due_is_not_left_out() -> None:
     said = lines(60, 6, step=30.0, validation=60.0)
-    assert said[6].startswith("about 27 min left, plus 10 validations")
+    assert said[2].startswith("about 29 min left, plus 10 validations")  # one step of 30 s is measured
     assert said[7].startswith("about 36 min left; done at ")  # 53 x 30 s + 9 x 60 s
+
+
+@pytest.mark.parametrize("step, first", [(1.0, 6), (5.0, 5), (12.0, 3), (90.0, 2)])
+def test_slow_steps_are_told_early(step: float, first: int) -> None:
+    assert (
+        next(iter(lines(400, 400, step=step, validation=0.0))) == first
+    )  # after 5 steps or 20 s, the first not counted
 
 
 def test_validations_after_every_step_count_as_part_of_it() -> None:
     said = lines(100, 1, step=30.0, validation=60.0)
-    assert list(said) == [6] and said[6].startswith("about 2 h 21 min left; done at ")  # 94 x 90 s
+    assert list(said) == [2] and said[2].startswith("about 2 h 27 min left; done at ")  # 98 x 90 s
 
 
 def test_it_is_silent_where_a_line_is_not_worth_it() -> None:
     assert lines(20, 5, step=0.1, validation=0.1) == {}
-    assert lines(3, 1, step=100.0, validation=1.0) == {}  # nothing but validations in between
+    assert lines(2, 1, step=100.0, validation=1.0) == {}  # the first step is not measured
     assert next(iter(lines(1000, 3, step=1.0, validation=0.0))) == 8  # the fifth step without a validation before it
 
 

@@ -2,17 +2,18 @@
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "segvit": (
-        "segvit check-data --data.images photos --data.labels masks --data.classes a b",
-        "segvit train --data.images photos --data.labels masks --data.classes a b",
-        "segvit predict runs/train/best.safetensors photo.jpg --output seen",
+        "segvit check-data photos masks",
+        "segvit train photos masks",
+        "segvit predict runs/photos/best.safetensors photo.jpg --output seen",
         "segvit train --help",
     ),
     "check-data": (
-        "segvit check-data --data.images photos --data.labels masks --data.classes a b",
+        "segvit check-data photos masks --data.classes a b",
         "segvit check-data --data.spec camvid --data.root camvid --sheet sheet.png",
     ),
     "train": (
-        "segvit train --data.images photos --data.labels masks --data.classes a b",
+        "segvit train photos masks",
+        "segvit train photos masks --data.classes background=0 cat=255",
         "segvit train --data.spec camvid --data.root camvid --output runs/camvid",
         "segvit train --init best.safetensors --data.spec camvid --data.root camvid",
         "segvit train --config finetune --data.spec camvid --data.root camvid",
@@ -20,29 +21,29 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "evaluate": (
         "segvit evaluate best.safetensors --data.spec camvid --data.root camvid",
-        "segvit evaluate runs/train/best.safetensors --config runs/train/config.yaml",
+        "segvit evaluate runs/photos/best.safetensors",
     ),
     "predict": (
-        "segvit predict runs/train/best.safetensors photo.jpg --output seen",
-        "segvit predict runs/train/best.safetensors photos clip.mp4 --output seen",
+        "segvit predict runs/photos/best.safetensors photo.jpg --output seen",
+        "segvit predict runs/photos/best.safetensors photos clip.mp4 --output seen",
         "segvit predict segvit-base-ade20k photos --output seen --device cuda",
     ),
-    "app": ("segvit app runs/train/best.safetensors",),
+    "app": ("segvit app runs/photos/best.safetensors",),
     "export": (
         "segvit export best.safetensors model.onnx",
         "segvit export best.safetensors small.onnx --precision int8 --images photos",
     ),
-    "report": ("segvit report runs/train",),
+    "report": ("segvit report runs/photos",),
     "look": ("segvit look best.safetensors photo.jpg --output inside",),
     "info": (
-        "segvit info runs/train/best.safetensors",
+        "segvit info runs/photos/best.safetensors",
         "segvit info --plan finetune --num-classes 3",
     ),
     "bench": ("segvit bench best.safetensors --size 512 --batch 1 8",),
     "backbones": ("segvit backbones dinov2", "segvit backbones --size small --licence permissive"),
     "lr-find": ("segvit lr-find --data.spec camvid --data.root camvid",),
     "convert": ("segvit convert ade_54.6.pth model.safetensors",),
-    "push": ("segvit push runs/train/best.safetensors user/repo",),
+    "push": ("segvit push runs/photos/best.safetensors user/repo",),
     "demo": ("segvit demo",),
     "data prepare": ("segvit data prepare ade20k --root ade20k",),
 }

@@ -16,6 +16,8 @@ BACKGROUND = "background"
 """Name that we propose for a class of everything else."""
 EMPTY = "empty-"
 """Prefix of a flag that sets an empty list."""
+TAKE_FOLDERS = ("train", "check-data")
+"""Commands that take the folders of photos and masks without flags."""
 FEW = 3
 """Largest number of unknown values that we propose to ignore."""
 MANY_VALUES = 20
@@ -125,7 +127,7 @@ def _in_order(spec: DatasetSpec, values: Collection[int]) -> dict[int, int] | No
 
 
 def command(verb: str, config: DataConfig, *more: str, settings: Path | None = None) -> str:
-    """Return a complete command line for a dataset.
+    """Return a complete command line for a dataset. Two folders follow the command itself.
 
     Args:
         verb: command of segvit, such as `check-data`.
@@ -134,7 +136,11 @@ def command(verb: str, config: DataConfig, *more: str, settings: Path | None = N
         settings: file of --config that the dataset came from.
     """
     given = ["--config", str(settings)] if settings else []
-    return shlex.join(["segvit", verb, *given, *data_flags(config), *more])
+    folders: list[str] = []
+    if verb in TAKE_FOLDERS and config.images is not None and config.labels is not None:
+        folders = [str(config.images), str(config.labels)]
+        config = replace(config, images=None, labels=None)
+    return shlex.join(["segvit", verb, *folders, *given, *data_flags(config), *more])
 
 
 def data_flags(config: DataConfig) -> list[str]:

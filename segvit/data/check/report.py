@@ -47,6 +47,8 @@ class Survey:
     """Findings that no report has: splits that cannot be opened, orphans, copies."""
     settings: Path | None = None
     """The file of --config that `config` came from."""
+    typed: DataConfig | None = None
+    """The settings before segvit named the classes. None if the names were given."""
 
     def all_findings(self) -> Iterator[tuple[str, Finding]]:
         """Yield each finding with the name of its split, or with an empty name."""
@@ -91,8 +93,8 @@ class Survey:
         if fixed := self.fixed:
             return command("check-data", fixed, settings=self.settings)
         if self.errors:
-            return command("check-data", self.config, settings=self.settings)
-        return command("train", self.config, settings=self.settings)
+            return command("check-data", self.typed or self.config, settings=self.settings)
+        return command("train", self.typed or self.config, settings=self.settings)
 
     @property
     def advice(self) -> str:
@@ -152,6 +154,7 @@ def check_splits(
     splits: Sequence[SplitName],
     *,
     settings: Path | None = None,
+    typed: DataConfig | None = None,
     progress: Progress | None = None,
 ) -> Survey:
     """Check every pair of these splits, and read the images in full.
@@ -160,6 +163,7 @@ def check_splits(
         config: the dataset.
         splits: the splits to check.
         settings: file of --config that `config` came from, for `next_command`.
+        typed: settings before segvit named the classes, for `next_command`.
         progress: called after each sample with the number done and the total.
 
     Raises:
@@ -189,7 +193,13 @@ def check_splits(
         reports[split] = check_dataset(found, decode=True, progress=shifted)
     findings += [*_describe(orphans), *copies(reports)]
     return Survey(
-        config=config, samples=samples, reports=reports, orphans=orphans, findings=tuple(findings), settings=settings
+        config=config,
+        samples=samples,
+        reports=reports,
+        orphans=orphans,
+        findings=tuple(findings),
+        settings=settings,
+        typed=typed,
     )
 
 

@@ -28,7 +28,8 @@ def take_manifest(splits: Mapping[str, Samples]) -> Manifest:
     specs = {}
     sizes: dict[Path, int | None] = {}  # one JSON file may hold the labels of all images
     for split, samples in splits.items():
-        specs[split] = json.loads(json.dumps(samples.spec.to_dict()))
+        spec = {key: value for key, value in samples.spec.to_dict().items() if key != "splits"}  # they are folders
+        specs[split] = json.loads(json.dumps(spec))
         if not isinstance(samples, SegmentationDataset):  # drawn: the first and the last scene identify them
             files[f"{split} {len(samples)} scenes, {samples.describe(0)} to {samples.describe(len(samples) - 1)}"] = 0
             continue

@@ -1,0 +1,137 @@
+"""Check the two folders of a user's own dataset before anything is read, and say what to type if they are wrong.
+
+check_folders(Path("photos"), Path("masks"), verb="train")
+"""
+
+from pathlib import Path
+
+from PIL import Image
+
+from segvit.config_files import find_config
+from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, LOSSY_SUFFIXES, reading
+from segvit.data.pairs import WILDCARD
+from segvit.data.spec import load_spec
+from segvit.errors import UserError
+from segvit.utils.text import suggest
+
+LOOKED_AT = 5
+"""Number of files that are looked at in a folder."""
+MASK_COLORS = 64
+"""Largest number of values or colours of a file that looks like a mask."""
+PHOTO_COLORS = 256
+"""Number of colours that a photo exceeds."""
+MASK_FOLDERS = ("masks", "labels", "annotations", "mask", "label", "gt")
+"""Usual names of folders of masks."""
+
+
+def check_folders(photos: Path, masks: Path | None, *, verb: str) -> None:
+    """Check the folders that follow a command.
+
+    Args:
+        photos: first folder or glob.
+        masks: second folder or glob.
+        verb: command, such as `train`.
+
+    Raises:
+        UserError: one is missing or is a file, or the folders are swapped.
+    """
+    if masks is None:
+        raise UserError(_explain_one(photos, verb))
+    for path, what in ((photos, "photos"), (masks, "masks")):
+        if WILDCARD.search(path.as_posix()):
+            continue
+        if path.is_file():
+            raise UserError(
+                f"{path} is a file: give the folder of the {what}, as in `segvit {verb} PHOTOS MASKS`"
+                f"{_explain_file(path, verb)}"
+            )
+        if not path.is_dir():
+            beside = [each.name for each in path.parent.iterdir() if each.is_dir()] if path.parent.is_dir() else []
+            raise UserError(f"there is no folder {path}{suggest(path.name, beside)}: give the folder of the {what}")
+    check_order(photos, masks)
+
+
+def check_order(photos: Path, masks: Path) -> None:
+    """Check that the first folder does not hold masks while the second holds photos.
+
+    Raises:
+        UserError: they are swapped.
+    """
+    first, second = _pictures(photos), _pictures(masks)
+    if first and second and all(map(_is_mask, first)) and all(map(_is_photo, second)):
+        raise UserError(
+            f"{photos} holds masks and {masks} holds photos: swap them, as in `segvit check-data {masks} {photos}`"
+        )
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Return a few pictures in a folder; none for a glob or a file."""
+    if not folder.is_dir():
+        return []
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    return [path for path in found if not path.name.startswith(".")][:LOOKED_AT]
+
+
+def _is_mask(path: Path) -> bool:
+    """True if a picture is stored without loss and has few values or colours. False if it cannot be read."""
+    if path.suffix.lower() not in LOSSLESS_SUFFIXES:
+        return False
+    try:
+        with reading(path, "an image"), Image.open(path) as opened:
+            return opened.mode in ("1", "P") or opened.getcolors(MASK_COLORS) is not None
+    except UserError:  # the check of the dataset reports it
+        return False
+
+
+def _is_photo(path: Path) -> bool:
+    """True if a picture is stored with loss, or has colour channels and many colours. False if it cannot be read."""
+    if path.suffix.lower() in LOSSY_SUFFIXES:
+        return True
+    try:
+        with reading(path, "an image"), Image.open(path) as opened:
+            return len(opened.getbands()) >= 3 and opened.getcolors(PHOTO_COLORS) is None
+    except UserError:
+        return False
+
+
+def _explain_one(path: Path, verb: str) -> str:
+    """Return the error text for one path alone."""
+    both = f"`segvit {verb} PHOTOS MASKS`"
+    if path.is_file():
+        return f"{path} is a file: give two folders, {both}{_explain_file(path, verb)}"
+    if not path.is_dir():
+        if remedy := _known_name(str(path)):
+            return f"{path} is no folder: type `segvit {verb} {remedy}`"
+        return f"there is no folder {path}: give two folders, {both}"
+    inside = {child.name for child in path.iterdir() if child.is_dir()}
+    masks = next((name for name in MASK_FOLDERS if name in inside), None)
+    photos = next((name for name in ("photos", "images", "image", "img", "imgs") if name in inside), None)
+    if masks and photos:
+        return f"give two folders: `segvit {verb} {path / photos} {path / masks}`"
+    return f"give the folder of the masks as well: `segvit {verb} {path} MASKS`"
+
+
+def _explain_file(path: Path, verb: str) -> str:
+    """Return what to type for a file in the place of a folder, or an empty text."""
+    if path.suffix.lower() in (".yaml", ".yml"):
+        dataset = "splits:" in path.read_text(encoding="utf-8", errors="replace")
+        remedy = f"--data.spec {path} --data.root FOLDER" if dataset else f"--config {path}"
+        return f". For a {'dataset' if dataset else 'file of settings'} in YAML, type `segvit {verb} {remedy}`"
+    if path.suffix.lower() == ".json":
+        return ". Outlines in one JSON file need a dataset in YAML (docs/data.md)"
+    return ""
+
+
+def _known_name(name: str) -> str | None:
+    """Return the flags for the name of a shipped recipe or dataset, or None for any other name."""
+    try:
+        find_config(name)
+    except UserError:
+        pass
+    else:
+        return f"--config {name}"
+    try:
+        load_spec(name)
+    except UserError:
+        return None
+    return f"--data.spec {name} --data.root FOLDER"

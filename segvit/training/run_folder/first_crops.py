@@ -1,0 +1,58 @@
+"""Draw the first training crops of a run with their labels, as the model sees them.
+
+draw_first_crops(config, data, accelerator, mean=model.mean)         # train_batches.png in the run's folder
+"""
+
+import numpy as np
+from accelerate import Accelerator
+from torch import Tensor
+
+from segvit.config import TrainConfig
+from segvit.data.dataset import SegmentationDataset
+from segvit.data.sampling.crops import Replaced
+from segvit.data.sampling.order import EndlessBatches
+from segvit.errors import UserError
+from segvit.pictures.sample_sheet import SAMPLES, crop_sheet
+from segvit.training.batches import training_crops
+from segvit.training.loader_guard import written
+from segvit.training.start import RunData
+
+FILE = "train_batches.png"
+
+
+def draw_first_crops(config: TrainConfig, data: RunData, accelerator: Accelerator, *, mean: Tensor) -> None:
+    """Draw the crops of the first steps. If one cannot be read, nothing is drawn: the run reports it.
+
+    Every process must call this, since all of them count rare classes.
+
+    Args:
+        config: the run.
+        data: training and validation set.
+        accelerator: knows the process that draws.
+        mean: (3,) of the model, 0..1: the colour that pads images smaller than the crop.
+
+    Raises:
+        UserError: the picture cannot be written.
+    """
+    crops = training_crops(config, data, mean=mean)
+    if not accelerator.is_main_process:
+        return
+    order = EndlessBatches(len(crops), config.batch_size, seed=config.seed, steps=config.steps)
+    keys = [key for batch, _ in zip(order, range(SAMPLES), strict=False) for key in batch][:SAMPLES]
+    images, labels, names = [], [], []
+    for key in keys:
+        found = crops[key]
+        if isinstance(found, UserError):
+            return
+        image, own, index = found.content if isinstance(found, Replaced) else found
+        images.append(image.numpy())
+        labels.append(own.numpy())
+        names.append(_name(data, index))
+    with written(config.output / FILE, run=config.output) as aside:
+        crop_sheet(np.stack(images), np.stack(labels), names, data.train.spec).save(aside, format="PNG")
+
+
+def _name(data: RunData, index: int) -> str:
+    """Return the caption of a crop of a training sample."""
+    train = data.train
+    return train.pairs[index].name if isinstance(train, SegmentationDataset) else train.describe(index)

@@ -1,0 +1,66 @@
+"""Turn a checkpoint of a run into a model file.
+
+model = model_of_checkpoint(Path("runs/photos/checkpoint-0000200.pt"), Path("model.safetensors"))
+"""
+
+from pathlib import Path
+from typing import Any, cast
+
+from segvit.config import TrainConfig
+from segvit.data.folder_spec import resolve_spec
+from segvit.data.spec import DatasetSpec
+from segvit.errors import UserError
+from segvit.models.create import create_model
+from segvit.models.segvit import SegViT
+from segvit.training.backbone.lora import add_lora, merged
+from segvit.training.checkpoint import load_checkpoint
+from segvit.training.ema import create_average
+from segvit.weights.model_file import save_model
+
+
+def model_of_checkpoint(path: Path, output: Path) -> SegViT:
+    """Write the model in a checkpoint of `segvit train` to a model file, and return it in evaluation mode.
+
+    It has the averaged weights if the run averages them, as the run's own model files do.
+
+    Args:
+        path: checkpoint.
+        output: .safetensors file to write.
+
+    Raises:
+        UserError: the file is not a checkpoint of segvit, the run had a model of its own, or the output cannot be
+            written.
+    """
+    if output.suffix != ".safetensors":
+        raise UserError(f"{output}: a model file ends in .safetensors; give {output.with_suffix('.safetensors')}")
+    state = load_checkpoint(path)
+    if "model" in state.get("own_parts", []):
+        raise UserError(f"{path}: the run had a model of its own: load its weights with torch.load(...)['model']")
+    config = TrainConfig.from_dict(state["config"], source=str(path))
+    model = _create(config, _spec_of(state, config, path))
+    model.load_state_dict(state["model"])
+    extra = {**state.get("extra", {}), "step": state["step"], "train": state["config"]}
+    if state.get("average") is not None:
+        average = create_average(model, decay=config.ema_decay or 0.0)
+        average.load_state_dict(state["average"])
+        model = cast(SegViT, average.module)
+        extra |= {"weights": "ema", "ema_decay": config.ema_decay}
+    model = merged(model)
+    model.extra = extra
+    save_model(model, output)
+    return model.eval()
+
+
+def _spec_of(state: dict[str, Any], config: TrainConfig, path: Path) -> DatasetSpec:
+    """Return the classes of a run. Checkpoints of an older segvit do not hold them, but name the dataset."""
+    spec = state.get("spec")
+    return resolve_spec(config.data) if spec is None else DatasetSpec.from_dict(spec, source=str(path))
+
+
+def _create(config: TrainConfig, spec: DatasetSpec) -> SegViT:
+    """Create the model of a run, with the low-rank weights that it may have."""
+    network = config.model.without_weights()
+    model = create_model(config=network, num_classes=spec.num_classes, spec=spec, protocol=config.eval)
+    if config.optim.lora_rank:
+        add_lora(model, config.optim)
+    return model

@@ -1,0 +1,142 @@
+"""Name the folder of a run after its data, and find the run to resume.
+
+    output = claim(Path("runs/*"), name_of(config))         # runs/photos, or runs/photos-2 if that exists
+    output = run_to_resume(Path("runs/*"), name=None)       # the only run with a checkpoint in runs
+
+This module imports no torch, so that the command line can read a run's settings early.
+"""
+
+import itertools
+import re
+from pathlib import Path
+
+from segvit.config import DataConfig
+from segvit.data.pairs import WILDCARD
+from segvit.errors import UserError
+from segvit.utils.files import remove, writing
+
+STAR = "*"
+"""Part of `output` that stands for the name of the run."""
+CHECKPOINT = re.compile(r"checkpoint-(\d{7,})\.pt")
+"""Name of a checkpoint, with its step."""
+MODELS = ("best.safetensors", "last.safetensors")
+"""Models that a run leaves."""
+REPLACED = (*MODELS, "metrics.jsonl", "report.html", "report.json", "unreadable.txt", "validation", "tensorboard")
+"""Files and folders of a run that a new run in its folder must not continue."""
+SHOWN = 5
+"""Number of runs that an error lists."""
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints in a run's folder, newest first."""
+    found = ((CHECKPOINT.fullmatch(path.name), path) for path in folder.glob("checkpoint-*.pt"))
+    return [path for _, path in sorted(((int(match[1]), path) for match, path in found if match), reverse=True)]
+
+
+def name_of(data: DataConfig, *, otherwise: str = "run") -> str:
+    """Return the name of a run on a dataset: that of the folder of photos, or of the spec.
+
+    Args:
+        data: the dataset.
+        otherwise: name if neither is given.
+    """
+    if data.images is not None:
+        return name_of_folder(data.images)
+    return Path(data.spec).stem if data.spec else otherwise
+
+
+def name_of_folder(images: Path) -> str:
+    """Return the name of a folder of photos; of a glob, the name of the last folder before its wildcards."""
+    parts = list(itertools.takewhile(lambda part: not WILDCARD.search(part), images.parts))
+    return Path(*parts).resolve().name or "run"
+
+
+def is_open(output: Path) -> bool:
+    """True if the folder of a run has no name yet."""
+    return STAR in output.name
+
+
+def known_part(output: Path) -> Path:
+    """Return the folder of a run, or the folder that will hold it if it has no name yet."""
+    return output.parent if is_open(output) else output
+
+
+def check_free(output: Path) -> None:
+    """Check that a folder holds no run. A run that left no checkpoint and no model may be started again.
+
+    Raises:
+        UserError: it holds a run.
+    """
+    remedy = "start anew with --overwrite, or choose another --output"
+    if checkpoints(output):
+        raise UserError(f"{output} already holds a run: continue it with --resume, {remedy}")
+    if model := next((output / name for name in MODELS if (output / name).exists()), None):
+        raise UserError(f"{output} already holds a run: {model} is there, without a checkpoint to resume; {remedy}")
+
+
+def clear(output: Path) -> None:
+    """Remove what a run has left in its folder.
+
+    Raises:
+        UserError: a file cannot be removed.
+    """
+    with writing(output, "give another --output"):
+        for path in (*checkpoints(output), *(output / name for name in REPLACED)):
+            remove(path)
+
+
+def claim(output: Path, name: str) -> Path:
+    """Create the folder of a new run, and return its path.
+
+    Args:
+        output: folder; a `*` in its last part becomes the name, with -2, -3, ... if that folder exists.
+        name: of the run.
+
+    Raises:
+        UserError: the folder cannot be created.
+    """
+    if not is_open(output):
+        with writing(output, "give another --output"):
+            output.mkdir(parents=True, exist_ok=True)
+        return output
+    for number in itertools.count(1):
+        path = output.with_name(output.name.replace(STAR, name if number == 1 else f"{name}-{number}"))
+        with writing(path, "give another --output"):
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+        return path
+    raise AssertionError("there are always more numbers")
+
+
+def run_to_resume(output: Path, *, name: str | None) -> Path:
+    """Return the folder of the run to resume.
+
+    Args:
+        output: of the settings. With a `*`, the folders that it matches are searched for runs with a checkpoint.
+        name: of the run. None matches all.
+
+    Raises:
+        UserError: no run or several runs match.
+    """
+    if not is_open(output):
+        return output
+    begins = re.escape(output.name).replace(re.escape(STAR), "(.+)" if name is None else rf"{re.escape(name)}(-\d+)?")
+    folders = sorted(output.parent.iterdir()) if output.parent.is_dir() else []
+    found = [
+        (checkpoints(folder)[0].stat().st_mtime, folder)
+        for folder in folders
+        if re.fullmatch(begins, folder.name) and checkpoints(folder)
+    ]
+    if not found:
+        wanted = output if name is None else output.with_name(output.name.replace(STAR, name))
+        raise UserError(
+            f"nothing to resume: there is no checkpoint in {wanted}; give the folder of the run with --output, or "
+            "leave --resume out"
+        )
+    if len(found) > 1:
+        newest = [folder for _, folder in sorted(found, reverse=True)]
+        lines = [f"  segvit train --resume --output {folder}" for folder in newest[:SHOWN]]
+        raise UserError(f"{len(found)} runs can be resumed; type one of these, the newest first:\n" + "\n".join(lines))
+    return found[0][1]
