@@ -47,15 +47,16 @@ def check_data(
     json
         Write all findings to this JSON file.
     """
-    from segvit.data.check.class_names import name_classes
-    from segvit.data.folder_spec import resolve_spec
+    from segvit.data.folder_spec import check_given
 
     if sheet is not None and sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"--sheet {sheet}: give a file that ends in .png or .jpg")
     check_paths(files=(json, sheet))
     data = with_folders(data, photos, masks, verb="check-data", given=given)
+    check_given(data)
+    from segvit.data.check.class_names import name_classes
+
     named = name_classes(data)
-    resolve_spec(named.config)
     if named.text:
         print(named.text)
     from rich import print as rich_print

@@ -127,6 +127,15 @@ def place_of(config: DataConfig, spec: DatasetSpec, name: str, role: Role) -> Pl
     return Place(config.root, found, f"dataset {spec.name!r}, split {name!r}", options)
 
 
+def check_given(config: DataConfig) -> DatasetSpec:
+    """Return the spec of a dataset whose two folders may lack the names of their classes.
+
+    Raises:
+        UserError: no dataset or a contradictory one is given.
+    """
+    return resolve_spec(replace(config, classes=config.classes or ANY) if config.labels is not None else config)
+
+
 def check_places(config: DataConfig, splits: Sequence[Role] = ("train", "val")) -> None:
     """Refuse a dataset whose folders or lists are missing, without opening it.
 
@@ -138,7 +147,7 @@ def check_places(config: DataConfig, splits: Sequence[Role] = ("train", "val")) 
         UserError: no dataset or a contradictory one is given, a folder or list is missing, or the cache cannot be
             written.
     """
-    spec = resolve_spec(replace(config, classes=config.classes or ANY) if config.labels is not None else config)
+    spec = check_given(config)
     if config.spec is not None and config.root is None:
         return  # scenes that are drawn, or an error of `open_dataset`
     names = {"train": config.train_split, "val": config.val_split} if config.spec else {"train": "train", "val": "val"}

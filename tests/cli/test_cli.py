@@ -198,6 +198,8 @@ def test_evaluate_takes_the_data_of_the_run(
     shutil.copy(model, tmp_path / "alone.safetensors")
     said = segvit("evaluate", tmp_path / "alone.safetensors")
     assert said.code == 2 and "there is no config.yaml beside" in said.error and "type `--config FILE`" in said.error
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
     other = segvit("evaluate", model, "--data.images", tmp_path / "x", "--data.labels", tmp_path / "y")
     assert other.code == 2 and "class names" in other.error  # nothing of config.yaml mixes with named folders
 

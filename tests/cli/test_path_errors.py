@@ -23,7 +23,7 @@ LONG = "n" * 300
 OUT_FOLDERS = {"--charts", "--output", "--pictures", "--data.cache", "--data.cache-features"}
 OUT_FILES = {"--sheet": ".png", "--json": ".json", "--csv": ".csv", "--plot": ".png"}
 IN_FOLDERS = {"--data.root", "--data.images", "--data.labels", "--data.val-images", "--data.val-labels"}
-IN_FOLDERS |= {"--runs", "--root", "--examples"}
+IN_FOLDERS |= {"PHOTOS", "MASKS", "--runs", "--root", "--examples"}
 OUT_FILES_BY_VERB = {
     ("report", "--output"): ".html",
     ("convert", "--output"): ".safetensors",
@@ -126,7 +126,11 @@ def line(flag: Flag, value: Path, place: Path, output: Path) -> list[str]:
         words |= {"--data.train-list": place / "list.txt"}
     if flag == Flag("report", "--output"):  # of a comparison
         words = {"--runs": [place, place]}
-    words |= {flag.name: value}
+    if flag.name.startswith("-"):
+        words |= {flag.name: value}
+    else:
+        words = {name: item for name, item in words.items() if name not in ("--data.images", "--data.labels")}
+        words = {"": list(({"PHOTOS": photos, "MASKS": masks} | {flag.name: value}).values()), **words}
     typed = flag.verb.split()
     for key, item in words.items():
         typed += [key] * bool(key) + [str(each) for each in (item if isinstance(item, list) else [item])]

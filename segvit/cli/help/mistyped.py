@@ -192,7 +192,7 @@ class Line:
         elif suffix == ".py" and not (_exists(word) and Path(word).is_dir()):
             recipe = "Start from a recipe, such as --config finetune"
             yield word, f"segvit reads no Python config. {recipe} (docs/coming-from.md)"
-        elif suffix in (".yaml", ".yml") and "config" in names:
+        elif suffix in (".yaml", ".yml") and "config" in names and not ("PHOTOS" in names and _exists(word)):
             yield word, f"type --config {quote(word)}"
         elif suffix in FOREIGN | {*MODELS} and "init" in names:
             yield word, self._answer(find("model", names) or Found([]), word, "")
