@@ -96,7 +96,7 @@ SAY = {
     "nothing": ("segvit.train()", ['images="photos"', "people.yaml"]),
     "a model first": ("segvit.train(model)", ['init="best.safetensors"']),
     "no such file of settings": ("segvit.train('peple.yaml')", ["peple.yaml"]),
-    "a dataset file of ultralytics": ("segvit.train('yolo.yaml')", ['labels="masks"', "['sky', 'road']"]),
+    "a dataset file of ultralytics": ("segvit.train('yolo.yaml')", ['labels="masks"', "('sky', 'road')"]),
     "a backbone as the model": ("segvit.train('people.yaml', 'vit_base')", ["backbone", "init="]),
     "no data to score on": ("segvit.evaluate(model)", ['images="photos"']),
     "a folder to score on": ("segvit.evaluate(model, 'photos')", ['images="photos"']),

@@ -73,6 +73,9 @@ class Predictor:
             return _refusal(error)
         if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             return _json(415, {"error": f"the body of the request is no form with a photo: {HOW}"})
+        if self._waiting >= self._service.limits.queue:
+            return _refusal(Full(f"{self._waiting} requests wait already: try again in {WAIT} seconds"))
+        self._waiting += 1
         folder = self._store.open_upload()
         try:
             photo = await self._receive(request, folder)
@@ -80,6 +83,7 @@ class Predictor:
         except UserError as error:
             return _refusal(error)
         finally:
+            self._waiting -= 1
             self._store.remove(folder)
         from starlette.responses import Response
 
@@ -120,24 +124,21 @@ class Predictor:
                 if self._store.room() < 0:
                     raise Full(FULL)
                 path = folder / name
+                folder.mkdir(exist_ok=True)  # it may have been swept, for being empty, during a slow upload
                 await asyncio.to_thread(_copy, file, path)
         except HTTPException as error:
             raise WrongRequest(f"the form cannot be read ({error.detail}): {HOW}") from error
+        except OSError as error:
+            raise Full(FULL) from error
         return path
 
     async def _in_turn(self, photo: Path, model: str, kind: str) -> bytes:
         """Label a photo after those that came before, and return the answer in a format.
 
         Raises:
-            UserError: too many wait, or the photo cannot be labelled.
+            UserError: the photo cannot be labelled.
         """
-        if self._waiting >= self._service.limits.queue:
-            raise Full(f"{self._waiting} requests wait already: try again in {WAIT} seconds")
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._label, photo, model, kind)
-        finally:
-            self._waiting -= 1
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._label, photo, model, kind)
 
     def _label(self, photo: Path, model: str, kind: str) -> bytes:
         """Label a photo, and return the answer in a format. The results are deleted at once."""
@@ -211,8 +212,8 @@ def _safe_name(name: str) -> str:
     """Return the name of a sent file as Gradio does: without folders and without characters that a system refuses."""
     from gradio_client.utils import strip_invalid_filename_characters
 
-    last = PurePosixPath(name.replace("\\", "/")).name
-    return FIELD if last in ("", "..") else str(strip_invalid_filename_characters(last))
+    last = str(strip_invalid_filename_characters(PurePosixPath(name.replace("\\", "/")).name))
+    return FIELD if last in ("", ".", "..") else last
 
 
 def _accepted(header: str) -> str:

@@ -27,6 +27,8 @@ from segvit.errors import UserError
 from segvit.utils.text import percentage
 
 ROOT_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
+OWN_PATHS = ("/api", "/assets", "/static", "/gradio_api")
+"""Beginnings of addresses of the page itself, which a proxy's path must not have."""
 GRACE = 3
 """Seconds that open connections get to finish at the end."""
 
@@ -123,6 +125,8 @@ def checked_root_path(text: str) -> str:
             f"--root-path {text}: give the path below which the proxy serves the page, such as /seg: letters, digits "
             "and . _ ~ - between slashes, without the host"
         )
+    if path.startswith(OWN_PATHS):
+        raise UserError(f"--root-path {text}: the page has addresses of its own there: give another path, such as /seg")
     return path
 
 

@@ -29,6 +29,7 @@ from segvit.data.pairs import Orphans, Pair, Place, Split
 from segvit.data.sample import Sample, Samples
 from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec
 from segvit.errors import UserError
+from segvit.utils.files import expanded
 
 __all__ = [
     "IGNORE_INDEX",
@@ -167,7 +168,7 @@ def open_folders(spec: DatasetSpec, images: Path, labels: Path) -> Samples:
     Raises:
         UserError: a folder is missing or empty, or pairs are incomplete.
     """
-    split = Split(images=str(images.expanduser()), labels=str(labels.expanduser()))
+    split = Split(images=expanded(images), labels=expanded(labels))
     place, memory = Place(Path(), split, "your folders", ("images", "labels")), LabelMemory()
     pairs, orphans = spec.label_format.find(place, spec, memory)
     if orphans:

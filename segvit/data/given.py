@@ -13,6 +13,7 @@ from segvit.config_files import find_config
 from segvit.data.spec import shipped_specs
 from segvit.data.yaml_values import parse_yaml
 from segvit.errors import UserError
+from segvit.utils.files import expanded
 
 DESCRIBES_CLASSES = ("classes", "splits")
 """Keys of a spec that no file of settings has."""
@@ -33,7 +34,7 @@ def data_of(source: DataConfig | str | Path) -> DataConfig:
         return source
     if (data := described_alone(source)) is not None:
         return data
-    data = TrainConfig.load(Path(source).expanduser()).data
+    data = TrainConfig.load(Path(expanded(source))).data
     if data == DataConfig():
         raise UserError(f"{source}: no dataset in this file of settings: add a section `data`")
     return data
@@ -45,9 +46,10 @@ def described_alone(source: str | Path) -> DataConfig | None:
     Raises:
         UserError: no such file or name, a folder, or a file of another program.
     """
-    path, name = Path(source).expanduser(), str(source)
+    path, name = Path(expanded(source)), str(source)
     if path.is_dir():
-        raise UserError(f'{name} is a folder: write images="{name}", labels=FOLDER_OF_MASKS, classes=["sky", "road"]')
+        data = f'segvit.DataConfig(images="{name}", labels="masks", classes=("sky", "road"))'
+        raise UserError(f"{name} is a folder: write {data}")
     if not path.is_file():
         if name in shipped_specs():
             return DataConfig(spec=name)
@@ -60,8 +62,8 @@ def described_alone(source: str | Path) -> DataConfig | None:
         names = content["names"]
         listed = list(names.values() if isinstance(names, dict) else names)
         raise UserError(
-            f'{name} describes a dataset of another program. With masks in a folder, write images="images", '
-            f'labels="masks", classes={listed}'
+            f"{name} describes a dataset of another program. With masks in a folder, write "
+            f'segvit.DataConfig(images="images", labels="masks", classes={tuple(listed)})'
         )
     if any(key in content for key in DESCRIBES_CLASSES):
         return DataConfig(spec=str(path), root=path.parent)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from segvit.errors import UserError
+from segvit.utils.files import expanded
 
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 """Suffixes of the photos of phones that Pillow reads only with pillow-heif, the extra `heic`."""
@@ -189,7 +190,7 @@ def _photo_file(source: str | Path) -> Path:
     Raises:
         UserError: an address, or a folder.
     """
-    path = Path(source).expanduser()
+    path = Path(expanded(source))
     if "://" in str(source):
         raise UserError(f"{source} is an address: download it, and give the file")
     if path.is_dir():

@@ -5,10 +5,8 @@ check_folders(Path("photos"), Path("masks"), verb="train")
 
 from pathlib import Path
 
-from PIL import Image
-
 from segvit.config_files import find_config
-from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, LOSSY_SUFFIXES, reading
+from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, LOSSY_SUFFIXES, open_picture
 from segvit.data.pairs import WILDCARD
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
@@ -77,7 +75,7 @@ def _is_mask(path: Path) -> bool:
     if path.suffix.lower() not in LOSSLESS_SUFFIXES:
         return False
     try:
-        with reading(path, "an image"), Image.open(path) as opened:
+        with open_picture(path, "an image") as opened:
             return opened.mode in ("1", "P") or opened.getcolors(MASK_COLORS) is not None
     except UserError:  # the check of the dataset reports it
         return False
@@ -88,7 +86,7 @@ def _is_photo(path: Path) -> bool:
     if path.suffix.lower() in LOSSY_SUFFIXES:
         return True
     try:
-        with reading(path, "an image"), Image.open(path) as opened:
+        with open_picture(path, "an image") as opened:
             return len(opened.getbands()) >= 3 and opened.getcolors(PHOTO_COLORS) is None
     except UserError:
         return False

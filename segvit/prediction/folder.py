@@ -64,7 +64,7 @@ def find_and_check(
     address = only_address(inputs)
 
     def check(folder: Path) -> Found:
-        excluded = [folder] if output else list(itertools.takewhile(Path.exists, default_folders()))
+        excluded = [folder] if output else [path for path in DEFAULT.parent.glob(f"{DEFAULT.name}*") if path.is_dir()]
         found = Found([], {}) if address else find_inputs(inputs, excluded)
         check_outputs(found.items, folder)
         if output is None or not overwrite:

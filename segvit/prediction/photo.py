@@ -30,7 +30,7 @@ from segvit.inference.protocol import image_confidence, image_labels
 from segvit.pictures import overlay, save_index_png, shares, with_legend
 from segvit.pictures.paint import without_background
 from segvit.prediction.polygons import Region, coco, outlines
-from segvit.utils.files import writing
+from segvit.utils.files import expanded, writing
 from segvit.utils.text import percentage
 
 Photo = Source | Tensor
@@ -136,13 +136,13 @@ class Prediction:
         Raises:
             UserError: another suffix, the file of the photo itself, or a file that cannot be written.
         """
-        path = Path(path).expanduser()
+        path = Path(expanded(path))
         suffix = path.suffix.lower()
         allowed = (".png",) if labels else (*PICTURE_SUFFIXES, ".json")
         if suffix not in allowed:
             what = "class indices are" if labels else "a prediction is"
             raise UserError(f"{path}: {what} saved as {', '.join(allowed)}: give a name such as {path.stem}.png")
-        if self.path is not None and path.absolute() == self.path.absolute():
+        if self.path is not None and path.resolve() == self.path.resolve():
             raise UserError(f"{path} is the photo itself and would be lost: give another file, such as seen.png")
         with writing(path, "give another file"):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def label_photo(
         classes=classes,
         palette=palette,
         confidence=certainty,
-        path=Path(source).expanduser() if isinstance(source, str | Path) else None,
+        path=Path(expanded(source)) if isinstance(source, str | Path) else None,
     )
 
 

@@ -22,7 +22,9 @@ from segvit.models.segvit import SegViT
 from segvit.recipes.choose import recipe
 from segvit.recipes.draft import parse_settings
 from segvit.training import train as training
+from segvit.training.run_folder.names import CONFIG, name_of, run_to_resume
 from segvit.training.settings import flat
+from segvit.utils.files import expanded
 from segvit.utils.keywords import refuse_others
 from segvit.utils.launcher import first_process
 from segvit.weights.finetune import network_of
@@ -38,6 +40,7 @@ def train(
     labels: str | Path | None = None,
     classes: Sequence[str] = (),
     resume: bool = False,
+    overwrite: bool = False,
     accept_changed_data: bool = False,
     on_step: training.OnStep | None = None,
     **settings: Any,
@@ -66,10 +69,11 @@ def train(
         labels: folder of their masks, of the same names.
         classes: class names in order, or `name=VALUE` if the mask values are not 0, 1, 2, ...
         resume: continue from the checkpoint in `output`. Without a config, that run's own settings are taken.
+        overwrite: replace the run that the folder `output` holds.
         accept_changed_data: continue although the dataset has changed since the run was started.
         on_step: called after every step with its number and losses.
         settings: settings of `TrainConfig` by name, such as `steps=300` or `optim={"lr": 1e-4}`; they override
-            `config`.
+            `config`. Of a section object such as `OptimConfig`, those that differ from the defaults do.
 
     Raises:
         UserError: no dataset, settings or data that cannot be trained on, a config that contradicts a part of your own,
@@ -85,9 +89,8 @@ def train(
     if folders is not None and config is not None:
         raise UserError("give a config, or images, labels and classes: not both")
     source = config if folders is None else folders
-    begun = Path(given.get("output", TrainConfig().output)) / "config.yaml"
-    if source is None and resume and begun.is_file():
-        source = begun
+    if resume and not isinstance(source, TrainConfig | str | Path):
+        source, given = _begun(source, given)
     if source is None:
         raise UserError(
             'nothing to train on: write segvit.train(images="photos", labels="masks", classes=["sky", "road"]), or '
@@ -102,9 +105,25 @@ def train(
         datasets,
         criterion,
         resume=resume,
+        overwrite=overwrite,
         accept_changed_data=accept_changed_data,
         on_step=on_step,
     )
+
+
+def _begun(source: DataConfig | None, given: dict[str, Any]) -> tuple[DataConfig | Path | None, dict[str, Any]]:
+    """Return the settings file of the run to resume, if there is one, and the settings that override it.
+
+    Args:
+        source: the dataset, perhaps in another place than when the run began. None: as then.
+        given: settings by dotted name.
+    """
+    output = Path(expanded(given.get("output", TrainConfig().output)))
+    folder = run_to_resume(output, name=None if source is None else name_of(source))
+    if not (folder / CONFIG).is_file():
+        return source, given
+    moved = {} if source is None else {f"data.{name}": str(getattr(source, name)) for name in ("images", "labels")}
+    return folder / CONFIG, {**moved, **given, "output": str(folder)}
 
 
 def _resolve(source: TrainConfig | DataConfig | str | Path, given: dict[str, Any], own: list[str]) -> TrainConfig:
@@ -132,7 +151,7 @@ def _resolve(source: TrainConfig | DataConfig | str | Path, given: dict[str, Any
         if first_process():
             print(found.text, flush=True)
         return found.config
-    config = source if isinstance(source, TrainConfig) else _load(Path(str(source)).expanduser(), given)
+    config = source if isinstance(source, TrainConfig) else _load(Path(expanded(source)), given)
     if not given:
         return config
     return parse_settings(dict(flat(config.to_dict())) | given)
@@ -196,7 +215,7 @@ def _check(config: object, model: object) -> None:
         )
     if isinstance(config, Mapping):
         raise UserError("settings in a mapping: write segvit.train(**settings), or give a YAML file")
-    if isinstance(config, str | Path) and isinstance(model, str | Path) and Path(config).expanduser().is_dir():
+    if isinstance(config, str | Path) and isinstance(model, str | Path) and Path(expanded(config)).is_dir():
         raise UserError(
             f'for two folders, write segvit.train(images="{config}", labels="{model}", classes=["sky", "road"])'
         )
@@ -222,4 +241,4 @@ def _folders(images: str | Path | None, labels: str | Path | None, classes: Sequ
     if images is None or labels is None:
         raise UserError('give both images="photos" and labels="masks"')
     names = (classes,) if isinstance(classes, str) else tuple(classes)
-    return DataConfig(images=Path(images).expanduser(), labels=Path(labels).expanduser(), classes=names)
+    return DataConfig(images=Path(expanded(images)), labels=Path(expanded(labels)), classes=names)

@@ -41,7 +41,9 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
         before = checkpoints(folder)
         remedy = f"{before[0]} is whole. Make room, then type --resume"
         if not before:
-            remedy = "no checkpoint had been written before. Make room, then start the run again with --overwrite"
+            remedy = (
+                f"no checkpoint had been written before. Make room, then start again with --output {folder} --overwrite"
+            )
         raise cannot_write(path, error, remedy) from error
     found = checkpoints(folder)
     ahead = found[: found.index(path)]  # of a later step that could not be read when the run was resumed

@@ -39,7 +39,7 @@ def going_on(run: Path) -> str:
     saved = checkpoints(run)
     if saved:
         return f"--resume continues from {saved[0]}"
-    return "start it again, with --overwrite: there is no checkpoint yet"
+    return f"start it again, with --output {run} --overwrite: there is no checkpoint yet"
 
 
 @contextmanager

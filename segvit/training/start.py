@@ -34,7 +34,16 @@ from segvit.training.loader_guard import written
 from segvit.training.loggers import check_loggers
 from segvit.training.own_parts import SPLITS, OwnParts
 from segvit.training.parallel import create_accelerator
-from segvit.training.run_folder.names import check_free, claim, clear, known_part, name_of, run_to_resume
+from segvit.training.run_folder.names import (
+    CONFIG,
+    check_free,
+    check_replaceable,
+    claim,
+    clear,
+    known_part,
+    name_of,
+    run_to_resume,
+)
 from segvit.training.settings import check_same_run, check_settings
 from segvit.utils.distributed import decided_by_first, gather
 from segvit.utils.files import check_writable
@@ -78,6 +87,8 @@ class Start:
     """Checkpoint to resume from; None for a new run."""
     source: SegViT | None
     """Model to fine-tune; None if there is none, or if the run is resumed."""
+    replaces: bool
+    """True if the run that the folder holds is removed once the new one can start."""
 
     @property
     def step(self) -> int:
@@ -124,9 +135,15 @@ def prepare(
             pass
     if resume and overwrite:
         raise UserError("--overwrite starts a new run, and --resume continues one: leave one of them out")
+    if overwrite:
+        check_replaceable(config)
     if resume:
         config = replace(config, output=run_to_resume(config.output, name=name_of(config.data, otherwise="") or None))
     state = newest_checkpoint(config.output, say=print) if resume else None
+    named = name_classes(config.data)
+    if named.text and first_process():
+        print(named.text)
+    config = replace(config, data=named.config)
     if state is not None:
         check_same_run(config, state["config"], done=_step_of(state))
         own.check_resumable(state.get("own_parts", []))
@@ -136,10 +153,6 @@ def prepare(
             check_free(config.output)
     fine_tunes = state is None and config.init is not None
     source = load_start(str(config.init), config.model) if fine_tunes else None
-    named = name_classes(config.data)
-    if named.text and first_process():
-        print(named.text)
-    config = replace(config, data=named.config)
     splits = open_splits(config, own.datasets, say=print if first_process() and state is None else None)
     accelerator = create_accelerator(config)
     name = name_of(config.data, otherwise=splits["train"].spec.name)
@@ -158,7 +171,21 @@ def prepare(
     )
     _check_agreement(config, _step_of(state), digest)
     data = RunData(**splits, digest=digest)
-    return Start(config=config, accelerator=accelerator, data=data, state=state, source=source)
+    return Start(
+        config=config, accelerator=accelerator, data=data, state=state, source=source, replaces=overwrite and not resume
+    )
+
+
+def make_room(start: Start) -> None:
+    """Remove the run that the folder holds if the new one replaces it. Call this once the new one can start.
+
+    Raises:
+        UserError: a file cannot be removed.
+    """
+    if start.replaces:
+        if start.accelerator.is_main_process:
+            clear(start.config.output)
+        start.accelerator.wait_for_everyone()
 
 
 def open_splits(
@@ -212,10 +239,8 @@ def _take_folder(config: TrainConfig, name: str, *, fresh: bool, overwrite: bool
     stack.enter_context(held(output, what="a run", say=print))
     if fresh and not overwrite:
         check_free(output)
-    if fresh and overwrite:
-        clear(output)
     sweep(output)
-    with written(output / "config.yaml", run=output) as aside:
+    with written(output / CONFIG, run=output) as aside:
         replace(config, output=output).save(aside)
     return output
 

@@ -5,8 +5,7 @@
 
 It runs on a CPU or one GPU, and on many through `torchrun` or `accelerate launch`. The folder of a run holds:
 
-    config.yaml  train_batches.png  metrics.jsonl  timing.jsonl  report.html  validation/
-    TensorBoard events
+    config.yaml  train_batches.png  metrics.jsonl  timing.jsonl  report.html  validation/  TensorBoard events
     best.safetensors  last.safetensors  checkpoint-*.pt (the newest; --resume continues from them to the bit)
 
 start.py checks settings and data, learner.py builds the model, batches.py loads images, step.py computes a step.
@@ -38,7 +37,7 @@ from segvit.training.own_parts import OwnParts
 from segvit.training.parallel import gradients_kept_back, highest, mean_divisors, mean_losses
 from segvit.training.run_folder.first_crops import draw_first_crops
 from segvit.training.run_folder.result import Run, example_of, stopped_text
-from segvit.training.start import headline, prepare
+from segvit.training.start import headline, make_room, prepare
 from segvit.training.step import StepInput, run_step, seed_dropout
 from segvit.training.validation import record_of, score, show_validation
 from segvit.utils.signals import Interrupted, Stop
@@ -64,10 +63,8 @@ def train(
 ) -> Run:
     """Train a model, validate it, and write it to `config.output`.
 
-    The config describes every part that you don't hand in.
-
     Args:
-        config: the run.
+        config: the run; it describes every part that you don't hand in.
         model: your own, trained in place. Its settings replace the model section of the config, which must not
             contradict them.
         datasets: your own, `{"train": ..., "val": ...}`: any objects with the attributes of
@@ -131,6 +128,7 @@ class Trainer:
         self.result: EvalResult | None = None
         self.schedule: Callable[[int], float] = partial(learning_rate_factor, steps=config.steps, config=config.optim)
         self.learner = create_learner(config, start, self.own)
+        make_room(start)  # only now, since what a run cannot start with is refused above
         self.guard = Guard(
             config=config,
             accelerator=self.accelerator,

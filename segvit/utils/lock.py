@@ -5,7 +5,7 @@ with held(Path("runs/photos"), what="a run", say=print): ...
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -49,7 +49,18 @@ def held(folder: Path, *, what: str, say: Callable[[str], None]) -> Iterator[Non
         file.truncate(0)
         file.write(f" process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M}\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            _unlock(file)
+
+
+def _unlock(file: IO[str]) -> None:
+    """Release the lock of a file. Closing it is not enough while a forked process has it open too."""
+    if os.name == "posix":
+        fcntl = import_module("fcntl")
+        with suppress(OSError):  # the file system has no locks
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _lock(file: IO[str]) -> None:

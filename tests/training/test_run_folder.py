@@ -171,6 +171,30 @@ def test_a_model_without_a_checkpoint_is_replaced_only_on_request(config: TrainC
         train(config, resume=True, overwrite=True)
 
 
+def test_overwrite_removes_what_the_run_wrote_and_nothing_else(config: TrainConfig) -> None:
+    train(config)
+    mine = [config.output / name for name in ("validation/photo.png", "notes.txt", "tensorboard/mine")]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    (config.output / "validation" / "step-0000009.png").write_bytes(b"of the old run")
+    train(config, overwrite=True)
+    assert all(path.read_text() == "mine" for path in mine)
+    assert not (config.output / "validation" / "step-0000009.png").exists()
+
+
+def test_a_run_that_cannot_start_overwrites_nothing(config: TrainConfig) -> None:
+    model = train(config).path
+    before = {path: path.stat().st_mtime_ns for path in (model, *checkpoints(config.output))}
+    with pytest.raises(UserError, match="head_num_heads"):
+        train(replace(config, model=replace(config.model, head_num_heads=3)), overwrite=True)
+    with pytest.raises(UserError, match=r"--overwrite would remove .*best\.safetensors, which init names"):
+        train(replace(config, init=str(model)), overwrite=True)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    with pytest.raises(UserError, match=r"name it, as in --output runs/photos"):
+        train(replace(config, output=config.output.parent / "*"), overwrite=True)
+
+
 # --- resuming --------------------------------------------------------------------------------------------------------
 
 

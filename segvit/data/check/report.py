@@ -146,7 +146,11 @@ def check_data(data: DataConfig | str | Path) -> Survey:
     Raises:
         UserError: no such dataset.
     """
-    return check_splits(data_of(data), ("train", "val"))
+    from segvit.data.check.class_names import name_classes
+
+    given = data_of(data)
+    named = name_classes(given)
+    return check_splits(named.config, ("train", "val"), typed=given if named.text else None)
 
 
 def check_splits(

@@ -8,9 +8,10 @@ This module imports no torch, so that the command line can read a run's settings
 
 import itertools
 import re
+import shlex
 from pathlib import Path
 
-from segvit.config import DataConfig
+from segvit.config import DataConfig, TrainConfig
 from segvit.data.pairs import WILDCARD
 from segvit.errors import UserError
 from segvit.utils.files import remove, writing
@@ -21,8 +22,20 @@ CHECKPOINT = re.compile(r"checkpoint-(\d{7,})\.pt")
 """Name of a checkpoint, with its step."""
 MODELS = ("best.safetensors", "last.safetensors")
 """Models that a run leaves."""
-REPLACED = (*MODELS, "metrics.jsonl", "report.html", "report.json", "unreadable.txt", "validation", "tensorboard")
-"""Files and folders of a run that a new run in its folder must not continue."""
+CONFIG = "config.yaml"
+"""File in the folder of a run that holds its settings."""
+REPLACED = (
+    *MODELS,
+    "checkpoint-[0-9]*.pt",
+    "metrics.jsonl",
+    "report.html",
+    "report.json",
+    "unreadable.txt",
+    "not-finite-step*.pt",
+    "validation/step-*.png",
+    "tensorboard/events.out.tfevents.*",
+)
+"""Files of a run that a new run in its folder must not continue. Other files in the folder may be the user's."""
 SHOWN = 5
 """Number of runs that an error lists."""
 
@@ -74,14 +87,30 @@ def check_free(output: Path) -> None:
         raise UserError(f"{output} already holds a run: {model} is there, without a checkpoint to resume; {remedy}")
 
 
+def check_replaceable(config: TrainConfig) -> None:
+    """Check that a run with --overwrite has a folder by name, and does not start from a file that it would remove.
+
+    Raises:
+        UserError: as above.
+    """
+    output = config.output
+    if is_open(output):
+        raise UserError("--overwrite replaces the run in a folder: name it, as in --output runs/photos")
+    for name, start in (("init", config.init), ("model.pretrained_file", config.model.pretrained_file)):
+        if start is not None and Path(start).resolve().is_relative_to(output.resolve()):
+            raise UserError(
+                f"--overwrite would remove {start}, which {name} names: give another --output, or copy that file first"
+            )
+
+
 def clear(output: Path) -> None:
-    """Remove what a run has left in its folder.
+    """Remove what a run has left in its folder, and nothing else.
 
     Raises:
         UserError: a file cannot be removed.
     """
     with writing(output, "give another --output"):
-        for path in (*checkpoints(output), *(output / name for name in REPLACED)):
+        for path in (path for name in REPLACED for path in list(output.glob(name))):
             remove(path)
 
 
@@ -137,6 +166,6 @@ def run_to_resume(output: Path, *, name: str | None) -> Path:
         )
     if len(found) > 1:
         newest = [folder for _, folder in sorted(found, reverse=True)]
-        lines = [f"  segvit train --resume --output {folder}" for folder in newest[:SHOWN]]
+        lines = [f"  segvit train --resume --output {shlex.quote(str(folder))}" for folder in newest[:SHOWN]]
         raise UserError(f"{len(found)} runs can be resumed; type one of these, the newest first:\n" + "\n".join(lines))
     return found[0][1]
