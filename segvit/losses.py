@@ -128,12 +128,13 @@ def criterion(
 ) -> Losses:
     """Return the losses of a model's output against labels: `class`, `focal` and `dice`, each (S,).
 
-    >>> import segvit
-    >>> import torch
-    >>> model = segvit.load_model("best.safetensors")
-    >>> images, labels = torch.rand(2, 3, 48, 64), torch.randint(0, 2, (2, 48, 64))
-    >>> losses = segvit.criterion(model(images), labels)
-    >>> losses.total.backward()
+    Examples:
+        >>> import segvit
+        >>> import torch
+        >>> model = segvit.load_model("best.safetensors")
+        >>> images, labels = torch.rand(2, 3, 48, 64), torch.randint(0, 2, (2, 48, 64))
+        >>> losses = segvit.criterion(model(images), labels)
+        >>> losses.total.backward()
 
     Args:
         output: of a model, with S supervised outputs.

@@ -107,6 +107,8 @@ def _run_to_resume(arguments: cyclopts.ArgumentCollection) -> str | None:
     """
     if arguments.get("--resume", default=None) is None or not arguments["--resume"].tokens:
         return None
+    if _typed(arguments, "--replay"):  # refused with --resume
+        return None
     from segvit.training.run_folder.names import name_of, run_to_resume
 
     images, spec = _typed(arguments, "PHOTOS") or _typed(arguments, "--data.images"), _typed(arguments, "--data.spec")

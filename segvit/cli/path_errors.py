@@ -12,9 +12,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import yaml
-
 from segvit.errors import UserError
+from segvit.utils.yaml_text import load_yaml
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a full disk. Python often gives no path with them."""
@@ -72,8 +71,8 @@ def _given(words: Sequence[str]) -> Iterator[tuple[str, Path]]:
 def _settings(config: Path) -> Iterator[tuple[str, Path]]:
     """Yield each text in a YAML file of settings with the name of its setting, or nothing if it cannot be read."""
     try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        content = load_yaml(config.read_text(encoding="utf-8"), source=str(config))
+    except (OSError, ValueError, UserError):
         return
     for key, value in content.items() if isinstance(content, dict) else ():
         for name, item in value.items() if isinstance(value, dict) else [("", value)]:

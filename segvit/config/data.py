@@ -10,10 +10,11 @@ from segvit.config_files import take_paths
 class DataConfig:
     """Images and labels: their places, and the meaning of the labels.
 
-    >>> import segvit
-    >>> data = segvit.DataConfig(images="photos", labels="masks", classes=("background=0", "person=1"))
-    >>> segvit.open_dataset(data, "train").spec.classes
-    ('background', 'person')
+    Examples:
+        >>> import segvit
+        >>> data = segvit.DataConfig(images="photos", labels="masks", classes=("background=0", "person=1"))
+        >>> segvit.open_dataset(data, "train").spec.classes
+        ('background', 'person')
     """
 
     spec: str | None = None

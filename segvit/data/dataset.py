@@ -118,10 +118,12 @@ def open_dataset(
     machine. Nearly every pair stays in its split when others are added (the share is exact). Frames of one film may end
     up in both splits: give `val_images` or lists in that case.
 
-    >>> import segvit
-    >>> data = segvit.DataConfig(images="photos", labels="masks", classes=("background", "person"), val_fraction=0.34)
-    >>> len(segvit.open_dataset(data, "train")), len(segvit.open_dataset(data, "val"))
-    (4, 2)
+    Examples:
+        >>> import segvit
+        >>> classes = ("background", "person")
+        >>> data = segvit.DataConfig(images="photos", labels="masks", classes=classes, val_fraction=0.34)
+        >>> len(segvit.open_dataset(data, "train")), len(segvit.open_dataset(data, "val"))
+        (4, 2)
 
     Args:
         config: folders and spec of the dataset.

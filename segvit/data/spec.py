@@ -207,9 +207,10 @@ class DatasetSpec:
 def load_spec(name_or_path: str | Path) -> DatasetSpec:
     """Load the shipped spec of that name, or the spec in a YAML file.
 
-    >>> import segvit
-    >>> segvit.load_spec("camvid").classes[:3]
-    ('sky', 'building', 'pole')
+    Examples:
+        >>> import segvit
+        >>> segvit.load_spec("camvid").classes[:3]
+        ('sky', 'building', 'pole')
 
     Raises:
         UserError: neither exists (the text lists the shipped names), or the file is not a valid spec.

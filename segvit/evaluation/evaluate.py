@@ -56,13 +56,14 @@ def evaluate(
 ) -> EvalResult:
     """Evaluate a model on every sample of a dataset.
 
-    >>> import segvit
-    >>> model = segvit.load_model("best.safetensors")
-    >>> result = segvit.evaluate(model, images="photos", labels="masks")
-    >>> result.images
-    6
-    >>> 0 <= result.miou <= 1
-    True
+    Examples:
+        >>> import segvit
+        >>> model = segvit.load_model("best.safetensors")
+        >>> result = segvit.evaluate(model, images="photos", labels="masks")
+        >>> result.images
+        6
+        >>> 0 <= result.miou <= 1
+        True
 
     In a process group (torchrun) every process must call this. It evaluates its share of the images and gets the scores
     of the whole dataset.

@@ -48,9 +48,10 @@ def create_model(
 ) -> SegViT:
     """Create a SegViT on a plain ViT of timm.
 
-    >>> import segvit
-    >>> segvit.create_model("vit_tiny_patch16_224", num_classes=3, image_size=64).config.structure
-    'plain'
+    Examples:
+        >>> import segvit
+        >>> segvit.create_model("vit_tiny_patch16_224", num_classes=3, image_size=64).config.structure
+        'plain'
 
     Args:
         backbone: timm's name, such as `vit_base_patch16_384`.

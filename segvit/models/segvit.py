@@ -36,16 +36,17 @@ from segvit.weights.model_file import save_model
 class SegViT(nn.Module):
     """Semantic segmentation with a plain ViT and attention to mask, or with parts of your own.
 
-    >>> import segvit
-    >>> import torch
-    >>> model = segvit.load_model("best.safetensors")
-    >>> model.predict("photo.jpg").labels.shape  # of a photo: see `segvit.predict`
-    (48, 64)
-    >>> images = torch.zeros(2, 3, 48, 64, dtype=torch.uint8)
-    >>> model.predict(images).shape  # of a batch: label maps
-    torch.Size([2, 48, 64])
-    >>> model(images).class_logits.shape  # (S, B, K, K + 1)
-    torch.Size([2, 2, 2, 3])
+    Examples:
+        >>> import segvit
+        >>> import torch
+        >>> model = segvit.load_model("best.safetensors")
+        >>> model.predict("photo.jpg").labels.shape  # of a photo: see `segvit.predict`
+        (48, 64)
+        >>> images = torch.zeros(2, 3, 48, 64, dtype=torch.uint8)
+        >>> model.predict(images).shape  # of a batch: label maps
+        torch.Size([2, 48, 64])
+        >>> model(images).class_logits.shape  # (S, B, K, K + 1)
+        torch.Size([2, 2, 2, 3])
 
     Args:
         backbone: normalised images to maps (B, D, h, w), shallow first; see `segvit.models.backbone.Backbone`.

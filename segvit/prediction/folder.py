@@ -28,6 +28,7 @@ from segvit.prediction.names import (
 from segvit.prediction.video_options import VideoOptions
 from segvit.utils.files import remove
 from segvit.utils.launcher import started_processes
+from segvit.utils.yaml_text import load_yaml
 from segvit.video.address import Address, parse_address
 
 T = TypeVar("T")
@@ -112,8 +113,8 @@ def check_record(output: Path, settings: dict[str, Any] | None, files: Iterable[
     if settings is None:
         return
     try:
-        there = yaml.safe_load(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        there = load_yaml(record.read_text(encoding="utf-8"), source=str(record))
+    except (OSError, ValueError, UserError) as error:
         raise Taken(f"{record} cannot be read ({error}): {ADVICE}") from error
     if not isinstance(there, dict):
         raise Taken(f"{record} was not written by segvit predict: {ADVICE}")

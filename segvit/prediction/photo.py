@@ -51,15 +51,16 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 class Prediction:
     """Labels of one photo.
 
-    >>> import segvit
-    >>> result = segvit.predict("best.safetensors", "photo.jpg")
-    >>> result.labels.shape  # (H, W), the class index of each pixel
-    (48, 64)
-    >>> picture = result.save("seen.png")  # the overlay with its legend
-    >>> labels = result.save("labels.png", labels=True)  # the class indices, with the palette
-    >>> polygons = result.save("regions.json")  # in COCO format
-    >>> sum(region.area for region in result.polygons())
-    3072
+    Examples:
+        >>> import segvit
+        >>> result = segvit.predict("best.safetensors", "photo.jpg")
+        >>> result.labels.shape  # (H, W), the class index of each pixel
+        (48, 64)
+        >>> picture = result.save("seen.png")  # the overlay with its legend
+        >>> labels = result.save("labels.png", labels=True)  # the class indices, with the palette
+        >>> polygons = result.save("regions.json")  # in COCO format
+        >>> sum(region.area for region in result.polygons())
+        3072
     """
 
     image: npt.NDArray[np.uint8]

@@ -49,14 +49,15 @@ def predict(
 ) -> Prediction | list[Prediction]:
     """Label a photo, or several.
 
-    >>> import segvit
-    >>> model = segvit.load_model("best.safetensors")
-    >>> result = segvit.predict(model, "photo.jpg")
-    >>> result.labels.shape, result.classes
-    ((48, 64), ('background', 'person'))
-    >>> picture = result.overlay()  # with the legend below
-    >>> len(segvit.predict(model, ["photo.jpg", "photo.jpg"]))
-    2
+    Examples:
+        >>> import segvit
+        >>> model = segvit.load_model("best.safetensors")
+        >>> result = segvit.predict(model, "photo.jpg")
+        >>> result.labels.shape, result.classes
+        ((48, 64), ('background', 'person'))
+        >>> picture = result.overlay()  # with the legend below
+        >>> len(segvit.predict(model, ["photo.jpg", "photo.jpg"]))
+        2
 
     Args:
         model: a model, on the device to run on, or the name of one as in `segvit.load_model`. A name is loaded at every

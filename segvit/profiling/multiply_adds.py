@@ -112,12 +112,13 @@ def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
     image. If a block shrinks the tokens, the backbone is two parts: before that block, and from it on. Anything
     else in a model of your own is the part "rest". The model is not changed; its weights are neither moved nor copied.
 
-    >>> import segvit
-    >>> cost = segvit.profile(segvit.load_model("best.safetensors"), (48, 64))
-    >>> cost.multiply_adds > 0
-    True
-    >>> [part.name for part in cost.parts]
-    ['backbone', 'ATM', 'scores']
+    Examples:
+        >>> import segvit
+        >>> cost = segvit.profile(segvit.load_model("best.safetensors"), (48, 64))
+        >>> cost.multiply_adds > 0
+        True
+        >>> [part.name for part in cost.parts]
+        ['backbone', 'ATM', 'scores']
 
     Args:
         model: a model on any device, the meta device included.

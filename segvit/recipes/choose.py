@@ -85,12 +85,13 @@ class Recipe:
 def recipe(data: DataConfig | str | Path, settings: Mapping[str, Any] | None = None) -> Recipe:
     """Choose the settings of a run for this machine and these data.
 
-    >>> import segvit
-    >>> found = segvit.recipe("people.yaml", {"steps": 100, "device": "cpu"})
-    >>> found.config.steps
-    100
-    >>> found.reasons["model.backbone"]
-    'DINOv2 ViT-S: the best start that trains on a CPU within an hour'
+    Examples:
+        >>> import segvit
+        >>> found = segvit.recipe("people.yaml", {"steps": 100, "device": "cpu"})
+        >>> found.config.steps
+        100
+        >>> found.reasons["model.backbone"]
+        'DINOv2 ViT-S: the best start that trains on a CPU within an hour'
 
     Args:
         data: the dataset: its settings, the name of a shipped one, or a YAML file that describes one. Its settings are

@@ -47,12 +47,13 @@ def train(
 ) -> training.Run:
     """Train a model, validate it, and write it to the folder `output`.
 
-    >>> import segvit
-    >>> run = segvit.train("people.yaml", steps=2, output="runs/short")
-    >>> run.path.as_posix()
-    'runs/short/best.safetensors'
-    >>> 0 <= run.miou <= 1
-    True
+    Examples:
+        >>> import segvit
+        >>> run = segvit.train("people.yaml", steps=2, output="runs/short")
+        >>> run.path.as_posix()
+        'runs/short/best.safetensors'
+        >>> 0 <= run.miou <= 1
+        True
 
     If you give a dataset alone, segvit chooses all other settings for this machine and your images, and prints the
     reason of each, as `segvit train` does.
@@ -151,7 +152,7 @@ def _resolve(source: TrainConfig | DataConfig | str | Path, given: dict[str, Any
         if first_process():
             print(found.text, flush=True)
         return found.config
-    config = source if isinstance(source, TrainConfig) else _load(Path(expanded(source)), given)
+    config = source if isinstance(source, TrainConfig) else _load(Path(expanded(str(source))), given)
     if not given:
         return config
     return parse_settings(dict(flat(config.to_dict())) | given)

@@ -179,10 +179,11 @@ def with_classes(
     by the random seed. With another `image_size`, position embedding, bias tables and the tokens of the up-sampling are
     resized bicubic to the new grid, so on images of that size the model gives what it gave.
 
-    >>> import segvit
-    >>> model = segvit.load_model("best.safetensors")
-    >>> segvit.with_classes(model, segvit.load_spec("camvid")).num_classes
-    11
+    Examples:
+        >>> import segvit
+        >>> model = segvit.load_model("best.safetensors")
+        >>> segvit.with_classes(model, segvit.load_spec("camvid")).num_classes
+        11
 
     Args:
         model: model with a spec.

@@ -29,10 +29,11 @@ ZOO_REPOSITORY = "Akide/SegViTv1"
 def load_model(name: str | Path, *, device: torch.device | str = "cpu", into: SegViT | None = None) -> SegViT:
     """Load a model, in evaluation mode.
 
-    >>> import segvit
-    >>> model = segvit.load_model("best.safetensors")
-    >>> model.classes
-    ('background', 'person')
+    Examples:
+        >>> import segvit
+        >>> model = segvit.load_model("best.safetensors")
+        >>> model.classes
+        ('background', 'person')
 
     Args:
         name: a file that `SegViT.save` or `segvit convert` wrote; a repository of the Hugging Face Hub, `user/repo` or

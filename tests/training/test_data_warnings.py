@@ -35,7 +35,7 @@ def test_a_run_prints_the_warnings_of_the_check(run: TrainConfig, capsys: pytest
     train(run)
     out = capsys.readouterr().out
     assert out.count("warning: val: 1 of 2 classes are in none of the 2 label maps: 1 box") == 1
-    assert out.count("details: segvit check-data --data.images") == 1 and "--data.val-fraction 0.25" in out
+    assert out.count(f"details: segvit check-data {run.data.images} ") == 1 and "--data.val-fraction 0.25" in out
     assert "step 1: validation mIoU" in out
     train(run, resume=True)
     assert "warning:" not in capsys.readouterr().out  # once

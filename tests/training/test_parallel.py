@@ -143,7 +143,7 @@ def commands_in_two_processes(words: str) -> "subprocess.CompletedProcess[str]":
     "words, told",
     [
         ("train --config no-such-recipe", "error: no config file 'no-such-recipe'"),
-        ("train --stepps 3", "--stepps"),
+        ("train --stepps 3", "error: segvit train does not take this:"),
     ],
     ids=["a file", "a flag"],
 )

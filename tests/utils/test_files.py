@@ -77,7 +77,7 @@ def test_a_spec_and_a_model_are_found_by_it(home: Path) -> None:
     (home / "my.yaml").write_text(SPEC)
     split = load_spec("~/my.yaml").splits["train"]
     assert (split.images, split.labels) == (str(home / "photos"), str(home / "masks"))
-    (home / "m.safetensors").write_bytes(b"")
+    (home / "m.safetensors").write_bytes(b"a model")
     assert find_model("~/m.safetensors") == home / "m.safetensors"
 
 

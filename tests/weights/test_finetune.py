@@ -322,7 +322,11 @@ def test_a_model_without_class_names_is_refused(config: TrainConfig, tmp_path: P
 
 
 @pytest.mark.parametrize("setting", [{"pretrained": True}, {"pretrained_file": Path("x.pth")}], ids=str)
-def test_two_starts_are_refused(config: TrainConfig, setting: Any) -> None:
+def test_two_starts_are_refused(
+    config: TrainConfig, setting: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.pth").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"init .* and model\.pretrained .* leave one of them out"):
         train(replace(config, model=replace(NETWORK, **setting)))
 
@@ -334,6 +338,7 @@ def test_two_starts_are_refused(config: TrainConfig, setting: Any) -> None:
 def settings_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., TrainConfig]:
     """The settings that `segvit train` would run; a UserError where it refuses."""
     seen: list[TrainConfig] = []
+    monkeypatch.setattr("segvit.data.folder_spec.check_places", lambda _: None)
     monkeypatch.setattr("segvit.training.train.train", lambda settings, **_: seen.append(settings))
 
     def resolve(*arguments: Any) -> TrainConfig:

@@ -240,6 +240,7 @@ def test_the_zoo_offline_says_what_to_do_and_takes_what_is_put_there(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content, folder = released(tmp_path), tmp_path / "cache"
+    Image.new("RGB", (32, 32)).save(tmp_path / "photo.png")
     hub.shutdown()
     hub.server_close()
     code, _, err = command(

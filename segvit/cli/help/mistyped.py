@@ -185,7 +185,8 @@ class Line:
             if found is None and taken:
                 yield word, "unknown setting; settings are typed as --NAME VALUE"
                 return
-        if names & {"MODEL", "MODELS"} and suffix in FOREIGN and _is_foreign(Path(word)):
+        here = self.places[min(index, len(self.places) - 1)].name.lstrip("-").upper() if self.places else ""
+        if here in ("MODEL", "MODELS") and suffix in FOREIGN and _is_foreign(Path(word)):
             convert = f"segvit convert {quote(word)} model.safetensors"
             answer = f"segvit loads {' and '.join(MODELS)} files"
             yield word, f"{answer}. To convert a checkpoint of the paper's authors, type {convert}"

@@ -131,11 +131,12 @@ class Survey:
 def check_data(data: DataConfig | str | Path) -> Survey:
     """Check the training and the validation images of a dataset, as `segvit check-data` does.
 
-    >>> import segvit
-    >>> data = segvit.DataConfig(images="photos", labels="masks", classes=("background", "person"))
-    >>> survey = segvit.check_data(data)
-    >>> survey.errors
-    []
+    Examples:
+        >>> import segvit
+        >>> data = segvit.DataConfig(images="photos", labels="masks", classes=("background", "person"))
+        >>> survey = segvit.check_data(data)
+        >>> survey.errors
+        []
 
     Args:
         data: the dataset: its settings, the name of a shipped one, or a YAML file that describes one.
