@@ -115,6 +115,7 @@ def test_every_image_has_its_own_scores(model: SegViT, dataset: Samples, result:
     assert len(worst) == IMAGES - 1 and worst == sorted(worst) and worst[0] < worst[-1]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(
     model: SegViT, root: Path, dataset: Samples, result: EvalResult, tmp_path: Path
 ) -> None:
