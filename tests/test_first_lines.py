@@ -134,7 +134,7 @@ def model(folder: Path) -> segvit.SegViT:
 
 @pytest.fixture
 def names(folder: Path, model: segvit.SegViT, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What a line may use."""
+    """Names that a line may use."""
     monkeypatch.chdir(folder)
     small = {"model": TINY, "data": {"val_fraction": 0.34, "workers": 0}, "loggers": (), "device": "cpu"}
     known = {"segvit": segvit, "Path": Path, "Image": Image, "np": np, "torch": torch}

@@ -21,9 +21,9 @@ import segvit
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MAX_LINES = 32
-"""Of a code cell: it fits a screen."""
+"""Largest number of lines of a code cell, which fits a screen."""
 MAX_BYTES = 1_000_000
-"""Of a file: outputs included, it opens at once on a page."""
+"""Largest size of a file with its outputs, which opens at once on a page."""
 MACHINE = re.compile(r"/(?:work|root|home|Users|mnt)/")
 """Paths of the machine that made the outputs."""
 TINY = {
@@ -71,7 +71,7 @@ def untidy(notebook: Any) -> list[str]:
 
 
 def fault_of(output: Any) -> str | None:
-    """What is wrong with an output, if anything."""
+    """Return the fault of an output, if it has one."""
     if output.output_type == "error":
         return f"ends in {output.ename}"
     if output.get("name") == "stderr":

@@ -40,7 +40,7 @@ Points = Sequence[tuple[float, float]]
 """Pairs (step, value) with ascending steps."""
 
 COLORS = (BLUE, VERMILLION, GREEN, ORANGE, SKY, INK)
-"""Line colours."""
+"""Line colours. The style sheet of the report has as many, named k0 to k5."""
 CLIPPED = 99.5
 """Percentile of a series at the end of the axis. The high loss of the first steps would flatten the rest."""
 SMOOTHED = 60

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from segvit.pictures.chart import Chart, Points, axis_end, finite
+from segvit.pictures.chart import COLORS, Chart, Points, axis_end, finite
 from segvit.reports.html import join, tag
 from segvit.utils.text import percentage
 
 MAX_POINTS = 240
 """Maximum number of points of a line. A longer series is divided into as many parts, and each part is averaged."""
-NUM_COLORS = 6
-"""Number of line colours in the page's style sheet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +121,7 @@ def _lines(lines: dict[str, list[tuple[float, float]]], frame: Frame, chart: Cha
 
 def _kind(chart: Chart, name: str) -> str:
     """Return the class of a line in the style sheet. A name has the same colour in every chart of the same lines."""
-    return f"k{list(chart.series).index(name) % NUM_COLORS}"
+    return f"k{list(chart.series).index(name) % len(COLORS)}"
 
 
 def _summary(lines: dict[str, list[tuple[float, float]]], percent: bool) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 from markupsafe import Markup
 
 from segvit.errors import UserError
-from segvit.reports.charts import NUM_COLORS, line_chart, small_chart
+from segvit.pictures.chart import COLORS
+from segvit.reports.charts import line_chart, small_chart
 from segvit.reports.curves import class_charts, compared_charts
 from segvit.reports.facts import Validation
 from segvit.reports.html import asset, content_policy, fill
@@ -19,7 +20,7 @@ from segvit.reports.run_files import RunFiles, load_run
 from segvit.reports.run_report import REMEDY, replace_file
 from segvit.reports.sections import tiles
 
-MAX_RUNS = NUM_COLORS
+MAX_RUNS = len(COLORS)
 """Maximum number of runs on a page: as many as there are line colours."""
 SAME = ("output",)
 """Settings that differ between any two runs and are not listed."""

@@ -73,11 +73,11 @@ LINES = {
     "app none.safetensors": "no model file",
     "app model.safetensors --examples nowhere": "--examples nowhere: no such folder",
 }
-"""What is typed, and a part of the answer."""
+"""Lines that are typed, each with a part of the answer."""
 
 
 class Answer(NamedTuple):
-    """What a command line gives."""
+    """Exit code and text of a command line."""
 
     code: int
     error: str

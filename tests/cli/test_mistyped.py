@@ -1,4 +1,4 @@
-"""What people type from habit: each answer names what to type, without a traceback and before torch is loaded."""
+"""Lines that people type from habit: each answer names what to type, without a traceback and before torch is loaded."""
 
 import json
 import re
@@ -132,7 +132,7 @@ print(json.dumps(answers))
 
 
 class Answer(NamedTuple):
-    """What a command leaves: its exit code, its text, and those of torch and timm that are loaded."""
+    """Result of a command: its exit code, its text, and those of torch and timm that are loaded."""
 
     code: int
     text: str

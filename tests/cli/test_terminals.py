@@ -41,7 +41,7 @@ def pairs(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def output(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """What a command prints to a stream of some encoding and width."""
+    """Text that a command prints to a stream of some encoding and width."""
 
     def run(*words: Any, encoding: str = "utf-8", width: int = 80) -> str:
         stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)

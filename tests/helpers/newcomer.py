@@ -1,4 +1,4 @@
-"""What somebody has in the first minutes: some photos and masks, a file that describes them, a model."""
+"""Files of somebody in the first minutes: some photos and masks, a file that describes them, a model."""
 
 from pathlib import Path
 
