@@ -7,6 +7,7 @@ Letters: K classes, h w token grid.
 """
 
 from dataclasses import replace
+from functools import cache
 from typing import Any, get_args
 
 import timm
@@ -326,8 +327,9 @@ def _position_grid(config: ModelConfig, own: Any, patch_size: int) -> tuple[int,
     return crop_grid(config.image_size, patch_size)
 
 
+@cache
 def weightless(name: str) -> Any:
-    """Create timm's own model of a name without memory, to read its family and patch size from.
+    """Create timm's own model of a name without memory, to read its family and patch size from. Do not change it.
 
     Raises:
         UserError: timm has no such model, it is no plain ViT, or has no such tag.

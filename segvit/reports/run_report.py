@@ -64,12 +64,15 @@ def take_pictures(
         return {shot.index: shot for shot in take_shots(indices, model=model, dataset=dataset, config=config)}
 
 
-def write_report(folder: Path, facts: Facts | None = None, *, remedy: str = REMEDY) -> Path:
+def write_report(
+    folder: Path, facts: Facts | None = None, config: TrainConfig | None = None, *, remedy: str = REMEDY
+) -> Path:
     """Write the page of a run, and report.json if there are new facts.
 
     Args:
         folder: folder of the run.
         facts: new facts for report.json. Default: the facts already in it, if any.
+        config: settings of the run. Default: those in its config.yaml.
         remedy: advice in the imperative for the error if the page cannot be written.
 
     Returns:
@@ -78,7 +81,7 @@ def write_report(folder: Path, facts: Facts | None = None, *, remedy: str = REME
     Raises:
         UserError: the folder is not a run, or a file in it cannot be read or written.
     """
-    run = load_run(folder, facts)
+    run = load_run(folder, facts, config)
     if facts is not None:
         replace_file(folder / FACTS, json.dumps(asdict(facts), ensure_ascii=False), remedy)
     replace_file(folder / PAGE, render(run), remedy)

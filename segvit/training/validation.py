@@ -88,4 +88,4 @@ def show_validation(
     validation = describe_validation(name, result, palette=dataset.spec.palette, shots=shots)
     facts = Facts(about=about, environment=where, validation=validation)
     log.lap(step, "pictures_seconds")
-    write_report(log.output, facts, remedy=f"make room, then {going_on(log.output)}")
+    write_report(log.output, facts, log.config, remedy=f"make room, then {going_on(log.output)}")
