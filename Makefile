@@ -25,10 +25,10 @@ demo: $(RUNTIME)  ## the tour: train on made-up scenes, evaluate, predict, paint
 	$(BIN)/segvit demo
 
 test: $(DEV)  ## the default tests (JOBS=2 processes, PYTEST_ARGS are handed on)
-	$(PYTEST) -n $(JOBS) $(PYTEST_ARGS)
+	$(PYTEST) -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-all: $(DEV)  ## the slow tests too
-	$(PYTEST) -n $(JOBS) -m "" $(PYTEST_ARGS)
+	$(PYTEST) -n $(JOBS) --dist loadfile -m "" $(PYTEST_ARGS)
 
 check: $(DEV)  ## ruff, formatting, mypy, import direction, imports without extras
 	$(BIN)/ruff check .

@@ -276,7 +276,9 @@ def test_people_have_four_classes(heads: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("row", ["linear", "setr", "dpt", "plain"])
+@pytest.mark.parametrize(
+    "row", ["setr", *(pytest.param(row, marks=pytest.mark.slow) for row in ("linear", "dpt", "plain"))]
+)
 def test_auxiliary_outputs_cost_nothing(heads: Any, row: str) -> None:
     model = create(heads, row)
     parts = segvit.profile(model, SIZE).parts
@@ -285,6 +287,7 @@ def test_auxiliary_outputs_cost_nothing(heads: Any, row: str) -> None:
     assert spent == whole if row == "linear" else spent < whole
 
 
+@pytest.mark.slow
 def test_files_of_results_are_named_by_all_that_matters(heads: Any, tmp_path: Path) -> None:
     main = heads["main"]
     weights = [tmp_path / name for name in ("a.safetensors", "b.safetensors")]

@@ -356,7 +356,7 @@ def test_nothing_is_wider_than_the_screen(server: Server, visit: Callable[..., V
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= width, tab
 
 
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_axe_finds_no_serious_fault(server: Server, visit: Callable[..., Visit], scene: Path, dark: bool) -> None:
     seen = visit(dark=dark)
     start(seen, server)

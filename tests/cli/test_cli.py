@@ -369,6 +369,7 @@ def test_info_of_the_papers_models(segvit: Command, structure: str, paper: float
     assert told["shrink_at"] == (None if structure == "plain" else 6)
 
 
+@pytest.mark.slow
 def test_info_of_the_papers_single_stage(segvit: Command, tmp_path: Path) -> None:
     config = tmp_path / "single.yaml"
     config.write_text("model:\n  class_token: false\n  taps: [11]\n")

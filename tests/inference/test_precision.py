@@ -254,8 +254,7 @@ def test_losses_are_those_of_float32_under_autocast() -> None:
 @pytest.mark.parametrize(
     "variant, structure, upsampling, training",
     [
-        ("vit", "plain", "tap", False),
-        pytest.param("vit", "plain", "tap", True, marks=pytest.mark.slow),
+        *(pytest.param("vit", "plain", "tap", training, marks=pytest.mark.slow) for training in (False, True)),
         *(
             pytest.param("vit", "shrunk", upsampling, training, marks=pytest.mark.slow)
             for upsampling in ("tap", "paper")

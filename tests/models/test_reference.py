@@ -315,7 +315,16 @@ def assert_is_argmax(labels: Tensor, volume: Tensor) -> None:
 
 
 @pytest.mark.parametrize("budget", [1, 1000, 2**22], ids=["a row at a time", "some rows", "whole"])
-@pytest.mark.parametrize("size", [None, (40, 52), (20, 26), (90, 61), (1, 1), (40, 104), (81, 52)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        None,
+        (20, 26),
+        (90, 61),
+        (1, 1),
+        *(pytest.param(size, marks=pytest.mark.slow) for size in ((40, 52), (40, 104), (81, 52))),
+    ],
+)
 def test_label_map_is_the_argmax_of_the_scores(
     budget: int, size: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

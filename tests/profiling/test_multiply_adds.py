@@ -93,7 +93,7 @@ def linears(module: nn.Module) -> int:
 
 @pytest.mark.parametrize(
     "row",
-    [pytest.param(row, marks=[pytest.mark.slow] if row.startswith(("Large 5", "Large 4")) else []) for row in PAPER],
+    [pytest.param(row, marks=[] if row in ("Base 512", "Base 512, shrunk") else [pytest.mark.slow]) for row in PAPER],
 )
 def test_the_papers_figures(row: str) -> None:
     settings, num_classes, paper, parameters = PAPER[row]
@@ -196,8 +196,12 @@ def decoder_cost(queries: int, tokens: int, width: int, *, layers: int) -> int:
 
 @pytest.mark.parametrize(
     "size, num_classes",
-    [(SIZE, NUM_CLASSES), (SIZE, 1), ((130, 33), 37), ((1, 1), NUM_CLASSES)],
-    ids=["odd", "one class", "tall, more classes", "one pixel"],
+    [
+        pytest.param(SIZE, NUM_CLASSES, id="odd", marks=pytest.mark.slow),
+        pytest.param(SIZE, 1, id="one class", marks=pytest.mark.slow),
+        pytest.param((130, 33), 37, id="tall, more classes"),
+        pytest.param((1, 1), NUM_CLASSES, id="one pixel"),
+    ],
 )
 @pytest.mark.parametrize("structure, upsampling", CASES)
 def test_head_scores_and_prediction(
@@ -240,7 +244,12 @@ def names(seen: Profile) -> list[str]:
 @pytest.mark.parametrize(
     "family, structure, upsampling",
     [
-        *((family, "shrunk", "tap") for family in FAMILIES),
+        ("vit", "shrunk", "tap"),
+        ("dinov3", "shrunk", "tap"),
+        *(
+            pytest.param(family, "shrunk", "tap", marks=pytest.mark.slow)
+            for family in ("dinov2, registers", "eva02", "beitv2")
+        ),
         *(("vit", *case) for case in CASES if case != ("shrunk", "tap")),
     ],
 )

@@ -28,7 +28,7 @@ def test_the_table_holds_every_plain_vit_of_timm() -> None:
     assert f"{len(known)} of the models in timm" in (Path(__file__).parents[2] / "docs/any-backbone.md").read_text()
 
 
-@pytest.mark.parametrize("name", [*SAMPLE[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in SAMPLE[2:])])
+@pytest.mark.parametrize("name", [SAMPLE[0], *(pytest.param(name, marks=pytest.mark.slow) for name in SAMPLE[1:])])
 def test_costs_are_those_that_info_counts(name: str) -> None:
     cost = next(cost for cost in costs() if cost.name == name)
     found = describe(name, image_size=reference_size(cost.patch))

@@ -161,7 +161,7 @@ def test_charts_are_saved_from_the_page(tmp_path: Path, visit: Callable[..., Vis
     assert not visited.complaints
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["light", "dark"])
 def test_pages_have_no_serious_faults(dark: bool, tmp_path: Path, visit: Callable[..., Visit]) -> None:  # noqa: F811
     one, other = two_runs(tmp_path)
     app(["report", str(one), str(other)])

@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,50 +62,61 @@ def in_two_processes(folder: Path, name: str) -> "subprocess.CompletedProcess[st
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the same run by one process ("one"), by two ("data"), and shared out over two ("fsdp")."""
-    folder = tmp_path_factory.mktemp("runs")
-    config_of(folder / "data").save(folder / "data.yaml")
-    config_of(folder / "fsdp", parallel="fsdp", accumulate=2).save(folder / "fsdp.yaml")
-    for name in ("data", "fsdp"):
-        done = in_two_processes(folder, name)
-        assert done.returncode == 0, done.stderr
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataset_module, "SHAPES_LENGTH", SCENES)
-        train(config_of(folder / "one"))
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of the same run by one process ("one"), by two ("data"), or shared out over two ("fsdp")."""
+    root = tmp_path_factory.mktemp("runs")
+    ways: dict[str, dict[str, Any]] = {"one": {}, "data": {}, "fsdp": {"parallel": "fsdp", "accumulate": 2}}
+
+    @cache
+    def folder(name: str) -> Path:
+        config = config_of(root / name, **ways[name])
+        if name == "one":
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(dataset_module, "SHAPES_LENGTH", SCENES)
+                train(config)
+        else:
+            config.save(root / f"{name}.yaml")
+            done = in_two_processes(root, name)
+            assert done.returncode == 0, done.stderr
+        return root / name
+
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["data", "fsdp"])
-def test_two_processes_are_one(runs: Path, name: str) -> None:
+def test_two_processes_are_one(runs: Callable[[str], Path], name: str) -> None:
     """The loss of every step, the score, and the weights; that all parameters are shares is asserted in the run."""
-    assert len(losses(runs / name)) == STEPS
-    assert losses(runs / name) == pytest.approx(losses(runs / "one"), rel=1e-4)
-    assert score(runs / name) == pytest.approx(score(runs / "one"), abs=1e-3)
-    ours, theirs = (load_model(runs / which / "last.safetensors").state_dict() for which in (name, "one"))
+    assert len(losses(runs(name))) == STEPS
+    assert losses(runs(name)) == pytest.approx(losses(runs("one")), rel=1e-4)
+    assert score(runs(name)) == pytest.approx(score(runs("one")), abs=1e-3)
+    ours, theirs = (load_model(runs(which) / "last.safetensors").state_dict() for which in (name, "one"))
     for key, value in theirs.items():
         torch.testing.assert_close(ours[key], value, rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["data", "fsdp"])
+@pytest.mark.parametrize("name", ["data", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_what_two_processes_began_one_ends(
-    runs: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    runs: Callable[[str], Path],
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(dataset_module, "SHAPES_LENGTH", SCENES)
-    _newest, half = checkpoints(runs / name)
+    _newest, half = checkpoints(runs(name))
     (tmp_path / half.name).write_bytes(half.read_bytes())
-    (tmp_path / "metrics.jsonl").write_bytes((runs / name / "metrics.jsonl").read_bytes())
+    (tmp_path / "metrics.jsonl").write_bytes((runs(name) / "metrics.jsonl").read_bytes())
     train(config_of(tmp_path), resume=True)
     assert "1 processes x 1 parts instead of 2 processes" in capsys.readouterr().out
-    assert losses(tmp_path) == pytest.approx(losses(runs / "one"), rel=1e-4)
+    assert losses(tmp_path) == pytest.approx(losses(runs("one")), rel=1e-4)
 
 
 @pytest.mark.parametrize(
     "fault, told",
     [
         pytest.param("dies", r"rank\s*: 1 .*\n\s*exitcode\s*: -9", marks=pytest.mark.slow),
-        ("raises", "the image is gone"),
+        pytest.param("raises", "the image is gone", marks=pytest.mark.slow),
     ],
 )
 def test_a_process_that_fails_ends_all(fault: str, told: str, tmp_path: Path) -> None:
@@ -143,7 +156,7 @@ def commands_in_two_processes(words: str) -> "subprocess.CompletedProcess[str]":
     "words, told",
     [
         ("train --config no-such-recipe", "error: no config file 'no-such-recipe'"),
-        ("train --stepps 3", "error: segvit train does not take this:"),
+        pytest.param("train --stepps 3", "error: segvit train does not take this:", marks=pytest.mark.slow),
     ],
     ids=["a file", "a flag"],
 )
@@ -153,7 +166,7 @@ def test_what_both_processes_refuse_is_said_once(words: str, told: str) -> None:
     assert len(re.findall(told, done.stderr)) == 1, done.stderr
 
 
-@pytest.mark.parametrize("wrong", [0, 1])
+@pytest.mark.parametrize("wrong", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_what_one_process_refuses_is_said_by_it(wrong: int, tmp_path: Path) -> None:
     (tmp_path / f"{wrong}.yaml").write_text("stepps: 3")
     config_of(tmp_path / "run").save(tmp_path / f"{1 - wrong}.yaml")

@@ -138,7 +138,13 @@ RELEASED: dict[str, tuple[dict[str, Any], int, int]] = {
 """Sizes, crop and parameters of the paper's seven (with 60 classes there: one more token and row of 512 + 1)."""
 
 
-@pytest.mark.parametrize("name", RELEASED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("ade_51.3", "ade_shrunk_53.9") else [pytest.mark.slow])
+        for name in RELEASED
+    ],
+)
 def test_released_checkpoints_need_no_option(name: str) -> None:
     given, crop, parameters = RELEASED[name]
     state = state_of(device="meta", **given)
