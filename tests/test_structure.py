@@ -138,6 +138,17 @@ def test_imports_point_one_way() -> None:
     assert not wrong, "\n".join(sorted({*wrong}))
 
 
+def test_pictures_are_opened_in_one_place() -> None:
+    """Pillow refuses files above 179 megapixels: `open_unlimited` lifts the limit, and the app has one of its own."""
+    found = {
+        name
+        for name, file in modules().items()
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "open" and ast.unparse(node.value).endswith("Image")
+    }
+    assert found == {"data.images", "app.photo"}
+
+
 def test_no_import_cycles() -> None:
     known = modules()
     lazy = lazy_names(known)

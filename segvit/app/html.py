@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from segvit.app.limits import Limits
 from segvit.app.messages import About, Labelled, Seen
+from segvit.app.photo import formats_told
 from segvit.app.request_filter import RESULTS
 from segvit.app.service import Batch, Result, Row
 from segvit.data.palette import Color
@@ -43,8 +44,7 @@ def limits_told(limits: Limits) -> Markup:
     """Return the note on which photos are accepted and how long they are kept."""
     return tag(
         "p",
-        f"JPEG, PNG, WebP, TIFF, GIF, BMP or AVIF, {limits.told}. Photos stay on this server for "
-        f"{limits.keep_minutes:g} minutes at most.",
+        f"{formats_told()}, {limits.told}. Photos stay on this server for {limits.keep_minutes:g} minutes at most.",
         class_="limits",
     )
 

@@ -15,20 +15,33 @@ from typing import NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from segvit.app.limits import MEGA, MEGABYTE, Limits
-from segvit.data.images import Unreadable, as_rgb, reading
+from segvit.data.images import HEIF_SUFFIXES, Unreadable, as_rgb, lacking, reading, take_heif
 from segvit.errors import UserError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
-"""Pillow's names of the accepted formats. Others run programs (PostScript) or have decoders that few people test."""
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
+FORMATS = {
+    "JPEG": "JPEG",
+    "PNG": "PNG",
+    "WEBP": "WebP",
+    "TIFF": "TIFF",
+    "GIF": "GIF",
+    "BMP": "BMP",
+    "AVIF": "AVIF",
+    "HEIF": "HEIC",
+}
+"""Pillow's names of the accepted formats, each with the usual name, which is also a suffix.
+
+Other formats run programs (PostScript) or have decoders that few people test.
+"""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", *HEIF_SUFFIXES)
+"""Suffixes that a browser offers. HEIC is always among them, so that its error can say what to install."""
 HEADS = {
     b"<svg": "is a drawing (SVG), which has no pixels: export it as PNG first",
     b"<?xml": "is a drawing or another XML file, which has no pixels: export it as PNG first",
     b"%PDF": "is a PDF: export the page as PNG first",
-    b"ftypheic": "is HEIC: set the camera to JPEG, or export the picture as JPEG first",
-    b"ftypmif1": "is HEIF: set the camera to JPEG, or export the picture as JPEG first",
 }
 """First bytes of common files that are no photos, and what to do about each."""
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""Kinds of HEIC that a file names in its bytes 8 to 12."""
 STUMBLES = (
     ArithmeticError,
     AssertionError,
@@ -49,6 +62,12 @@ class Photo(NamedTuple):
     """8-bit RGB, upright."""
     notes: list[str]
     """Remarks for the visitor on how the photo was read."""
+
+
+def formats_told() -> str:
+    """Return the formats that are read with the packages installed here, in words: "JPEG, PNG or WebP"."""
+    *most, last = [name for name in FORMATS.values() if lacking(f".{name.lower()}") is None]
+    return f"{', '.join(most)} or {last}"
 
 
 def open_photo(path: Path, *, name: str, limits: Limits) -> Photo:
@@ -108,7 +127,8 @@ def _check_bytes(path: Path, name: str, limits: Limits) -> None:
 
 
 def _formats() -> list[str]:
-    """Return those of FORMATS that the installed Pillow can read."""
+    """Return those of FORMATS that the installed packages can read."""
+    take_heif()
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
@@ -120,4 +140,7 @@ def _what_it_is(path: Path) -> str:
     for sign, reason in HEADS.items():
         if sign in head:
             return reason
-    return f"is not a photo that can be read: give {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
+        missing = lacking(HEIF_SUFFIXES[0])
+        return f"cannot be read here: {missing}" if missing else "is HEIC, but damaged: save or fetch it again"
+    return f"is not a photo that can be read: give {formats_told()}"

@@ -1,13 +1,17 @@
 """The command `segvit lr-find`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from segvit.cli.flags import Flat, Given, bar, check_paths, with_recipe
+from segvit.cli.flags import FOLDER_SETTINGS, Flat, Given, bar, check_paths, with_folders, with_recipe
 from segvit.config import TrainConfig
 
 
 def lr_find(
+    photos: Path | None = None,
+    masks: Path | None = None,
+    /,
     *,
     config: Path | None = None,
     start: float = 1e-7,
@@ -23,6 +27,10 @@ def lr_find(
 
     Parameters
     ----------
+    photos
+        Folder of photos; the same as --data.images.
+    masks
+        Folder of masks with the photos' names; the same as --data.labels.
     config
         YAML file of settings, or a shipped recipe. Flags override it.
     start
@@ -40,6 +48,8 @@ def lr_find(
 
     check_figure_path(plot, "--plot")
     check_paths(files=(plot,))
+    data = with_folders(settings.data, photos, masks, verb="lr-find", given=given)
+    settings, given = replace(settings, data=data), (*given, *(FOLDER_SETTINGS if photos else ()))
     check_places(settings.data)
     check_weights_file(settings.model)
     from rich import print as rich_print

@@ -5,11 +5,11 @@ picture = read_image(Path("photo.jpg"))
 
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -70,18 +70,33 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
         Unreadable: the file, or something inside the block, could not be read.
     """
     with reading(path, what):
-        if path.suffix.lower() in HEIF_SUFFIXES and find_spec("pillow_heif"):
-            from pillow_heif import register_heif_opener
-
-            register_heif_opener()
-        with _OPENING:  # Pillow checks its limit only here, and has it as a global
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, NO_LIMIT
-            try:
-                opened = Image.open(path)
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
-        with opened:
+        if path.suffix.lower() in HEIF_SUFFIXES:
+            take_heif()
+        with open_unlimited(path) as opened:
             yield opened
+
+
+def open_unlimited(source: Path | BinaryIO, *, formats: Sequence[str] | None = None) -> Image.Image:
+    """Open a picture of any number of pixels, as `PIL.Image.open` does. Its errors are Pillow's.
+
+    Args:
+        source: file.
+        formats: Pillow's names of the formats to try. Default: all.
+    """
+    with _OPENING:  # Pillow checks its limit only here, and has it as a global
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, NO_LIMIT
+        try:
+            return Image.open(source, formats=formats)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def take_heif() -> None:
+    """Let Pillow read the photos of phones, if the extra `heic` is installed."""
+    if find_spec("pillow_heif"):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
 
 
 def lacking(suffix: str) -> str | None:

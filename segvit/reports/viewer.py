@@ -20,6 +20,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
+from segvit.data.images import IMAGE_SUFFIXES, open_unlimited
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
@@ -152,7 +153,7 @@ def check_index_png(png: bytes, size: tuple[int, int], num_classes: int) -> None
     """
     wanted = "give the bytes of a PNG written by save_index_png or segvit predict"
     try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+        with open_unlimited(io.BytesIO(png), formats=["PNG"]) as picture:
             picture.load()
             indices = np.asarray(picture)
             found = picture.size
@@ -178,5 +179,7 @@ def check_index_png(png: bytes, size: tuple[int, int], num_classes: int) -> None
 
 def _stem(title: str) -> str:
     """Return a title as a file name without suffix that is valid on any system."""
-    name = re.sub(r"\.(?:jpe?g|png|tiff?|webp|bmp|gif|avif)$", "", title.strip(), flags=re.IGNORECASE)
+    name = title.strip()
+    suffix = next((suffix for suffix in IMAGE_SUFFIXES if name.lower().endswith(suffix)), "")
+    name = name[: len(name) - len(suffix)]
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:LONGEST_STEM] or "picture"

@@ -5,7 +5,6 @@ with writing(path, "give another file"):        # an OSError becomes a UserError
         aside.write_text(text, encoding="utf-8")
 """
 
-import itertools
 import os
 import shutil
 import uuid
@@ -95,23 +94,39 @@ def check_writable(path: Path, *, folder: bool, remedy: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    made: list[Path] = []
     place = path if folder else path.parent
+    own = f".{uuid.uuid4().hex[:8]}{PARTIAL}"
     with writing(path, remedy):
+        if os.path.lexists(place):
+            _try_writing(place / own if folder else path)
+            return
+        there = next(parent for parent in place.parents if os.path.lexists(parent))
+        aside = there / own  # the missing folders are created in here, where no other process creates or removes them
         try:
-            for part in reversed(list(itertools.takewhile(lambda part: not part.exists(), (place, *place.parents)))):
-                part.mkdir()
-                made.append(part)
-            trial = path if not folder else path / f".{uuid.uuid4().hex}{PARTIAL}"
-            is_new = not trial.exists()
-            with trial.open("ab"):
-                pass
-            if is_new:
-                trial.unlink()
+            aside.mkdir()
+        except OSError as error:
+            error.filename = str(there)
+            raise
+        try:
+            inside = aside / place.relative_to(there)
+            inside.mkdir(parents=True)
+            _try_writing(inside / (own if folder else path.name))
         finally:
-            for part in reversed(made):
-                with suppress(OSError):  # another process uses it by now
-                    part.rmdir()
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _try_writing(path: Path) -> None:
+    """Open a file for writing. A new file is removed again.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    try:
+        path.open("xb").close()
+    except FileExistsError:
+        path.open("ab").close()
+    else:
+        path.unlink(missing_ok=True)  # another process may have removed it
 
 
 def files_below(folder: Path, *, follow: bool) -> Iterator[Path]:

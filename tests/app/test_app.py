@@ -19,16 +19,17 @@ from PIL import Image
 from benchmarks.app_robustness import ADDRESSES
 from benchmarks.hostile import picture, png_of
 from segvit.app.file_store import FULL, FileStore
-from segvit.app.html import batch_table, heading, result_panels
+from segvit.app.html import batch_table, heading, limits_told, result_panels
 from segvit.app.label_photo import short_names
 from segvit.app.limits import Limits
 from segvit.app.messages import About, Job, Labelled, Seen, Setup
-from segvit.app.photo import open_photo
+from segvit.app.photo import SUFFIXES, open_photo
 from segvit.app.request_filter import RequestFilter
 from segvit.app.server import checked_root_path, listen, run_app
 from segvit.app.service import Result, Service
 from segvit.app.size_hint import size_hint
 from segvit.config import EvalConfig
+from segvit.data.images import HEIF_SUFFIXES
 from segvit.errors import UserError
 from segvit.utils import optional as need
 
@@ -50,7 +51,7 @@ def opened(content: bytes, folder: Path, name: str = "photo.png") -> Image.Image
         (b"", r"photo.png is empty \(0 bytes\)"),
         (b"hello", "photo.png is not a photo that can be read: give JPEG, PNG"),
         (b"<svg xmlns='x'/>", r"is a drawing \(SVG\)"),
-        (b"\0\0\0\x18ftypheic", "is HEIC"),
+        (b"\0\0\0\x18ftypheic", "photo.png is HEIC, but damaged: save or fetch it again"),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "is not a photo"),  # Pillow would run Ghostscript
         (picture("PNG")[:900], "truncated"),
         (png_of(20_000, 20_000), "has 400.0 megapixels; the limit is 1"),
@@ -81,6 +82,34 @@ def test_photos_of_every_kind_are_read(tmp_path: Path) -> None:
     exif[0x112] = 6
     Image.new("RGB", (30, 20)).save(turned, format="JPEG", exif=exif)
     assert opened(turned.getvalue(), tmp_path).size == (20, 30)
+
+
+def heic(width: int = 64, height: int = 48) -> bytes:
+    import pillow_heif
+
+    drawn = pillow_heif.from_bytes(mode="RGB", size=(width, height), data=bytes((90, 120, 60)) * (width * height))
+    drawn.save(content := io.BytesIO(), quality=90)
+    return content.getvalue()
+
+
+def test_photos_of_phones_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = opened(heic(), tmp_path, "IMG_1.HEIC")
+    pixel = np.asarray(image)[20, 20].astype(int)
+    assert image.size == (64, 48) and np.abs(pixel - (90, 120, 60)).max() < 12
+    assert opened(heic(), tmp_path, "sent as.jpg").size == (64, 48)  # the content counts
+    with pytest.raises(UserError, match=r"b.heic has 1\.\d megapixels; the limit is 1"):
+        opened(heic(1200, 900), tmp_path, "b.heic")
+    assert "AVIF or HEIC, up to 2 MB" in limits_told(SMALL)
+
+    monkeypatch.setattr("segvit.data.images.find_spec", lambda name: None)
+    monkeypatch.setattr(Image, "OPEN", {name: reader for name, reader in Image.OPEN.items() if name != "HEIF"})
+    for name in ("c.heic", "c.jpg"):
+        with pytest.raises(UserError, match=rf"{name} cannot be read here: .* `pip install 'segvit\[heic\]'`"):
+            opened(heic(), tmp_path, name)
+    assert "BMP or AVIF, up to 2 MB" in limits_told(SMALL)
+    with pytest.raises(UserError, match=r"give JPEG, PNG, WebP, TIFF, GIF, BMP or AVIF$"):
+        opened(b"hello", tmp_path)
+    assert set(HEIF_SUFFIXES) < set(SUFFIXES)  # the browser offers them, so that the reason is seen
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])

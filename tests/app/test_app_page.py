@@ -32,6 +32,7 @@ from segvit.errors import UserError
 from segvit.models.create import create_model
 from segvit.prediction.predict_files import predict_files
 from segvit.weights.load import load_model
+from tests.app.test_app import heic
 from tests.helpers import browser as browsers
 from tests.helpers.axe import serious_faults
 from tests.helpers.browser import Visit
@@ -285,6 +286,16 @@ def test_what_is_refused_is_told(server: Server, visit: Callable[..., Visit], sc
     notice = seen.page.locator("#result .notice")
     notice.wait_for()
     assert "fake.png is not a photo that can be read" in notice.inner_text()
+
+
+def test_photos_of_phones(server: Server, visit: Callable[..., Visit]) -> None:
+    seen = visit()
+    start(seen, server)
+    seen.page.locator("#photo input[type=file][accept='image/*,.heic,.heif,.hif']").wait_for(state="attached")
+    content = base64.b64encode(heic(80, 60)).decode()
+    seen.page.evaluate(DROP.replace('{ type: "image/png" }', "{}"), [["IMG_1.HEIC", content]])  # of no type
+    assert viewer(seen).locator(".viewer-title").inner_text() == "IMG_1 · plain"
+    assert "80 × 60 px" in seen.page.locator("#result footer").first.inner_text()
 
 
 def test_two_users_at_once(server: Server, visit: Callable[..., Visit], scene: Path, tmp_path: Path) -> None:

@@ -201,6 +201,32 @@ def test_an_existing_file_is_no_assignment(tmp_path: Path, monkeypatch: pytest.M
     check_words(app, ["predict", "m.safetensors", "epochs=3"])
 
 
+@pytest.mark.parametrize("verb", ["train", "check-data", "lr-find"])
+def test_a_pattern_without_quotes_is_answered_with_the_folders(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos = [f"my photos/{number}.jpg" for number in range(3)]
+    masks = [f"masks/{number}.png" for number in range(3)]
+    for path in map(Path, photos + masks):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    Path("more").mkdir()
+    for words, folders in (
+        ([*photos, "masks"], "'my photos' masks"),
+        ([*photos, *masks], "'my photos' masks"),
+        (photos, "'my photos' MASKS"),
+        (["--batch-size" if verb != "check-data" else "--split", "4", *photos, "masks"], "'my photos' masks"),
+        ([*photos, *masks, "more"], "PHOTOS MASKS"),
+    ):
+        with pytest.raises(UserError) as caught:
+            check_words(app, [verb, *words])
+        assert "my photos/*.jpg: the shell put 3 files in its place" in str(caught.value), words
+        assert f"Give the folders instead: segvit {verb} {folders}\n" in str(caught.value), words
+    for words in (["my photos", "masks"], ["my photos/*.jpg", "masks"], photos[:2], ["a", "b", "c"]):
+        check_words(app, [verb, *words])
+
+
 def test_every_option_of_the_table_exists() -> None:
     """Each line of the table leads to an option of some command, and no name is in two lines."""
     verbs = [app[name] for name in app if not name.startswith("-") and name != "data"]

@@ -509,6 +509,13 @@ def test_a_stale_or_damaged_entry_is_made_anew(tmp_path: Path) -> None:
     assert entries(folder) == [entry]
 
 
+def test_an_entry_may_have_any_number_of_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, cache = Source(tmp_path / "a.mat", [[1, 2, 3, 4]]), LabelCache(tmp_path / "kept")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)  # Pillow would refuse 3 pixels
+    for _ in range(2):
+        assert cache.get(source.path, source.decode).tolist() == [[1, 2, 3, 4]] and source.calls == 1
+
+
 def test_entries_of_files_items_and_settings_are_apart(tmp_path: Path) -> None:
     cache = LabelCache(tmp_path / "kept")
     for name in ("a", "b"):

@@ -1,6 +1,7 @@
 """The learning rate finder: what it sweeps, what it suggests, and that it leaves nothing behind."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,3 +87,20 @@ def test_the_command_line_says_and_draws_it(
     assert {path.name for path in tmp_path.rglob("*")} == {"run.yaml", "charts", "lr.png"}
     with pytest.raises(UserError, match=r"--plot lr\.jpg: give a file that ends in \.png, \.pdf or \.svg"):
         app([*words, "--plot", "lr.jpg"])
+
+
+def test_two_folders_are_taken_as_by_train(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(settings: TrainConfig, given: Sequence[str]) -> TrainConfig:
+        raise UserError(f"{settings.data.images} {settings.data.labels} {','.join(given)}")
+
+    monkeypatch.setattr("segvit.cli.lr_find.with_recipe", chosen)
+    for folder in ("photos", "masks"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(UserError, match=r"^photos masks steps,data\.images,data\.labels$"):
+        app(["lr-find", "photos", "masks", "--steps", "9"])
+    with pytest.raises(UserError, match="give the folder of the masks as well: `segvit lr-find photos MASKS`"):
+        app(["lr-find", "photos"])
+    with pytest.raises(UserError, match=r"photos and --data\.images .* both name a folder"):
+        app(["lr-find", "photos", "masks", "--data.images", "photos"])

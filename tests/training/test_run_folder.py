@@ -6,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,9 @@ from segvit.losses import Losses
 from segvit.prediction.predict import predict
 from segvit.training.run_folder import first_crops
 from segvit.training.run_folder.model import model_of_checkpoint
-from segvit.training.run_folder.names import checkpoints, claim, name_of, run_to_resume
+from segvit.training.run_folder.names import checkpoints, claim, known_part, name_of, run_to_resume
 from segvit.training.train import Trainer, train
+from segvit.utils.files import check_writable
 from segvit.utils.lock import held
 from segvit.utils.signals import Interrupted
 from segvit.weights.load import load_model
@@ -88,6 +91,24 @@ def test_each_run_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file.*cannot be written.*give another --output"):
         claim(tmp_path / "file" / "*", "photos")
+
+
+def test_runs_that_start_at_once_each_get_a_folder(tmp_path: Path) -> None:
+    """Where `runs` does not exist yet, as in a loop over settings in a new place."""
+    for round in range(12):
+        star, together = tmp_path / str(round) / "runs" / "*", threading.Barrier(8)
+
+        def start(_: int, star: Path = star, together: threading.Barrier = together) -> str:
+            together.wait()
+            for _ in range(2):  # the command line looks before it imports torch, and the run looks again
+                check_writable(known_part(star), folder=True, remedy="give another --output")
+            return claim(star, "photos").name
+
+        with ThreadPoolExecutor(8) as pool:
+            names = sorted(pool.map(start, range(8)))
+        assert names == ["photos", *(f"photos-{number}" for number in range(2, 9))]
+        assert sorted(path.name for path in star.parent.iterdir()) == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(map(str, range(12)))
 
 
 def test_runs_without_an_output_do_not_meet(

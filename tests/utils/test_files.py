@@ -1,4 +1,4 @@
-"""Text that names files and settings: `~` in every path, and no key of a YAML file twice."""
+"""Paths and settings files: `~` in every path, a look whether one can be written, no key of a YAML file twice."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from segvit.cli import main as cli
 from segvit.config import DataConfig, ModelConfig, TrainConfig
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
-from segvit.utils.files import expanded
+from segvit.utils.files import check_writable, expanded
 from segvit.utils.yaml_text import load_yaml
 from segvit.weights.load import find_model
 
@@ -79,6 +79,22 @@ def test_a_spec_and_a_model_are_found_by_it(home: Path) -> None:
     assert (split.images, split.labels) == (str(home / "photos"), str(home / "masks"))
     (home / "m.safetensors").write_bytes(b"a model")
     assert find_model("~/m.safetensors") == home / "m.safetensors"
+
+
+def test_looking_whether_a_path_can_be_written_changes_nothing(tmp_path: Path) -> None:
+    (kept := tmp_path / "kept.json").write_text("{}")
+    for path, folder in ((tmp_path / "a/b", True), (tmp_path / "a/b.json", False), (tmp_path, True), (kept, False)):
+        check_writable(path, folder=folder, remedy="give another")
+        check_writable(tmp_path / "new.json", folder=False, remedy="give another")
+    assert [*tmp_path.iterdir()] == [kept] and kept.read_text() == "{}"
+    with pytest.raises(UserError, match=r"kept.json/a: cannot be written \(Not a directory: .*kept.json\); give"):
+        check_writable(kept / "a", folder=True, remedy="give another")
+    (tmp_path / "runs").symlink_to(tmp_path / "a disk that is away")
+    for path in (tmp_path / "runs", tmp_path / "runs/one"):
+        with pytest.raises(UserError, match=r"cannot be written .*; give another"):
+            check_writable(path, folder=True, remedy="give another")
+    with pytest.raises(UserError, match="cannot be written"):
+        check_writable(tmp_path / ("x" * 300), folder=True, remedy="give another")
 
 
 @pytest.mark.parametrize("flag", ["--sheet=~/sheet.png", "--sheet ~/sheet.png"])

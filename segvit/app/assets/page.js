@@ -25,8 +25,25 @@
   // /?view=api opens the API tab: the address that users of Gradio know.
   if (new URLSearchParams(location.search).get("view") === "api") whenFound(() => tab("API"), (found) => found.click());
 
+  // Some browsers give HEIC no type. Gradio would refuse it, and their dialogs for files would hide it.
+  const HEIC = /[.](heic|heif|hif)$/i;
+  const withType = (file) =>
+    file.type || !HEIC.test(file.name) ? file : new File([file], file.name, { type: "image/heic" });
+  const listOf = (files) => {
+    const list = new DataTransfer();
+    for (const file of files) list.items.add(withType(file));
+    return list.files;
+  };
+  const photoInput = () => document.querySelector("#photo input[type=file]");
+
+  document.addEventListener("change", ({ target }) => {
+    if (target === photoInput() && target.files.length) target.files = listOf(target.files);
+  }, true);
+
   // Gradio leaves the examples without a name to read out, and puts the button that adds photos into another one.
   new MutationObserver(() => {
+    const input = photoInput();
+    if (input?.accept === "image/*") input.accept += ",.heic,.heif,.hif";
     const examples = document.querySelectorAll("#examples .gallery-item");
     for (const [number, example] of examples.entries())
       if (!example.ariaLabel) example.ariaLabel = `Example ${number + 1}`;
@@ -42,22 +59,23 @@
     if (frame && height > 0 && height < HIGHEST) frame.style.setProperty("--height", `${Math.ceil(height)}px`);
   });
 
+  const give = (input, files) => {
+    input.files = listOf(files);
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+
   // Several photos dropped on the place of one photo become a batch. Without a handler, the browser would open them.
   const isOverPhoto = (event) => event.target.closest?.("#photo");
   document.addEventListener("dragover", (event) => { if (isOverPhoto(event)) event.preventDefault(); }, true);
   document.addEventListener("drop", (event) => {
     if (!isOverPhoto(event)) return;
     event.preventDefault();
-    const dropped = event.dataTransfer?.files ?? [];
-    if (dropped.length < 2) return; // Gradio takes it
+    const dropped = [...(event.dataTransfer?.files ?? [])];
+    if (dropped.length === 0 || (dropped.length === 1 && dropped[0].type)) return; // Gradio takes it
     event.stopPropagation();
-    const files = new DataTransfer();
-    for (const file of dropped) files.items.add(file);
+    if (dropped.length === 1) return give(photoInput(), dropped);
     tab("Many photos").click();
-    whenFound(() => document.querySelector("#photos input[type=file]"), (input) => {
-      input.files = files.files;
-      input.dispatchEvent(new Event("change", { bubbles: true }));
-    });
+    whenFound(() => document.querySelector("#photos input[type=file]"), (input) => give(input, dropped));
   }, true);
 
   // A photo of a batch opens in a dialog, and the arrow keys lead to the others.

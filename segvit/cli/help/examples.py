@@ -41,7 +41,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "bench": ("segvit bench best.safetensors --size 512 --batch 1 8",),
     "backbones": ("segvit backbones dinov2", "segvit backbones --size small --licence permissive"),
-    "lr-find": ("segvit lr-find --data.spec camvid --data.root camvid",),
+    "lr-find": (
+        "segvit lr-find photos masks",
+        "segvit lr-find --data.spec camvid --data.root camvid",
+    ),
     "convert": ("segvit convert ade_54.6.pth model.safetensors",),
     "push": ("segvit push runs/photos/best.safetensors user/repo",),
     "demo": ("segvit demo",),

@@ -17,6 +17,7 @@ from typing import Any
 from cyclopts import UNSET, App, ArgumentCollection, CycloptsError, CycloptsPanel, MissingArgumentError
 
 from segvit.cli.help.examples import EXAMPLES
+from segvit.cli.help.spread_patterns import spread_pattern
 from segvit.errors import UserError
 from segvit.utils.other_names import Found, find, value_here
 from segvit.utils.text import nearest
@@ -119,14 +120,14 @@ class Line:
         if unquoted := list(_unquoted(words)):
             yield from unquoted
             return
-        free = 0
+        free: list[str] = []
         place = 0
         while place < len(words) and words[place] != "--":
             word, following = words[place], words[place + 1 :]
             values = [each for each in following[: _first_option(following)] if each != "--"]
             if not _is_option(word):
-                yield from self._free(word, free)
-                free += 1
+                yield from self._free(word, len(free))
+                free.append(word)
                 place += 1
                 continue
             typed, equals, value = word.partition("=")
@@ -156,6 +157,8 @@ class Line:
                 yield f'{typed} "{given}"', _sentences(answer, note)
             count, every = argument.token_count()
             place += 1 + (0 if equals else len(values) if every else min(count, len(values)))
+        if "MASKS" in {option.name for option in self.options} and (mistake := spread_pattern(self.name, free)):
+            yield mistake
 
     def _unknown(self, typed: str, value: str | None, values: Sequence[str]) -> tuple[int, tuple[str, str]]:
         """Return how many of the words after an unknown option are its values, and the mistake."""

@@ -6,7 +6,6 @@ replaced. Any number of processes may read and write the same folder.
 
 import hashlib
 import os
-import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from segvit.data.images import reading
+from segvit.data.images import Unreadable, open_picture, reading
 from segvit.utils.files import PARTIAL, cannot_write, whole_file, writing
 
 STAMP = "segvit"
@@ -69,11 +68,11 @@ class LabelCache:
 def _load(entry: Path, made_from: str) -> npt.NDArray[Any] | None:
     """Read the label map in an entry. None if it is missing, stale or damaged."""
     try:
-        with Image.open(entry) as opened:
+        with open_picture(entry, "a label map") as opened:
             opened.load()
             labels = np.asarray(opened)
             stamp = opened.info.get(STAMP)
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error):
+    except Unreadable:
         return None
     return labels if stamp == _stamp(labels, made_from) else None
 
