@@ -243,4 +243,7 @@ def test_pages_fit_a_phone_and_break_no_flag(site: Path, visit: Callable[..., Vi
         assert not sideways, name
     page = shown(visited.page, site, "settings")
     assert page.locator("[data-stacked] td[data-label=default]").count() > 50
+    page.set_viewport_size({"width": 1280, "height": 900})
+    names = "[...document.querySelectorAll('td > code[id]')].map(name => name.getClientRects().length)"
+    assert {*page.evaluate(names)} == {1}
     assert not visited.complaints
