@@ -104,6 +104,30 @@ def test_the_index_of_the_search_has_guides_first_and_members_inside_their_class
     assert found[2]["text"] == "<p>Config</p> lr <p>lr</p>"
 
 
+def test_help_texts_become_markdown_with_flags_as_code_and_pages_as_links() -> None:
+    text = (
+        "* `--a.b PATH`: As --data.* has it, see docs/any-backbone.md. *[default: runs/*]*\n"
+        "* `--no-c`: x--y. *[choices: tap, paper]* *[default: (0.5, 2.0)]* *[default: ()]* *[default: ('fp32',)]*\n"
+        "```sh\nsegvit train --steps 3  # docs/x.md\n```\n"
+    )
+    assert load_script("build_site").help_as_page(text) == (
+        "* `--a.b PATH`: As `--data.*` has it, see [any-backbone](any-backbone.md). (default: `runs/*`)\n"
+        "* `--no-c`: x--y. (choices: `tap, paper`) (default: `0.5 2.0`) (default: none) (default: `fp32`)\n"
+        "```sh\nsegvit train --steps 3  # docs/x.md\n```\n"
+    )
+
+
+def test_printed_lines_wrap_unless_they_draw_a_table(tmp_path: Path) -> None:
+    start = '<div class="language-text highlight"><pre><span></span><code>'
+    page = f"{start}error: --lr 1</code></pre></div>{start}│ 1 │</code></pre></div>"
+    (tmp_path / "a.html").write_text(page)
+    (tmp_path / "search.json").write_text('{"items": []}')
+    load_script("finish_site").finish(tmp_path, "1")
+    wraps = start.replace("text ", "text wraps ")
+    flag = '<span class="flag">--lr</span>'
+    assert (tmp_path / "a.html").read_text() == page.replace(start, wraps, 1).replace("--lr", flag)
+
+
 def test_flags_in_a_sentence_stay_in_one_piece() -> None:
     whole = load_script("finish_site")
     text = whole.CODE_IN_TEXT.sub(whole._whole_words, "<td><code>--a.b 1</code></td><pre><code>x y</code></pre>")
@@ -207,8 +231,19 @@ def test_pages_fit_a_phone_and_break_no_flag(site: Path, visit: Callable[..., Vi
         page = shown(visited.page, site, name)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
         broken = page.evaluate(
-            "[...document.querySelectorAll(':not(pre) > code > span')]"
+            "[...document.querySelectorAll(':not(pre) > code > span, pre .flag')]"
             ".filter(word => word.getClientRects().length > 1).map(word => word.textContent)"
         )
         assert not broken, name
+        sideways = page.evaluate(
+            "[...document.querySelectorAll('.language-sh code, .wraps code, [data-stacked]')]"
+            ".map(part => part.matches('table') ? part.parentElement.parentElement : part)"
+            ".filter(part => part.scrollWidth > part.clientWidth).map(part => part.textContent)"
+        )
+        assert not sideways, name
+    page = shown(visited.page, site, "settings")
+    assert page.locator("[data-stacked] td[data-label=default]").count() > 50
+    page.set_viewport_size({"width": 1280, "height": 900})
+    names = "[...document.querySelectorAll('td > code[id]')].map(name => name.getClientRects().length)"
+    assert {*page.evaluate(names)} == {1}
     assert not visited.complaints

@@ -1,5 +1,22 @@
-/* Tables that are wider than the screen scroll; this lets the keyboard reach them. */
+/* Tables on a narrow screen: those that end with a text are stacked, others scroll, and the keyboard reaches them. */
 (() => {
+  const LONG = 60; // characters in a cell that need more than a narrow column
+  for (const table of document.querySelectorAll(".md-typeset table:not([class])")) {
+    const heads = [...table.querySelectorAll("th")], rows = [...table.querySelectorAll("tbody tr")];
+    if (heads.length > 2 && rows.some((row) => row.lastElementChild.textContent.length > LONG)) {
+      table.dataset.stacked = "";
+      table.setAttribute("role", "table"); // which a table whose cells are not laid out as one loses
+      for (const row of rows) {
+        row.setAttribute("role", "row");
+        [...row.children].forEach((cell, column) => {
+          cell.setAttribute("role", "cell");
+          if (column && column < heads.length - 1) {
+            cell.dataset.label = heads[column].textContent;
+          }
+        });
+      }
+    }
+  }
   const mark = () => {
     for (const frame of document.querySelectorAll(".md-typeset__scrollwrap")) {
       if (frame.scrollWidth > frame.clientWidth) {

@@ -42,6 +42,16 @@ GENERATED = (Path("cli.md"), Path("settings.md"))
 """Pages whose headings are not in the repository."""
 
 CODE = re.compile(r"^(?P<fence>```|~~~).*?^(?P=fence)\s*$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+HELP = re.compile(
+    CODE.pattern
+    + r"|\*\[(?P<kind>default|choices): (?P<value>[^]]*)\]\*"
+    + r"|(?P<flag>(?<![\w-])--[a-z](?:[\w.*-]*[\w*])?)"
+    + r"|(?P<page>\bdocs/(?P<name>[\w-]+)\.md)",
+    CODE.flags,
+)
+"""Parts of a help text that a page shows in another form: defaults, flags, pages."""
+IN_WORDS = {"True": "on", "False": "off", "()": "none"}
+"""Defaults that the help prints as Python writes them."""
 FENCED = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*$", re.MULTILINE)
@@ -72,8 +82,9 @@ def stage(folder: Path | None) -> list[str]:
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("*.py", "*.md", "__pycache__"))
-        texts[Path("cli.md")] = texts[Path("cli.md")].replace(HELP_GOES_HERE, command_line_help())
-        texts[Path("settings.md")] = texts[Path("settings.md")].replace(SETTINGS_GO_HERE, settings_tables())
+        texts[Path("cli.md")] = texts[Path("cli.md")].replace(HELP_GOES_HERE, help_as_page(command_line_help()))
+        settings = help_as_page(settings_tables())
+        texts[Path("settings.md")] = texts[Path("settings.md")].replace(SETTINGS_GO_HERE, settings)
         for place, text in texts.items():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             (folder / place).write_text(with_tabs(with_formulas(text)), encoding="utf-8")
@@ -154,6 +165,24 @@ def command_line_help() -> str:
             block = "\n".join(["", "```sh", *lines, "```", ""])
             verbs = f"{verbs[: usage.end()]}{block}{verbs[usage.end() :]}"
     return verbs
+
+
+def help_as_page(text: str) -> str:
+    """Return help texts as Markdown for the site: flags and defaults as code, pages as links."""
+
+    def shown(part: re.Match[str]) -> str:
+        if part["flag"]:
+            return f"`{part['flag']}`"
+        if part["page"]:
+            return f"[{part['name']}]({part['name']}.md)"
+        if not part["kind"]:
+            return part.group()
+        value = part["value"]
+        if value.startswith("(") and value not in IN_WORDS:  # a list, which is typed with spaces
+            value = " ".join(each.strip("' ") for each in value.strip("(),").split(","))
+        return f"({part['kind']}: {IN_WORDS.get(value, f'`{value}`')})"
+
+    return HELP.sub(shown, text)
 
 
 def _finish(problems: list[str], *, checked: str) -> None:

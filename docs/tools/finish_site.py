@@ -1,6 +1,6 @@
-"""Put the last touches on a built site: version in the footer, flags that do not break, a search index of guides.
+"""Put the last touches on a built site: version, flags that do not break, output that wraps, a search index of guides.
 
-The builder has no setting for any of the three.
+The builder has no setting for any of the four.
 """
 
 import json
@@ -11,6 +11,10 @@ from typing import Any
 VERSION = "SEGVIT_VERSION"
 """Stands for the version in mkdocs.yml."""
 CODE_IN_TEXT = re.compile(r"(?<!<pre>)(?<!</span>)<code>(?P<words>[^<\n]*)</code>")
+OUTPUT = re.compile(r'<div class="language-text (?=highlight"><pre>(?:(?!</pre>)[^│┃])*</pre>)')
+"""Start of a block with printed lines, but without a table of box characters, whose lines must not wrap."""
+BLOCK = re.compile(r"<pre>.*?</pre>", re.DOTALL)
+FLAG = re.compile(r"(?<![\w-])--\w[\w.*-]*")
 LONGEST_WORD = 32
 """Characters of a word of code that may need a line of a phone for itself; longer ones break."""
 LEFT_OUT = ("changelog.html", "contributing.html", "404.html")
@@ -21,6 +25,8 @@ def finish(site: Path, version: str) -> None:
     """Change the pages and the search index of a built site in place."""
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8").replace(VERSION, version)
+        text = OUTPUT.sub('<div class="language-text wraps ', text)
+        text = BLOCK.sub(lambda block: FLAG.sub(r'<span class="flag">\g<0></span>', block.group()), text)
         page.write_text(CODE_IN_TEXT.sub(_whole_words, text), encoding="utf-8")
     index = json.loads((site / "search.json").read_text(encoding="utf-8"))
     index["items"] = guides_first(index["items"])

@@ -18,6 +18,8 @@ NO_BREAK = "\u00a0"
 """A space at which a line does not end."""
 LARGEST = 4
 """Number of classes named in a row of a batch."""
+LONG = 10_000
+"""Milliseconds from which a time is shown in seconds."""
 
 
 def heading(models: Sequence[About]) -> Markup:
@@ -70,7 +72,8 @@ def result_panels(result: Result) -> Markup:
 
 def _panel(seen: Seen, labelled: Labelled, result: Result) -> Markup:
     """Return the result of one model: viewer, which has the title, time, downloads."""
-    told = f"{labelled.width} × {labelled.height} px in {seen.milliseconds:.0f} ms"
+    time = f"{seen.milliseconds:.0f} ms" if seen.milliseconds < LONG else f"{seen.milliseconds / 1000:.0f} s"
+    told = f"{labelled.width} × {labelled.height} px in {time}"
     if seen.agreement is not None:
         told += f", {percentage(seen.agreement)} of the pixels as {labelled.seen[0].model}"
     frame = None
@@ -121,13 +124,15 @@ def _row(row: Row, colors: dict[str, Color]) -> Markup:
     ]
     largest = list(shares.items())[:LARGEST]
     names = [f"{name}{NO_BREAK}{percentage(share).replace(' ', NO_BREAK)}" for name, share in largest]
-    rest = f" and {len(shares) - LARGEST} more" if len(shares) > LARGEST else ""
+    swatches = [tag("i", style=f"background:rgb{colors[name]}") for name, _ in largest]
+    named = [tag("span", swatch, name) for swatch, name in zip(swatches, names, strict=True)]
+    rest = tag("span", f"and {len(shares) - LARGEST} more") if len(shares) > LARGEST else None
     notes = [tag("small", note) for note in row.result.labelled.notes]
     return tag(
         "li",
         _opener(row.name, seen, row.result),
         tag("span", *strip, class_="strip", role="img", aria_label=", ".join(names)),
-        tag("span", ", ".join(names) + rest, *notes, class_="shares"),
+        tag("span", *named, rest, *notes, class_="shares"),
     )
 
 
