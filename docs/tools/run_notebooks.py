@@ -57,6 +57,7 @@ def take_outputs(notebook: Any, executed: Any) -> None:
         for output in cell.outputs:
             content = output.get("data", {})
             if "image/png" in content:
+                content.pop("image/jpeg", None)  # Pillow gives both
                 content.update(_smaller(content.pop("image/png")))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from rich.console import Console, ConsoleOptions
+from rich.jupyter import JupyterMixin
 from rich.measure import Measurement
 from rich.table import Table
 
@@ -23,8 +24,8 @@ class Draw(Protocol):
         """Draw the table with fewer columns the higher the level, and in ASCII alone if the output takes no more."""
 
 
-class Fitted:
-    """The fullest version of a table that fits into the terminal.
+class Fitted(JupyterMixin):
+    """The fullest version of a table that fits into the terminal, or the cell of a notebook.
 
     Args:
         draw: draws each version.

@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from rich.table import Table
 
 from segvit.cli import main as cli
 from segvit.evaluation.metrics import ConfusionMatrix
 from segvit.evaluation.result import EvalResult
+from segvit.utils.tables import Fitted
 
 NAMES = ("ground", "box", "a very long name of a class", "фото")
 
@@ -100,3 +102,8 @@ def test_the_table_of_scores_at_any_width(width: int, shown: tuple[str, ...]) ->
     for iou in matrix.compute().iou:
         assert iou is None or f"{100 * iou:.2f}" in text
     assert ("too narrow for Dice" in text) == (width < 100)
+
+
+def test_a_table_is_shown_in_a_notebook() -> None:
+    shown = Fitted(lambda level, ascii: Table("class", f"level {level}"), levels=2)._repr_mimebundle_([], [])
+    assert "level 0" in shown["text/html"] and "level 0" in shown["text/plain"]
