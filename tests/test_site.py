@@ -132,6 +132,8 @@ def test_flags_in_a_sentence_stay_in_one_piece() -> None:
     whole = load_script("finish_site")
     text = whole.CODE_IN_TEXT.sub(whole._whole_words, "<td><code>--a.b 1</code></td><pre><code>x y</code></pre>")
     assert text == "<td><code><span>--a.b</span> <span>1</span></code></td><pre><code>x y</code></pre>"
+    path = f"{'a' * 20}/{'b' * 20}"
+    assert path.replace("/", "/<wbr>") in whole.CODE_IN_TEXT.sub(whole._whole_words, f"<code>{path}</code>")
 
 
 def test_messages_of_the_troubleshooting_page_are_those_of_the_package() -> None:

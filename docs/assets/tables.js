@@ -1,7 +1,12 @@
-/* Tables on a narrow screen: those that end with a text are stacked, others scroll, and the keyboard reaches them. */
+/* Tables: a number stays on one line. On a narrow screen, those that end with a text are stacked, others scroll. */
 (() => {
   const LONG = 60; // characters in a cell that need more than a narrow column
   for (const table of document.querySelectorAll(".md-typeset table:not([class])")) {
+    for (const cell of table.querySelectorAll("td")) {
+      if (/^\S{1,8}$/.test(cell.textContent)) {
+        cell.style.whiteSpace = "nowrap"; // 2e-5 breaks at its sign
+      }
+    }
     const heads = [...table.querySelectorAll("th")], rows = [...table.querySelectorAll("tbody tr")];
     if (heads.length > 2 && rows.some((row) => row.lastElementChild.textContent.length > LONG)) {
       table.dataset.stacked = "";
@@ -19,7 +24,7 @@
   }
   const mark = () => {
     for (const frame of document.querySelectorAll(".md-typeset__scrollwrap")) {
-      if (frame.scrollWidth > frame.clientWidth) {
+      if (frame.scrollWidth > frame.clientWidth) { // the keyboard reaches it
         frame.tabIndex = 0;
       } else {
         frame.removeAttribute("tabindex");

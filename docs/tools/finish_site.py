@@ -57,9 +57,12 @@ def guides_first(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _whole_words(code: re.Match[str]) -> str:
-    """Return code in a sentence with each word in an element of its own, which a style keeps on one line."""
+    """Return code in a sentence with each word in an element of its own, which a style keeps on one line.
+
+    A path that is too long for that breaks after a slash.
+    """
     words = (
-        f"<span>{word}</span>" if word.strip() and len(word) <= LONGEST_WORD else word
+        f"<span>{word}</span>" if word.strip() and len(word) <= LONGEST_WORD else word.replace("/", "/<wbr>")
         for word in re.split(r"(\s+)", code["words"])
     )
     return f"<code>{''.join(words)}</code>"

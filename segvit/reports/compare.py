@@ -134,5 +134,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             pairs += _flat(value, f"{name}.")
         else:
-            pairs.append((name, " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)))
+            pairs.append((name, " ".join(map(_word, value)) if isinstance(value, (list, tuple)) else _word(value)))
     return pairs
+
+
+def _word(value: Any) -> str:
+    """Return a single value as a reader of the page knows it."""
+    return "not set" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -11,7 +11,7 @@ from segvit.cli.main import app
 from segvit.errors import UserError
 from segvit.pictures.chart import draw_chart, draw_small_charts
 from segvit.reports import chart_files
-from segvit.reports.compare import load_runs
+from segvit.reports.compare import _flat, load_runs
 from segvit.reports.curves import class_charts, compared_charts
 from segvit.reports.run_report import write_report
 from tests.helpers.axe import serious_faults
@@ -38,6 +38,11 @@ def test_two_runs_share_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str
     settings = text[text.index("Settings that differ</h2>") :]
     assert ">seed<" in settings and ">7<" in settings and ">steps<" in settings and ">output<" not in settings
     assert 'k1"' in text[text.index("Images per second") - 3000 :], "the second run keeps its colour"
+
+
+def test_values_of_settings_are_words() -> None:
+    config = {"model": {"taps": None, "pretrained": True, "scale": (0.5, 1)}}
+    assert _flat(config) == [("model.taps", "not set"), ("model.pretrained", "true"), ("model.scale", "0.5 1")]
 
 
 def test_runs_of_other_data_are_marked(tmp_path: Path) -> None:
