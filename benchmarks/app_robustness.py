@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.hostile import hostile, picture
+from segvit.app.refusals import STATUSES
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_MEMORY = 300
@@ -57,6 +58,8 @@ ADDRESSES = (
     "/monitoring/summary",
     "/gradio_api/vibe-code",
     "/gradio_api/runs",
+    "/api/predict/..%2f..%2fetc/passwd",
+    "/api/x",
 )
 """That give nobody anything."""
 
@@ -152,6 +155,18 @@ def send(client: httpx.Client, server: Server, name: str, content: bytes) -> tup
     return ask(client, server, {"path": answer.json()[0], "meta": META})
 
 
+def post(client: httpx.Client, server: Server, name: str, content: bytes) -> tuple[str, str]:
+    """Have a file labelled by one request of the API: ("refused" | "labelled" | "undocumented", what was said)."""
+    answer = client.post(f"{server.address}/api/predict", files={"photo": (name, content)})
+    if answer.status_code == 200:
+        return "labelled", "labelled"
+    try:
+        said = str(answer.json()["error"])
+    except (ValueError, KeyError):
+        return "undocumented", answer.text
+    return ("refused" if answer.status_code in STATUSES.keys() - {500} else "undocumented"), said
+
+
 def ask(client: httpx.Client, server: Server, photo: object) -> tuple[str, str]:
     """Have an uploaded photo labelled, as programs do."""
     address = f"{server.address}/gradio_api/call/predict"
@@ -176,15 +191,16 @@ def is_readable(said: str, server: Server) -> bool:
 
 
 def storm(server: Server, at_once: int) -> dict[str, int]:
-    """Many at the same time: how many were answered, were told to wait, or got nothing."""
+    """Many at the same time, by the page and by the API: how many were answered, were told to wait, or got nothing."""
     photo = picture("PNG", side=256)
 
-    def one(_: int) -> str:
+    def one(number: int) -> str:
         with httpx.Client(timeout=120) as client:
-            what, said = send(client, server, "photo.png", photo)
+            what, said = (post if number % 2 else send)(client, server, "photo.png", photo)
         if what == "labelled":
             return "answered"
-        return "told to wait" if "queue" in said.lower() or "busy" in said.lower() else f"failed: {said[:60]}"
+        waits = any(word in said.lower() for word in ("queue", "busy", "requests wait already"))
+        return "told to wait" if waits else f"failed: {said[:60]}"
 
     counts: dict[str, int] = defaultdict(int)
     with ThreadPoolExecutor(at_once) as pool:
@@ -266,11 +282,16 @@ def _uploads(client: httpx.Client, server: Server, uploads: int, seed: int) -> t
             example.setdefault(kind, json.loads(said).get("error", said) if said.startswith("{") else said)
             if not is_readable(said, server):
                 unread.append(f"{kind} {name[:20]!r}: {said[:80]!r}")
-    table = Table("kind", "labelled", "refused", "one of the answers")
-    table.title = f"{uploads} hostile files in {time.monotonic() - begin:.0f} s"
+        other, said = post(client, server, name, content)
+        counts[kind][f"API {other}"] += 1
+        if other == "undocumented" or (other == "refused" and not is_readable(said, server)):
+            unread.append(f"API, {kind} {name[:20]!r}: {said[:80]!r}")
+    table = Table("kind", "labelled", "refused", "by the API", "refused", "one of the answers")
+    table.title = f"{uploads} hostile files, to the page and to the API, in {time.monotonic() - begin:.0f} s"
     for kind, outcome in counts.items():
         refused = outcome["refused"] + outcome["error"]
-        table.add_row(kind, str(outcome["labelled"]), str(refused), example.get(kind, "")[:120])
+        api = (outcome["API labelled"], outcome["API refused"])
+        table.add_row(kind, *map(str, (outcome["labelled"], refused, *api)), example.get(kind, "")[:120])
     return table, unread
 
 

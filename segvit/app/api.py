@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from segvit.app.file_store import FULL, FileStore
 from segvit.app.messages import Labelled
-from segvit.app.refusals import Full, WrongRequest, status_of
+from segvit.app.refusals import Full, NoForm, NotAcceptable, WrongRequest, status_of
 from segvit.app.service import Service
 from segvit.errors import UserError
 
@@ -67,24 +67,21 @@ class Predictor:
         """Return the label map of the photo in a request, or the reason why there is none."""
         try:
             kind, model = self._parameters(request)
-        except NotAcceptable as error:
-            return _json(406, {"error": str(error)})
+            if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+                raise NoForm(f"the body of the request is no form with a photo: {HOW}")
+            if self._waiting >= self._service.limits.queue:
+                raise Full(f"{self._waiting} requests wait already: try again in {WAIT} seconds")
         except UserError as error:
             return _refusal(error)
-        if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            return _json(415, {"error": f"the body of the request is no form with a photo: {HOW}"})
-        if self._waiting >= self._service.limits.queue:
-            return _refusal(Full(f"{self._waiting} requests wait already: try again in {WAIT} seconds"))
         self._waiting += 1
-        folder = self._store.open_upload()
         try:
-            photo = await self._receive(request, folder)
-            body = await self._in_turn(photo, model, kind)
+            with self._store.open_upload() as folder:
+                photo = await self._receive(request, folder)
+                body = await self._in_turn(photo, model, kind)
         except UserError as error:
             return _refusal(error)
         finally:
             self._waiting -= 1
-            self._store.remove(folder)
         from starlette.responses import Response
 
         return Response(body, media_type=KINDS[kind])
@@ -124,7 +121,6 @@ class Predictor:
                 if self._store.room() < 0:
                     raise Full(FULL)
                 path = folder / name
-                folder.mkdir(exist_ok=True)  # it may have been swept, for being empty, during a slow upload
                 await asyncio.to_thread(_copy, file, path)
         except HTTPException as error:
             raise WrongRequest(f"the form cannot be read ({error.detail}): {HOW}") from error
@@ -151,10 +147,6 @@ class Predictor:
             return json.dumps({**facts_of(result.labelled), "polygons": polygons}).encode()
         finally:
             self._store.remove(result.folder)
-
-
-class NotAcceptable(UserError):
-    """The header Accept asks for formats that there are not."""
 
 
 def facts_of(labelled: Labelled) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from segvit.app.refusals import STATUSES
 from segvit.reports.html import join, tag
 
 ORIGIN = "http://SERVER"
@@ -47,17 +48,6 @@ ANSWERS = (
         "model, width, height, milliseconds, shares of the classes present, notes, polygons of all regions (COCO).",
     ),
 )
-STATUS = (
-    ("200", "the label map"),
-    ("400", "a request without a photo, or with an unknown parameter or model"),
-    ("406", "the header Accept asks for neither PNG nor JSON"),
-    ("413", "a file that is too large"),
-    ("415", "a request that is not multipart/form-data"),
-    ("422", "a photo that cannot be read or has too many pixels"),
-    ("500", "an error of the server"),
-    ("503", "too many requests wait, or the disk is full: try again later"),
-    ("504", "the photo took longer than the time limit"),
-)
 
 
 def programs(model: str) -> Markup:
@@ -87,11 +77,11 @@ def programs(model: str) -> Markup:
         tag("p", "The photo and its results are deleted before the answer is sent. The limits are those of this page."),
         tag(
             "p",
-            "The status is one of these. A refusal gives its reason as JSON: ",
-            tag("code", '{"error": "..."}'),
-            ".",
+            "The status of an answer is 200. A refusal gives its reason as JSON, ",
+            tag("code", '{"error": "the reason"}'),
+            ", with one of these statuses:",
         ),
-        _table(STATUS),
+        _table([(str(status), text) for status, text in STATUSES.items()]),
         tag(
             "p",
             tag("a", "/api/models", href="api/models"),

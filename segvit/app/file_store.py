@@ -12,8 +12,9 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -30,6 +31,8 @@ LOOK_EVERY = 15.0
 class FileStore:
     """A temporary folder, with a thread that deletes files unused for `limits.keep_minutes`.
 
+    A photo that waits for its turn counts as used.
+
     Attributes:
         root: the folder.
         uploads: folder where Gradio puts uploaded files.
@@ -42,6 +45,9 @@ class FileStore:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="store", daemon=True)
         self._kept: frozenset[Path] = frozenset()
+        self._held: Counter[Path] = Counter()
+        self._lock = threading.Lock()
+        """Held while a file is deleted, so that none goes that somebody has just begun to hold."""
 
     def __enter__(self) -> "FileStore":
         self.root = Path(tempfile.mkdtemp(prefix="segvit-app-")).resolve()
@@ -68,14 +74,32 @@ class FileStore:
         folder.mkdir()
         return folder
 
-    def open_upload(self) -> Path:
-        """Make a new folder for a photo that does not come through Gradio."""
+    @contextmanager
+    def open_upload(self) -> Iterator[Path]:
+        """Yield a new folder for a photo that does not come through Gradio. It is removed at the end of the block."""
         folder = self.uploads / secrets.token_urlsafe(16)
-        folder.mkdir()
-        return folder
+        try:
+            with self.holding(folder):
+                folder.mkdir()
+                yield folder
+        finally:
+            self.remove(folder)
+
+    @contextmanager
+    def holding(self, *paths: Path) -> Iterator[None]:
+        """Keep files, and folders with what is in them, until the end of the block. Then their age starts from 0."""
+        with self._lock:
+            self._held.update(paths)
+        try:
+            yield
+        finally:
+            for path in paths:
+                self.touch(path)
+            with self._lock:
+                self._held -= Counter(paths)
 
     def remove(self, folder: Path) -> None:
-        """Delete a folder of `open` or `open_upload` with its files."""
+        """Delete a folder of `open` with its files."""
         shutil.rmtree(folder, ignore_errors=True)
 
     def find(self, token: str, *names: str) -> Path | None:
@@ -96,9 +120,15 @@ class FileStore:
         Path(path).touch()
         return True
 
-    def touch(self, folder: Path) -> None:
-        """Start the age of all files in a folder of `open` again from 0."""
-        for file in folder.rglob("*"):
+    def wait_for_turn(self, path: str) -> None:
+        """Let the age of an upload start only when its turn in the queue must have come."""
+        turn = time.time() + self._limits.longest_wait
+        with suppress(OSError):  # it has been deleted meanwhile, or no file can have this path
+            os.utime(path, (turn, turn))
+
+    def touch(self, path: Path) -> None:
+        """Start the age of a file, or of a folder of `open` and all files in it, again from 0."""
+        for file in (path, *path.rglob("*")):
             with suppress(FileNotFoundError):  # it has been deleted meanwhile
                 os.utime(file)
 
@@ -111,16 +141,23 @@ class FileStore:
         now = time.time()
         for path, _, used in self._files():
             if now - used >= older and path not in self._kept:
-                path.unlink(missing_ok=True)
+                with self._lock:
+                    if not self._is_held(path):
+                        path.unlink(missing_ok=True)
         for base, _, _ in os.walk(self.root, topdown=False):
             folder = Path(base)
             if folder.parent == self.root or folder == self.root:
                 continue
             try:
-                if now - folder.stat().st_mtime >= min(older, LOOK_EVERY):
-                    folder.rmdir()
+                with self._lock:
+                    if now - folder.stat().st_mtime >= min(older, LOOK_EVERY) and not self._is_held(folder):
+                        folder.rmdir()
             except OSError:  # it is not empty, or another thread has removed it
                 continue
+
+    def _is_held(self, path: Path) -> bool:
+        """True if somebody holds a file or folder, or one that it is in."""
+        return any(each in self._held for each in (path, *path.parents))
 
     def _files(self) -> list[tuple[Path, int, float]]:
         """Return path, size in bytes and time of last use of every upload and result."""

@@ -46,7 +46,8 @@ def limits_told(limits: Limits) -> Markup:
     """Return the note on which photos are accepted and how long they are kept."""
     return tag(
         "p",
-        f"{formats_told()}, {limits.told}. Photos stay on this server for {limits.keep_minutes:g} minutes at most.",
+        f"{formats_told()}, {limits.told}. Photos and results are deleted {limits.keep_minutes:g} minutes after their "
+        "last use.",
         class_="limits",
     )
 

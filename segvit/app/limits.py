@@ -30,7 +30,7 @@ class Limits:
     batch_files: int = 50
     """Largest number of photos in one batch."""
     keep_minutes: float = 10
-    """Minutes after which photos and results are deleted."""
+    """Minutes after their last use after which photos and results are deleted. Waiting in the queue is a use."""
     max_gigabytes: float = 2
     """Disk space of all photos and results, in 10^9 bytes. If it is full, uploads are refused for a while."""
 
@@ -44,6 +44,11 @@ class Limits:
     def bytes(self) -> int:
         """Largest size of a file in bytes."""
         return round(self.max_megabytes * MEGABYTE)
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds after which the last request in a full queue has its turn, if each photo takes its whole time."""
+        return self.queue * self.timeout / self.concurrency
 
     @property
     def told(self) -> str:

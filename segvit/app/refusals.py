@@ -1,22 +1,47 @@
-"""Errors that are not the fault of a photo, each with its HTTP status for the API."""
+"""The HTTP statuses of the API, and the errors that are not the fault of a photo, each with its status."""
 
 from segvit.errors import UserError
 
+STATUSES = {
+    400: "no photo, or an unknown parameter or model",
+    404: "an address that the API does not have",
+    405: "a method other than POST",
+    406: "the header Accept asks for neither PNG nor JSON",
+    413: "the file is too large",
+    415: "the body is not multipart/form-data",
+    422: "the photo cannot be read, or has too many pixels",
+    500: "an error of the server; its terminal shows the details",
+    503: "too many requests wait, or the disk is full: try again later",
+    504: "the photo took longer than --timeout",
+}
+"""Statuses of refusals, each with its reasons. The page for programs and docs/app.md list them."""
 UNREADABLE = 422
-"""HTTP status of all other errors: the photo cannot be read, or has too many pixels."""
+"""Status of all errors that are no `Refusal`."""
 
 
 class Refusal(UserError):
     """An error of a request that is not the fault of its photo."""
 
     status: int
-    """HTTP status."""
+    """HTTP status, one of STATUSES."""
 
 
 class WrongRequest(Refusal):
     """The request names an unknown model, or holds no photo."""
 
     status = 400
+
+
+class NotAcceptable(Refusal):
+    """The header Accept asks for formats that there are not."""
+
+    status = 406
+
+
+class NoForm(Refusal):
+    """The body of the request is no form."""
+
+    status = 415
 
 
 class ServerFault(Refusal):

@@ -8,7 +8,7 @@ Addresses that are not listed here do not exist. The filter also serves the resu
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
@@ -152,7 +152,7 @@ class RequestFilter:
             while more:
                 message = await counted()
                 body, more = body + message.get("body", b""), message.get("more_body", False)
-            strange = _names_other_files(json.loads(body or b"null"), self._store)
+            paths = list(_paths_in(json.loads(body or b"null")))
         except Overflow:
             await _answer(
                 scope, send, 413, f"a request may have up to {MOST_JSON} bytes: upload files first, give paths"
@@ -161,9 +161,11 @@ class RequestFilter:
         except (ValueError, RecursionError):
             await _answer(scope, send, 400, "this is not JSON")
             return
-        if strange:
+        if not all(isinstance(path, str) and self._store.holds(path) for path in paths):
             await _answer(scope, send, 400, "a photo must be uploaded here first; no other file is read or fetched")
             return
+        for path in paths:  # Gradio lets it wait in a queue, which may take longer than it would be kept
+            self._store.wait_for_turn(path)
         given = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
@@ -209,15 +211,13 @@ class Counted:
         return message
 
 
-def _names_other_files(content: object, store: FileStore) -> bool:
-    """True if plain values name a file that no visitor has uploaded. If it were an address, Gradio would fetch it."""
-    if isinstance(content, list):
-        return any(_names_other_files(each, store) for each in content)
-    if not isinstance(content, dict):
-        return False
-    if "path" in content and not (isinstance(content["path"], str) and store.holds(content["path"])):
-        return True
-    return any(_names_other_files(each, store) for each in content.values())
+def _paths_in(content: object) -> Iterator[Any]:
+    """Yield the files that plain values name. If one were an address, Gradio would fetch it."""
+    if isinstance(content, dict) and "path" in content:
+        yield content["path"]
+    inside = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    for each in inside:
+        yield from _paths_in(each)
 
 
 def _length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
@@ -247,5 +247,6 @@ async def _answer(scope: Scope, send: Send, status: int, text: str) -> None:
     content = json.dumps({"error": text}).encode() if api else text.encode()
     kind = b"application/json" if api else b"text/plain; charset=utf-8"
     headers = [(b"content-type", kind), (b"content-length", str(len(content)).encode())]
+    headers += [(b"allow", b"POST")] if status == 405 else []
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

@@ -8,6 +8,7 @@ import csv
 import io
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,17 +90,18 @@ class Service:
         if self._store.room() < 0:  # results count too, and a photo may be asked for again and again
             raise Full(FULL)
         path, folder = Path(photo), self._store.open()
+        job = Job(
+            photo=path,
+            name=path.name,
+            models=tuple(models),
+            folder=folder,
+            viewer=viewer,
+            thumbnail=thumbnail,
+            model_in_names=named and len(self.models) > 1,
+        )
         try:
-            job = Job(
-                photo=path,
-                name=path.name,
-                models=tuple(models),
-                folder=folder,
-                viewer=viewer,
-                thumbnail=thumbnail,
-                model_in_names=named and len(self.models) > 1,
-            )
-            return Result(folder=folder, labelled=self._pool.ask(job))
+            with self._store.holding(path, folder):  # it may take long until a worker is free
+                return Result(folder=folder, labelled=self._pool.ask(job))
         except BaseException:
             self._store.remove(folder)
             raise
@@ -117,16 +119,19 @@ class Service:
         yield batch
         folder = self._store.open()
         packed = folder / f"{ARCHIVE}{f'_{file_safe(model)}' if len(self.models) > 1 else ''}.zip"
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed already
+        with ExitStack() as held:  # a batch may take longer than `keep_minutes`
+            waiting = [Path(photo) for photo in photos if self._store.use(photo)]
+            held.enter_context(self._store.holding(folder, *waiting))
+            archive = held.enter_context(zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED))  # pictures are compressed
             taken: set[str] = set()
             for photo in photos:
                 name = Path(photo).name
-                self._keep(batch, photos)
                 try:
                     result = self.label(photo, [model], viewer=True, thumbnail=True)
                 except UserError as error:
                     batch.rows.append(Row(name=name, error=str(error)))
                 else:
+                    held.enter_context(self._store.holding(result.folder))
                     batch.rows.append(Row(name=name, result=result))
                     _pack(archive, result, taken)
                 yield batch
@@ -136,14 +141,6 @@ class Service:
         else:
             self._store.remove(folder)
         yield batch
-
-    def _keep(self, batch: Batch, photos: Sequence[str]) -> None:
-        """Restart the time of waiting photos and finished rows: a batch may take longer than `keep_minutes`."""
-        for waiting in photos[len(batch.rows) :]:
-            self._store.use(waiting)
-        for row in batch.rows:
-            if row.result is not None:
-                self._store.touch(row.result.folder)
 
     def check(self, models: Sequence[str]) -> None:
         """Refuse names of models that do not exist.

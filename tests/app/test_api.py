@@ -4,6 +4,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from segvit.app.api_html import CURL, PYTHON, STATUS, programs
+from segvit.app.api import models_of
+from segvit.app.api_html import ANSWERS, CURL, PARAMETERS, PYTHON, programs
 from segvit.app.file_store import FileStore
+from segvit.app.limits import Limits
 from segvit.app.messages import Job, Labelled
-from segvit.app.refusals import ServerFault, TooSlow
+from segvit.app.refusals import STATUSES, Refusal, ServerFault, TooSlow
 from segvit.app.service import Service
 from segvit.errors import UserError
 from tests.app.test_app import SMALL, Pretender
@@ -106,6 +109,7 @@ def test_the_format_is_chosen_by_address_or_header(client: Any, store: FileStore
         (400, "no file in the field photo .text came.", {"files": {"photo": (None, "photo.jpg")}}),
         (400, "field model: a form has one field, photo; parameters go in the address", {"data": {"model": "two"}}),
         (400, "the form cannot be read .Too many files", {"files": [("photo", b"x"), ("photo", b"y")]}),
+        (404, "nothing exists at this address", {"address": "/api/predict/"}),
         (406, "Accept: text/html: give image/png or application/json", {"headers": {"accept": "text/html"}}),
         (415, "the body of the request is no form", {"files": None, "content": b"x"}),
         (413, "the limit of a file is 2 MB: shrink it", {"files": {"photo": bytes(3 * 2**20)}}),
@@ -116,9 +120,44 @@ def test_the_format_is_chosen_by_address_or_header(client: Any, store: FileStore
 )
 def test_refusals(client: Any, store: FileStore, status: int, said: str, options: dict[str, Any]) -> None:
     answer = post(client, **options)
-    assert answer.status_code == status and str(status) in dict(STATUS)
+    assert answer.status_code == status and status in STATUSES
     assert answer.json().keys() == {"error"} and re.search(said, answer.json()["error"]), answer.json()
     assert not [*store.uploads.iterdir(), *store.results.iterdir()]
+
+
+def test_the_guide_and_the_page_list_statuses_and_limits(client: Any, service: Service) -> None:
+    answer = client.get("/api/predict")
+    assert answer.status_code == 405 in STATUSES and answer.headers["allow"] == "POST"
+    assert {kind.status for kind in Refusal.__subclasses__()} < STATUSES.keys()
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "app.md").read_text()
+    plain = guide.replace("`", "")
+    told = unescape(programs("one"))
+    assert dict(re.findall(r"^\| (\d{3}) \| (.*) \|$", plain, re.MULTILINE)) == {str(k): v for k, v in STATUSES.items()}
+    for status, reason in STATUSES.items():
+        assert f"<code>{status}</code></dt><dd>{reason}</dd>" in told
+    for field in fields(Limits):
+        flag, default = field.name.replace("_", "-"), f"{field.default:g}"
+        assert re.search(rf"^\| --{flag} \| {default}( s)? \|", plain, re.MULTILINE), flag
+    keys = post(client, "/api/predict?format=json").json().keys()
+    for key in (*keys, *dict(PARAMETERS), *dict(ANSWERS)):
+        assert f"`{key}`" in guide and key in told, key
+    assert models_of(service)["limits"] == {"megabytes": 2, "megapixels": 1, "seconds": 60, "waiting": 32}
+
+
+def test_a_photo_that_waits_is_kept(client: Any, service: Service, store: FileStore, monkeypatch: Any) -> None:
+    """However long other photos take, and whatever it waits in."""
+    found = []
+
+    def late(photo: str, models: list[str]) -> Any:
+        for place in (store.uploads, Path(photo).parent, Path(photo)):
+            os.utime(place, (0, 0))
+        store.clear(older=1)
+        found.append(Path(photo).read_bytes())
+        raise TooSlow("late")
+
+    monkeypatch.setattr(service, "label", late)
+    assert post(client).status_code == 504 and found == [b"x" * 100]
+    assert not [*store.uploads.iterdir()]
 
 
 def test_names_that_lead_elsewhere(client: Any, store: FileStore) -> None:

@@ -180,6 +180,30 @@ def test_the_store_forgets() -> None:
     assert not root.exists()
 
 
+def test_what_is_in_use_is_kept() -> None:
+    with FileStore(Limits(timeout=30)) as store:
+        (upload := store.uploads / "token" / "photo.png").parent.mkdir()
+        upload.write_bytes(b"x")
+        folder = store.open()
+
+        def all_old() -> None:
+            for path in (upload, upload.parent, folder):
+                os.utime(path, (0, 0))
+            store.clear(older=60)
+
+        with store.holding(upload, folder), store.holding(upload):
+            all_old()
+            assert upload.is_file() and folder.is_dir()
+        store.clear(older=60)
+        assert upload.is_file() and folder.is_dir()  # the age starts at the end
+        store.wait_for_turn(str(upload))
+        assert upload.stat().st_mtime == pytest.approx(time.time() + 32 * 30, abs=60)
+        for gone in (upload.with_name("gone.png"), upload / "x.png", upload.with_name("x" * 999)):
+            store.wait_for_turn(str(gone))
+        all_old()
+        assert not upload.exists() and not folder.exists()
+
+
 def test_the_store_finds_its_own_results_alone() -> None:
     with FileStore(Limits()) as store:
         folder = store.open()
@@ -259,6 +283,10 @@ def test_the_gate() -> None:
             assert status == 400 and "must be uploaded here first" in text, path
         here = {"data": [{"path": str(store.uploads / "x.png"), "url": "http://here/x"}]}
         assert through("POST", join, [json.dumps(here).encode()])[0] == 200
+        (store.uploads / "x.png").touch()
+        assert through("POST", join, [json.dumps({"data": [here]}).encode()])[0] == 200
+        assert (store.uploads / "x.png").stat().st_mtime > time.time() + 60  # it waits in Gradio's queue
+        (store.uploads / "x.png").unlink()
         for path in ("/api/x", "/api/predict/"):
             status, text = through("POST", path, [b""])
             assert status == 404 and json.loads(text) == {"error": "nothing exists at this address"}
@@ -382,8 +410,10 @@ def test_rows_of_a_long_batch_are_kept(service: tuple[Service, FileStore]) -> No
     files = [*step.rows[0].result.folder.rglob("*.*")]
     for file in files:
         os.utime(file, (0, 0))
-    next(steps)
-    assert files and all(file.stat().st_mtime > 0 for file in files)
+    store.clear(older=1)
+    assert files and all(file.is_file() for file in files)
+    *_, last = steps
+    assert last.archive and last.archive.is_file() and all(file.stat().st_mtime > 0 for file in files)
 
 
 def test_archives_of_two_models_differ_in_name() -> None:
@@ -397,11 +427,11 @@ def test_archives_of_two_models_differ_in_name() -> None:
 def test_a_batch_keeps_photos_apart_and_those_that_wait(service: tuple[Service, FileStore]) -> None:
     worker, store = service
     photos = [sent(store, "a", "x.jpg"), sent(store, "b", "x_overlay.jpg"), sent(store, "c", "x.png")]
-    os.utime(photos[2], (0, 0))  # as if the others had taken long
     steps = worker.batch(photos, "<b>")
     next(steps)
     next(steps)
-    assert Path(photos[2]).stat().st_mtime > 0
+    os.utime(photos[2], (0, 0))  # as if the others had taken long
+    store.clear(older=1)
     *_, last = steps
     assert last.archive is not None
     with zipfile.ZipFile(last.archive) as archive:
