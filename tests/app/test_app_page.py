@@ -365,6 +365,8 @@ def test_nothing_is_wider_than_the_screen(server: Server, visit: Callable[..., V
     for tab in ("Many photos", "API"):
         seen.page.get_by_role("tab", name=tab).click()
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= width, tab
+    cut = "[...document.querySelectorAll('.programs pre')].filter(example => example.scrollWidth > example.clientWidth)"
+    assert seen.page.evaluate(f"{cut}.length") == 0
 
 
 @pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)])
