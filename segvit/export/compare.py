@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from segvit.data.dataset import Samples
@@ -16,8 +17,14 @@ from segvit.utils.text import percent_cell
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from segvit.utils.tables import Fitted
+
 MOST_ROUNDS = 5
 """Maximum number of images timed."""
+COLUMNS = ("mIoU", "change", "ms per image", "x", "MB")
+"""Columns of the table behind the names."""
+NARROWER: tuple[tuple[str, ...], ...] = ((), ("x",), ("x", "MB"))
+"""Columns that the table leaves out, the narrower the terminal the more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,22 +102,33 @@ def _seconds(candidates: Sequence[Candidate], dataset: Samples) -> Mapping[str, 
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def table(scores: Sequence[Score], *, title: str) -> "Table":
-    """Build a table of scores for the terminal, each compared with the first."""
+def table(scores: Sequence[Score], *, title: str) -> "Fitted":
+    """Build a table of scores for the terminal, each compared with the first. A narrow one gets fewer columns."""
+    from segvit.utils.tables import Fitted
+
+    return Fitted(partial(_draw, scores, title=title), levels=len(NARROWER))
+
+
+def _draw(scores: Sequence[Score], level: int, *, title: str, ascii: bool) -> "Table":
+    """Draw the table without the columns that `NARROWER` names for a level."""
     from rich.table import Table
 
-    result = Table(title=title)
-    result.add_column("")
-    for column in ("mIoU", "change", "ms per image", "x", "MB"):
-        result.add_column(column, justify="right")
-    first = scores[0]
+    from segvit.utils.tables import COMPACT, too_narrow_for
+
+    left_out, first = NARROWER[level], scores[0]
+    result = Table(title=title, caption=too_narrow_for(left_out), **COMPACT if level else {})
+    result.add_column("", overflow="fold")
+    kept = [column for column in COLUMNS if column not in left_out]
+    for column in kept:
+        result.add_column(column, justify="right", no_wrap=True)
     for row in scores:
-        result.add_row(
-            row.name,
+        numbers = (
             percent_cell(row.miou, missing="-"),
             "-" if row.miou is None or first.miou is None else f"{100 * (row.miou - first.miou):+.2f}",
             f"{1000 * row.seconds:.0f}",
             f"{row.seconds / first.seconds:.2f}",
             f"{row.num_bytes / 1e6:.1f}",
         )
+        cells = dict(zip(COLUMNS, numbers, strict=True))
+        result.add_row(row.name, *(cells[column] for column in kept))
     return result

@@ -1,6 +1,7 @@
 """Describe a model, a config or a backbone and its cost, as tables and as plain values (`segvit info`)."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from segvit.inference.network import described
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.profiling.multiply_adds import Profile, profile
+from segvit.utils.tables import COMPACT, Fitted, too_narrow_for
 from segvit.utils.text import score_text
 from segvit.weights.load import find_model
 from segvit.weights.model_file import averaged, network_settings, read_header
@@ -70,7 +72,7 @@ class Info:
 
     def tables(self) -> Group:
         """Return facts and costs as tables to print."""
-        return Group(self._facts(), _costs(self.profile))
+        return Group(self._facts(), Fitted(partial(_costs, self.profile), levels=3))
 
     def _facts(self) -> Table:
         """Return the table of facts."""
@@ -104,6 +106,8 @@ class Info:
                 rows["validation mIoU"] = f"{score_text(metrics['miou'])} ({metrics['images']} images)"
             rows["protocol"] = ", ".join(f"{key} {value}" for key, value in self.header["protocol"].items() if value)
         table = Table(title=self.name, show_header=False)
+        for _ in range(2):
+            table.add_column(overflow="fold")
         for key, value in rows.items():
             table.add_row(key, str(value))
         return table
@@ -231,23 +235,33 @@ def _is_config(name: str) -> bool:
     return shipped or Path(name).suffix in YAML or ("/" in name and not Path(name).exists() and not is_model_name(name))
 
 
-def _costs(profile: Profile) -> Table:
-    """Return the table of costs, part by part."""
+def _costs(profile: Profile, level: int, *, ascii: bool) -> Table:
+    """Draw the table of costs, part by part: at level 1 without FLOPs, at level 2 also without lines."""
     height, width = profile.size
+    counted = (
+        "Counted: Linear layers, convolutions, attention products, the product of classes and masks, up-sampling of "
+        "the masks. 2 FLOPs per multiply-add. Scores: the (K, H, W) volume."
+    )
     table = Table(
         title=f"Cost of an image of {height} x {width} px",
-        caption="Counted: Linear layers, convolutions, attention products, the product of classes and masks, "
-        "up-sampling of the masks. 2 FLOPs per multiply-add. Scores: the (K, H, W) volume.",
+        caption=f"{counted}\n{too_narrow_for(['FLOPs'] if level else [])}".rstrip(),
+        **COMPACT if level > 1 else {},
     )
-    table.add_column("part")
-    for heading in ("parameters", "multiply-adds (G)", "FLOPs (G)"):
-        table.add_column(heading, justify="right")
+    table.add_column("part", overflow="fold")
+    headings = ("parameters", "multiply-adds (G)", "FLOPs (G)") if not level else ("parameters", "multiply-\nadds (G)")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+
+    def add(name: str, parameters: str, multiply_adds: int, flops: int) -> None:
+        """Add a row."""
+        table.add_row(name, *(parameters, _giga(multiply_adds), _giga(flops))[: len(headings)])
+
     for part in profile.parts:
-        table.add_row(part.name, f"{part.parameters:,}", _giga(part.multiply_adds), _giga(part.flops))
+        add(part.name, f"{part.parameters:,}", part.multiply_adds, part.flops)
     table.add_section()
-    table.add_row("total", f"{profile.parameters:,}", _giga(profile.multiply_adds), _giga(profile.flops))
+    add("total", f"{profile.parameters:,}", profile.multiply_adds, profile.flops)
     table.add_section()
-    table.add_row("model.predict, at most", "", _giga(profile.predict_multiply_adds), _giga(profile.predict_flops))
+    add("model.predict, at most", "", profile.predict_multiply_adds, profile.predict_flops)
     return table
 
 

@@ -41,6 +41,7 @@ from segvit.training.backbone.lora import add_lora
 from segvit.training.optim import freeze
 from segvit.training.parallel import sharded_modules
 from segvit.training.step import StepInput, run_step
+from segvit.utils.tables import COMPACT, Fitted, too_narrow_for
 
 PRESENT = 10
 """Number of classes assumed in each image, about that of a crop of ADE20K."""
@@ -99,16 +100,18 @@ class Plan:
 
     def tables(self) -> Group:
         """Return the memory by kind of run, and the time, to print."""
-        return Group(self._table(), *map(Text, self._remarks()))
+        return Group(Fitted(self._draw, levels=3), *map(Text, self._remarks()))
 
-    def _table(self) -> Table:
-        """Return the table of the parts of the memory."""
+    def _draw(self, level: int, *, ascii: bool) -> Table:
+        """Draw the table of the parts of the memory: at level 1 without lines, at level 2 for the config's kind."""
         whose = f"of each of {self.gpus} devices" if self.gpus > 1 else "of the device"
-        table = Table(title=f"Memory {whose}, MiB")
-        table.add_column("")
-        for name in self.memory:
+        shown = {name: memory for name, memory in self.memory.items() if level < 2 or name == self.chosen}
+        narrow = too_narrow_for([name for name in self.memory if name not in shown])
+        table = Table(title=f"Memory {whose}, MiB", caption=narrow, **COMPACT if level else {})
+        table.add_column("", overflow="fold")
+        for name in shown:
             kind = name.replace(CHECKPOINTED, "\ncheckpointed")
-            table.add_column(kind + (" *" if name == self.chosen else ""), justify="right")
+            table.add_column(kind + (" *" if name == self.chosen else ""), justify="right", no_wrap=True)
         names = {
             "parameters": "parameters",
             "gradients": "gradients",
@@ -118,11 +121,11 @@ class Plan:
             "activations": "activations",
         }
         for key, name in names.items():
-            values = [getattr(memory, key) for memory in self.memory.values()]
+            values = [getattr(memory, key) for memory in shown.values()]
             if any(values):
                 table.add_row(name, *(f"{value / MEBIBYTE:,.0f}" for value in values))
         table.add_section()
-        table.add_row("peak", *(f"{memory.peak / MEBIBYTE:,.0f}" for memory in self.memory.values()))
+        table.add_row("peak", *(f"{memory.peak / MEBIBYTE:,.0f}" for memory in shown.values()))
         return table
 
     def _remarks(self) -> list[str]:

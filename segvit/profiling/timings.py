@@ -4,10 +4,10 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from segvit.config import PrecisionName
+from segvit.utils.tables import COMPACT, Fitted, too_narrow_for
 from segvit.utils.text import counted, percentage
 
 PARTS = ("backbone", "head", "label map")
@@ -98,32 +98,38 @@ class Bench:
         timings = [timing.to_dict() for timing in self.timings]
         return {"model": self.model, "machine": self.machine, "classes_present": self.present, "timings": timings}
 
-    def table(self) -> Table:
-        """Return a table to print, with a row for each case."""
+    def table(self) -> Fitted:
+        """Return a table for a terminal, with a row for each case. A narrow one gets fewer columns."""
+        return Fitted(self._draw, levels=5)
+
+    def _draw(self, level: int, *, ascii: bool) -> Table:
+        """Draw the table: at level 1 without the shares, then also without ±, without MiB, and without images/s."""
+        shares = list(self.timings[0].shares)
+        left_out = ("the shares", "±", "MiB", "images/s")[:level]
         rounds = len(self.timings[0].passes)
-        table = Table(
-            title=self.title,
-            caption="\n".join([self.place, f"image tensor to label map, median of {rounds} rounds", *self._remarks()]),
-            box=SIMPLE_HEAD,
-            collapse_padding=True,
-            pad_edge=False,
-        )
+        caption = [self.place, f"image tensor to label map, median of {rounds} rounds"]
+        caption += [remark for name, remark in self._remarks().items() if name not in left_out]
+        table = Table(title=self.title, caption="\n".join([*caption, too_narrow_for(left_out)]).rstrip(), **COMPACT)
         for heading in ("size", "batch", ""):
             table.add_column(heading, justify="center", no_wrap=True)
-        for heading in ("ms", "±", "images/s", "MiB", *(part.replace(" ", "\n") for part in self.timings[0].shares)):
+        kept = [name for name in ("ms", "±", "images/s", "MiB") if name not in left_out]
+        for heading in (*kept, *(share.replace(" ", "\n") for share in shares if not level)):
             table.add_column(heading, justify="right", no_wrap=True)
         for timing in self.timings:
             case = timing.case
             low, high = timing.quartiles
+            numbers = {
+                "ms": _digits(1000 * timing.latency),
+                "±": percentage((high - low) / 2 / timing.latency),
+                "images/s": _digits(timing.throughput),
+                "MiB": "" if timing.peak is None else _digits(timing.peak / MEBIBYTE),
+            }
             table.add_row(
                 f"{case.size[0]} x {case.size[1]}",
                 str(case.batch),
                 case.precision,
-                _digits(1000 * timing.latency),
-                percentage((high - low) / 2 / timing.latency),
-                _digits(timing.throughput),
-                "" if timing.peak is None else _digits(timing.peak / MEBIBYTE),
-                *(percentage(share) for share in timing.shares.values()),
+                *(numbers[name] for name in kept),
+                *(percentage(share) for share in timing.shares.values() if not level),
             )
         return table
 
@@ -141,15 +147,14 @@ class Bench:
         threads = "" if count is None else f", {counted(count, 'thread')}"
         return f"{machine['name']}{threads}, torch {machine['torch']}"
 
-    def _remarks(self) -> list[str]:
-        """Explain the columns whose meaning is not obvious."""
-        remarks = ["±: half the distance between the quartiles"]
+    def _remarks(self) -> dict[str, str]:
+        """Return the remarks on the columns whose meaning is not obvious, by column, and on the weights."""
+        remarks = {"±": "±: half the distance between the quartiles"}
         if any(timing.peak is not None for timing in self.timings):
-            remarks.append("MiB: peak memory on top of the model")
+            remarks["MiB"] = "MiB: peak memory on top of the model"
         if self.present is not None:
-            remarks.append(
-                f"random weights; label maps from logits like a trained model's, {self.present} classes present"
-            )
+            present = f"{self.present} classes present"
+            remarks["weights"] = f"random weights; label maps from logits like a trained model's, {present}"
         return remarks
 
 

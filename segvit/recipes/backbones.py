@@ -10,16 +10,16 @@ timm.
 import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import timm
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from segvit.config import BackboneSize, TrainConfig
 from segvit.errors import UserError
+from segvit.utils.tables import COMPACT, Fitted, too_narrow_for
 from segvit.utils.text import suggest
 from segvit.weights.timm_weights import licence_of, weights_settings
 
@@ -42,6 +42,11 @@ SIZES: dict[BackboneSize, float] = {
     "giant": float("inf"),
 }
 """Number of parameters of the largest backbone of each size."""
+
+NUMBERS = ("M", "G", "patch", "px")
+"""Columns of numbers in the table."""
+NARROWER: tuple[tuple[str, ...], ...] = ((), ("px",), ("px", "patch"), ("px", "patch", "G"))
+"""Columns that the table leaves out, the narrower the terminal the more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,24 +150,32 @@ def find_backbones(
     return sorted(kept, key=lambda backbone: (not backbone.advice, backbone.cost.parameters, backbone.name))
 
 
-def table(backbones: Sequence[Backbone]) -> Table:
-    """Return backbones as a table to print."""
+def table(backbones: Sequence[Backbone]) -> Fitted:
+    """Return backbones as a table for a terminal. A narrow one gets fewer numbers, and names over several lines."""
+    return Fitted(partial(_draw, backbones), levels=len(NARROWER))
+
+
+def _draw(backbones: Sequence[Backbone], level: int, *, ascii: bool) -> Table:
+    """Draw the table without the columns that `NARROWER` names for a level."""
+    left_out = NARROWER[level]
     advised = [f"{backbone.name} is the {backbone.advice}" for backbone in backbones if backbone.advice]
-    shown = Table(
-        box=SIMPLE_HEAD,
-        caption=f"Plain ViTs of timm {timm.__version__}. M: parameters in millions. G: multiply-adds in 10^9 on an "
-        "image of about 512 x 512 pixels. Both are of the backbone alone. px: side of the pretraining images. *: the "
-        f"owner asks you to accept the terms. {'; '.join(advised)}",
+    about = (
+        f"Plain ViTs of timm {timm.__version__}. M: parameters in millions. G: multiply-adds in 10^9 on an image of "
+        "about 512 x 512 pixels. Both are of the backbone alone. px: side of the pretraining images. *: the owner asks "
+        f"you to accept the terms. {'; '.join(advised)}"
     )
-    shown.add_column("--model.backbone", no_wrap=True)
-    for heading in ("M", "G", "patch", "px"):
-        shown.add_column(heading, justify="right")
-    shown.add_column("licence")
+    shown = Table(**COMPACT, caption=f"{about}\n{too_narrow_for(left_out)}".rstrip())
+    shown.add_column("--model.backbone", overflow="fold")
+    kept = [heading for heading in NUMBERS if heading not in left_out]
+    for heading in kept:
+        shown.add_column(heading, justify="right", no_wrap=True)
+    shown.add_column("licence", overflow="fold")
     for backbone in backbones:
         cost = backbone.cost
         licence = "no weights" if backbone.licence is None else backbone.licence + " *" * backbone.gated
-        cells = [f"{cost.parameters / 1e6:,.1f}", f"{cost.multiply_adds / 1e9:,.0f}", str(cost.patch)]
-        shown.add_row(backbone.name, *cells, str(backbone.pretrained_size or ""), licence)
+        numbers = (f"{cost.parameters / 1e6:,.1f}", f"{cost.multiply_adds / 1e9:,.0f}", str(cost.patch))
+        cells = dict(zip(NUMBERS, (*numbers, str(backbone.pretrained_size or "")), strict=True))
+        shown.add_row(backbone.name, *(cells[heading] for heading in kept), licence)
     return shown
 
 

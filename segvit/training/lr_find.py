@@ -24,6 +24,8 @@ from segvit.utils.progress import Progress
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from segvit.utils.tables import Fitted
+
 SMOOTHING = 0.9
 """Share of the old value in the running mean of the loss, corrected for its start at 0."""
 DIVERGED = 2.0
@@ -53,13 +55,23 @@ class LearningRates:
         """Step of the lowest smoothed loss."""
         return int(np.argmin(self.smoothed))
 
-    def table(self) -> "Table":
-        """Return evenly spaced steps as a table for a terminal."""
+    def table(self) -> "Fitted":
+        """Return evenly spaced steps as a table for a terminal. A narrow one gets no lines."""
+        from segvit.utils.tables import Fitted
+
+        return Fitted(self._draw, levels=2)
+
+    def _draw(self, level: int, *, ascii: bool) -> "Table":
+        """Draw the table; at level 1 without lines."""
         from rich.table import Table
+
+        from segvit.utils.tables import COMPACT
 
         count = len(self.rates)
         shown = {i * (count - 1) // (ROWS - 1) for i in range(ROWS)} | {self.lowest}
-        table = Table("step", "optim.lr", "loss", "smoothed", "")
+        table = Table(**COMPACT if level else {})
+        for heading in ("step", "optim.lr", "loss", "smoothed", ""):
+            table.add_column(heading, no_wrap=True)
         for step in sorted(shown):
             note = "lowest" if step == self.lowest else ""
             table.add_row(

@@ -5,9 +5,10 @@
 Names fold, and numbers are never cut: where the width does not suffice, whole columns are left out.
 """
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions
 from rich.jupyter import JupyterMixin
 from rich.measure import Measurement
@@ -15,6 +16,13 @@ from rich.table import Table
 
 WIDE = 1000
 """Width in characters at which every table fits."""
+COMPACT: dict[str, Any] = {"box": SIMPLE_HEAD, "collapse_padding": True, "pad_edge": False, "show_edge": False}
+"""Arguments of a table that spends no width on lines and margins."""
+
+
+def too_narrow_for(columns: Sequence[str]) -> str:
+    """Return the remark on columns that are left out, or an empty text."""
+    return f"too narrow for {', '.join(columns)}" if columns else ""
 
 
 class Draw(Protocol):

@@ -17,6 +17,12 @@ from rich.table import Table
 from segvit.cli import main as cli
 from segvit.evaluation.metrics import ConfusionMatrix
 from segvit.evaluation.result import EvalResult
+from segvit.export import compare
+from segvit.profiling.info import describe
+from segvit.profiling.plan import Memory, Plan
+from segvit.profiling.timings import PARTS, Bench, Case, Timing
+from segvit.recipes import backbones
+from segvit.training.lr_find import LearningRates
 from segvit.utils.tables import Fitted
 
 NAMES = ("ground", "box", "a very long name of a class", "фото")
@@ -107,3 +113,82 @@ def test_the_table_of_scores_at_any_width(width: int, shown: tuple[str, ...]) ->
 def test_a_table_is_shown_in_a_notebook() -> None:
     shown = Fitted(lambda level, ascii: Table("class", f"level {level}"), levels=2)._repr_mimebundle_([], [])
     assert "level 0" in shown["text/html"] and "level 0" in shown["text/plain"]
+
+
+def drawn(table: Any, width: int) -> str:
+    """Return what a terminal shows. Nothing is cut, and no line is too long."""
+    console = Console(width=width, file=io.StringIO())
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "…" not in text and all(len(line) <= width for line in text.splitlines()), text
+    return text
+
+
+@pytest.mark.parametrize("width, numbers", [(40, "M"), (80, "M"), (120, "M G patch px")])
+def test_the_table_of_backbones_at_any_width(width: int, numbers: str) -> None:
+    found = backbones.find_backbones("dinov")
+    text = drawn(backbones.table(found), width)
+    names = "".join(re.sub(r"^ ?(\S*).*", r"\1", line) for line in text.splitlines())
+    for backbone in found:
+        assert backbone.name in names and f" {backbone.cost.parameters / 1e6:,.1f} " in text
+    heading = next(line for line in text.splitlines() if " M " in line)
+    assert all(f" {number} " in heading for number in numbers.split()) and ("too narrow for" in text) == (width < 120)
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_the_tables_of_info_at_any_width(width: int) -> None:
+    seen = describe("vit_tiny_patch16_224", image_size=64, num_classes=3)
+    text = drawn(seen.tables(), width)
+    squeezed = re.sub(r"[\s│┃]+", "", text)
+    for part in (*seen.profile.parts, seen.profile):
+        assert f"{part.parameters:,}" in text
+    for name in ("vit_tiny_patch16_224", "numberofclasses", "ATM", "total", "model.predict,at", "most"):
+        assert name in squeezed
+    assert ("FLOPs (G)" in text) == (width == 100) == ("too narrow for FLOPs" not in " ".join(text.split()))
+
+
+@pytest.mark.parametrize("width", [40, 100])
+def test_the_table_of_a_plan_at_any_width(width: int) -> None:
+    kinds = ("data", "data + grad_checkpointing", "fsdp", "fsdp + grad_checkpointing")
+    sizes = [111 * number * 2**20 for number in range(1, 5)]
+    memory = {
+        kind: Memory(**dict.fromkeys(Memory.__annotations__, size)) for kind, size in zip(kinds, sizes, strict=True)
+    }
+    plan = Plan(gpus=8, images=1, memory=memory, chosen="data", multiply_adds=1, steps=1, tflops=None)
+    text = drawn(plan.tables(), width)
+    for name in ("parameters", "AdamW's moments", "for the exchange", "peak"):
+        assert name in text
+    assert text.count("111") == 7 and ("444" in text) == (width == 100) == ("too narrow for" not in text)
+
+
+@pytest.mark.parametrize("width, left_out", [(40, 3), (50, 2), (60, 1), (120, 0)])
+def test_the_table_of_timings_at_any_width(width: int, left_out: int) -> None:
+    cases = [Case(size=(1024, side), batch=16, precision="bf16") for side in (1024, 512)]
+    timings = tuple(Timing(case=case, passes=((1.2,) * len(PARTS),), peak=2**31) for case in cases)
+    facts = {"backbone": "vit", "structure": "plain", "num_classes": 3, "compiled": False}
+    machine = {"name": "cpu", "threads": 2, "torch": "2"}
+    text = drawn(Bench(model=facts, machine=machine, present=None, timings=timings).table(), width)
+    for number in ("1024 x 1024", "1024 x 512", " 16 ", "bf16", "3600"):
+        assert number in text
+    for at, number in enumerate(("33.3 %", "0.0 %", "2048", "4.44")):
+        assert text.count(number) == (0 if at < left_out else 6 if at == 0 else 2), number
+    said = re.search("too narrow for (.*)", " ".join(text.split()))
+    assert (said[1] if said else "") == ", ".join(("the shares", "±", "MiB", "images/s")[:left_out])
+
+
+@pytest.mark.parametrize("width, left_out", [(40, ("x", "MB")), (120, ())])
+def test_the_table_of_exported_files_at_any_width(width: int, left_out: tuple[str, ...]) -> None:
+    names = ("PyTorch", "a_very_long_name_of_a_file_that_was_exported.onnx")
+    scores = [compare.Score(name=name, miou=0.5, seconds=0.25, num_bytes=10**8) for name in names]
+    text = drawn(compare.table(scores, title="scores"), width)
+    lines = "".join(re.sub(r"^[\s│]*(\S*).*", r"\1", line) for line in text.splitlines())
+    assert all(name in lines for name in names) and text.count("50.00") == text.count("250") == 2
+    assert ("1.00" in text) == ("100.0" in text) == (not left_out)
+
+
+def test_the_table_of_learning_rates_at_40_columns() -> None:
+    numbers = tuple(0.1 * number for number in range(1, 40))
+    found = LearningRates(rates=numbers, losses=numbers, smoothed=numbers, suggested=0.1, diverged=False)
+    text = drawn(found.table(), 40)
+    assert "lowest" in text and "3.90e+00" in text and "smoothed" in text
