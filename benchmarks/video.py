@@ -30,7 +30,8 @@ from rounds import measure
 import segvit
 from segvit.config import ModelConfig
 from segvit.inference.protocol import batch_labels, images_per_batch
-from segvit.prediction.predict import Prediction, predict
+from segvit.prediction.photo import Prediction
+from segvit.prediction.predict import predict
 from segvit.prediction.video import predict_video
 from segvit.prediction.video_options import VideoOptions
 from segvit.video.reader import Frame, Pixels, open_video

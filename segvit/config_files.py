@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 CONFIG_DIRS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
 """Folders of the shipped recipes: inside the installed package, or beside it in a checkout."""
+RUN_CONFIG = "config.yaml"
+"""Name of the file in the folder of a run that holds its settings."""
 OF_THE_TRAINING = ("image_size", "drop_path", "drop_path_branches", "head_dropout", "init_std")
 """Settings of the model section that may differ from those of the model `init`. All others describe its network."""
 

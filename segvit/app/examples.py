@@ -14,12 +14,12 @@ from segvit.app.limits import Limits
 from segvit.app.messages import Setup
 from segvit.app.photo import SUFFIXES, open_photo
 from segvit.config import DataConfig, TrainConfig
+from segvit.config_files import RUN_CONFIG
 from segvit.data.dataset import Samples, open_dataset
 from segvit.errors import UserError
 
 COUNT = 6
 """Number of photos offered."""
-CONFIG = "config.yaml"
 JPEG_QUALITY = 92
 
 
@@ -36,26 +36,29 @@ def offer_examples(setup: Setup, folder: Path, limits: Limits) -> tuple[list[Pat
     """
     source = setup.examples
     if source is None:
-        beside = Path(setup.models[0]).parent / CONFIG
+        beside = Path(setup.models[0]).parent / RUN_CONFIG
         if not (setup.own_examples and Path(setup.models[0]).is_file() and beside.is_file()):
             return [], "no examples; to offer some, give a folder of photos with --examples"
         try:
             return _of_run(beside, folder)
         except UserError as error:
             return [], f"no examples from {beside} ({error}); give a folder of photos with --examples"
-    if (source / CONFIG).is_file():
-        return _of_run(source / CONFIG, folder)
+    if (source / RUN_CONFIG).is_file():
+        return _of_run(source / RUN_CONFIG, folder)
     return _of_folder(source, folder, limits), f"examples: photos in {source}"
 
 
 def _of_folder(source: Path, folder: Path, limits: Limits) -> list[Path]:
     """Write photos spread evenly over a folder."""
     if not source.is_dir():
-        raise UserError(f"--examples {source}: no such folder; give a folder of photos, or of a run (with {CONFIG})")
+        raise UserError(
+            f"--examples {source}: no such folder; give a folder of photos, or of a run (with {RUN_CONFIG})"
+        )
     photos = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     if not photos:
         raise UserError(
-            f"--examples {source} holds no photo ({', '.join(SUFFIXES)}) and no {CONFIG} of a run; give another folder"
+            f"--examples {source} holds no photo ({', '.join(SUFFIXES)}) and no {RUN_CONFIG} of a run; give another "
+            "folder"
         )
     chosen = [photos[index] for index in _spread(len(photos))]
     return [

@@ -26,8 +26,9 @@ from segvit.inference.network import Network, described
 from segvit.inference.onnx_model import place_for
 from segvit.inference.precision import resolve_precision
 from segvit.pictures.paint import overlay, save_index_png
+from segvit.prediction.photo import Prediction
 from segvit.prediction.polygons import coco
-from segvit.prediction.predict import Prediction, predict
+from segvit.prediction.predict import predict
 from segvit.reports.viewer import viewer_page
 from segvit.utils.device import resolve_device
 from segvit.weights.load import load_network

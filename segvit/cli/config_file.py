@@ -8,12 +8,10 @@ import cyclopts
 from cyclopts import App
 
 from segvit.config import DataConfig, ModelConfig, TrainConfig
-from segvit.config_files import by_source, over_network, plain, read_yaml, with_older_defaults
+from segvit.config_files import RUN_CONFIG, by_source, over_network, plain, read_yaml, with_older_defaults
 from segvit.errors import UserError
 from segvit.utils.files import expanded
 
-CONFIG = "config.yaml"
-"""Name of the file in the folder of a run that holds its settings."""
 ONE_SETTING = {"--model": "--model.backbone", "--data": "--data.spec"}
 """Settings that a section's flag alone sets."""
 FOR_A_NUMBER = {"--optim": "lr", "--eval": "window"}
@@ -95,7 +93,7 @@ def _beside_model(arguments: cyclopts.ArgumentCollection) -> str | None:
     model = _typed(arguments, "--model")
     if model is None or any(_typed(arguments, f"--data.{name}") for name in ("spec", "images", "labels")):
         return None
-    file = Path(model).parent / CONFIG
+    file = Path(model).parent / RUN_CONFIG
     return str(file) if Path(model).is_file() and file.is_file() else None
 
 
@@ -114,7 +112,7 @@ def _run_to_resume(arguments: cyclopts.ArgumentCollection) -> str | None:
     images, spec = _typed(arguments, "PHOTOS") or _typed(arguments, "--data.images"), _typed(arguments, "--data.spec")
     name = name_of(DataConfig(images=Path(images) if images else None, spec=spec), otherwise="") or None
     output = _typed(arguments, "--output")
-    file = (Path(output) if output else run_to_resume(TrainConfig().output, name=name)) / CONFIG
+    file = (Path(output) if output else run_to_resume(TrainConfig().output, name=name)) / RUN_CONFIG
     return str(file) if file.is_file() else None
 
 

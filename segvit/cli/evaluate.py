@@ -1,16 +1,20 @@
 """The command `segvit evaluate`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from segvit.cli.config_file import CONFIG
 from segvit.cli.flags import ProtocolFlags, bar, check_paths, write_json
 from segvit.config import DataConfig, Device, PrecisionChoice
+from segvit.config_files import RUN_CONFIG
 from segvit.errors import UserError
 from segvit.utils.launcher import first_process
 from segvit.utils.text import score_text
+
+if TYPE_CHECKING:
+    from segvit.evaluation.result import EvalResult
 
 
 def evaluate(
@@ -63,15 +67,13 @@ def evaluate(
     check_paths(files=(json, csv), folder=pictures)
     if not any((data.spec, data.images, data.labels)):
         raise UserError(
-            f"no dataset given, and there is no {CONFIG} beside {model}: type `--config FILE` with the {CONFIG} of the "
-            "run, or `--data.spec NAME --data.root FOLDER`, or `--data.images FOLDER --data.labels FOLDER "
-            "--data.classes NAME ...`"
+            f"no dataset given, and there is no {RUN_CONFIG} beside {model}: type `--config FILE` with the "
+            f"{RUN_CONFIG} of the run, or `--data.spec NAME --data.root FOLDER`, or `--data.images FOLDER "
+            "--data.labels FOLDER --data.classes NAME ...`"
         )
     check_places(data, [split])
     if config and first_process():
         print(f"data of {config}; protocol of the model, unless flags change it", flush=True)
-    from rich import print as rich_print
-
     from segvit.data.dataset import open_dataset
     from segvit.evaluation import files as report
     from segvit.evaluation.evaluate import evaluate as run_evaluation
@@ -99,19 +101,27 @@ def evaluate(
             )
     if not main_process:
         return
-    rich_print(result.table())
-    for text in result.unreadable:
-        print(f"skipped: {text}")
     about = {"model": str(model), "dataset": dataset.spec.name, "split": split}
     if average := averaged(network.extra):
-        print(f"weights: {average}")
         about["weights"] = average
+    _tell(result, about)
     if json:
         write_json(json, {**about, **result.to_dict()})
     if csv:
         report.write_csv(result, csv, about=about)
     if pictures:
         report.write_pictures(result, pictures, model=network, dataset=dataset, config=test, precision=precision)
+
+
+def _tell(result: "EvalResult", about: Mapping[str, str]) -> None:
+    """Print the scores, and what they were computed from and without."""
+    from rich import print as rich_print
+
+    rich_print(result.table())
+    for text in result.unreadable:
+        print(f"skipped: {text}")
+    if "weights" in about:
+        print(f"weights: {about['weights']}")
     if result.fewer_classes:
         print(f"mean{result.fewer_classes}: the others are in neither labels nor predictions")
     print(f"mIoU {score_text(result.miou)}")

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from segvit.cli.flags import bar, check_paths
 from segvit.config import Device, TrainConfig
+from segvit.config_files import RUN_CONFIG
 from segvit.errors import UserError
 from segvit.pictures.formats import FigureFormat
 
@@ -86,7 +87,7 @@ def _write_one(run: Path, *, score: bool, root: Path | None, device: Device) -> 
     if score:
         if not (run / "best.safetensors").is_file():
             raise UserError(f"{run} has no best.safetensors: the run has not validated yet; leave --score out")
-        config = TrainConfig.load(run / "config.yaml")
+        config = TrainConfig.load(run / RUN_CONFIG)
         if root:
             config = replace(config, data=replace(config.data, root=root))
         with bar("evaluating") as progress:

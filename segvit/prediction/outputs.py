@@ -37,7 +37,7 @@ from segvit.prediction.names import (
     named,
     read_facts,
 )
-from segvit.prediction.predict import Prediction
+from segvit.prediction.photo import Prediction
 
 
 def fingerprint(source: Path, settings: dict[str, Any]) -> str:

@@ -27,8 +27,9 @@ from segvit.models.modes import evaluating
 from segvit.pictures.paint import without_background
 from segvit.prediction.names import VIDEO_OVERLAY, named
 from segvit.prediction.outputs import write_outputs
+from segvit.prediction.photo import Prediction
 from segvit.prediction.plan import Broken, Job, Plan, make_plan
-from segvit.prediction.predict import Prediction, predict
+from segvit.prediction.predict import predict
 from segvit.prediction.video import VideoDone, predict_video
 from segvit.prediction.video_options import VideoOptions
 from segvit.utils.distributed import decided_by_first, gather, rank, world_size

@@ -28,7 +28,8 @@ from segvit.inference.protocol import batch_labels, images_per_batch
 from segvit.models.modes import evaluating
 from segvit.prediction.names import VIDEO_OVERLAY, named
 from segvit.prediction.newest_frame import Newest
-from segvit.prediction.predict import Prediction, predict
+from segvit.prediction.photo import Prediction
+from segvit.prediction.predict import predict
 from segvit.prediction.video_options import VideoOptions
 from segvit.prediction.video_outputs import VideoOutputs
 from segvit.utils.progress import FrameProgress

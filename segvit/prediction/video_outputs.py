@@ -38,7 +38,7 @@ from segvit.prediction.names import (
     read_facts,
 )
 from segvit.prediction.outputs import save_labels
-from segvit.prediction.predict import Prediction
+from segvit.prediction.photo import Prediction
 from segvit.prediction.video_options import VideoOptions
 from segvit.utils.files import flush_file, remove
 from segvit.video.reader import Frame, Pixels

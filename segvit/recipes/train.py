@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from segvit.config import DataConfig, ModelConfig, TrainConfig
-from segvit.config_files import plain, read_yaml
+from segvit.config_files import RUN_CONFIG, plain, read_yaml
 from segvit.data.given import described_alone
 from segvit.data.sample import Samples
 from segvit.errors import UserError
@@ -22,7 +22,7 @@ from segvit.models.segvit import SegViT
 from segvit.recipes.choose import recipe
 from segvit.recipes.draft import parse_settings
 from segvit.training import train as training
-from segvit.training.run_folder.names import CONFIG, name_of, run_to_resume
+from segvit.training.run_folder.names import name_of, run_to_resume
 from segvit.training.settings import flat
 from segvit.utils.files import expanded
 from segvit.utils.keywords import refuse_others
@@ -121,10 +121,10 @@ def _begun(source: DataConfig | None, given: dict[str, Any]) -> tuple[DataConfig
     """
     output = Path(expanded(given.get("output", TrainConfig().output)))
     folder = run_to_resume(output, name=None if source is None else name_of(source))
-    if not (folder / CONFIG).is_file():
+    if not (folder / RUN_CONFIG).is_file():
         return source, given
     moved = {} if source is None else {f"data.{name}": str(getattr(source, name)) for name in ("images", "labels")}
-    return folder / CONFIG, {**moved, **given, "output": str(folder)}
+    return folder / RUN_CONFIG, {**moved, **given, "output": str(folder)}
 
 
 def _resolve(source: TrainConfig | DataConfig | str | Path, given: dict[str, Any], own: list[str]) -> TrainConfig:

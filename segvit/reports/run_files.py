@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from segvit.config import TrainConfig
+from segvit.config_files import RUN_CONFIG
 from segvit.errors import UserError
 from segvit.reports.facts import Facts, load_facts
 from segvit.reports.records import read_records, read_times
@@ -75,12 +76,12 @@ def load_run(folder: Path, facts: Facts | None = None, config: TrainConfig | Non
     Raises:
         UserError: the folder is not a run, or a file in it cannot be read.
     """
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder} is not a run of segvit train: it has no config.yaml; name the --output of a run")
+    if not (folder / RUN_CONFIG).is_file():
+        raise UserError(f"{folder} is not a run of segvit train: it has no {RUN_CONFIG}; name the --output of a run")
     return RunFiles(
         name=folder.resolve().name,
         facts=facts or load_facts(folder / FACTS),
-        config=config or TrainConfig.load(folder / "config.yaml"),
+        config=config or TrainConfig.load(folder / RUN_CONFIG),
         records=list(read_records(folder)),
         times=read_times(folder),
     )

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from segvit.config import TrainConfig
+from segvit.config_files import RUN_CONFIG
 from segvit.data.check.check import CheckReport, check_dataset
 from segvit.data.check.class_names import name_classes
 from segvit.data.check.fixes import command
@@ -35,7 +36,6 @@ from segvit.training.loggers import check_loggers
 from segvit.training.own_parts import SPLITS, OwnParts
 from segvit.training.parallel import create_accelerator
 from segvit.training.run_folder.names import (
-    CONFIG,
     check_free,
     check_replaceable,
     claim,
@@ -240,7 +240,7 @@ def _take_folder(config: TrainConfig, name: str, *, fresh: bool, overwrite: bool
     if fresh and not overwrite:
         check_free(output)
     sweep(output)
-    with written(output / CONFIG, run=output) as aside:
+    with written(output / RUN_CONFIG, run=output) as aside:
         replace(config, output=output).save(aside)
     return output
 

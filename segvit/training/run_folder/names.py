@@ -22,8 +22,6 @@ CHECKPOINT = re.compile(r"checkpoint-(\d{7,})\.pt")
 """Name of a checkpoint, with its step."""
 MODELS = ("best.safetensors", "last.safetensors")
 """Models that a run leaves."""
-CONFIG = "config.yaml"
-"""File in the folder of a run that holds its settings."""
 REPLACED = (
     *MODELS,
     "checkpoint-[0-9]*.pt",

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from segvit.config_files import RUN_CONFIG
 from segvit.data.dataset import SegmentationDataset
 from segvit.data.sample import Samples
 from segvit.evaluation.result import EvalResult
-from segvit.training.run_folder.names import CONFIG
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ def example_of(samples: Samples) -> Path | None:
 
 def next_commands(run: Run) -> Iterator[str]:
     """Yield the commands to type after a run: label a photo, score the model again, look at it in a browser."""
-    model, settings = str(run.path), str(run.path.parent / CONFIG)
+    model, settings = str(run.path), str(run.path.parent / RUN_CONFIG)
     yield shlex.join(["segvit", "predict", model, str(run.example or "photo.jpg"), "--output", "seen"])
     yield shlex.join(["segvit", "evaluate", model, "--config", settings])
     yield shlex.join(["segvit", "app", model])
