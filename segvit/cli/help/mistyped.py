@@ -157,8 +157,8 @@ class Line:
                 yield f'{typed} "{given}"', _sentences(answer, note)
             count, every = argument.token_count()
             place += 1 + (0 if equals else len(values) if every else min(count, len(values)))
-        if "MASKS" in {option.name for option in self.options} and (mistake := spread_pattern(self.name, free)):
-            yield mistake
+        if "MASKS" in {option.name for option in self.options} and (spread := spread_pattern(self.name, free)):
+            yield spread
 
     def _unknown(self, typed: str, value: str | None, values: Sequence[str]) -> tuple[int, tuple[str, str]]:
         """Return how many of the words after an unknown option are its values, and the mistake."""
