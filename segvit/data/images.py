@@ -5,7 +5,7 @@ picture = read_image(Path("photo.jpg"))
 
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,7 +76,7 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
             yield opened
 
 
-def open_unlimited(source: Path | BinaryIO, *, formats: Sequence[str] | None = None) -> Image.Image:
+def open_unlimited(source: Path | BinaryIO, *, formats: list[str] | None = None) -> Image.Image:
     """Open a picture of any number of pixels, as `PIL.Image.open` does. Its errors are Pillow's.
 
     Args:
