@@ -228,7 +228,8 @@ def test_images_that_are_large_in_validations_are_cut_into_windows() -> None:
 def test_steps_grow_with_the_images_between_bounds() -> None:
     counts = [1, 20, 100, 400, 1600, 10**6]
     steps = [chosen(images=replace(PHOTOS, count=count)).config.steps for count in counts]
-    assert steps == [250, 250, 250, 500, 1000, 1000]
+    assert steps == [180, 180, 250, 500, 1000, 1000]
+    assert chosen(GPU, replace(PHOTOS, count=20)).config.steps == chosen(GPU, replace(PHOTOS, count=100)).config.steps
     assert chosen(GPU, replace(PHOTOS, count=20_000)).config.steps > 20_000
     assert chosen(images=replace(PHOTOS, count=200_000)).reasons["steps"] == "only 4 % of the images are used"
     assert chosen(steps=50, images=replace(PHOTOS, count=300)).config.steps == 50
