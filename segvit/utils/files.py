@@ -105,7 +105,8 @@ def check_writable(path: Path, *, folder: bool, remedy: str) -> None:
         try:
             aside.mkdir()
         except OSError as error:
-            error.filename = str(there)
+            # Some folders, such as /proc, say that they do not exist if something is created in them.
+            error.filename = str(path if isinstance(error, FileNotFoundError) else there)
             raise
         try:
             inside = aside / place.relative_to(there)
