@@ -8,7 +8,6 @@ Letters: S supervised outputs, B batch, K classes, H W image, h w token grid, M 
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -81,30 +80,34 @@ class _MaskLosses(torch.autograd.Function):
         rows = bilinear_matrix(grid_height, padded_size[0], masks.device)[:height]  # (H, h)
         columns = bilinear_matrix(grid_width, padded_size[1], masks.device)[:width]  # (W, w)
         focal, dice = masks.new_empty(num_outputs, num_masks), masks.new_empty(num_outputs, num_masks)
-        gradients = torch.empty_like(masks), torch.empty_like(masks)
-        step = max(1, chunk_elements // (height * width))
+        gradients = masks.new_empty(2, *masks.shape)
+        step = max(1, min(chunk_elements // (height * width), num_masks))
+        # Chunks share their memory: on a CPU, pages that are new to each of them would cost more than the arithmetic.
+        shared = masks.new_empty(4, step, height, width)
+        labels, pairs = labels.int(), pairs.int()
         for start in range(0, num_masks, step):
             part = slice(start, start + step)
             target = _Target.of(labels[pairs[part, 0]], pairs[part, 1], ignore_as_negative)
+            work = shared[:, : len(target.inside)]
             for output in range(num_outputs):
-                values, slopes = _focal_and_dice(rows @ masks[output, part] @ columns.T, target)
-                focal[output, part], dice[output, part] = values
-                for gradient, slope in zip(gradients, slopes, strict=True):
-                    gradient[output, part] = rows.T @ (slope @ columns)
-        ctx.save_for_backward(*gradients)
+                torch.matmul(rows @ masks[output, part], columns.T, out=work[0])
+                focal[output, part], dice[output, part] = _focal_and_dice(work, target)
+                gradients[:, output, part] = rows.T @ work[:2] @ columns
+        ctx.save_for_backward(gradients)
         return focal, dice
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, focal: Tensor, dice: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         """Return the gradient of the mask logits (S, M, h, w) from those of the two losses (S, M)."""
-        focal_gradient, dice_gradient = ctx.saved_tensors
+        (gradients,) = ctx.saved_tensors
+        focal_gradient, dice_gradient = gradients
         gradient = focal_gradient * focal[..., None, None] + dice_gradient * dice[..., None, None]
         return gradient, None, None, None, None, None
 
 
 class _Target(NamedTuple):
-    """Targets of the masks as numbers (m, H, W), since sums of products are faster than choices."""
+    """Targets of masks as numbers (m, H, W), since sums of products are faster than choices."""
 
     inside: Tensor
     """1 on the mask, otherwise 0."""
@@ -114,6 +117,8 @@ class _Target(NamedTuple):
     """Sign of a logit's change that makes the answer worse: -1 on the mask, otherwise 1."""
     share: Tensor
     """Weight of the pixel in the focal loss: alpha or 1 - alpha, divided by the number of valid pixels."""
+    area: Tensor
+    """Number of pixels on each mask, (m,)."""
 
     @classmethod
     def of(cls, labels: Tensor, target_class: Tensor, ignore_as_negative: bool) -> "_Target":
@@ -123,47 +128,37 @@ class _Target(NamedTuple):
         outside = valid - inside
         count = valid.sum(dim=(1, 2), keepdim=True).clamp_(min=1)
         share = (inside * FOCAL_ALPHA).add_(outside, alpha=1 - FOCAL_ALPHA).div_(count)
-        return cls(inside, outside, 1 - 2 * inside, share)
+        return cls(inside, outside, 1 - 2 * inside, share, inside.sum(dim=(1, 2)))
 
 
-def _focal_and_dice(logits: Tensor, target: _Target) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return focal and dice of each mask (m,), and their derivatives by the logits (m, H, W). Overwrites the logits."""
-    error = logits.mul_(target.wrongward)  # -z
-    wrong = torch.sigmoid(error)
-    right = 1 - wrong
-    entropy = _softplus(error, wrong, right)
-    weight = wrong.square().mul_(target.share)
+def _focal_and_dice(work: Tensor, target: _Target) -> tuple[Tensor, Tensor]:
+    """Return focal and dice of each mask (m,), and replace its logits by their derivatives.
+
+    Args:
+        work: (4, m, H, W). Before: logits in work[0]. After: derivatives of focal in work[0], of dice in work[1].
+        target: targets of the masks.
+    """
+    error, entropy, wrong, right = work
+    error.mul_(target.wrongward)  # -z
+    torch.sigmoid(error, out=wrong)
+    torch.sub(wrong.new_ones(()), wrong, out=right)
+    torch.maximum(wrong, right, out=entropy).log_()  # softplus(x) = max(x, 0) - log(max(sigmoid(x), sigmoid(-x)))
+    torch.sub(error.clamp_(min=0), entropy, out=entropy)
+    weight = torch.mul(wrong, wrong, out=error).mul_(target.share)
     focal = _dot(weight, entropy)
-    focal_slope = torch.addcmul(wrong, right, entropy, value=2).mul_(weight).mul_(target.wrongward)
+    weight.mul_(torch.add(wrong, entropy.mul_(right), alpha=2, out=entropy)).mul_(target.wrongward)
 
     found = _dot(right, target.inside)
     numerator = 2 * found + 1
-    denominator = found + _dot(wrong, target.outside) + target.inside.sum(dim=(1, 2)) + 1
+    denominator = found + _dot(wrong, target.outside) + target.area + 1
     by_denominator = numerator / denominator.square()
-    dice_slope = target.outside * by_denominator[:, None, None]
-    dice_slope.addcmul_(target.inside, (by_denominator - 2 / denominator)[:, None, None])
-    dice_slope.mul_(right).mul_(wrong)  # p (1 - p)
-    return (focal, 1 - numerator / denominator), (focal_slope, dice_slope)
+    slope = torch.mul(target.outside, by_denominator[:, None, None], out=entropy)
+    slope.addcmul_(target.inside, (by_denominator - 2 / denominator)[:, None, None])
+    slope.mul_(right).mul_(wrong)  # p (1 - p)
+    return focal, 1 - numerator / denominator
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Sum products over pixels: two (m, H, W) -> (m,)."""
     sums: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1))
     return sums
-
-
-def _softplus(x: Tensor, sigmoid: Tensor, rest: Tensor) -> Tensor:
-    """Return log(1 + exp(x)), to 1e-7, from the sigmoid of x and from 1 - sigmoid.
-
-    With a the smaller of the two, it is max(x, 0) - log(1 - a). And -log(1 - a) = 2 artanh(s), s = a / (2 - a) <= 1/3,
-    has a short series. A real logarithm takes a CPU eight times as long.
-    """
-    if x.device.type != "cpu":
-        return F.softplus(x)
-    small = torch.minimum(sigmoid, rest)
-    s = small.div_(2 - small)
-    square = s * s
-    series = torch.full_like(s, 1 / 13)
-    for divisor in (11, 9, 7, 5, 3, 1):
-        series = series.mul_(square).add_(1 / divisor)
-    return series.mul_(s).mul_(2).add_(x.clamp(min=0))

@@ -53,7 +53,7 @@ class _DroppedAttention(torch.autograd.Function):
             weights = _weights(q_[part], k_[part]).mul_(keep[part].to(q.dtype))
             torch.bmm(weights, v_[part], out=out[part])
         out = out.div_(rate).view(q.shape)
-        ctx.save_for_backward(q, k, v, keep, out)
+        ctx.save_for_backward(q_, k_, v_, keep, out)  # flat, since a flat head is a copy
         ctx.rate = rate
         return out
 
@@ -61,8 +61,7 @@ class _DroppedAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """Return the gradients of q, k and v from that of the output (B, H, n, d)."""
-        *inputs, keep, out = ctx.saved_tensors
-        q, k, v = (x.flatten(0, 1) for x in inputs)
+        q, k, v, keep, out = ctx.saved_tensors
         along = (gradient * out).sum(dim=3, keepdim=True).flatten(0, 1)  # (B * H, n, 1)
         gradient = gradient.flatten(0, 1) / ctx.rate
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
@@ -73,7 +72,7 @@ class _DroppedAttention(torch.autograd.Function):
             torch.bmm(weights.mul_(stays).transpose(1, 2), gradient[part], out=dv[part])
             torch.bmm(slopes.mul_(scale), k[part], out=dq[part])
             torch.bmm(slopes.transpose(1, 2), q[part], out=dk[part])
-        return *(x.unflatten(0, inputs[0].shape[:2]) for x in (dq, dk, dv)), None
+        return *(x.unflatten(0, out.shape[:2]) for x in (dq, dk, dv)), None
 
 
 def _weights(q: Tensor, k: Tensor) -> Tensor:
