@@ -16,7 +16,7 @@ from torch import Tensor
 import segvit
 from segvit.config import LossConfig, ModelConfig
 from segvit.data.sample import Sample
-from segvit.data.spec import load_spec
+from segvit.data.spec import IGNORE_INDEX, load_spec
 from segvit.data.transforms import TrainTransform
 from segvit.losses import normalizers
 
@@ -270,6 +270,9 @@ def test_people_have_four_classes(heads: Any) -> None:
     transform = TrainTransform(16, segvit.AugmentConfig(resize_long=None), [0, 0, 0])
     crops = heads["data"].drawn(people, [0], views=2, transform=transform)
     assert len(crops) == 2
+    values = {int(value) for index in range(2) for value in crops.read(index).labels.unique()}
+    assert IGNORE_INDEX in values  # the padding
+    assert not people.spec.unknown(values)
     assert crops.read(1).labels.shape == (16, 16)
     assert torch.equal(
         crops.read(1).image, heads["data"].drawn(people, [0], views=2, transform=transform).read(1).image

@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from segvit.config import DataConfig
 from segvit.data.dataset import open_dataset
 from segvit.data.sample import Sample, Samples
-from segvit.data.spec import DatasetSpec
+from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.data.transforms import TrainTransform
 
 SETS = ("camvid", "clothing")
@@ -24,6 +24,7 @@ PEOPLE = DatasetSpec(
     classes=("background", "skin", "hair", "clothes"),
     palette=((0, 0, 0), (230, 160, 120), (120, 70, 30), (60, 120, 200)),
     raw_ids=(0, 1, 2, 3),
+    ignore=(IGNORE_INDEX,),  # crops pad with it
 )
 """Clothing Co-Parsing in four classes: what is worn or carried is clothes."""
 HELD_OUT = 5

@@ -39,8 +39,9 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
         flush_folder(folder)
     except (OSError, RuntimeError) as error:  # the latter by torch's writer, for a full disk
         before = checkpoints(folder)
-        remedy = f"{before[0]} is whole. Make room, then type --resume"
-        if not before:
+        if before:
+            remedy = f"{before[0]} is whole. Make room, then type --resume"
+        else:
             remedy = (
                 f"no checkpoint had been written before. Make room, then start again with --output {folder} --overwrite"
             )

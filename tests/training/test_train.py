@@ -390,6 +390,12 @@ def test_a_crash_while_saving_leaves_the_last_checkpoint(config: TrainConfig, mo
     assert [r["step"] for r in records(config.output) if "loss" in r] == list(range(1, STEPS + 1))
 
 
+def test_a_first_checkpoint_that_the_disk_does_not_take_says_how_to_start_again(tmp_path: Path) -> None:
+    lost = tmp_path / "removed"
+    with pytest.raises(UserError, match=r"no checkpoint had been written before\. Make room.*--output .*--overwrite"):
+        save_checkpoint(lost, {"step": 1}, keep=1)
+
+
 @pytest.mark.parametrize("value", [math.inf, math.nan], ids=["inf", "nan"])
 def test_a_loss_that_is_no_number_names_the_step_and_the_images(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
