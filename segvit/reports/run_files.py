@@ -61,7 +61,8 @@ class RunFiles:
     def describe(self) -> str:
         """Return backbone, structure and dataset in one line."""
         data = self.config.data
-        dataset = self.facts.about["dataset"] if self.facts else data.spec or str(data.images)
+        named = data.spec or data.images or "your own dataset"  # the last: handed in by a program
+        dataset = self.facts.about["dataset"] if self.facts else named
         return f"{self.config.model.backbone}, {self.config.model.outline}, on {dataset}"
 
 

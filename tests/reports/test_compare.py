@@ -2,28 +2,32 @@
 
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from segvit.cli.main import app
+from segvit.config import DataConfig
 from segvit.errors import UserError
 from segvit.pictures.chart import draw_chart, draw_small_charts
 from segvit.reports import chart_files
 from segvit.reports.compare import _flat, load_runs
 from segvit.reports.curves import class_charts, compared_charts
+from segvit.reports.run_files import load_run
 from segvit.reports.run_report import write_report
 from tests.helpers.axe import serious_faults
 from tests.helpers.browser import Visit, browser, visit  # noqa: F401
 from tests.helpers.made_run import make_run
 
 HOSTILE = "<b onclick=hacked()>&'\""
+LONG = "a_name_without_a_space_that_is_wider_than_the_screen_of_a_phone"
 
 
 def two_runs(folder: Path) -> tuple[Path, Path]:
     one = make_run(folder / HOSTILE, classes=("sky", HOSTILE), seed=0)
-    return one, make_run(folder / "other", classes=("sky", HOSTILE), steps=40, seconds=None, seed=7)
+    return one, make_run(folder / LONG, classes=("sky", HOSTILE), steps=40, seconds=None, seed=7)
 
 
 def test_two_runs_share_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +47,12 @@ def test_two_runs_share_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_values_of_settings_are_words() -> None:
     config = {"model": {"taps": None, "pretrained": True, "scale": (0.5, 1)}}
     assert _flat(config) == [("model.taps", "not set"), ("model.pretrained", "true"), ("model.scale", "0.5 1")]
+
+
+def test_a_run_on_datasets_that_a_program_handed_in_has_no_name_of_data(tmp_path: Path) -> None:
+    run = load_run(make_run(tmp_path / "run"))
+    own = replace(run, facts=None, config=replace(run.config, data=DataConfig()))
+    assert own.describe().endswith(", on your own dataset")
 
 
 def test_runs_of_other_data_are_marked(tmp_path: Path) -> None:
