@@ -1,10 +1,13 @@
 """Fixtures that all tests share: the shared files, without which some tests skip, and a short check of datasets."""
 
+import functools
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from segvit.data.shapes.scenes import render_scene
 from segvit.recipes.facts import GIBIBYTE
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
@@ -46,6 +49,19 @@ def _quick_estimate(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequ
     """Take 1 GiB for the memory of a step when a recipe is chosen, which takes seconds to count."""
     if "counted_memory" not in request.fixturenames:
         monkeypatch.setattr("segvit.recipes.capacity.memory_of", lambda *_, **__: SimpleNamespace(peak=GIBIBYTE))
+
+
+_render_once = functools.lru_cache(maxsize=500)(render_scene)
+
+
+@pytest.fixture(autouse=True)
+def _scenes_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw each made-up scene once in a process: the same few dozen make most of the tiny datasets."""
+
+    def copied(seed: int, size: int = 96) -> tuple[Any, ...]:
+        return tuple(part.copy() for part in _render_once(seed, size))
+
+    monkeypatch.setattr("segvit.data.shapes.scenes.render_scene", copied)
 
 
 @pytest.fixture

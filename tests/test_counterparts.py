@@ -98,7 +98,13 @@ def test_outputs_fit_the_package(heads: Any, row: str) -> None:
         assert torch.equal(labels, logits[..., : SIZE[0], : SIZE[1]].argmax(dim=1))
 
 
-@pytest.mark.parametrize("row", ROW_NAMES)
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=[] if row in ("linear", "dpt", "eomt_masked", "plain") else [pytest.mark.slow])
+        for row in ROW_NAMES
+    ],
+)
 def test_training_lowers_the_loss(heads: Any, row: str) -> None:
     model, (images, labels) = create(heads, row).train(), batch()
     criterion = heads["rows"].ROWS[row].criterion

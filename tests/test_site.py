@@ -216,14 +216,26 @@ def test_copy_buttons_are_seen_and_copy_commands_alone(site: Path, visit: Callab
     assert not page.locator(".language-text [data-md-type=copy]:visible").count()
 
 
-@pytest.mark.parametrize("window", [{}, {"dark": True}, {"width": 390, "height": 844}], ids=["light", "dark", "phone"])
+LARGE_PAGES = ("settings", "api/training")
+WINDOWS: dict[str, dict[str, int]] = {"light": {}, "dark": {"dark": True}, "phone": {"width": 390, "height": 844}}
+
+
+@pytest.mark.parametrize(
+    "window, names",
+    [
+        pytest.param(window, names, id=f"{kind}, {names[0]}", marks=[pytest.mark.slow] * (names is LARGE_PAGES))
+        for kind, window in WINDOWS.items()
+        for names in (("index", "data"), LARGE_PAGES)
+    ],
+)
 def test_the_site_has_no_serious_accessibility_fault(
     site: Path,
     visit: Callable[..., Visit],  # noqa: F811
     window: dict[str, int],
+    names: tuple[str, ...],
 ) -> None:
     page = visit(**window).page
-    for name in ("index", "data", "settings", "api/training"):
+    for name in names:
         assert not serious_faults(shown(page, site, name)), name
 
 

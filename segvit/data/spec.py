@@ -16,9 +16,9 @@ A spec is a YAML file, shipped (`segvit/data/specs`) or your own (docs/data.md d
 Model files contain the same plain form (`to_dict`). folder_spec.py makes a spec of two plain folders.
 """
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -102,7 +102,7 @@ class DatasetSpec:
         """Return every raw value of class number `index`. The first is the one to write."""
         return (self.raw_ids[index], *(self.merged[index] if self.merged else ()))
 
-    @cached_property
+    @functools.cached_property
     def listed(self) -> Mapping[int, int]:
         """Class index or `IGNORE_INDEX` of every raw value that the spec lists."""
         classes = {raw: k for k in range(self.num_classes) for raw in self.raw_values(k)}
@@ -218,7 +218,7 @@ def load_spec(name_or_path: str | Path) -> DatasetSpec:
     shipped = shipped_specs()
     name = str(name_or_path)
     if name in shipped:
-        return DatasetSpec.from_dict(parse_yaml(shipped[name], name), source=name)
+        return _load_shipped(name)
     path = Path(expanded(name_or_path))
     if not path.is_file():
         raise UserError(
@@ -226,6 +226,12 @@ def load_spec(name_or_path: str | Path) -> DatasetSpec:
             f"({', '.join(sorted(shipped))}) or a YAML file that describes your dataset"
         )
     return DatasetSpec.from_dict(parse_yaml(path, name), source=name)
+
+
+@functools.cache
+def _load_shipped(name: str) -> DatasetSpec:
+    """Return a shipped spec, which is read once in a process."""
+    return DatasetSpec.from_dict(parse_yaml(shipped_specs()[name], name), source=name)
 
 
 def shipped_specs() -> dict[str, Traversable]:

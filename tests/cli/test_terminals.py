@@ -136,7 +136,7 @@ def test_the_table_of_backbones_at_any_width(width: int, numbers: str) -> None:
     assert all(f" {number} " in heading for number in numbers.split()) and ("too narrow for" in text) == (width < 120)
 
 
-@pytest.mark.parametrize("width", [40, 60, 100])
+@pytest.mark.parametrize("width", [40, *(pytest.param(width, marks=pytest.mark.slow) for width in (60, 100))])
 def test_the_tables_of_info_at_any_width(width: int) -> None:
     seen = describe("vit_tiny_patch16_224", image_size=64, num_classes=3)
     text = drawn(seen.tables(), width)

@@ -99,7 +99,11 @@ PROTOCOLS = {
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "size, elements", [((50, 75), NUM_CLASSES * 250), ((64, 33), 2**22)], ids=["small tiles", "one tile"]
+    "size, elements",
+    [
+        pytest.param((50, 75), NUM_CLASSES * 250, id="small tiles"),
+        pytest.param((64, 33), 2**22, id="one tile", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_tiles_equal_the_volume(

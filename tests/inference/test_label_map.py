@@ -111,7 +111,9 @@ def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(labels_module, "MANY_CLASSES", 1)  # the bounds, however few the classes
 
 
-@pytest.mark.parametrize("cell", [16, 14, 8, 3, 32], ids="{} px".format)
+@pytest.mark.parametrize(
+    "cell", [16, 14, 3, *(pytest.param(cell, marks=pytest.mark.slow) for cell in (8, 32))], ids="{} px".format
+)
 @pytest.mark.parametrize("name", CASES)
 def test_labels_are_those_of_the_volume(name: str, cell: int, tiles: None) -> None:
     probabilities, logits = CASES[name]

@@ -350,7 +350,13 @@ def test_a_run_from_before_compile_can_be_resumed() -> None:
         check_same_run(replace(config, compile=True), saved)
 
 
-@pytest.mark.parametrize("compiled", [lambda model: torch.compile(model), lambda model: compile_model(model) or model])
+@pytest.mark.parametrize(
+    "compiled",
+    [
+        pytest.param(lambda model: torch.compile(model), marks=pytest.mark.slow),
+        lambda model: compile_model(model) or model,
+    ],
+)
 def test_a_compiled_model_is_profiled_benched_and_saved(
     model: SegViT, compiled: Callable[[SegViT], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,7 +102,11 @@ each_by_hand = pytest.mark.parametrize(  # for the rest, test_a_convolution_that
     "family, method",
     [(f, m) for f, m in product(FAMILIES, METHODS) if m.startswith("nearest") or f not in NOT_SPELT_OUT],
 )
-each_grid = pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid[0]} x {grid[1]}")
+each_grid = pytest.mark.parametrize(
+    "grid",
+    [*GRIDS[:2], *(pytest.param(grid, marks=pytest.mark.slow) for grid in GRIDS[2:])],
+    ids=lambda grid: f"{grid[0]} x {grid[1]}",
+)
 
 
 @functools.cache

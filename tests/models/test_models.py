@@ -402,7 +402,7 @@ def test_pretrained_weights_arrive_as_timm_resizes_them(
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:timm")  # its resizing of BEiT's tables
-@pytest.mark.parametrize("downsampling", ["nearest_q", "conv"])
+@pytest.mark.parametrize("downsampling", [pytest.param("nearest_q", marks=pytest.mark.slow), "conv"])
 def test_pretrained_weights_of_a_shrunk_backbone_are_the_plain_ones(
     variant: str, downsampling: Downsampling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,7 +74,9 @@ def test_every_parameter_gets_a_gradient(variant: str, method: Downsampling) -> 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("variant", ["vit", "beitv2", "dinov3"])
+@pytest.mark.parametrize(
+    "variant", ["vit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("beitv2", "dinov3"))]
+)
 def test_a_convolution_compiles_to_one_graph(variant: str) -> None:
     config = shrunk_config(variant, "conv", "naive_shrunk", depth=2, head_num_layers=1)
     model = create_model(config=config, num_classes=5).eval()

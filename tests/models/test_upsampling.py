@@ -119,7 +119,10 @@ def without_the_setting(path: Path) -> None:
     save_file(load_file(path), path, metadata={HEADER_KEY: json.dumps(header)})
 
 
-@pytest.mark.parametrize("structure, upsampling", [("shrunk", "paper"), ("naive_shrunk", "tap"), ("plain", "tap")])
+@pytest.mark.parametrize(
+    "structure, upsampling",
+    [("shrunk", "paper"), *(pytest.param(name, "tap", marks=pytest.mark.slow) for name in ("naive_shrunk", "plain"))],
+)
 def test_an_older_file_of_shrunk_has_the_papers_upsampling(
     structure: Structure, upsampling: Upsampling, tmp_path: Path
 ) -> None:

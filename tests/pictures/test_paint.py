@@ -284,7 +284,7 @@ def test_mistakes_are_named(image: npt.NDArray[np.uint8], labels: npt.NDArray[np
 
 
 @pytest.mark.parametrize("size", [(37, 61), (30, 2800), (2800, 30)])
-@pytest.mark.parametrize("opacity", [0.0, 0.6])
+@pytest.mark.parametrize("opacity", [pytest.param(0.0, marks=pytest.mark.slow), 0.6])
 def test_strips_change_no_pixel(size: tuple[int, int], opacity: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large photos are painted strip by strip, with the lines and the detail of the whole."""
     random = np.random.default_rng(0)

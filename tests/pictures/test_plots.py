@@ -53,7 +53,7 @@ def lines(figure: Figure) -> Iterator[Sequence[Text]]:
                 yield labels
 
 
-@pytest.mark.parametrize("count", [1, 2, 11, 30, 31, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1, 11, 31, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 30, 150))])
 def test_confusion_names_do_not_overlap(count: int, drawn: list[Figure], tmp_path: Path) -> None:
     confusion_matrix(random_counts(count), names(count), tmp_path / "c.png")
     (figure,) = drawn
@@ -112,7 +112,7 @@ def test_charts_are_deterministic(tmp_path: Path) -> None:
         assert (tmp_path / f"a{ending}").read_bytes() == (tmp_path / f"b{ending}").read_bytes()
 
 
-@pytest.mark.parametrize("ending", ["pdf", "svg"])
+@pytest.mark.parametrize("ending", ["pdf", pytest.param("svg", marks=pytest.mark.slow)])
 def test_charts_are_drawn_in_lines_for_print(ending: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
         curves([*RECORDS, {"step": 99, "miou": 0.5}], tmp_path / f"{name}.{ending}")

@@ -105,7 +105,7 @@ def test_one_region_and_none() -> None:
     assert content["annotations"] == [] and content["categories"] == [{"id": 0, "name": "a"}]
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", [*range(10), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(10, 40))])
 def test_random_maps_come_back(seed: int, tmp_path: Path) -> None:
     random = np.random.default_rng(seed)
     labels = random.integers(0, random.integers(1, 5), random.integers(1, 11, 2)).astype(np.uint8)

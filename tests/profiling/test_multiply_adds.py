@@ -41,6 +41,10 @@ FAMILIES = {
     "dinov3": "vit_small_patch16_dinov3",
     "beitv2": "beitv2_base_patch16_224",
 }
+each_family = pytest.mark.parametrize(
+    "family",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("eva02", "dinov2, registers"))) for name in FAMILIES],
+)
 CASES: list[tuple[Structure, Upsampling]] = [
     ("plain", "tap"),
     ("shrunk", "tap"),
@@ -93,7 +97,7 @@ def linears(module: nn.Module) -> int:
 
 @pytest.mark.parametrize(
     "row",
-    [pytest.param(row, marks=[] if row in ("Base 512", "Base 512, shrunk") else [pytest.mark.slow]) for row in PAPER],
+    [pytest.param(row, marks=[] if row == "Base 512, shrunk" else [pytest.mark.slow]) for row in PAPER],
 )
 def test_the_papers_figures(row: str) -> None:
     settings, num_classes, paper, parameters = PAPER[row]
@@ -143,7 +147,7 @@ def block_cost(block: nn.Module, tokens: int, width: int) -> int:
     return tokens * linears(block) + 2 * tokens * tokens * width
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@each_family
 def test_plain_backbone_of_every_family(family: str) -> None:
     model = weightless(**tiny(family))
     backbone, grid = model.backbone, grid_of(model, SIZE)
@@ -153,7 +157,7 @@ def test_plain_backbone_of_every_family(family: str) -> None:
     assert cost(profile_of(family), "backbone") == by_hand
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@each_family
 def test_shrunk_backbone_of_every_family(family: str) -> None:
     model = weightless(**tiny(family, "shrunk"))
     backbone, grid = model.backbone, grid_of(model, SIZE)
@@ -170,7 +174,7 @@ def test_shrunk_backbone_of_every_family(family: str) -> None:
     assert cost(seen, "backbone from QD on") == shrinking + block_cost(backbone.blocks[3], kept, 64)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@each_family
 def test_shrinking_saves_in_every_family(family: str) -> None:
     assert cost(profile_of(family, "shrunk"), "backbone") < 0.9 * cost(profile_of(family), "backbone")
     assert profile_of("vit", "naive_shrunk").parts[:2] == profile_of("vit", "shrunk").parts[:2]
@@ -200,7 +204,7 @@ def decoder_cost(queries: int, tokens: int, width: int, *, layers: int) -> int:
         pytest.param(SIZE, NUM_CLASSES, id="odd", marks=pytest.mark.slow),
         pytest.param(SIZE, 1, id="one class", marks=pytest.mark.slow),
         pytest.param((130, 33), 37, id="tall, more classes"),
-        pytest.param((1, 1), NUM_CLASSES, id="one pixel"),
+        pytest.param((1, 1), NUM_CLASSES, id="one pixel", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("structure, upsampling", CASES)
@@ -271,7 +275,7 @@ def test_parts_sum_to_what_a_real_forward_spends(family: str, structure: Structu
     assert seen.parameters == sum(part.parameters for part in seen.parts) == sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@each_family
 def test_parameters_from_the_shrinking_block_on(family: str) -> None:
     model = weightless(**tiny(family, "shrunk"))
     behind = ("backbone.blocks.2", "backbone.blocks.3", "backbone.downsampling")
@@ -280,7 +284,7 @@ def test_parameters_from_the_shrinking_block_on(family: str) -> None:
     assert [part.parameters for part in profile_of(family, "shrunk").parts[1:2]] == [expected]
 
 
-@pytest.mark.parametrize("structure", ["plain", "shrunk"])
+@pytest.mark.parametrize("structure", [pytest.param("plain", marks=pytest.mark.slow), "shrunk"])
 def test_a_larger_image_costs_more(structure: Structure) -> None:
     small, large, wide = (profile_of("vit", structure, size) for size in [(64, 64), (96, 64), (64, 96)])
     for ours, theirs in zip(small.parts, large.parts, strict=True):

@@ -361,6 +361,7 @@ def test_the_memory_of_a_step_is_estimated() -> None:
     assert estimated_memory(config, 4, 2) < whole
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("counted_memory")
 def test_processes_on_a_processor_share_its_memory() -> None:
     given = {

@@ -38,7 +38,10 @@ def test_a_large_photo_is_reduced_but_its_labels_are_not(show: Callable[..., Sce
     assert (scene.overlay() == colorize(labels, default_palette(4))).all()
 
 
-@pytest.mark.parametrize("num_classes, bits", [(3, 8), (254, 8), (255, 8), (256, 16), (300, 16)])
+@pytest.mark.parametrize(
+    "num_classes, bits",
+    [(3, 8), (255, 8), (256, 16), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((254, 8), (300, 16)))],
+)
 def test_every_number_of_classes(show: Callable[..., Scene], tmp_path: Path, num_classes: int, bits: int) -> None:
     labels = np.random.default_rng(num_classes).integers(-1, num_classes, (37, 53))
     png = index_png(labels, num_classes, tmp_path)

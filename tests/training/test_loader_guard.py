@@ -229,7 +229,7 @@ def test_an_unreadable_image_is_refused_by_default(config: TrainConfig, scenes: 
     assert not config.output.exists()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_an_unreadable_image_is_replaced_listed_and_the_same_when_resumed(
     config: TrainConfig, scenes: Path, workers: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,8 +75,12 @@ def assert_same_run(folder: Path, expected: Path) -> None:
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "eval_every, save_every, stop",
-    [(STEPS, 1, 3), (2, 1, 3), (2, 2, 4), (1, 4, 5)],
-    ids=["no validation before", "a validation before", "a validation before the stop is redone", "one long ago"],
+    [
+        pytest.param(STEPS, 1, 3, id="no validation before", marks=pytest.mark.slow),
+        pytest.param(2, 1, 3, id="a validation before", marks=pytest.mark.slow),
+        pytest.param(2, 2, 4, id="a validation before the stop is redone"),
+        pytest.param(1, 4, 5, id="one long ago"),
+    ],
 )
 def test_stopped_and_resumed_is_uninterrupted_to_the_bit(
     config: TrainConfig, tmp_path: Path, workers: int, eval_every: int, save_every: int, stop: int
@@ -315,7 +319,7 @@ def test_as_many_checkpoints_are_kept_as_asked_for(config: TrainConfig, keep: in
     assert steps == [STEPS - back for back in range(keep)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_ends_the_step_and_leaves_a_checkpoint(config: TrainConfig, number: signal.Signals) -> None:
     whole = replace(config, output=config.output / "whole")
     train(whole)
@@ -357,7 +361,7 @@ def test_a_validation_that_a_signal_breaks_off_is_made_up_for(
     assert records(config.output) == records(whole.output)
 
 
-@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("parts", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_accumulated_gradients_are_those_of_the_batch(config: TrainConfig, parts: int) -> None:
     config = replace(config, batch_size=4, model=replace(config.model, head_dropout=0.0, drop_path=0.0))
     whole = replace(config, output=config.output / "whole")
