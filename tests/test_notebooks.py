@@ -120,6 +120,7 @@ def test_there_are_three() -> None:
 def test_is_tidy(path: Path) -> None:
     notebook = read(path)
     assert not untidy(notebook)
+    assert any(cell.get("outputs") for cell in notebook.cells), "it is committed with its outputs"
     assert path.stat().st_size < MAX_BYTES
     first = notebook.cells[0]
     assert first.cell_type == "markdown" and first.source.startswith("# ")
