@@ -84,7 +84,7 @@ class _MaskLosses(torch.autograd.Function):
         step = max(1, min(chunk_elements // (height * width), num_masks))
         # Chunks share their memory: on a CPU, pages that are new to each of them would cost more than the arithmetic.
         shared = masks.new_empty(4, step, height, width)
-        labels, pairs = labels.int(), pairs.int()
+        labels, pairs = labels.int(), pairs.int()  # half the bytes to gather and compare
         for start in range(0, num_masks, step):
             part = slice(start, start + step)
             target = _Target.of(labels[pairs[part, 0]], pairs[part, 1], ignore_as_negative)
@@ -135,7 +135,8 @@ def _focal_and_dice(work: Tensor, target: _Target) -> tuple[Tensor, Tensor]:
     """Return focal and dice of each mask (m,), and replace its logits by their derivatives.
 
     Args:
-        work: (4, m, H, W). Before: logits in work[0]. After: derivatives of focal in work[0], of dice in work[1].
+        work: (4, m, H, W). It enters with the logits in work[0]. It leaves with the derivatives of focal in work[0],
+            and those of dice in work[1]; the rest has no meaning.
         target: targets of the masks.
     """
     error, entropy, wrong, right = work

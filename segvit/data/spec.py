@@ -16,6 +16,7 @@ A spec is a YAML file, shipped (`segvit/data/specs`) or your own (docs/data.md d
 Model files contain the same plain form (`to_dict`). folder_spec.py makes a spec of two plain folders.
 """
 
+import copy
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -218,7 +219,7 @@ def load_spec(name_or_path: str | Path) -> DatasetSpec:
     shipped = shipped_specs()
     name = str(name_or_path)
     if name in shipped:
-        return _load_shipped(name)
+        return DatasetSpec.from_dict(copy.deepcopy(_shipped_values(name)), source=name)
     path = Path(expanded(name_or_path))
     if not path.is_file():
         raise UserError(
@@ -229,9 +230,9 @@ def load_spec(name_or_path: str | Path) -> DatasetSpec:
 
 
 @functools.cache
-def _load_shipped(name: str) -> DatasetSpec:
-    """Return a shipped spec, which is read once in a process."""
-    return DatasetSpec.from_dict(parse_yaml(shipped_specs()[name], name), source=name)
+def _shipped_values(name: str) -> Any:
+    """Return the values of a shipped spec, whose file is parsed once in a process."""
+    return parse_yaml(shipped_specs()[name], name)
 
 
 def shipped_specs() -> dict[str, Traversable]:

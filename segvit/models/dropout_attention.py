@@ -53,7 +53,7 @@ class _DroppedAttention(torch.autograd.Function):
             weights = _weights(q_[part], k_[part]).mul_(keep[part].to(q.dtype))
             torch.bmm(weights, v_[part], out=out[part])
         out = out.div_(rate).view(q.shape)
-        ctx.save_for_backward(q_, k_, v_, keep, out)  # flat, since a flat head is a copy
+        ctx.save_for_backward(q_, k_, v_, keep, out)  # copies, which the backward pass need not make again
         ctx.rate = rate
         return out
 

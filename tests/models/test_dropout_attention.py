@@ -17,7 +17,8 @@ def inputs(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[
     """q, k and v that take gradients."""
     random = torch.Generator().manual_seed(0)
     batch, heads, queries, tokens, width = shape
-    q, k, v = (torch.randn(batch, heads, n, width, generator=random) for n in (queries, tokens, tokens))
+    # (B, n, H, d) seen as (B, H, n, d), as the decoder gives it: its heads are not contiguous
+    q, k, v = (torch.randn(batch, n, heads, width, generator=random).transpose(1, 2) for n in (queries, tokens, tokens))
     return tuple(x.to(dtype).requires_grad_() for x in (q, k, v))  # type: ignore[return-value]
 
 

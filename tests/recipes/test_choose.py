@@ -380,6 +380,9 @@ def test_processes_on_a_processor_share_its_memory() -> None:
         found = choose(RunFacts(machine=machine, images=PHOTOS), DATA | given, memory=memory)
         assert share in found.reasons["accumulate"] and found.config.accumulate == 1
     assert needs[1] < 0.75 * needs[0]
+
+
+def test_processes_on_a_processor_with_little_memory_accumulate() -> None:
     assert [chosen(replace(CPU, memory=2, processes=count)).config.accumulate for count in (1, 2)] == [1, 2]
 
 

@@ -16,6 +16,7 @@ from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.training.checkpoint import checkpoints
 from segvit.training.optim import create_optimizer, freeze, layer_number, parameter_groups
+from segvit.training.parallel import load_optimizer
 from segvit.training.train import train
 from segvit.weights.load import load_model
 from tests.helpers.tiny import random_images, run_records, tiny_config, tiny_run
@@ -69,6 +70,18 @@ def test_a_bias_table_of_all_blocks_is_an_embedding() -> None:
     model = tiny("beitv2")
     model.backbone.relative_bias_tables = nn.ParameterList([model.backbone.relative_bias_tables[0]])
     assert layer_number("backbone.relative_bias_tables.0", model.backbone) == 0
+
+
+def test_an_older_optimizer_state_resumes_as_it_was() -> None:
+    model = tiny("vit")
+    optimizer = create_optimizer(model, OptimConfig())
+    assert all(group["fused"] for group in optimizer.param_groups), "on a CPU"
+    state = optimizer.state_dict()
+    older = state | {"param_groups": [group | {"fused": None} for group in state["param_groups"]]}
+    load_optimizer(optimizer, older)
+    model(random_images(1, (48, 48))).mask_logits.square().sum().backward()
+    optimizer.step()
+    assert not any(group["fused"] for group in optimizer.param_groups)
 
 
 @pytest.mark.parametrize("structure", ["plain", "shrunk"])

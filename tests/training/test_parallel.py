@@ -95,8 +95,7 @@ def test_two_processes_are_one(runs: Callable[[str], Path], name: str) -> None:
         torch.testing.assert_close(ours[key], value, rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["data", "fsdp"])
+@pytest.mark.parametrize("name", ["data", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_what_two_processes_began_one_ends(
     runs: Callable[[str], Path],
     name: str,

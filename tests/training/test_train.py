@@ -76,10 +76,10 @@ def assert_same_run(folder: Path, expected: Path) -> None:
 @pytest.mark.parametrize(
     "eval_every, save_every, stop",
     [
-        pytest.param(STEPS, 1, 3, id="no validation before", marks=pytest.mark.slow),
+        pytest.param(STEPS, 1, 3, id="no validation before"),
         pytest.param(2, 1, 3, id="a validation before", marks=pytest.mark.slow),
         pytest.param(2, 2, 4, id="a validation before the stop is redone"),
-        pytest.param(1, 4, 5, id="one long ago"),
+        pytest.param(1, 4, 5, id="one long ago", marks=pytest.mark.slow),
     ],
 )
 def test_stopped_and_resumed_is_uninterrupted_to_the_bit(
@@ -302,14 +302,15 @@ def test_a_hole_in_a_checkpoint_is_seen(config: TrainConfig) -> None:
         load_checkpoint(newest)
 
 
-def test_a_signal_that_is_passed_on_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_is_passed_on_counts_once(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     with Stop() as stop:
         for _ in range(2):
-            os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.number == signal.SIGTERM
+            os.kill(os.getpid(), number)
+        assert stop.number == number
         monkeypatch.setattr(signals_module, "ECHO", -1.0)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
 
 @pytest.mark.parametrize("keep", [1, 3])
