@@ -52,7 +52,13 @@ class Flag(NamedTuple):
         elif self.name in IN_FOLDERS:
             yield from (folder / "nowhere", folder / "file.txt", folder / "file.txt" / "x", folder / LONG)
         else:
-            yield from (folder / "nowhere", folder, folder / "file.txt" / "x", folder / LONG)
+            reads_folders = (self.verb, self.name) in {("predict", "--inputs"), ("export", "--images")}
+            yield from (
+                folder / "nowhere",
+                *([] if reads_folders else [folder]),
+                folder / "file.txt" / "x",
+                folder / LONG,
+            )
 
 
 def path_flags(app: App = cli.app, verb: str = "") -> Iterator[Flag]:

@@ -543,7 +543,7 @@ def call(arguments: list[str]) -> None:
 @pytest.mark.slow
 def test_command_line_exports_and_scores(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_shapes(tmp_path / "data", train=4, val=4, size=48)
-    torch.manual_seed(3)
+    torch.manual_seed(0)
     model = create_model(
         config=replace(TINY, structure="shrunk", depth=3), num_classes=8, spec=load_spec("shapes")
     ).eval()
