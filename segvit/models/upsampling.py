@@ -102,10 +102,11 @@ def interpolate(maps: Tensor, grid: tuple[int, int], *, centred: bool = False) -
         )
     if centred:
         fine = F.interpolate(maps, size=(2 * rows, 2 * columns), mode="bilinear", align_corners=False)
-        return fine[:, :, : grid[0], : grid[1]]
-    fine = F.interpolate(maps, size=(2 * rows - 1, 2 * columns - 1), mode="bilinear", align_corners=True)
-    # Padded for odd grids too, and cut: a graph for any size must not depend on the parity of a grid.
-    return F.pad(fine, (0, 1, 0, 1), mode="replicate")[:, :, : grid[0], : grid[1]]
+    else:
+        fine = F.interpolate(maps, size=(2 * rows - 1, 2 * columns - 1), mode="bilinear", align_corners=True)
+        fine = F.pad(fine, (0, 1, 0, 1), mode="replicate")
+    # Cut and copied for even grids too: in a graph for any size, neither sizes nor strides may depend on the parity.
+    return fine[:, :, : grid[0], : grid[1]].clone(memory_format=torch.contiguous_format)
 
 
 class QueryUpsampling(nn.Module):
