@@ -5,7 +5,7 @@ The files of a pair share a name: their path below the two folders without suffi
 
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -169,15 +169,9 @@ def _find(
     Returns:
         The files with these suffixes, and the others.
     """
-    folder, pattern, fixed = folder_of(root, pattern, what)
-    matcher = re.compile(_glob(pattern.removeprefix(fixed) or "**/*"))
     found: dict[str, Path] = {}
     others: dict[str, Path] = {}
-    for path in files_below(folder, follow=True):
-        match = matcher.fullmatch(path.relative_to(folder).as_posix())
-        if match is None:
-            continue
-        name = stem("/".join(group.strip("/") for group in match.groups() if group and group.strip("/")), suffixes)
+    for path, name in _matching(root, pattern, suffixes, what):
         if path.suffix.lower() not in suffixes:
             others[name] = path
             continue
@@ -192,6 +186,36 @@ def _find(
             f"{_explain_lossy(list(others.values()), suffixes)}"
         )
     return found, others
+
+
+def files_of(root: Path, pattern: str, what: str) -> list[Path]:
+    """Return all files in a folder and its subfolders, or those that match a glob, sorted.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    return [path for path, _ in _matching(root, pattern, (), what)]
+
+
+def find_images(place: Place) -> dict[str, Path]:
+    """Return the images of a split by name.
+
+    Raises:
+        UserError: the folder is missing or empty, or a name occurs twice.
+    """
+    root, split, what, options = place
+    return _find(root, split.images, IMAGE_SUFFIXES, f"{what}: images ({options[0]})", options[:1])[0]
+
+
+def _matching(root: Path, pattern: str, suffixes: Sequence[str], what: str) -> Iterator[tuple[Path, str]]:
+    """Yield each file in a folder or of a glob, with its name."""
+    folder, pattern, fixed = folder_of(root, pattern, what)
+    matcher = re.compile(_glob(pattern.removeprefix(fixed) or "**/*"))
+    for path in files_below(folder, follow=True):
+        match = matcher.fullmatch(path.relative_to(folder).as_posix())
+        if match is not None:
+            parts = [group.strip("/") for group in match.groups() if group and group.strip("/")]
+            yield path, stem("/".join(parts), suffixes)
 
 
 def _tell_apart(one: Path, other: Path, folder: str, options: Sequence[str]) -> str:
