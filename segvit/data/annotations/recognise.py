@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segvit.data.annotations.format import BACKGROUND, Content, FileLabels, ShapeLabels, Summary, spelled
+from segvit.data.annotations.geojson import GeoJsonLabels
 from segvit.data.annotations.labelme import LabelMeLabels
 from segvit.data.annotations.parse import read_json
 from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, Unreadable
@@ -22,7 +23,7 @@ from segvit.data.pairs import WILDCARD, files_of, first
 from segvit.errors import UserError
 from segvit.utils.text import counted
 
-TOOLS: tuple[type[ShapeLabels], ...] = (LabelMeLabels,)
+TOOLS: tuple[type[ShapeLabels], ...] = (LabelMeLabels, GeoJsonLabels)
 """Formats whose files hold shapes. Each recognises its files."""
 LOOKED_AT = 5
 """Number of files of one suffix in a folder by which a tool is recognised."""
