@@ -223,7 +223,12 @@ WINDOWS: dict[str, dict[str, int]] = {"light": {}, "dark": {"dark": True}, "phon
 @pytest.mark.parametrize(
     "window, names",
     [
-        pytest.param(window, names, id=f"{kind}, {names[0]}", marks=[pytest.mark.slow] * (names is LARGE_PAGES))
+        pytest.param(
+            window,
+            names,
+            id=f"{kind}, {names[0]}",
+            marks=[pytest.mark.slow] * (kind != "light" or names is LARGE_PAGES),
+        )
         for kind, window in WINDOWS.items()
         for names in (("index", "data"), LARGE_PAGES)
     ],

@@ -13,6 +13,7 @@ from segvit.cli.flags import ProtocolFlags, check_paths
 from segvit.cli.help.panels import panel
 from segvit.config import DataConfig, Device, PrecisionChoice
 from segvit.errors import UserError
+from segvit.prediction.annotations.kinds import AnnotationFormat, check_annotations
 from segvit.prediction.video_options import VideoOptions
 from segvit.utils.launcher import first_process
 from segvit.utils.text import counted
@@ -36,6 +37,8 @@ def predict(
     background: bool = True,
     confidence: bool = False,
     ids: Literal["index", "raw"] = "index",
+    write: tuple[AnnotationFormat, ...] = (),
+    simplify: float = 0.0,
     video: Annotated[VideoOptions, Parameter(name="*", group=panel("Videos"))] = VideoOptions(),
     overwrite: bool = False,
     workers: int = DataConfig.workers,
@@ -74,6 +77,11 @@ def predict(
         Also write a confidence map, or a grey confidence video; white is certain.
     ids
         Values of the label maps: index for class numbers with a palette, raw for the dataset's own ids.
+    write
+        Also write the labels of images as files of labelling tools, in the subfolder annotations, with a polygon for
+        each region. coco, label-studio and geojson hold a score for each region, from the confidence maps.
+    simplify
+        Tolerance in pixels of these polygons, such as 1. Neighbours keep their common boundary. 0: exact polygons.
     overwrite
         Compute everything again, and replace the files in the output folder.
     workers
@@ -89,6 +97,7 @@ def predict(
     from segvit.weights.names import check_model_name
 
     video.check()
+    check_annotations(write, simplify)
     protocol.check()
     check_model_name(model)
     if first_process():  # before torch is imported, which takes seconds
@@ -119,6 +128,8 @@ def predict(
                 background=background,
                 confidence=confidence,
                 raw_ids=ids == "raw",
+                write=write,
+                simplify=simplify,
                 video=video,
                 overwrite=overwrite,
                 workers=workers,
@@ -145,6 +156,8 @@ def _tell(done: "Done") -> None:
         print(f"{len(done.written)} new label maps in {done.output}; {there}")
     elif done.written or done.failures or not any_video:
         print(f"{len(done.written)} label maps in {done.output}")
+    for path in done.annotations:
+        print(f"annotations: {path}")
     for video in done.videos:
         print(f"{video.path}: {video.frames} frames labelled")
         if video.dropped:

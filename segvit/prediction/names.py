@@ -26,7 +26,7 @@ VIDEO_ENDINGS = (VIDEO_OVERLAY, VIDEO_CONFIDENCE, VIDEO_SHARES, VIDEO_FRAMES, VI
 """Endings that turn the name of a video into those of its outputs."""
 ASIDE = ".segvit-partial"
 """Ending of an unfinished file."""
-OUR_SUFFIXES = (".json", ".yaml", ".csv", ".png", ".mp4", ASIDE)
+OUR_SUFFIXES = (".json", ".yaml", ".csv", ".png", ".mp4", ".txt", ".xml", ".geojson", ASIDE)
 """Suffixes of the files in an output folder."""
 
 

@@ -23,6 +23,8 @@ from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
 
 Ints = npt.NDArray[np.int64]
+Corners = npt.NDArray[np.int64 | np.float64]
+"""Points (N, 2), x and y in pixels: whole numbers for exact outlines."""
 Flags = npt.NDArray[np.bool_]
 
 EAST, SOUTH, WEST, NORTH = range(4)
@@ -35,7 +37,7 @@ class Region(NamedTuple):
     label: int
     area: int
     """Area in pixels, without holes."""
-    rings: list[Ints]
+    rings: Sequence[Corners]
     """Corners (N, 2) of each ring, x and y in pixels, the origin at the upper left; the first ring is the outer one,
     clockwise as displayed, the others are holes, the other way round."""
 
@@ -103,27 +105,42 @@ def coco(
     if regions and max(region.label for region in regions) >= len(classes):
         label = max(region.label for region in regions)
         raise UserError(f"label {label} among {len(classes)} classes; give 0..{len(classes) - 1}, or {ignore}")
-    annotations = []
-    for number, region in enumerate(regions, start=1):
-        x, y = region.rings[0].T.tolist()
-        left, top = min(x), min(y)
-        annotations.append(
-            {
-                "id": number,
-                "image_id": 1,
-                "category_id": region.label,
-                "area": region.area,
-                "bbox": [left, top, max(x) - left, max(y) - top],
-                "iscrowd": 0,
-                "segmentation": [_bridged(region.rings).ravel().tolist()],
-            }
-        )
+    annotations = [annotation_of(region, number=number, image=1) for number, region in enumerate(regions, start=1)]
     height, width = labels.shape
     return {
         "images": [{"id": 1, "file_name": file_name, "width": width, "height": height}],
         "categories": [{"id": index, "name": name} for index, name in enumerate(classes)],
         "annotations": annotations,
     }
+
+
+def annotation_of(region: Region, *, number: int, image: int) -> dict[str, Any]:
+    """Return the COCO annotation of a region; `number` and `image` are the ids of both."""
+    corners = bridged(region.rings)
+    (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": region.label,
+        "area": region.area,
+        "bbox": [left, top, right - left, bottom - top],
+        "iscrowd": 0,
+        "segmentation": [corners.ravel().tolist()],
+    }
+
+
+def bridged(rings: Sequence[Corners]) -> Corners:
+    """Return the rings of a region as one polygon (N, 2), whose holes are connected by bridges without width.
+
+    Bridges run along rows and columns: the crossings of a slanted one would be rounded differently there and back.
+    """
+    if len(rings) == 1:
+        return rings[0]
+    (start,), walk = rings[0][:1], [rings[0]]
+    for hole in rings[1:]:
+        foot = np.array([[hole[0, 0], start[1]]])
+        walk += [start[None], foot, hole, hole[:1], foot]
+    return np.concatenate(walk)
 
 
 def _sides(labels: npt.NDArray[Any], ignore: int) -> tuple[Flags, Flags, Flags, Flags]:
@@ -297,17 +314,3 @@ def _regions(corners: Ints, starts: Ints, areas: Ints, outer: Ints, labels: npt.
     for number, (label, area) in enumerate(zip(classes, pixels, strict=True)):
         rings = range(bounds[number], bounds[number + 1])
         yield Region(label, area, [corners[first[ring] : last[ring]] for ring in rings])
-
-
-def _bridged(rings: Sequence[Ints]) -> Ints:
-    """All rings as one: (N, 2).
-
-    Bridges run along rows and columns: the crossings of a slanted one would be rounded differently there and back.
-    """
-    if len(rings) == 1:
-        return rings[0]
-    (start,), walk = rings[0][:1], [rings[0]]
-    for hole in rings[1:]:
-        foot = np.array([[hole[0, 0], start[1]]])
-        walk += [start[None], foot, hole, hole[:1], foot]
-    return np.concatenate(walk)

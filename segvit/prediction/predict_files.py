@@ -25,6 +25,8 @@ from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import resolve_protocol
 from segvit.models.modes import evaluating
 from segvit.pictures.paint import without_background
+from segvit.prediction.annotations.annotate import annotate, check_stems
+from segvit.prediction.annotations.kinds import SCORED, AnnotationFormat, check_annotations
 from segvit.prediction.names import VIDEO_OVERLAY, named
 from segvit.prediction.outputs import write_outputs
 from segvit.prediction.photo import Prediction
@@ -70,6 +72,8 @@ class Done:
     """Overlays of videos that existed already."""
     video_failures: list[Failure]
     """Videos that could not be read or that broke off, in this run or when they were labelled."""
+    annotations: list[Path]
+    """Files or folders of annotations, one per format asked for."""
 
 
 def predict_files(
@@ -83,6 +87,8 @@ def predict_files(
     background: bool = True,
     confidence: bool = False,
     raw_ids: bool = False,
+    write: Sequence[AnnotationFormat] = (),
+    simplify: float = 0.0,
     video: VideoOptions | None = None,
     overwrite: bool = False,
     workers: int = DataConfig.workers,
@@ -108,6 +114,9 @@ def predict_files(
         background: paint the background class in overlays.
         confidence: write confidence maps too.
         raw_ids: write the dataset's own ids instead of class indices.
+        write: formats of labelling tools to write the label maps of the images in too, below `annotations`. Formats
+            with scores need confidence maps, so they are written too.
+        simplify: tolerance in pixels of the polygons of `write`. 0: exact.
         video: how videos are labelled.
         overwrite: label everything again, even if the outputs exist.
         workers: number of threads that read, and of those that write, while the model works. 0: no threads.
@@ -120,6 +129,8 @@ def predict_files(
     """
     chosen, video = resolve_precision(model, precision), video or VideoOptions()
     video.check()
+    check_annotations(write, simplify)
+    confidence = confidence or any(kind in SCORED for kind in write)
     settings: dict[str, Any] = resolve_protocol(model, config) | {
         "precision": chosen.name,
         "ids": "raw" if raw_ids else "index",
@@ -139,10 +150,17 @@ def predict_files(
     world_size()  # refuses processes that are in no group, before anything is written
     # One process plans, before any writes: another would find less left.
     plan = decided_by_first(lambda: make_plan(model, inputs, output, settings, video, overwrite=overwrite))
+    if write:
+        check_stems(plan.output, (*(job.target for job in plan.images), *plan.skipped))
     with computing_in(chosen, model.mean.device), evaluating(model):  # cached casts and folds serve all images
         images = _label_images(labeller, plan.images, progress)
         videos = _label_videos(labeller, plan.videos, watch)
-    return _done(plan, images, videos)
+    done = _done(plan, images, videos)
+    if write and rank() == 0:
+        ids, classes = labeller.style["raw_ids"], classes_of(model)[0]
+        maps = [*done.written, *done.skipped]
+        done.annotations.extend(annotate(write, maps, classes, folder=plan.output, tolerance=simplify, raw_ids=ids))
+    return done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,6 +298,7 @@ def _done(
         skipped_videos=plan.skipped_videos,
         video_failures=[_broken(video) for video in plan.broken]
         + [failure for _, failure in all_videos if failure is not None],
+        annotations=[],
     )
 
 

@@ -385,7 +385,9 @@ def test_info_on_a_shrunk_model(segvit: Command) -> None:
         assert re.search(row, said.out)
     assert "backbone from QD on" in said.out and re.search(r"│ up-sampling +│ +[\d,]+ │", said.out)
     told = json.loads(
-        segvit("info", "vit_tiny_patch16_224", "--structure=shrunk", "--upsampling=paper", "--json=-").out
+        segvit(
+            "info", "vit_tiny_patch16_224", "--structure=shrunk", "--upsampling=paper", "--size=32", "32", "--json=-"
+        ).out
     )
     assert told["upsampling"] == "paper" and "up-sampling" in [part["name"] for part in told["parts"]]
 

@@ -1,0 +1,1 @@
+"""Write label maps as the files of labelling tools."""
