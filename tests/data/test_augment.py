@@ -222,7 +222,7 @@ def test_image_and_labels_move_together(name: str) -> None:
     rare = RareClasses(take_census(samples), probability=0.0, seed=0)
     partners = Partners(augment, length=4, rare=rare)
     crops = TrainingSamples(samples, TrainTransform(48, augment, (7, 7, 7)), seed=0, partners=partners)
-    compared = ignored = 0
+    compared = agreeing = ignored = 0
     for draw in range(24):
         image, labels, _ = crops[draw % 4, draw]  # type: ignore[misc]
         around = torch.nn.functional.pad(labels[None, None].float(), (2, 2, 2, 2), mode="replicate")
@@ -230,10 +230,12 @@ def test_image_and_labels_move_together(name: str) -> None:
         high = torch.nn.functional.max_pool2d(around, 5, stride=1)[0, 0]
         flat = low == high
         meant = torch.where(labels == IGNORE_INDEX, 7, labels * 40)
-        assert (image[0].long() == meant)[flat].float().mean() > 0.97, draw
+        agreed = int((image[0].long() == meant)[flat].sum())
+        assert agreed > 0.9 * flat.sum(), draw  # along the sides, the neighbours are unknown
+        agreeing += agreed
         compared += int(flat.sum())
         ignored += int((labels == IGNORE_INDEX).sum())
-    assert compared > 10_000
+    assert compared > 10_000 and agreeing > 0.97 * compared
     assert (ignored > 0) == (name in ("rotation", "erase", "all"))
 
 
