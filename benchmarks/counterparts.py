@@ -39,8 +39,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import segvit
 from segvit.config import AugmentConfig, DataConfig, EvalConfig, OptimConfig, TrainConfig
+from segvit.data.augment.transform import TrainTransform
 from segvit.data.sample import Samples
-from segvit.data.transforms import TrainTransform
 from segvit.inference.protocol import image_labels, protocol_size
 from segvit.models.backbone import PlainViT
 from segvit.profiling.multiply_adds import fake_twin

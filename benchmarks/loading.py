@@ -23,11 +23,11 @@ from torch.utils.data import DataLoader
 
 import segvit
 from segvit.config import AugmentConfig, DataConfig, ModelConfig
+from segvit.data.augment.transform import TrainTransform
 from segvit.data.dataset import open_dataset
 from segvit.data.sampling.crops import TrainingSamples, collate
 from segvit.data.sampling.order import EndlessBatches
 from segvit.data.shapes.scenes import write_shapes
-from segvit.data.transforms import TrainTransform
 
 IN_MEMORY = "training step, batches in memory"
 

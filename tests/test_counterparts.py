@@ -15,9 +15,9 @@ from torch import Tensor
 
 import segvit
 from segvit.config import LossConfig, ModelConfig
+from segvit.data.augment.transform import TrainTransform
 from segvit.data.sample import Sample
 from segvit.data.spec import IGNORE_INDEX, load_spec
-from segvit.data.transforms import TrainTransform
 from segvit.losses import normalizers
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"

@@ -13,10 +13,10 @@ import torch
 from torchvision import tv_tensors
 
 from segvit.config import DataConfig
+from segvit.data.augment.transform import TrainTransform
 from segvit.data.dataset import open_dataset
 from segvit.data.sample import Sample, Samples
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
-from segvit.data.transforms import TrainTransform
 
 SETS = ("camvid", "clothing")
 PEOPLE = DatasetSpec(

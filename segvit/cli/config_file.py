@@ -23,9 +23,9 @@ GIVEN = "--given"
 def from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
     """Fill in the settings that no flag gives from the YAML file of --config.
 
-    `check-data` and `evaluate` use only its data section. For `train` and `lr-find`, the model of `init` then fills in
-    what is still open in the model section. If no file is given, `train --resume` takes the settings of the run itself,
-    and `evaluate` the config.yaml beside the model unless flags name a dataset.
+    `evaluate` uses only its data section, and `check-data` those of data and augmentation. For `train` and `lr-find`,
+    the model of `init` then fills in what is still open in the model section. If no file is given, `train --resume`
+    takes the settings of the run itself, and `evaluate` the config.yaml beside the model unless flags name a dataset.
     """
     for argument in arguments:
         argument.tokens[:] = [token.evolve(value=expanded(token.value)) for token in argument.tokens]
@@ -41,7 +41,8 @@ def from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.Ar
         content["model"] = with_older_defaults(content.get("model", {}))
         content["output"] = str(Path(path).parent)  # where the run is now
     if commands in (("check-data",), ("evaluate",)):
-        content = {"data": content.get("data", {})}
+        sections = ("data", "augment") if commands == ("check-data",) else ("data",)
+        content = {section: content.get(section, {}) for section in sections}
     elif commands in (("train",), ("lr-find",)):
         content = _over_init(content, init)
     for source, said in by_source(content, layers, source=path or str(init)):

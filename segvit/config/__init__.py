@@ -8,7 +8,8 @@ A YAML file holds differences from these defaults. Flags of the same names overr
 
 from typing import Literal
 
-from segvit.config.data import AugmentConfig, DataConfig
+from segvit.config.augment import AugmentConfig
+from segvit.config.data import DataConfig
 from segvit.config.learning import Freeze, LossConfig, OptimConfig
 from segvit.config.network import Downsampling, Head, ModelConfig, Structure, Upsampling
 from segvit.config.protocol import MULTI_SCALE, EvalConfig, EvalMode

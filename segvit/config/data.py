@@ -1,4 +1,4 @@
-"""Settings of the data: images, labels and training augmentation."""
+"""Settings of the data: images and labels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,36 +62,3 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         take_paths(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """Training augmentation, in the order of its steps. The defaults are the paper's."""
-
-    resize_long: int | None = 2048
-    """Largest longer side in pixels: the image is resized to fit, keeping its ratio. No resizing if this and
-    `resize_short` are None."""
-    resize_short: int | None = None
-    """Largest shorter side in pixels of the same resizing. Default: the crop, if `resize_long` is set."""
-    scale: tuple[float, float] = (0.5, 2.0)
-    """Range of the random factor on the resized size."""
-    max_class_share: float = 0.75
-    """Largest share of one class among the labelled pixels of a crop. A crop with more is drawn again, up to 10 times.
-    1: accept any crop."""
-    rare_class_probability: float = 0.0
-    """Share of the crops that is forced to contain a class; rare classes are picked more often (1 / their pixels in the
-    training set). The crop comes from a random image with that class. Label maps are counted once and the counts
-    kept."""
-    flip: float = 0.5
-    """Probability of a horizontal flip."""
-    brightness: float = 32.0
-    """Largest shift of the brightness, on the scale 0..255."""
-    contrast: float = 0.5
-    """Range x of the contrast factor, drawn from 1 - x .. 1 + x."""
-    saturation: float = 0.5
-    """Range x of the saturation factor, drawn from 1 - x .. 1 + x."""
-    hue: float = 18.0
-    """Largest shift of the hue, on the scale 0..180."""
-    views: int | None = None
-    """Number of different crops of each image; epoch e shows number e modulo `views`. Default: a new crop in each
-    epoch."""

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import yaml
 
-from segvit.config.data import AugmentConfig, DataConfig
+from segvit.config.augment import AugmentConfig
+from segvit.config.data import DataConfig
 from segvit.config.learning import LossConfig, OptimConfig
 from segvit.config.network import ModelConfig
 from segvit.config.protocol import EvalConfig

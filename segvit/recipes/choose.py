@@ -16,6 +16,7 @@ from typing import Any
 import timm
 
 from segvit.config import DataConfig, TrainConfig
+from segvit.config.augment import under_preset
 from segvit.config_files import plain
 from segvit.data.check.class_names import name_classes
 from segvit.data.given import data_of
@@ -122,7 +123,7 @@ def choose_for(given: Mapping[str, Any]) -> Recipe:
     if given.get("init") is not None:
         model = look_at_model(str(given["init"]))
         given = {f"model.{name}": value for name, value in vars(model.network).items()} | dict(given)
-    config = parse_settings(given)
+    config, given = parse_settings(given), under_preset(given)
     named = name_classes(config.data)
     if named.text:
         config, given = replace(config, data=named.config), {**given, "data.classes": named.config.classes}

@@ -7,12 +7,13 @@
 The loop is in segvit/training/train.py. This module finds the settings of a run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from segvit.config import DataConfig, ModelConfig, TrainConfig
+from segvit.config.augment import under_preset
 from segvit.config_files import RUN_CONFIG, plain, read_yaml
 from segvit.data.given import described_alone
 from segvit.data.sample import Samples
@@ -36,6 +37,7 @@ def train(
     datasets: Mapping[str, Samples] | None = None,
     criterion: Criterion | None = None,
     *,
+    transform: Callable[..., Any] | None = None,
     images: str | Path | None = None,
     labels: str | Path | None = None,
     classes: Sequence[str] = (),
@@ -66,6 +68,8 @@ def train(
         datasets: your own, `{"train": ..., "val": ...}`: any objects with the attributes of
             `segvit.data.sample.Samples`.
         criterion: your own, called as `segvit.criterion` is; it returns `segvit.Losses`.
+        transform: your own, as the last step of the augmentation of a crop: a pipeline of torchvision's v2, of
+            Albumentations, or any function `transform(image, mask)` that returns both (docs/training.md).
         images: folder of photos, in place of `config`.
         labels: folder of their masks, of the same names.
         classes: class names in order, or `name=VALUE` if the mask values are not 0, 1, 2, ...
@@ -97,7 +101,7 @@ def train(
             'nothing to train on: write segvit.train(images="photos", labels="masks", classes=["sky", "road"]), or '
             'segvit.train("people.yaml")'
         )
-    parts = {"model": model, "datasets": datasets, "criterion": criterion}
+    parts = {"model": model, "datasets": datasets, "criterion": criterion}  # those that need settings of the run
     own = [name for name, part in parts.items() if part is not None]
     resolved = _resolve(source, given, own)
     return training.train(
@@ -105,6 +109,7 @@ def train(
         model,
         datasets,
         criterion,
+        transform=transform,
         resume=resume,
         overwrite=overwrite,
         accept_changed_data=accept_changed_data,
@@ -152,16 +157,23 @@ def _resolve(source: TrainConfig | DataConfig | str | Path, given: dict[str, Any
         if first_process():
             print(found.text, flush=True)
         return found.config
-    config = source if isinstance(source, TrainConfig) else _load(Path(expanded(str(source))), given)
+    config = source if isinstance(source, TrainConfig) else load_settings(Path(expanded(str(source))), given)
     if not given:
         return config
-    return parse_settings(dict(flat(config.to_dict())) | given)
+    return parse_settings(dict(flat(config.to_dict())) | under_preset(given))
 
 
-def _load(path: Path, given: Mapping[str, Any]) -> TrainConfig:
+def load_settings(path: Path, given: Mapping[str, Any]) -> TrainConfig:
     """Read a file of settings. If it fine-tunes a model, that model decides the network.
 
     A resolved config describes its whole network, so its model is not opened.
+
+    Args:
+        path: a YAML file, or the name of a shipped recipe.
+        given: settings by dotted name that override the file; only `init` is read.
+
+    Raises:
+        UserError: the file or the model cannot be read.
     """
     content, _ = read_yaml(path, TrainConfig)
     whole = content.get("model", {}).keys() >= {field.name for field in fields(ModelConfig)}

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from segvit.config import TrainConfig
+from segvit.data.augment.transform import TrainTransform
 from segvit.data.sampling.crops import Replaced, TrainingSamples, collate
 from segvit.data.sampling.order import EndlessBatches
+from segvit.data.sampling.partners import Partners
 from segvit.data.sampling.rare_classes import RareClasses
 from segvit.data.sampling.unreadable import UnreadableList
-from segvit.data.transforms import TrainTransform
 from segvit.errors import UserError
 from segvit.training.backbone.cache import FeatureCache
 from segvit.training.loader_guard import shield_from_sigterm, watched, written
@@ -78,15 +79,19 @@ def training_crops(config: TrainConfig, data: RunData, *, mean: Tensor) -> Train
         data: training and validation set.
         mean: (3,) of the model, 0..1: the colour that pads images smaller than the crop.
     """
-    rare = None
-    if config.augment.rare_class_probability > 0:
-        rare = RareClasses(data.census, probability=config.augment.rare_class_probability, seed=config.seed)
+    augment, rare, partners = config.augment, None, None
     fill = [round(255 * value) for value in mean.tolist()]
+    transform = TrainTransform(config.model.image_size, augment, fill, own=data.transform)
+    if augment.rare_class_probability > 0 or augment.copy_paste > 0:
+        rare = RareClasses(data.census, probability=augment.rare_class_probability, seed=config.seed)
+    if augment.cutmix > 0 or augment.copy_paste > 0:
+        partners = Partners(augment, length=len(data.train), rare=rare)
     return TrainingSamples(
         data.train,
-        TrainTransform(config.model.image_size, config.augment, fill),
+        transform,
         seed=config.seed,
-        rare=rare,
+        rare=rare if augment.rare_class_probability > 0 else None,
+        partners=partners,
         skip_unreadable=config.data.skip_unreadable,
         views=config.augment.views,
     )

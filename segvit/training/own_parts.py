@@ -1,4 +1,4 @@
-"""Parts that a caller hands to `train`: a model, datasets and a criterion of their own.
+"""Parts that a caller hands to `train`: a model, datasets, a criterion and a transform of their own.
 
     own = OwnParts(model=model, datasets={"train": train_set, "val": val_set}, criterion=my_criterion)
     config = own.settle(config)         # with the model's own settings; contradictions are errors
@@ -6,7 +6,7 @@
 The config describes every part that is not handed in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -32,6 +32,8 @@ class OwnParts:
     datasets: Mapping[str, Samples] | None = None
     """The datasets `train` and `val`."""
     criterion: Criterion | None = None
+    transform: Callable[..., Any] | None = None
+    """Transform in the augmentation (segvit/data/augment/own.py)."""
 
     @property
     def names(self) -> list[str]:

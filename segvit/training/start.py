@@ -19,6 +19,7 @@ from torch import Tensor
 
 from segvit.config import TrainConfig
 from segvit.config_files import RUN_CONFIG
+from segvit.data.augment.own import OwnTransform, open_own
 from segvit.data.check.check import CheckReport, check_dataset
 from segvit.data.check.class_names import name_classes
 from segvit.data.check.fixes import command
@@ -68,6 +69,8 @@ class RunData:
     val: Samples
     digest: str
     """Digest of both, by which a resumed run recognises them."""
+    transform: OwnTransform | None = None
+    """Transform of your own in the augmentation."""
 
     @cached_property
     def census(self) -> Census:
@@ -154,6 +157,7 @@ def prepare(
     fine_tunes = state is None and config.init is not None
     source = load_start(str(config.init), config.model) if fine_tunes else None
     splits = open_splits(config, own.datasets, say=print if first_process() and state is None else None)
+    transform = open_own(own.transform, config.augment.module, num_classes=splits["train"].spec.num_classes)
     accelerator = create_accelerator(config)
     name = name_of(config.data, otherwise=splits["train"].spec.name)
 
@@ -170,7 +174,7 @@ def prepare(
         say=print,
     )
     _check_agreement(config, _step_of(state), digest)
-    data = RunData(**splits, digest=digest)
+    data = RunData(**splits, digest=digest, transform=transform)
     return Start(
         config=config, accelerator=accelerator, data=data, state=state, source=source, replaces=overwrite and not resume
     )

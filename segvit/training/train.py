@@ -56,6 +56,7 @@ def train(
     datasets: Mapping[str, Samples] | None = None,
     criterion: Criterion | None = None,
     *,
+    transform: Callable[..., Any] | None = None,
     resume: bool = False,
     accept_changed_data: bool = False,
     overwrite: bool = False,
@@ -70,18 +71,18 @@ def train(
         datasets: your own, `{"train": ..., "val": ...}`: any objects with the attributes of
             `segvit.data.sample.Samples`.
         criterion: your own, called as `segvit.criterion` is; it returns `segvit.Losses`.
+        transform: your own, of an image and its mask, as the last step on each crop (docs/training.md).
         resume: continue from the checkpoint in `config.output`.
         accept_changed_data: continue although the dataset has changed since the run was started.
         overwrite: replace the run that `config.output` holds.
         on_step: called after every step.
 
     Raises:
-        UserError: settings or data that cannot be trained on, a config that contradicts a part of your own, a folder
-            that holds another run or in which one is under way, a dataset that has changed, a loss that is not finite
-            (with the step, the layer and the files of its batch), a full disk, or a loader process that died.
+        UserError: see `prepare` in start.py; a loss that is not finite (with the step, the layer and the files of its
+            batch), a full disk, or a loader process that died.
         Interrupted: SIGTERM or SIGINT arrived; the checkpoint of the last step is written.
     """
-    own = OwnParts(model=model, datasets=datasets, criterion=criterion)
+    own = OwnParts(model=model, datasets=datasets, criterion=criterion, transform=transform)
     with ExitStack() as stack:
         options = {"accept_changed_data": accept_changed_data, "overwrite": overwrite, "stack": stack}
         return _run(Trainer(config, own, resume=resume, **options), on_step)

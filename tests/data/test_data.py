@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
 from segvit.config import AugmentConfig, DataConfig
+from segvit.data.augment.transform import TrainTransform
 from segvit.data.check.check import CheckReport, check_dataset
 from segvit.data.dataset import (
     IGNORE_INDEX,
@@ -31,7 +32,6 @@ from segvit.data.sampling.crops import TrainingSamples
 from segvit.data.sampling.order import EndlessBatches
 from segvit.data.shapes.scenes import ShapesDataset, write_shapes
 from segvit.data.spec import UNKNOWN, DatasetSpec, load_spec
-from segvit.data.transforms import TrainTransform
 from segvit.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)

@@ -12,13 +12,14 @@ from torch import Tensor
 import segvit.data.dataset as dataset_module
 import segvit.data.sampling.class_counts as census_module
 from segvit.config import AugmentConfig, DataConfig, LossConfig, TrainConfig
+from segvit.data.augment.geometry import random_crop
+from segvit.data.augment.transform import TrainTransform
 from segvit.data.dataset import open_dataset
 from segvit.data.sampling.class_counts import Census, take_census
 from segvit.data.sampling.crops import TrainingSamples, collate
 from segvit.data.sampling.order import EndlessBatches
 from segvit.data.sampling.rare_classes import RareClasses
 from segvit.data.spec import IGNORE_INDEX, load_spec
-from segvit.data.transforms import TrainTransform, random_crop
 from segvit.errors import UserError
 from segvit.losses import class_losses, criterion, normalizers
 from segvit.models.output import SegOutput

@@ -13,17 +13,11 @@ from torch import Tensor
 from torchvision.transforms import functional
 
 from segvit.config import AugmentConfig
-from segvit.data import transforms
+from segvit.data.augment import colors as colors_module, geometry, transform as transform_module
+from segvit.data.augment.colors import photometric, turn_hue
+from segvit.data.augment.geometry import CROP_TRIES, flip, pad_to, random_crop
+from segvit.data.augment.transform import TrainTransform
 from segvit.data.spec import IGNORE_INDEX
-from segvit.data.transforms import (
-    CROP_TRIES,
-    TrainTransform,
-    flip,
-    pad_to,
-    photometric,
-    random_crop,
-    turn_hue,
-)
 from segvit.errors import UserError
 from segvit.utils.resize import Window, _select, resize_labels, to_uint8
 
@@ -72,7 +66,7 @@ def crops(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
         seen.append(resize_labels(labels, size, window))
         return seen[-1]
 
-    monkeypatch.setattr(transforms, "resize_labels", record)
+    monkeypatch.setattr(geometry, "resize_labels", record)
     return seen
 
 
@@ -150,7 +144,7 @@ LIMITS = {(-32.0, 32.0): "brightness", (0.5, 1.5): "contrast", (0.6, 1.4): "satu
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What each part drew in the last call of `photometric`; the ranges tell the parts apart."""
     values: dict[str, Any] = {}
-    maybe, chance = transforms._maybe, transforms._chance
+    maybe, chance = colors_module.maybe, colors_module.chance
 
     def record_maybe(generator: torch.Generator, low: float, high: float, *, neutral: float) -> float:
         first = values.get("contrast first")
@@ -163,8 +157,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         values["contrast first"] = chance(generator, probability)
         return bool(values["contrast first"])
 
-    monkeypatch.setattr(transforms, "_maybe", record_maybe)
-    monkeypatch.setattr(transforms, "_chance", record_chance)
+    monkeypatch.setattr(colors_module, "maybe", record_maybe)
+    monkeypatch.setattr(colors_module, "chance", record_chance)
     return values
 
 
@@ -280,7 +274,7 @@ def test_fast_selections_and_casts_are_the_plain_ones_to_the_bit() -> None:
         assert torch.equal(_select(source, places, source.ndim - 1), source.index_select(-1, places))
     first = values > 0
     for scale in (1.0, 1e-30, 1e30):
-        chosen = transforms._choose(first, values * scale, values.flip(-1))
+        chosen = colors_module._choose(first, values * scale, values.flip(-1))
         assert torch.equal(chosen, torch.where(first, values * scale, values.flip(-1)))
     shades = torch.linspace(0, 255, 20_001)
     assert torch.equal(to_uint8(shades.clone()), shades.round().to(torch.uint8))
@@ -373,7 +367,7 @@ def test_the_recipes_sizes_are_the_papers(monkeypatch: pytest.MonkeyPatch) -> No
         sizes.append(size)
         return random_crop(labels, size=size, **settings)
 
-    monkeypatch.setattr(transforms, "random_crop", record)
+    monkeypatch.setattr(transform_module, "random_crop", record)
     transform = TrainTransform(32, AugmentConfig(), FILL)
     for seed in range(200):
         transform(random_image(40, 60), random_labels(40, 60), luck(seed))

@@ -15,11 +15,11 @@ from torch import nn
 
 import segvit.data.dataset as dataset_module
 from segvit.config import AugmentConfig, DataConfig, Freeze, ModelConfig, OptimConfig, Structure, TrainConfig
+from segvit.data.augment.transform import TrainTransform
 from segvit.data.dataset import open_dataset
 from segvit.data.sampling.class_counts import take_census
 from segvit.data.sampling.crops import CropKey, TrainingSamples
 from segvit.data.shapes.scenes import ShapesDataset, write_shapes
-from segvit.data.transforms import TrainTransform
 from segvit.errors import UserError
 from segvit.models.create import create_model
 from segvit.training.backbone.cache import FeatureCache, facts_of, open_cache

@@ -10,6 +10,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "check-data": (
         "segvit check-data photos masks --data.classes a b",
         "segvit check-data --data.spec camvid --data.root camvid --sheet sheet.png",
+        "segvit check-data photos masks --augmented crops.png --augment.preset aerial",
     ),
     "train": (
         "segvit train photos masks",

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Dataset, default_collate
 
+from segvit.data.augment.mixing import Crop, keeping
+from segvit.data.augment.transform import TrainTransform
 from segvit.data.sample import Samples
 from segvit.data.sampling.order import mix
+from segvit.data.sampling.partners import Partners
 from segvit.data.sampling.rare_classes import RareClasses
-from segvit.data.sampling.unreadable import read_or_replace
-from segvit.data.transforms import TrainTransform
+from segvit.data.sampling.unreadable import Readable, read_or_replace
 from segvit.errors import UserError
 
 
@@ -54,6 +56,7 @@ class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int] | Replaced 
         *,
         seed: int,
         rare: RareClasses | None = None,
+        partners: Partners | None = None,
         skip_unreadable: int = 0,
         views: int | None = None,
     ) -> None:
@@ -61,6 +64,7 @@ class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int] | Replaced 
         self.transform = transform
         self.seed = seed
         self.rare = rare
+        self.partners = partners
         self.skip_unreadable = skip_unreadable
         self.views = views
 
@@ -77,24 +81,37 @@ class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int] | Replaced 
         """Return the image uint8 (3, crop, crop), the labels int64 (crop, crop), and the index for messages.
 
         If `rare` assigns a class to the draw, the sample and its index are those that `rare` chose. If a sample cannot
-        be read, its error is returned for the main process to raise, because a worker would wrap it in a traceback.
+        be read or augmented, its error is returned for the main process to raise, because a worker would wrap it in a
+        traceback. Crops of `partners` are mixed into the sample's, unless this would remove the assigned class.
         """
-        draw = key[1]
         index, view, wanted = self.crop_key(*key)
+        purpose = "augment" if self.views is None else None
+        try:
+            found = self._read(index, draw=key[1])
+            purpose = purpose or f"augment sample {found.chosen} for class {wanted}"
+            generator = torch.Generator().manual_seed(mix(self.seed, view, purpose))
+            wanted = None if found.unreadable else wanted  # the replacement need not show that class
+            crop, unreadable = self._crop(found, generator, wanted), found.unreadable
+            for partner in self.partners.choose(generator) if self.partners else ():
+                second = self._read(partner.sample, draw=key[1])
+                other = self._crop(second, partner.generator, None if second.unreadable else partner.wanted)
+                crop, unreadable = keeping(wanted, crop, partner.mix(crop, other)), unreadable + second.unreadable
+        except UserError as error:
+            return error
+        drawn = (*crop, found.chosen)
+        return Replaced(drawn, unreadable) if unreadable else drawn
+
+    def _read(self, index: int, *, draw: int) -> Readable:
+        """Read a sample, or one in its place that depends on the draw and the seed."""
 
         def another(attempt: int) -> int:
             return mix(self.seed, draw, f"in place of an unreadable sample, {attempt}") % len(self.samples)
 
-        try:
-            found = read_or_replace(self.samples, index, another=another, limit=self.skip_unreadable)
-        except UserError as error:
-            return error
-        purpose = "augment" if self.views is None else f"augment sample {found.chosen} for class {wanted}"
-        generator = torch.Generator().manual_seed(mix(self.seed, view, purpose))
-        wanted = None if found.unreadable else wanted  # the replacement need not show that class
-        image, labels = self.transform(found.sample.image, found.sample.labels, generator, wanted=wanted)
-        drawn = (image, labels, found.chosen)
-        return Replaced(drawn, found.unreadable) if found.unreadable else drawn
+        return read_or_replace(self.samples, index, another=another, limit=self.skip_unreadable)
+
+    def _crop(self, found: Readable, generator: torch.Generator, wanted: int | None) -> Crop:
+        """Return the augmented crop of a sample."""
+        return self.transform(found.sample.image, found.sample.labels, generator, wanted=wanted)
 
 
 def collate(samples: list[Any], join: Callable[[list[Any]], Any] = default_collate) -> Any:

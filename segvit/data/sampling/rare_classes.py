@@ -41,7 +41,9 @@ class RareClasses:
         self.samples = [np.flatnonzero(column) for column in census.shown.T]  # indices, for each class
         inverse = np.divide(1.0, census.pixels, out=np.zeros(len(census.pixels)), where=census.pixels > 0)
         if not inverse.any():
-            raise UserError("augment.rare_class_probability: no label map of the training set shows any class")
+            raise UserError(
+                "augment.rare_class_probability or augment.copy_paste: no label map of the training set shows any class"
+            )
         self.odds = torch.from_numpy(inverse / inverse.sum())
         """(K,) probability of each class, proportional to 1 / its number of pixels."""
 
@@ -58,6 +60,10 @@ class RareClasses:
         generator = torch.Generator().manual_seed(mix(self.seed, draw, "rare class"))
         if float(torch.rand((), generator=generator)) >= self.probability:
             return None
+        return self.draw(generator)
+
+    def draw(self, generator: torch.Generator) -> tuple[int, int]:
+        """Draw a class by its rarity and a sample that shows it, and return the sample and the class."""
         wanted = int(torch.multinomial(self.odds, 1, generator=generator))
         holders = self.samples[wanted]
         return int(holders[int(torch.randint(len(holders), (), generator=generator))]), wanted

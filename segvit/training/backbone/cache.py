@@ -127,9 +127,15 @@ def open_cache(config: TrainConfig, network: FrozenStart, data: RunData, acceler
     """Open the cache of a run in the folder `data.cache_features`, and check that it has room.
 
     Raises:
-        UserError: the training set cannot be recognised, or the cache would exceed its limit or the free disk space.
+        UserError: the training set or a transform of your own cannot be recognised, or the cache would exceed its limit
+            or the free disk space.
     """
     assert config.data.cache_features is not None and config.augment.views is not None
+    if data.transform is not None:
+        raise UserError(
+            f"data.cache_features: {data.transform.name} does not say when its code changes, so features of its crops "
+            "cannot be kept; leave one of the two out"
+        )
     folder, crop = config.data.cache_features, config.model.image_size
     facts = facts_of(config, network, data.train)
     store = FeatureStore(folder / digest_of(facts)[:16], num_values=network.num_values, crop=crop)
@@ -190,8 +196,8 @@ def facts_of(config: TrainConfig, network: FrozenStart, samples: Samples) -> dic
         UserError: the training set cannot be recognised.
     """
     backbone, model = network.model.backbone, network.model
-    # Views and forced classes decide which crops are drawn, and not what one shows.
-    choosing = ("views", "rare_class_probability")
+    # Views and forced classes decide which crops are drawn, and not what one shows. The preset is in other settings.
+    choosing = ("views", "rare_class_probability", "preset")
     augment = {name: value for name, value in asdict(config.augment).items() if name not in choosing}
     weights = {name: value for name, value in backbone.state_dict().items() if _is_frozen(name, network)}
     return {

@@ -1,20 +1,29 @@
 """Draw the first training crops of a run with their labels, as the model sees them.
 
 draw_first_crops(config, data, accelerator, mean=model.mean)         # train_batches.png in the run's folder
+picture = augmented_sheet(config)                                    # segvit check-data --augmented
 """
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 from accelerate import Accelerator
+from PIL import Image
 from torch import Tensor
 
 from segvit.config import TrainConfig
-from segvit.data.dataset import SegmentationDataset
-from segvit.data.sampling.crops import Replaced
+from segvit.data.augment.own import open_own
+from segvit.data.check.class_names import name_classes
+from segvit.data.dataset import SegmentationDataset, open_dataset
+from segvit.data.sampling.crops import Replaced, TrainingSamples
 from segvit.data.sampling.order import EndlessBatches
 from segvit.errors import UserError
+from segvit.models.create import weightless
 from segvit.pictures.sample_sheet import SAMPLES, crop_sheet
 from segvit.training.batches import training_crops
 from segvit.training.loader_guard import written
+from segvit.training.settings import check_settings
 from segvit.training.start import RunData
 
 FILE = "train_batches.png"
@@ -37,19 +46,52 @@ def draw_first_crops(config: TrainConfig, data: RunData, accelerator: Accelerato
     crops = training_crops(config, data, mean=mean)
     if not accelerator.is_main_process:
         return
+    try:
+        picture = first_crops(config, data, crops)
+    except UserError:
+        return
+    with written(config.output / FILE, run=config.output) as aside:
+        picture.save(aside, format="PNG")
+
+
+def first_crops(config: TrainConfig, data: RunData, crops: TrainingSamples) -> Image.Image:
+    """Return a sheet of the crops of the first steps.
+
+    Args:
+        config: the run.
+        data: training and validation set.
+        crops: of `training_crops`.
+
+    Raises:
+        UserError: a sample cannot be read or augmented.
+    """
     order = EndlessBatches(len(crops), config.batch_size, seed=config.seed, steps=config.steps)
     keys = [key for batch, _ in zip(order, range(SAMPLES), strict=False) for key in batch][:SAMPLES]
     images, labels, names = [], [], []
     for key in keys:
         found = crops[key]
         if isinstance(found, UserError):
-            return
+            raise found
         image, own, index = found.content if isinstance(found, Replaced) else found
         images.append(image.numpy())
         labels.append(own.numpy())
         names.append(_name(data, index))
-    with written(config.output / FILE, run=config.output) as aside:
-        crop_sheet(np.stack(images), np.stack(labels), names, data.train.spec).save(aside, format="PNG")
+    return crop_sheet(np.stack(images), np.stack(labels), names, data.train.spec)
+
+
+def augmented_sheet(config: TrainConfig) -> Image.Image:
+    """Return a sheet of the first crops that a run would draw, without its model.
+
+    Raises:
+        UserError: a setting is out of range, the dataset cannot be opened, or a sample cannot be read or augmented.
+    """
+    check_settings(config)
+    config = replace(config, data=name_classes(config.data).config)
+    train = open_dataset(config.data, "train", size=config.model.image_size)
+    transform = open_own(None, config.augment.module, num_classes=train.spec.num_classes)
+    data = RunData(train=train, val=train, digest="", transform=transform)
+    mean = torch.tensor(config.model.mean or weightless(config.model.backbone).pretrained_cfg["mean"])
+    return first_crops(config, data, training_crops(config, data, mean=mean))
 
 
 def _name(data: RunData, index: int) -> str:

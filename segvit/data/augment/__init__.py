@@ -1,0 +1,1 @@
+"""Training augmentation: the steps as pure functions of tensors and a random generator, and their order."""
