@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segvit.config_files import find_config
 from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, LOSSY_SUFFIXES, open_picture
-from segvit.data.pairs import WILDCARD
+from segvit.data.pairs import WILDCARD, has_masks
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.utils.text import suggest
@@ -18,8 +18,10 @@ MASK_COLORS = 64
 """Largest number of values or colours of a file that looks like a mask."""
 PHOTO_COLORS = 256
 """Number of colours that a photo exceeds."""
-MASK_FOLDERS = ("masks", "labels", "annotations", "mask", "label", "gt")
+MASK_FOLDERS = ("masks", "labels", "annotations", "mask", "label", "gt", "SegmentationClass")
 """Usual names of folders of masks."""
+PHOTO_FOLDERS = ("photos", "images", "image", "img", "imgs", "JPEGImages")
+"""Usual names of folders of photos."""
 
 
 def check_folders(photos: Path, masks: Path | None, *, verb: str) -> None:
@@ -47,6 +49,11 @@ def check_folders(photos: Path, masks: Path | None, *, verb: str) -> None:
             beside = [each.name for each in path.parent.iterdir() if each.is_dir()] if path.parent.is_dir() else []
             raise UserError(f"there is no folder {path}{suggest(path.name, beside)}: give the folder of the {what}")
     check_order(photos, masks)
+
+
+def is_folder_of_both(folder: Path) -> bool:
+    """Return True if a folder holds photos and, beside them, masks such as `0_mask.png`."""
+    return has_masks(folder, LOSSLESS_SUFFIXES)
 
 
 def check_order(photos: Path, masks: Path) -> None:
@@ -103,7 +110,7 @@ def _explain_one(path: Path, verb: str) -> str:
         return f"there is no folder {path}: give two folders, {both}"
     inside = {child.name for child in path.iterdir() if child.is_dir()}
     masks = next((name for name in MASK_FOLDERS if name in inside), None)
-    photos = next((name for name in ("photos", "images", "image", "img", "imgs") if name in inside), None)
+    photos = next((name for name in PHOTO_FOLDERS if name in inside), None)
     if masks and photos:
         return f"give two folders: `segvit {verb} {path / photos} {path / masks}`"
     return f"give the folder of the masks as well: `segvit {verb} {path} MASKS`"

@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from segvit.data.check.fixes import explain_one_class, explain_values, remap
+from segvit.data.check.name_files import find_names
 from segvit.data.check.scan import Tally
 from segvit.data.folder_spec import FOLDERS
 from segvit.data.pairs import first
@@ -151,16 +153,26 @@ def _explain_painted(tally: Tally) -> str:
 
 
 def painted_spec(colors: Counter[Color], spec: DatasetSpec) -> str:
-    """Return a spec in YAML that reads painted label maps: one class per colour, the commonest first."""
-    names = iter(spec.classes if spec.name == FOLDERS else ())
-    known = dict(zip(spec.palette, spec.classes, strict=True)) if spec.name != FOLDERS else {}
+    """Return a spec in YAML that reads painted label maps: one class per colour, the commonest first.
+
+    A colour has the name that the spec, or a file of names beside the masks, gives it. Others are numbered.
+    """
+    known = _colors_of(spec)
     lines = ["name: painted", "labels: {format: color}", "classes:"]
-    for number, (color, _) in enumerate(colors.most_common(), start=1):
-        name = known.get(color) or next(names, f"class_{number}")
-        lines.append(f"  - {{name: {quoted(name)}, color: {list(color)}}}")
+    for number, (color, pixels) in enumerate(colors.most_common(), start=1):
+        name = known.get(color, f"class_{number}")
+        lines.append(f"  - {{name: {quoted(name)}, color: {list(color)}}}  # {pixels} pixels")
     lines.append("splits:")
     for split, where in spec.splits.items():
         lines.append(f"  {split}: {{images: {quoted(where.images)}, labels: {quoted(where.labels)}}}")
     if spec.val_fraction is not None:
         lines.append(f"val_fraction: {spec.val_fraction}")
     return "\n".join(lines)
+
+
+def _colors_of(spec: DatasetSpec) -> dict[Color, str]:
+    """Return class names by colour. Two plain folders have none of their own, but a file beside the masks may."""
+    if spec.name != FOLDERS:
+        return dict(zip(spec.palette, spec.classes, strict=True))
+    file = find_names(Path(spec.splits["train"].labels))
+    return dict(zip(file.colors, file.names, strict=True)) if file and file.colors else {}

@@ -25,7 +25,8 @@ from segvit.data.labels.format import (
 )
 from segvit.data.labels.memory import LabelMemory
 from segvit.data.labels.rasterize import decode_rle, fill_polygon
-from segvit.data.pairs import Orphans, Pair, Place, find_pairs, stem
+from segvit.data.lists import stem
+from segvit.data.pairs import Orphans, Pair, Place, find_pairs
 from segvit.data.yaml_values import check_keys, is_whole, read_text
 from segvit.errors import UserError
 
