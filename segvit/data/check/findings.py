@@ -117,6 +117,8 @@ def _label_maps(tally: Tally) -> Iterator[Finding]:
         wholly = f" (in {tally.empty.count} of them every pixel is ignored)" if tally.empty.count else ""
         text = f"{len(tally.uniform)} label maps show one class or none{wholly}: {first(tally.uniform)}"
         yield Finding(kind="uniform", level="warning", text=text, count=len(tally.uniform))
+    if tally.guesses:
+        yield Finding(kind="guessed", level="warning", text=_explain_guesses(tally), count=len(tally.guesses))
     share = ignored_share(tally)
     if share > MOSTLY_IGNORED:
         text = f"{percentage(share, '.0f')} of the pixels are ignored (values {first(tally.spec.ignore, 10)})"
@@ -127,6 +129,18 @@ def _label_maps(tally: Tally) -> Iterator[Finding]:
             f"either way, so check that they are upright (--sheet FILE shows them first): {first(tally.turned.names)}"
         )
         yield Finding(kind="exif", level="warning", text=text, count=tally.turned.count)
+
+
+def _explain_guesses(tally: Tally) -> str:
+    """Return the text for pixels that count as the nearest known colour. Their commonest colour may be a class."""
+    total = sum(guess.pixels for guess in tally.guesses.values())
+    where, worst = max(tally.guesses.items(), key=lambda item: item[1].of_color)
+    share = percentage(total / max(tally.pixels.total(), 1), ".2f")
+    return (
+        f"{total} pixels ({share}) in {len(tally.guesses)} label maps have no known colour and count as the nearest "
+        f"one; the commonest is {list(worst.color)}, in {worst.of_color} pixels of {where}, which becomes "
+        f"{worst.becomes!r}: if that is a class of its own, add it to the spec"
+    )
 
 
 def ignored_share(tally: Tally) -> float:

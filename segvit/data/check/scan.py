@@ -22,6 +22,7 @@ import numpy.typing as npt
 from segvit.data.check.fixes import explain_sizes
 from segvit.data.dataset import Samples, SegmentationDataset
 from segvit.data.images import as_rgb, open_picture, orientation_of, read_orientation, read_size
+from segvit.data.labels.format import Guess
 from segvit.data.pairs import Pair
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
@@ -57,6 +58,8 @@ class Scan(NamedTuple):
     """Error texts of the files that cannot be read."""
     colors: dict[Color, int] | None = None
     """Number of pixels by colour, if the labels have colour channels instead of one number. A photo has none."""
+    guess: Guess | None = None
+    """Pixels whose class is a guess from the nearest known colour. None if there are none."""
     turned: int = 1
     """EXIF orientation of the image if its label map has none. 1 means upright."""
     digest: bytes = b""
@@ -87,7 +90,7 @@ def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
     if not isinstance(samples, SegmentationDataset):
         return _scan_drawn(samples, index, decode=decode)
     pair = samples.pairs[index]
-    size, orientation, digest, shape, pixels, colors = None, 1, b"", None, None, None
+    size, orientation, digest, shape, pixels, colors, guess = None, 1, b"", None, None, None, None
     unreadable = []
     try:
         size, orientation, digest = _look_at_image(pair.image, decode=decode)
@@ -97,6 +100,7 @@ def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
         labels = samples.read_raw(index)
         shape = (labels.shape[0], labels.shape[1])
         pixels = count_values(labels)
+        guess = samples.guessed(index)
     except UserError as error:
         colors = samples.spec.label_format.painted_colors(pair.labels)
         unreadable.append(str(error))
@@ -111,6 +115,7 @@ def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
         pixels=pixels,
         unreadable=tuple(unreadable),
         colors=colors,
+        guess=guess,
         turned=1 if upright else orientation,
         digest=digest,
     )
@@ -220,6 +225,8 @@ class Tally:
     """Error texts of label files with colours in them."""
     colors: Counter[Color] = field(default_factory=Counter)
     """Number of pixels by colour in those files."""
+    guesses: dict[str, Guess] = field(default_factory=dict)
+    """Pixels whose class is a guess, by label file."""
     turned: Named = field(default_factory=Named)
     """Images that EXIF turns, and whose label maps match either way."""
     sizes: Counter[Size] = field(default_factory=Counter)
@@ -242,6 +249,8 @@ class Tally:
             self.sizes[scan.size] += 1
         if scan.mismatch:
             self.mismatches.append(scan.mismatch)
+        if scan.guess:
+            self.guesses[scan.where] = scan.guess
         if scan.digest:
             self.digests.setdefault(scan.digest, []).append(scan.image)
         if fits and scan.size and (scan.turned in (2, 3, 4) or (scan.turned != 1 and scan.size[0] == scan.size[1])):
