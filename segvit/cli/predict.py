@@ -145,6 +145,9 @@ def _tell(done: "Done") -> None:
         print(f"{len(done.written)} new label maps in {done.output}; {there}")
     elif done.written or done.failures or not any_video:
         print(f"{len(done.written)} label maps in {done.output}")
+    if done.animations:
+        shown = f"the first is {done.animations[0]}"
+        print(f"warning: only the first frame of {counted(len(done.animations), 'animation')} is labelled ({shown})")
     for video in done.videos:
         print(f"{video.path}: {video.frames} frames labelled")
         if video.dropped:

@@ -117,6 +117,11 @@ def _name_by_values(config: DataConfig) -> NamedClasses:
     if colors:
         codes = [code_of(color) for color in sorted(colors)]
         return _without_names(config, [f"color_{code[1:]}={code}" for code in codes], ())
+    if min(values) < 0:
+        raise UserError(
+            f"the masks in {config.labels} hold the value {min(values)}, which is no class and cannot be ignored: write "
+            "such pixels as 255 in the files"
+        )
     ignored = _ignored(sorted(values), config.ignore)
     kept = [value for value in sorted(values) if value not in ignored]
     if not kept:

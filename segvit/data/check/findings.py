@@ -112,11 +112,17 @@ def _classes(tally: Tally, checked: int) -> Iterator[Finding]:
 
 
 def _label_maps(tally: Tally) -> Iterator[Finding]:
-    """Report label maps with one class or none, and photos that may be turned by 90 degrees."""
+    """Report label maps with one class or none or with guesses, and photos that are animations or may be turned."""
     if tally.uniform:
         wholly = f" (in {tally.empty.count} of them every pixel is ignored)" if tally.empty.count else ""
         text = f"{len(tally.uniform)} label maps show one class or none{wholly}: {first(tally.uniform)}"
         yield Finding(kind="uniform", level="warning", text=text, count=len(tally.uniform))
+    if tally.animations.count:
+        text = (
+            f"{tally.animations.count} images are animations, of which only the first frame is read: "
+            f"{first(tally.animations.names)}; check that their label maps belong to that frame"
+        )
+        yield Finding(kind="animations", level="warning", text=text, count=tally.animations.count)
     if tally.guesses:
         yield Finding(kind="guessed", level="warning", text=_explain_guesses(tally), count=len(tally.guesses))
     share = ignored_share(tally)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from segvit.data.check.fixes import explain_sizes
 from segvit.data.dataset import Samples, SegmentationDataset
-from segvit.data.images import as_rgb, open_picture, orientation_of, read_orientation, read_size
+from segvit.data.images import as_rgb, open_picture, orientation_of, read_frames, read_orientation, read_size
 from segvit.data.labels.format import Guess
 from segvit.data.pairs import Pair
 from segvit.data.palette import Color
@@ -60,6 +60,8 @@ class Scan(NamedTuple):
     """Number of pixels by colour, if the labels have colour channels instead of one number. A photo has none."""
     guess: Guess | None = None
     """Pixels whose class is a guess from the nearest known colour. None if there are none."""
+    frames: int = 1
+    """Number of frames of the image. The first is read."""
     turned: int = 1
     """EXIF orientation of the image if its label map has none. 1 means upright."""
     digest: bytes = b""
@@ -91,8 +93,9 @@ def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
         return _scan_drawn(samples, index, decode=decode)
     pair = samples.pairs[index]
     size, orientation, digest, shape, pixels, colors, guess = None, 1, b"", None, None, None, None
-    unreadable = []
+    unreadable, frames = [], 1
     try:
+        frames = read_frames(pair.image)
         size, orientation, digest = _look_at_image(pair.image, decode=decode)
     except UserError as error:
         unreadable.append(str(error))
@@ -116,6 +119,7 @@ def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
         unreadable=tuple(unreadable),
         colors=colors,
         guess=guess,
+        frames=frames,
         turned=1 if upright else orientation,
         digest=digest,
     )
@@ -227,6 +231,8 @@ class Tally:
     """Number of pixels by colour in those files."""
     guesses: dict[str, Guess] = field(default_factory=dict)
     """Pixels whose class is a guess, by label file."""
+    animations: Named = field(default_factory=Named)
+    """Images of several frames."""
     turned: Named = field(default_factory=Named)
     """Images that EXIF turns, and whose label maps match either way."""
     sizes: Counter[Size] = field(default_factory=Counter)
@@ -249,6 +255,8 @@ class Tally:
             self.sizes[scan.size] += 1
         if scan.mismatch:
             self.mismatches.append(scan.mismatch)
+        if scan.frames > 1:
+            self.animations.add(f"{scan.image} of {scan.frames} frames")
         if scan.guess:
             self.guesses[scan.where] = scan.guess
         if scan.digest:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageOps
 
+from segvit.data.frames import check_labels
 from segvit.data.images import LOSSLESS_SUFFIXES, open_picture
 from segvit.data.labels.format import IGNORED, Classes, Guess, LabelFormat, check_class_or_ignored, check_ignored_value
 from segvit.data.labels.memory import LabelMemory
@@ -192,6 +193,7 @@ class ColorTable:
 def _read_colors(path: Path) -> npt.NDArray[np.uint8]:
     """Read the colours (H, W, 3) of a picture."""
     with open_picture(path, "a painted label map") as opened:
+        check_labels(opened, path)
         opened.load()
         picture = ImageOps.exif_transpose(opened)
         if picture.has_transparency_data:
