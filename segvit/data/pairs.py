@@ -98,7 +98,8 @@ def find_pairs(
     if described is not None:
         labels = dict.fromkeys(described, root / split.labels)
     else:
-        labels, others = _find(root, split.labels, suffixes, f"{what}: label maps ({options[1]})", (options[1],))
+        where = f"{what}: label maps ({options[1]})"
+        labels, others = _find(root, split.labels, suffixes, where, (options[1],), set(images.values()))
     listed = read_list(root / split.list, suffixes, what) if split.list is not None else None
     names = sorted(images.keys() | labels.keys()) if listed is None else listed
     partial = listed is None and (split.labeled_only or described is not None)
@@ -155,7 +156,12 @@ def _explain_lossy(files: Sequence[Path], suffixes: Sequence[str]) -> str:
 
 
 def _find(
-    root: Path, pattern: str, suffixes: Sequence[str], what: str, options: Sequence[str]
+    root: Path,
+    pattern: str,
+    suffixes: Sequence[str],
+    what: str,
+    options: Sequence[str],
+    photos: Collection[Path] = (),
 ) -> tuple[dict[str, Path], dict[str, Path]]:
     """Find files by name, under a folder or matching a glob with `*`, `**`, `?` and `{one,other}`.
 
@@ -165,6 +171,7 @@ def _find(
         suffixes: of the files to find.
         what: name of the files in error texts.
         options: settings that hold this pattern: one, or both if images and labels are in the same folder.
+        photos: the images of these labels, which are no label maps.
 
     Returns:
         The files with these suffixes, and the others.
@@ -183,7 +190,7 @@ def _find(
         seen = f"; it has {len(others)} other files ({first([path.name for path in others.values()])})"
         raise UserError(
             f"{what}: no file of type {', '.join(suffixes)} in {root / pattern}{seen if others else ''}"
-            f"{_explain_lossy(list(others.values()), suffixes)}"
+            f"{_explain_lossy([path for path in others.values() if path not in photos], suffixes)}"
         )
     return found, others
 

@@ -257,7 +257,7 @@ class FileLabels(ShapeLabels):
         return summary
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Index:
     """A parsed file that describes many images. What it holds of an image is kept as bytes, to be small in memory."""
 

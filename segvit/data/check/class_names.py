@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Literal
 
 from segvit.config import DataConfig
+from segvit.data.annotations.recognise import Recognised
 from segvit.data.check.scan import Scan, scan_all
 from segvit.data.dataset import SegmentationDataset, open_incomplete
+from segvit.data.folder_spec import recognised, resolve_spec
 from segvit.data.pairs import first
 from segvit.data.palette import Color
 from segvit.data.spec import DEFAULT_IGNORE, IGNORE_INDEX
@@ -43,18 +45,24 @@ class NamedClasses:
     config: DataConfig
     text: str = ""
     """Origin of the names, to print. Empty if they were given."""
+    found: str = ""
+    """One line on the files of a labelling tool. Empty for label maps."""
 
 
 def name_classes(config: DataConfig) -> NamedClasses:
     """Return the settings of a dataset with the names of its classes.
 
-    Settings that name the classes, or that are not two folders, are returned unchanged.
+    Settings that name the classes, or that are not two folders, are returned unchanged. Files of labelling tools name
+    their classes themselves.
 
     Raises:
-        UserError: the folders are swapped, the files of names are wrong, or the values cannot be classes.
+        UserError: the folders are swapped, the files of names are wrong, the values cannot be classes, or the classes
+            given are not those in the files of a labelling tool.
     """
     if config.spec is not None or config.images is None or config.labels is None or config.root is not None:
         return NamedClasses(config=config)
+    if found := recognised(config):
+        return _name_by_tool(config, found)
     check_order(config.images, config.labels)
     if config.classes:
         return NamedClasses(config=config)
@@ -66,6 +74,20 @@ def name_classes(config: DataConfig) -> NamedClasses:
         text = f"class names from {file}: {first(names, SHOWN)}"
         return NamedClasses(config=replace(config, classes=tuple(names)), text=text)
     return _name_by_values(config)
+
+
+def _name_by_tool(config: DataConfig, found: Sequence[Recognised]) -> NamedClasses:
+    """Return the settings of files of a labelling tool, with the classes in the files if none are given.
+
+    Raises:
+        UserError: the classes given are not those in the files.
+    """
+    spec = resolve_spec(config)
+    lines = "\n".join(each.text for each in found)
+    if config.classes:
+        return NamedClasses(config=config, found=lines)
+    notes = [f"warning: {note}" for each in found for note in each.notes]
+    return NamedClasses(config=replace(config, classes=spec.classes), text="\n".join([lines, *notes]), found=lines)
 
 
 def _find_names(labels: Path) -> Path | None:
