@@ -31,6 +31,7 @@ EXTRAS = (
 # Some modules lie lower than the rest of their package, since the model leans on them: they have a line of their own.
 SPEC = {"errors", "utils", "data.spec", "data.labels", "data.pairs", "data.lists", "data.images", "data.yaml_values"}
 SPEC |= {"data.palette", "data.frames"}
+SPEC |= {"data.annotations"}  # the formats of labelling tools are label formats too
 FILES = {"weights.file_kind", "weights.names", "weights.model_file", "weights.timm_weights", "weights.hub"}
 LABEL_MAP = {"inference.label_map", "inference.tiles", "inference.bounds"}
 PHOTO = {"prediction.photo", "prediction.polygons"}
@@ -43,9 +44,10 @@ MAY_IMPORT = {
     "errors": set(),
     "utils": {"errors"},
     **dict.fromkeys(SPEC - {"errors", "utils"}, SPEC),
+    "data.annotations.choose": SPEC | {"config"},
     "config_files": {"errors", "utils"},
     "config": {"errors", "utils", "config_files"},
-    "data": CONFIG,
+    "data": CONFIG | {"data.annotations.choose"},
     **dict.fromkeys(FILES, CONFIG | FILES),
     **dict.fromkeys(LABEL_MAP, CONFIG | LABEL_MAP | {"models"}),
     "models": MODEL,

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from segvit.config import DataConfig
+from segvit.data.annotations.choose import spec_of
+from segvit.data.annotations.recognise import Recognised, recognise
 from segvit.data.labels.color import ColorLabels
 from segvit.data.labels.index import IndexLabels
 from segvit.data.lists import read_list
@@ -63,12 +65,16 @@ def folder_spec(config: DataConfig) -> DatasetSpec:
     A class is `name`, whose value in the files is its position, or `name=VALUE`. A class with the value 255 replaces
     the default `ignore`. Any other value that is both a class and ignored is an error. If the masks are painted, each
     class is `name=#RRGGBB`.
+    Files of labelling tools are recognised, and name the classes themselves (annotations/choose.py).
     The spec has a split "val" only if `val_images` is given. Otherwise `open_dataset` holds out a share of the pairs.
 
     Raises:
         UserError: a folder or the classes are missing, a class is malformed, or values collide.
     """
     train = _folder_split(config.images, config.labels, "images", "labels")
+    if found := recognised(config):
+        given = () if config.classes == ANY else config.classes
+        return spec_of(config, found, given=given, fraction=DEFAULT_FRACTION)
     if not config.classes:
         raise UserError(
             "two folders need class names, in the order of the values in the label files: give "
@@ -102,6 +108,22 @@ def folder_spec(config: DataConfig) -> DatasetSpec:
         splits=splits,
         val_fraction=None if "val" in splits else DEFAULT_FRACTION,
     )
+
+
+def recognised(config: DataConfig) -> list[Recognised]:
+    """Return what the labels of the two folders and of the validation set are, if they are files of a labelling tool.
+
+    Raises:
+        UserError: a file has no known form, or only one of two label folders holds files of a tool.
+    """
+    places = [(config.images, config.labels), (config.val_images, config.val_labels)]
+    pairs = [(images, labels) for images, labels in places if images is not None and labels is not None]
+    found = [recognise(images, labels) for images, labels in pairs] if config.spec is None else []
+    known = [each for each in found if each is not None]
+    if known and len(known) < len(found):
+        name = known[0].label_format.name
+        raise UserError(f"only one of data.labels and data.val_labels holds files of {name}: export both in one form")
+    return known
 
 
 def place_of(config: DataConfig, spec: DatasetSpec, name: str, role: Role) -> Place:

@@ -4,7 +4,7 @@ The files of a pair share a name: their path below the two folders without suffi
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,8 +103,8 @@ def find_pairs(
     if described is not None:
         labels = dict.fromkeys(described, root / split.labels)
     else:
-        kind, rename = f"{what}: label maps ({options[1]})", _only_masks if together else str
-        labels, others = _find(root, split.labels, suffixes, kind, (options[1],), rename)
+        where, rename = f"{what}: label maps ({options[1]})", _only_masks if together else str
+        labels, others = _find(root, split.labels, suffixes, where, (options[1],), rename, set(images.values()))
     listed = _read_listed(place, images, labels, suffixes=suffixes, shared=described is not None)
     if listed is None:
         names = sorted(images.keys() | labels.keys())
@@ -211,7 +211,8 @@ def _find(
     suffixes: Sequence[str],
     what: str,
     options: Sequence[str],
-    rename: Callable[[str], str],
+    rename: Callable[[str], str] = str,
+    photos: Collection[Path] = (),
 ) -> tuple[dict[str, Path], dict[str, Path]]:
     """Find files by name, under a folder or matching a glob with `*`, `**`, `?` and `{one,other}`.
 
@@ -222,20 +223,15 @@ def _find(
         what: name of the files in error texts.
         options: settings that hold this pattern: one, or both if images and labels are in the same folder.
         rename: returns the name to use for a file's, or nothing to pass over the file.
+        photos: the images of these labels, which are no label maps.
 
     Returns:
         The files with these suffixes, and the others.
     """
-    folder, pattern, fixed = folder_of(root, pattern, what)
-    matcher = re.compile(_glob(pattern.removeprefix(fixed) or "**/*"))
     found: dict[str, Path] = {}
     others: dict[str, Path] = {}
-    for path in files_below(folder, follow=True):
-        match = matcher.fullmatch(path.relative_to(folder).as_posix())
-        if match is None:
-            continue
-        parts = "/".join(group.strip("/") for group in match.groups() if group and group.strip("/"))
-        if not (name := rename(stem(parts, suffixes))):
+    for path, own in _matching(root, pattern, suffixes, what):
+        if not (name := rename(own)):
             continue
         if path.suffix.lower() not in suffixes:
             others[name] = path
@@ -248,9 +244,39 @@ def _find(
         seen = f"; it has {len(others)} other files ({first([path.name for path in others.values()])})"
         raise UserError(
             f"{what}: no file of type {', '.join(suffixes)} in {root / pattern}{seen if others else ''}"
-            f"{_explain_lossy(list(others.values()), suffixes)}"
+            f"{_explain_lossy([path for path in others.values() if path not in photos], suffixes)}"
         )
     return found, others
+
+
+def files_of(root: Path, pattern: str, what: str) -> list[Path]:
+    """Return all files in a folder and its subfolders, or those that match a glob, sorted.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    return [path for path, _ in _matching(root, pattern, (), what)]
+
+
+def find_images(place: Place) -> dict[str, Path]:
+    """Return the images of a split by name.
+
+    Raises:
+        UserError: the folder is missing or empty, or a name occurs twice.
+    """
+    root, split, what, options = place
+    return _find(root, split.images, IMAGE_SUFFIXES, f"{what}: images ({options[0]})", options[:1])[0]
+
+
+def _matching(root: Path, pattern: str, suffixes: Sequence[str], what: str) -> Iterator[tuple[Path, str]]:
+    """Yield each file in a folder or of a glob, with its name."""
+    folder, pattern, fixed = folder_of(root, pattern, what)
+    matcher = re.compile(_glob(pattern.removeprefix(fixed) or "**/*"))
+    for path in files_below(folder, follow=True):
+        match = matcher.fullmatch(path.relative_to(folder).as_posix())
+        if match is not None:
+            parts = [group.strip("/") for group in match.groups() if group and group.strip("/")]
+            yield path, stem("/".join(parts), suffixes)
 
 
 def _tell_apart(one: Path, other: Path, folder: str, options: Sequence[str]) -> str:

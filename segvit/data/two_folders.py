@@ -6,6 +6,8 @@ check_folders(Path("photos"), Path("masks"), verb="train")
 from pathlib import Path
 
 from segvit.config_files import find_config
+from segvit.data.annotations.recognise import recognise
+from segvit.data.given import YAML_SUFFIXES
 from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, LOSSY_SUFFIXES, open_picture
 from segvit.data.pairs import WILDCARD, has_masks
 from segvit.data.spec import load_spec
@@ -29,7 +31,7 @@ def check_folders(photos: Path, masks: Path | None, *, verb: str) -> None:
 
     Args:
         photos: first folder or glob.
-        masks: second folder or glob.
+        masks: second folder or glob, or one file of a labelling tool.
         verb: command, such as `train`.
 
     Raises:
@@ -38,7 +40,7 @@ def check_folders(photos: Path, masks: Path | None, *, verb: str) -> None:
     if masks is None:
         raise UserError(_explain_one(photos, verb))
     for path, what in ((photos, "photos"), (masks, "masks")):
-        if WILDCARD.search(path.as_posix()):
+        if WILDCARD.search(path.as_posix()) or (path == masks and _is_annotations(path)):
             continue
         if path.is_file():
             raise UserError(
@@ -67,6 +69,11 @@ def check_order(photos: Path, masks: Path) -> None:
         raise UserError(
             f"{photos} holds masks and {masks} holds photos: swap them, as in `segvit check-data {masks} {photos}`"
         )
+
+
+def _is_annotations(path: Path) -> bool:
+    """True if a path is a file that may be a labelling tool's. `recognise` reports one that is not."""
+    return path.is_file() and path.suffix.lower() not in (*IMAGE_SUFFIXES, *YAML_SUFFIXES)
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -113,17 +120,17 @@ def _explain_one(path: Path, verb: str) -> str:
     photos = next((name for name in PHOTO_FOLDERS if name in inside), None)
     if masks and photos:
         return f"give two folders: `segvit {verb} {path / photos} {path / masks}`"
+    if recognise(path, path):
+        return f"photos and annotations are in one folder: type `segvit {verb} {path} {path}`"
     return f"give the folder of the masks as well: `segvit {verb} {path} MASKS`"
 
 
 def _explain_file(path: Path, verb: str) -> str:
     """Return what to type for a file in the place of a folder, or an empty text."""
-    if path.suffix.lower() in (".yaml", ".yml"):
+    if path.suffix.lower() in YAML_SUFFIXES:
         dataset = "splits:" in path.read_text(encoding="utf-8", errors="replace")
         remedy = f"--data.spec {path} --data.root FOLDER" if dataset else f"--config {path}"
         return f". For a {'dataset' if dataset else 'file of settings'} in YAML, type `segvit {verb} {remedy}`"
-    if path.suffix.lower() == ".json":
-        return ". Outlines in one JSON file need a dataset in YAML (docs/data.md)"
     return ""
 
 

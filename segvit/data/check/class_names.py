@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 from segvit.config import DataConfig
+from segvit.data.annotations.recognise import Recognised
 from segvit.data.check.name_files import NAME_FILES, NameFile, code_of, find_names
 from segvit.data.check.painted import by_color
 from segvit.data.check.scan import Scan, scan_all
 from segvit.data.dataset import SegmentationDataset, open_incomplete
-from segvit.data.folder_spec import ANY
+from segvit.data.folder_spec import ANY, recognised, resolve_spec
 from segvit.data.pairs import first
 from segvit.data.palette import Color
 from segvit.data.spec import DEFAULT_IGNORE, IGNORE_INDEX
@@ -38,18 +39,24 @@ class NamedClasses:
     config: DataConfig
     text: str = ""
     """Origin of the names, to print. Empty if they were given."""
+    found: str = ""
+    """One line on the files of a labelling tool. Empty for label maps."""
 
 
 def name_classes(config: DataConfig) -> NamedClasses:
     """Return the settings of a dataset with the names of its classes.
 
-    Settings that name the classes, or that are not two folders, are returned unchanged.
+    Settings that name the classes, or that are not two folders, are returned unchanged. Files of labelling tools name
+    their classes themselves.
 
     Raises:
-        UserError: the folders are swapped, the files of names are wrong, or the values cannot be classes.
+        UserError: the folders are swapped, the files of names are wrong, the values cannot be classes, or the classes
+            given are not those in the files of a labelling tool.
     """
     if config.spec is not None or config.images is None or config.labels is None or config.root is not None:
         return NamedClasses(config=config)
+    if found := recognised(config):
+        return _name_by_tool(config, found)
     check_order(config.images, config.labels)
     file = find_names(config.labels)
     if config.classes:
@@ -74,6 +81,20 @@ def _name_typed(config: DataConfig, file: NameFile | None) -> NamedClasses:
     classes = tuple(f"{name}={code_of(colors[name])}" for name in config.classes)
     text = f"colours of the classes from {file.path}: {first(classes, SHOWN)}"
     return NamedClasses(config=replace(config, classes=classes), text=text)
+
+
+def _name_by_tool(config: DataConfig, found: Sequence[Recognised]) -> NamedClasses:
+    """Return the settings of files of a labelling tool, with the classes in the files if none are given.
+
+    Raises:
+        UserError: the classes given are not those in the files.
+    """
+    spec = resolve_spec(config)
+    lines = "\n".join(each.text for each in found)
+    if config.classes:
+        return NamedClasses(config=config, found=lines)
+    notes = [f"warning: {note}" for each in found for note in each.notes]
+    return NamedClasses(config=replace(config, classes=spec.classes), text="\n".join([lines, *notes]), found=lines)
 
 
 def _masks(config: DataConfig) -> Iterator[Path]:
@@ -119,8 +140,8 @@ def _name_by_values(config: DataConfig) -> NamedClasses:
         return _without_names(config, [f"color_{code[1:]}={code}" for code in codes], ())
     if min(values) < 0:
         raise UserError(
-            f"the masks in {config.labels} hold the value {min(values)}, which is no class and cannot be ignored: write "
-            "such pixels as 255 in the files"
+            f"the masks in {config.labels} hold the value {min(values)}, which is no class and cannot be ignored: "
+            "write such pixels as 255 in the files"
         )
     ignored = _ignored(sorted(values), config.ignore)
     kept = [value for value in sorted(values) if value not in ignored]

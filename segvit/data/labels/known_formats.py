@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy.typing as npt
 
+from segvit.data.annotations.recognise import TOOLS
 from segvit.data.labels.coco import CocoLabels
 from segvit.data.labels.color import ColorLabels
 from segvit.data.labels.format import Classes, LabelFormat
@@ -21,7 +22,10 @@ from segvit.data.pairs import Orphans, Pair, Place
 from segvit.errors import UserError
 from segvit.utils.text import suggest
 
-FORMATS: dict[str, type[LabelFormat]] = {kind.name: kind for kind in (IndexLabels, MatLabels, ColorLabels, CocoLabels)}
+FORMATS: dict[str, type[LabelFormat]] = {
+    **{kind.name: kind for kind in (IndexLabels, MatLabels, ColorLabels, CocoLabels)},
+    **{tool.name: tool for tool in TOOLS},
+}
 """The formats by their names in a spec. Add a class of your own here to name it in YAML."""
 HANDED_IN = "handed_in"
 """Key that marks a format that was handed in as an object and is not in `FORMATS`."""

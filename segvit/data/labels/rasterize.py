@@ -4,9 +4,10 @@ A pixel belongs to a polygon if its centre is inside, by the even-odd rule. A ce
 One on a right or lower edge is outside, so that neighbours share no pixel. Pixel (row, column) has its centre at
 (column + 0.5, row + 0.5), and the pixel at the origin covers 0..1.
 
-Letters: H, W size of an image, N points of a polygon, C rows crossed by all its edges together.
+Letters: H, W size of an image, N points of a ring, C rows crossed by all its edges together.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,18 @@ def fill_polygon(labels: npt.NDArray[Any], points: npt.NDArray[np.float64], valu
 
     Fewer than three points contain no centre.
     """
+    fill_rings(labels, [points], value)
+
+
+def fill_rings(labels: npt.NDArray[Any], rings: Sequence[npt.NDArray[np.float64]], value: int) -> None:
+    """Set the pixels of `labels` (H, W) whose centres an odd number of `rings` (N, 2) contain.
+
+    A ring inside another one is a hole.
+    """
     height, width = labels.shape
-    (x, y), (to_x, to_y) = points.T, np.roll(points, -1, axis=0).T  # edges (N,), the last closes the polygon
+    points = np.concatenate(rings)
+    x, y = points.T
+    to_x, to_y = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings]).T  # edges (N,), the last closes a ring
     first = np.ceil(np.minimum(y, to_y) - 0.5).clip(0, height).astype(np.int64)  # rows whose centre an edge crosses
     count = np.ceil(np.maximum(y, to_y) - 0.5).clip(0, height).astype(np.int64) - first
     if not count.any():

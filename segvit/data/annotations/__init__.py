@@ -1,0 +1,1 @@
+"""Read the files of labelling tools: shapes by class name (LabelMe, CVAT, COCO)."""

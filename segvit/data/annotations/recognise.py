@@ -1,0 +1,209 @@
+"""Recognise the files of labelling tools by their content, so that a folder of them needs no spec.
+
+    found = recognise(Path("photos"), Path("annotated"))
+    found.text                      # "labelme: 3 files, 12 polygons, classes background, bus, person"
+
+`recognise` is the one door. Each function in `DOORS` looks for one family of files, and `TOOLS` has the tools whose
+files hold shapes.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from segvit.data.annotations.cvat import CvatLabels
+from segvit.data.annotations.format import BACKGROUND, Content, FileLabels, ShapeLabels, Summary, spelled
+from segvit.data.annotations.labelme import LabelMeLabels
+from segvit.data.annotations.name_list import read_name_list
+from segvit.data.annotations.parse import read_json
+from segvit.data.annotations.unread import is_candidate, unread_form
+from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, Unreadable
+from segvit.data.labels.format import LabelFormat
+from segvit.data.pairs import WILDCARD, files_of, first
+from segvit.errors import UserError
+from segvit.utils.text import counted
+
+TOOLS: tuple[type[ShapeLabels], ...] = (LabelMeLabels, CvatLabels)
+"""Formats whose files hold shapes. Each recognises its files."""
+LOOKED_AT = 5
+"""Number of files of one suffix in a folder by which a tool is recognised."""
+HEAD = 4096
+"""Number of characters at the start of a text file that are looked at. JSON is parsed in full."""
+State = tuple[tuple[str, int, int], ...]
+"""Path, size and time of files. It changes when they do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognised:
+    """Labels whose form was recognised."""
+
+    label_format: LabelFormat
+    """Format with the options for files without a spec."""
+    labels: str
+    """Folder, glob or file of the labels, as a split names it."""
+    classes: tuple[str, ...]
+    """Class names in the order of their raw values 0, 1, 2, ..., background first if the tool means background."""
+    text: str
+    """One line that describes the files."""
+    notes: tuple[str, ...] = ()
+    """Warnings about what is left out."""
+    summary: Summary = field(default_factory=Summary)
+    """Counts of the shapes."""
+
+
+def recognise(images: Path, labels: Path) -> Recognised | None:
+    """Return the format and the classes of labels. None for label maps in pictures, and if nothing is recognised.
+
+    Args:
+        images: folder or glob of the images.
+        labels: folder, glob or file of the labels.
+
+    Raises:
+        UserError: `labels` is a file of no known form, a folder holds files of several tools, or all files are damaged.
+    """
+    for door in DOORS:
+        if found := door(images, labels):
+            return found
+    _refuse_unread(labels)
+    return None
+
+
+def shapes_in(images: Path, labels: Path) -> Recognised | None:
+    """Return what a folder, glob or file of shapes holds. None if it holds none.
+
+    Raises:
+        UserError: a folder holds files of several tools or several files of one, or all files are damaged.
+    """
+    files = _annotation_files(images, labels)
+    seen: dict[type[ShapeLabels], list[Path]] = {}
+    for path in _first_of_each_suffix(files):
+        if tool := _tool_of(path, _state([path])):
+            seen.setdefault(tool, []).append(path)
+    if not seen:
+        return None
+    if len(seen) > 1:
+        found = first([f"{tool.title} ({paths[0].name})" for tool, paths in seen.items()])
+        raise UserError(f"{labels} holds files of several tools: {found}; give one file, or a glob such as '*.xml'")
+    ((tool, paths),) = seen.items()
+    if issubclass(tool, FileLabels) and not labels.is_file():
+        return _describe(tool, str(labels), [path for path in files if path.suffix.lower() in tool.suffixes])
+    if len(paths) > 1:
+        raise UserError(f"{labels} holds several files of {tool.title}: {first([str(p) for p in paths])}; give one")
+    return _describe(tool, str(paths[0]), paths)
+
+
+DOORS: tuple[Callable[[Path, Path], Recognised | None], ...] = (shapes_in,)
+"""Functions that recognise one family of files, tried in this order. Each gets the images and the labels."""
+
+
+def _refuse_unread(labels: Path) -> None:
+    """Raise an error for a file that is not read, and for a folder without pictures whose first file is not read."""
+    files = [labels] if labels.is_file() else files_of(Path(), str(labels), "labels") if labels.is_dir() else []
+    if any(path.suffix.lower() in IMAGE_SUFFIXES for path in files):
+        return
+    known = ", ".join(tool.title for tool in TOOLS)
+    for path in [path for path in files if is_candidate(path)][:LOOKED_AT]:
+        content = _content(path)
+        if form := unread_form(content) if content else None:
+            raise UserError(f"{path} is {form.title}, which is not read; {form.export}. Read are masks and {known}")
+    if labels.is_file():
+        raise UserError(f"{labels} is no file of annotations that is read ({known}); give one, or a folder of masks")
+
+
+def _describe(tool: type[ShapeLabels], labels: str, files: Sequence[Path]) -> Recognised:
+    """Return the format with the classes in its files."""
+    summary = _summarise(tool, tuple(files), _state(files))
+    source, listed = (None, ()) if summary.declared else read_name_list(Path(labels))
+    if listed:
+        summary = replace(summary, declared=listed)
+    if len(summary.unreadable) == len(files):
+        raise UserError(summary.unreadable[0])
+    classes = (BACKGROUND,) * summary.background + summary.classes
+    parts = [counted(summary.files, "file")]
+    if summary.images != summary.files:
+        parts.append(counted(summary.images, "image"))
+    parts += [
+        counted(count, f"{kind}e" if kind.endswith("x") and count > 1 else kind) for kind, count in _kinds(summary)
+    ]
+    return Recognised(
+        label_format=tool(**tool.lenient),
+        labels=labels,
+        classes=classes,
+        text=f"{tool.name}: {', '.join(parts)}, classes {first(classes, 20)}" + f" (order of {source})" * bool(listed),
+        notes=tuple(_notes(summary)),
+        summary=summary,
+    )
+
+
+def _kinds(summary: Summary) -> list[tuple[str, int]]:
+    return summary.kinds.most_common()
+
+
+def _notes(summary: Summary) -> list[str]:
+    """Return warnings about shapes and files that are left out."""
+    notes = []
+    if summary.skipped:
+        count = summary.skipped.total()
+        notes.append(f"{counted(count, 'shape')} of no area left out: {spelled(summary.skipped)}")
+    if summary.unreadable:
+        notes.append(f"{counted(len(summary.unreadable), 'file')} cannot be read: {summary.unreadable[0]}")
+    return notes
+
+
+@functools.lru_cache(maxsize=8)
+def _summarise(tool: type[ShapeLabels], files: tuple[Path, ...], state: State) -> Summary:
+    """Count what files hold, once for each state of theirs, because a command asks several times."""
+    return tool(**tool.lenient).summarise(files)
+
+
+@functools.lru_cache(maxsize=64)
+def _tool_of(path: Path, state: State) -> type[ShapeLabels] | None:
+    """Return the tool that wrote a file, once for each state of the file. None for a file of no known form."""
+    suffix = path.suffix.lower()
+    tools = [tool for tool in TOOLS if suffix in tool.suffixes]
+    content = _content(path) if tools else None
+    return next((tool for tool in tools if content and tool.recognises(content)), None)
+
+
+def _content(path: Path) -> Content | None:
+    """Return what a file holds: parsed JSON, or the start of any other text. None if it cannot be read."""
+    try:
+        if path.suffix.lower() == ".json":
+            return Content(path, read_json(path))
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            return Content(path, file.read(HEAD))
+    except (Unreadable, OSError):
+        return None
+
+
+def _annotation_files(images: Path, labels: Path) -> list[Path]:
+    """Return the files that may be annotations. None are if the labels are pictures."""
+    suffixes = {suffix for tool in TOOLS for suffix in tool.suffixes}
+    if labels.is_file():
+        return [labels] if labels.suffix.lower() in suffixes else []
+    if not labels.is_dir() and not WILDCARD.search(labels.as_posix()):
+        return []
+    files = files_of(Path(), str(labels), "labels")
+    found = [path for path in files if path.suffix.lower() in suffixes]
+    if labels.is_dir() and labels.resolve() != images.resolve():
+        described = {path.with_suffix("") for path in found}
+        pictures = [path for path in files if path.suffix.lower() in LOSSLESS_SUFFIXES]
+        if any(path.with_suffix("") not in described for path in pictures):  # masks, with other files beside them
+            return []
+    return found
+
+
+def _first_of_each_suffix(files: Sequence[Path]) -> list[Path]:
+    """Return a few files of each suffix."""
+    found: Mapping[str, list[Path]] = {path.suffix.lower(): [] for path in files}
+    for path in files:
+        if len(found[path.suffix.lower()]) < LOOKED_AT:
+            found[path.suffix.lower()].append(path)
+    return [path for paths in found.values() for path in paths]
+
+
+def _state(files: Sequence[Path]) -> State:
+    """Return path, size and time of files."""
+    states = ((str(path.absolute()), path.stat()) for path in files)
+    return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
