@@ -1,7 +1,7 @@
 """Read "CVAT for images 1.1", one XML file for many images.
 
-Polygons, boxes, ellipses and masks are areas. Points, polylines, cuboids, skeletons and tags are not. Shapes are painted
-by their `z_order`. Pixels outside every shape are background.
+Polygons, boxes, ellipses and masks are areas. Points, polylines, cuboids, skeletons and tags are not. Shapes are
+painted by their `z_order`. Pixels outside every shape are background.
 
 The file is read as a stream. A document type, which could expand entities, is an error.
 
@@ -197,7 +197,7 @@ def _points(text: str, where: str) -> Ring:
 def _mask(row: Attributes, size: tuple[int, int], where: str) -> PlacedMask:
     """Return a mask: runs of 0 and 1 in turn, along the rows of its box."""
     left, top, width, height = (_whole(row, key, where) for key in ("left", "top", "width", "height"))
-    if not (0 < width and 0 < height and width * height <= math.prod(size)):
+    if not (width > 0 and height > 0 and width * height <= math.prod(size)):
         raise UserError(f"{where}: its box is {width} x {height} pixels, larger than the image; export the task again")
     try:
         runs = [int(run) for run in row.get("rle", "").split(",")]

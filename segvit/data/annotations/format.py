@@ -67,6 +67,8 @@ class Summary:
     """Number of areas by kind."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Number of shapes that are no areas, by kind."""
+    remarks: Counter[str] = field(default_factory=Counter)
+    """Number of other things in the files that a user should know, by a text in the plural."""
     unreadable: list[str] = field(default_factory=list)
     """Error texts of files that cannot be read."""
     background: bool = True

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from segvit.data.annotations.coco import CocoLabels
+from segvit.data.annotations.coco_panoptic import CocoPanopticLabels
 from segvit.data.annotations.cvat import CvatLabels
 from segvit.data.annotations.format import BACKGROUND, Content, FileLabels, ShapeLabels, Summary, spelled
 from segvit.data.annotations.labelme import LabelMeLabels
@@ -24,8 +26,8 @@ from segvit.data.pairs import WILDCARD, files_of, first
 from segvit.errors import UserError
 from segvit.utils.text import counted
 
-TOOLS: tuple[type[ShapeLabels], ...] = (LabelMeLabels, CvatLabels)
-"""Formats whose files hold shapes. Each recognises its files."""
+TOOLS: tuple[type[ShapeLabels], ...] = (CocoLabels, CocoPanopticLabels, LabelMeLabels, CvatLabels)
+"""Formats whose files hold shapes, tried in this order."""
 LOOKED_AT = 5
 """Number of files of one suffix in a folder by which a tool is recognised."""
 HEAD = 4096
@@ -119,6 +121,9 @@ def _describe(tool: type[ShapeLabels], labels: str, files: Sequence[Path]) -> Re
         summary = replace(summary, declared=listed)
     if len(summary.unreadable) == len(files):
         raise UserError(summary.unreadable[0])
+    if not summary.kinds:
+        found = spelled(summary.skipped + summary.remarks) or "no shapes"
+        raise UserError(f"{labels}: no shape labels pixels ({found}): draw polygons, boxes or masks in {tool.title}")
     classes = (BACKGROUND,) * summary.background + summary.classes
     parts = [counted(summary.files, "file")]
     if summary.images != summary.files:
@@ -146,6 +151,7 @@ def _notes(summary: Summary) -> list[str]:
     if summary.skipped:
         count = summary.skipped.total()
         notes.append(f"{counted(count, 'shape')} of no area left out: {spelled(summary.skipped)}")
+    notes += [f"{count} {text}" for text, count in summary.remarks.items()]
     if summary.unreadable:
         notes.append(f"{counted(len(summary.unreadable), 'file')} cannot be read: {summary.unreadable[0]}")
     return notes

@@ -86,6 +86,11 @@ class LabelFormat(ABC):
     slow_to_decode: ClassVar[bool] = False
     """True if a folder of decoded label maps (`data.cache`) makes reading faster."""
 
+    @property
+    def required_keys(self) -> Mapping[str, str]:
+        """Keys that each class must have under the options given: by default `class_keys`."""
+        return self.class_keys
+
     @classmethod
     def parse(cls, options: Mapping[str, Any], where: str) -> Self:
         """Return the format with the options that the section `labels` of a spec gives.
