@@ -42,7 +42,7 @@ def check_data(
     photos
         Folder of photos; the same as --data.images.
     masks
-        Folder of masks with the photos' names; the same as --data.labels.
+        Folder of masks with the photos' names, or the files of a labelling tool; the same as --data.labels.
     config
         YAML file to take the data section from, and the settings of --augmented. Flags override it.
     split
@@ -70,8 +70,8 @@ def check_data(
     from segvit.data.check.class_names import name_classes
 
     named = name_classes(data)
-    if named.text:
-        print(named.text)
+    if named.found or named.text:
+        print(named.found or named.text)  # the report has the warnings about files of labelling tools
     from rich import print as rich_print
 
     from segvit.data.check.report import check_splits

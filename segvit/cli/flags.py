@@ -110,10 +110,12 @@ def with_folders(
     """
     if photos is None:
         return data
-    from segvit.data.two_folders import check_folders
+    from segvit.data.two_folders import check_folders, is_folder_of_both
 
     if twice := [name for name in FOLDER_SETTINGS if name in given]:
         raise UserError(f"{photos} and --{twice[0]} {getattr(data, twice[0][5:])} both name a folder: leave one out")
+    if masks is None and is_folder_of_both(photos):
+        masks = photos
     check_folders(photos, masks, verb=verb)
     return replace(data, images=photos, labels=masks)
 

@@ -158,6 +158,9 @@ def _tell(done: "Done") -> None:
         print(f"{len(done.written)} label maps in {done.output}")
     for path in done.annotations:
         print(f"annotations: {path}")
+    if done.animations:
+        shown = f"the first is {done.animations[0]}"
+        print(f"warning: only the first frame of {counted(len(done.animations), 'animation')} is labelled ({shown})")
     for video in done.videos:
         print(f"{video.path}: {video.frames} frames labelled")
         if video.dropped:

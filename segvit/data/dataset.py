@@ -23,7 +23,7 @@ from segvit.data.check.fixes import explain_sizes, explain_values
 from segvit.data.folder_spec import check_cache, place_of, resolve_spec
 from segvit.data.images import read_image
 from segvit.data.labels.cache import LabelCache
-from segvit.data.labels.format import LabelFormat
+from segvit.data.labels.format import Guess, LabelFormat
 from segvit.data.labels.memory import LabelMemory
 from segvit.data.pairs import Orphans, Pair, Place, Split
 from segvit.data.sample import Sample, Samples
@@ -84,6 +84,14 @@ class SegmentationDataset(Dataset[Sample]):
             UserError: the labels cannot be read.
         """
         return self.spec.label_format.read(self.pairs[index], self.spec, self._memory)
+
+    def guessed(self, index: int) -> Guess | None:
+        """Count the pixels of a sample whose class `read_raw` guesses. None if there are none.
+
+        Raises:
+            UserError: the labels cannot be read.
+        """
+        return self.spec.label_format.guessed(self.pairs[index], self.spec, self._memory)
 
     def read(self, index: int) -> Sample:
         """Decode a pair.

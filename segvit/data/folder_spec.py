@@ -11,7 +11,8 @@ from segvit.data.annotations.choose import spec_of
 from segvit.data.annotations.recognise import Recognised, recognise
 from segvit.data.labels.color import ColorLabels
 from segvit.data.labels.index import IndexLabels
-from segvit.data.pairs import Place, Split, folder_of, read_list
+from segvit.data.lists import read_list
+from segvit.data.pairs import Place, Split, folder_of
 from segvit.data.palette import Color, default_palette
 from segvit.data.spec import DEFAULT_IGNORE, DatasetSpec, default_ignore, load_spec
 from segvit.errors import UserError
@@ -179,7 +180,7 @@ def check_places(config: DataConfig, splits: Sequence[Role] = ("train", "val")) 
             _check_place(place_of(config, spec, name, role), pictures=isinstance(spec.label_format, IndexLabels))
     for file, what in ((config.train_list, "data.train_list"), (config.val_list, "data.val_list")):
         if file is not None:
-            read_list(file, (), what)
+            read_list(file, what)
     if config.cache is not None:
         check_cache(spec)
         check_writable(config.cache, folder=True, remedy="give another --data.cache")
@@ -202,7 +203,7 @@ def _check_place(place: Place, *, pictures: bool) -> None:
     if pictures or not (root / split.labels).is_file():
         folder_of(root, split.labels, f"{what}: label maps ({options[1]})")
     if split.list is not None:
-        read_list(root / split.list, (), what)
+        read_list(root / split.list, what)
 
 
 def _read_colors(classes: tuple[str, ...]) -> tuple[Color, ...]:

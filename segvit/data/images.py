@@ -5,6 +5,7 @@ picture = read_image(Path("photo.jpg"))
 
 import struct
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
+from segvit.data.frames import check_image
 from segvit.errors import UserError
 from segvit.utils.files import expanded
 
@@ -52,12 +54,14 @@ def read_image(path: Path) -> Image.Image:
     """Read the image in `path` as 8-bit RGB, with its EXIF orientation applied.
 
     16-bit grey is scaled from 0..65535 to 0..255. Transparency is shown over white, as in a viewer. Palettes, grey,
-    CMYK and other colour spaces are converted. Of several frames, the first is read.
+    CMYK and other colour spaces are converted. Of an animation, the first frame is read.
 
     Raises:
-        UserError: the file does not exist, is not an image, is damaged or truncated, or has floating-point pixels.
+        UserError: the file does not exist, is not an image, is damaged or truncated, has several pages, or has
+            floating-point pixels.
     """
     with open_picture(path, "an image") as opened:
+        check_image(opened, str(path))
         opened.load()
         return as_rgb(opened, name=str(path))
 
@@ -145,6 +149,16 @@ def read_size(path: Path) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def read_frames(path: Path) -> int:
+    """Read the number of frames of an image, of which `read_image` reads the first, from its header alone.
+
+    Raises:
+        UserError: the file does not exist or is not an image, or it is a TIFF of several pages.
+    """
+    with open_picture(path, "an image") as opened:
+        return check_image(opened, str(path))
+
+
 def read_orientation(path: Path) -> int:
     """Read the EXIF orientation of a picture, 1 to 8. A picture without one has 1.
 
@@ -188,7 +202,10 @@ def to_rgb(source: Source) -> npt.NDArray[np.uint8]:
         UserError: a file that cannot be read, an array that is no photo, or something else.
     """
     if isinstance(source, str | Path):
-        return np.asarray(read_image(_photo_file(source)))
+        path = _photo_file(source)
+        if (frames := read_frames(path)) > 1:
+            warnings.warn(f"{path}: an animation of {frames} frames, of which the first is read", stacklevel=3)
+        return np.asarray(read_image(path))
     if isinstance(source, Image.Image):
         return np.asarray(as_rgb(source, name="the image given"))
     if isinstance(source, np.ndarray):

@@ -4,18 +4,20 @@ The files of a pair share a name: their path below the two folders without suffi
 """
 
 import re
-import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from segvit.data.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES
+from segvit.data.lists import LINES, Known, read_entries, read_list, stem
 from segvit.errors import UserError
 from segvit.utils.files import files_below
 
 WILDCARD = re.compile(r"(\*\*/|\*|\?|\{[^{}]*,[^{}]*\})")
 """The parts of a glob that are not literal."""
+MASK_ENDING = "_mask"
+"""Ending of the names of masks that are in one folder with their photos, as Roboflow writes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Split:
     """Folder or glob of the label maps. Pairs share their path below the folder without suffix, or the parts that the
     globs' * match. For polygons, the JSON file."""
     list: str | None = None
-    """Text file, relative to the root, with the name of one pair per line. Default: every file is used."""
+    """Text file, relative to the root, with one pair per line (lists.py). Default: every file is used."""
     labeled_only: bool = False
     """Leave out images without a label map. Otherwise they are an error."""
 
@@ -92,20 +94,30 @@ def find_pairs(
         UserError: a folder is missing or empty, a name occurs twice, or no pair is complete.
     """
     root, split, what, options = place
-    keep = options if described is None and split.images == split.labels else (options[0],)
-    images, _ = _find(root, split.images, IMAGE_SUFFIXES, f"{what}: images ({options[0]})", keep)
+    together = described is None and split.images == split.labels
+    keep = options if together else (options[0],)
+    together = together and has_masks(root / split.images, suffixes)
+    rename = _without_masks if together else str
+    images, _ = _find(root, split.images, IMAGE_SUFFIXES, f"{what}: images ({options[0]})", keep, rename)
     others: dict[str, Path] = {}
     if described is not None:
         labels = dict.fromkeys(described, root / split.labels)
     else:
-        labels, others = _find(root, split.labels, suffixes, f"{what}: label maps ({options[1]})", (options[1],))
-    listed = read_list(root / split.list, suffixes, what) if split.list is not None else None
-    names = sorted(images.keys() | labels.keys()) if listed is None else listed
+        where, rename = f"{what}: label maps ({options[1]})", _only_masks if together else str
+        labels, others = _find(root, split.labels, suffixes, where, (options[1],), rename, set(images.values()))
+    listed = _read_listed(place, images, labels, suffixes=suffixes, shared=described is not None)
+    if listed is None:
+        names = sorted(images.keys() | labels.keys())
+    else:
+        names = list(listed)
+        labels = {name: labels[partner] for name, partner in listed.items() if partner in labels}
     partial = listed is None and (split.labeled_only or described is not None)
     bare = [] if partial else [name for name in names if name not in labels]
     alone = [name for name in names if name not in images]
     if listed is not None:
-        remedy = f"they are named in {root / str(split.list)}: add the files, or remove the names from the list"
+        remedy = (
+            f"they are named in {root / str(split.list)}: add the files, or remove the names from the list ({LINES})"
+        )
     elif described is not None:
         remedy = f"they are named in {root / split.labels}: add the files, or give a list of the names to use"
     else:
@@ -117,7 +129,7 @@ def find_pairs(
     lossy = [others[name] for name in bare if name in others and others[name] != images.get(name)]
     remedy += _explain_lossy(lossy, suffixes)
     kinds = (
-        (bare, "images without a label map", "label maps", split.labels),
+        ([listed[name] if listed else name for name in bare], "images without a label map", "label maps", split.labels),
         (alone, "label maps without an image", "images", split.images),
     )
     orphans = Orphans()
@@ -138,6 +150,45 @@ def find_pairs(
     return pairs, orphans
 
 
+def has_masks(folder: Path, suffixes: Sequence[str]) -> bool:
+    """Return True if a folder holds files such as `0_mask.png`, which are the label maps of others beside them."""
+    if not folder.is_dir():
+        return False
+    paths = files_below(folder, follow=True)
+    return any(path.suffix.lower() in suffixes and path.stem.endswith(MASK_ENDING) for path in paths)
+
+
+def _without_masks(name: str) -> str:
+    """Return the name of an image, or nothing for a label map beside it."""
+    return "" if name.endswith(MASK_ENDING) else name
+
+
+def _only_masks(name: str) -> str:
+    """Return the name of the image that a label map belongs to, or nothing for an image."""
+    return name.removesuffix(MASK_ENDING) if name.endswith(MASK_ENDING) else ""
+
+
+def _read_listed(
+    place: Place, images: Mapping[str, Path], labels: Mapping[str, Path], *, suffixes: Sequence[str], shared: bool
+) -> dict[str, str] | None:
+    """Return the name of the label map by that of its image, as the split's list gives them. None without a list."""
+    root, split, what, _ = place
+    if split.list is None:
+        return None
+    lines = read_list(root / split.list, what)
+    known = [
+        Known(files, {} if one else _below(files, folder_of(root, pattern, what)[0]))
+        for files, pattern, one in ((images, split.images, False), (labels, split.labels, shared))
+    ]
+    where = f"{what}: {root / split.list}"
+    return dict(read_entries(lines, *known, suffixes=suffixes, where=where, root=root))
+
+
+def _below(files: Mapping[str, Path], folder: Path) -> dict[str, str]:
+    """Return the names of files by their paths below a folder, without suffix."""
+    return {stem(path.relative_to(folder).as_posix(), [path.suffix.lower()]): name for name, path in files.items()}
+
+
 def first(items: Sequence[Any], count: int = 3) -> str:
     """Return the first few of `items` as text."""
     return ", ".join(str(item) for item in items[:count]) + (", ..." if len(items) > count else "")
@@ -155,7 +206,13 @@ def _explain_lossy(files: Sequence[Path], suffixes: Sequence[str]) -> str:
 
 
 def _find(
-    root: Path, pattern: str, suffixes: Sequence[str], what: str, options: Sequence[str]
+    root: Path,
+    pattern: str,
+    suffixes: Sequence[str],
+    what: str,
+    options: Sequence[str],
+    rename: Callable[[str], str] = str,
+    photos: Collection[Path] = (),
 ) -> tuple[dict[str, Path], dict[str, Path]]:
     """Find files by name, under a folder or matching a glob with `*`, `**`, `?` and `{one,other}`.
 
@@ -165,13 +222,17 @@ def _find(
         suffixes: of the files to find.
         what: name of the files in error texts.
         options: settings that hold this pattern: one, or both if images and labels are in the same folder.
+        rename: returns the name to use for a file's, or nothing to pass over the file.
+        photos: the images of these labels, which are no label maps.
 
     Returns:
         The files with these suffixes, and the others.
     """
     found: dict[str, Path] = {}
     others: dict[str, Path] = {}
-    for path, name in _matching(root, pattern, suffixes, what):
+    for path, own in _matching(root, pattern, suffixes, what):
+        if not (name := rename(own)):
+            continue
         if path.suffix.lower() not in suffixes:
             others[name] = path
             continue
@@ -183,7 +244,7 @@ def _find(
         seen = f"; it has {len(others)} other files ({first([path.name for path in others.values()])})"
         raise UserError(
             f"{what}: no file of type {', '.join(suffixes)} in {root / pattern}{seen if others else ''}"
-            f"{_explain_lossy(list(others.values()), suffixes)}"
+            f"{_explain_lossy([path for path in others.values() if path not in photos], suffixes)}"
         )
     return found, others
 
@@ -264,31 +325,6 @@ def _glob(pattern: str) -> str:
         else:
             text += wild.get(piece) or re.escape(piece)
     return text
-
-
-def stem(name: str, suffixes: Sequence[str] = ()) -> str:
-    """Return `name` without the suffix of an image or one of `suffixes`. Other dots stay.
-
-    The name is composed (NFC), because macOS writes an accent as a separate character.
-    """
-    name = unicodedata.normalize("NFC", name)
-    return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in (*IMAGE_SUFFIXES, *suffixes) else name
-
-
-def read_list(path: Path, suffixes: Sequence[str], what: str) -> list[str]:
-    """Read the names in a text file, one per line, with or without a suffix.
-
-    Raises:
-        UserError: the file cannot be read, or has no names.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows puts a byte-order mark at the start
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{what}: cannot read the list of names {path} ({error})") from error
-    names = list(dict.fromkeys(stem(line.strip(), suffixes) for line in lines if line.strip()))
-    if not names:
-        raise UserError(f"{what}: the list of names {path} is empty")
-    return names
 
 
 def _describe(root: Path, wanted: Path) -> str:

@@ -272,7 +272,7 @@ def _read_class(item: Any, position: int, label_format: LabelFormat, source: str
     if not isinstance(item, Mapping):
         item = {"name": item}
     check_keys(item, {"name": True, "raw": False, "color": False}, where)
-    for key, why in label_format.class_keys.items():
+    for key, why in label_format.required_keys.items():
         if key not in item:
             raise UserError(f"{where}: `{key}` is missing; {why}")
     raw, color = item.get("raw", position), item.get("color")

@@ -6,8 +6,10 @@ check_folders(Path("photos"), Path("masks"), verb="train")
 from pathlib import Path
 
 from segvit.config_files import find_config
+from segvit.data.annotations.recognise import recognise
+from segvit.data.given import YAML_SUFFIXES
 from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, LOSSY_SUFFIXES, open_picture
-from segvit.data.pairs import WILDCARD
+from segvit.data.pairs import WILDCARD, has_masks
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.utils.text import suggest
@@ -18,8 +20,10 @@ MASK_COLORS = 64
 """Largest number of values or colours of a file that looks like a mask."""
 PHOTO_COLORS = 256
 """Number of colours that a photo exceeds."""
-MASK_FOLDERS = ("masks", "labels", "annotations", "mask", "label", "gt")
+MASK_FOLDERS = ("masks", "labels", "annotations", "mask", "label", "gt", "SegmentationClass")
 """Usual names of folders of masks."""
+PHOTO_FOLDERS = ("photos", "images", "image", "img", "imgs", "JPEGImages")
+"""Usual names of folders of photos."""
 
 
 def check_folders(photos: Path, masks: Path | None, *, verb: str) -> None:
@@ -27,7 +31,7 @@ def check_folders(photos: Path, masks: Path | None, *, verb: str) -> None:
 
     Args:
         photos: first folder or glob.
-        masks: second folder or glob.
+        masks: second folder or glob, or one file of a labelling tool.
         verb: command, such as `train`.
 
     Raises:
@@ -36,7 +40,7 @@ def check_folders(photos: Path, masks: Path | None, *, verb: str) -> None:
     if masks is None:
         raise UserError(_explain_one(photos, verb))
     for path, what in ((photos, "photos"), (masks, "masks")):
-        if WILDCARD.search(path.as_posix()):
+        if WILDCARD.search(path.as_posix()) or (path == masks and _is_annotations(path)):
             continue
         if path.is_file():
             raise UserError(
@@ -47,6 +51,11 @@ def check_folders(photos: Path, masks: Path | None, *, verb: str) -> None:
             beside = [each.name for each in path.parent.iterdir() if each.is_dir()] if path.parent.is_dir() else []
             raise UserError(f"there is no folder {path}{suggest(path.name, beside)}: give the folder of the {what}")
     check_order(photos, masks)
+
+
+def is_folder_of_both(folder: Path) -> bool:
+    """Return True if a folder holds photos and, beside them, masks such as `0_mask.png`."""
+    return has_masks(folder, LOSSLESS_SUFFIXES)
 
 
 def check_order(photos: Path, masks: Path) -> None:
@@ -60,6 +69,11 @@ def check_order(photos: Path, masks: Path) -> None:
         raise UserError(
             f"{photos} holds masks and {masks} holds photos: swap them, as in `segvit check-data {masks} {photos}`"
         )
+
+
+def _is_annotations(path: Path) -> bool:
+    """True if a path is a file that may be a labelling tool's. `recognise` reports one that is not."""
+    return path.is_file() and path.suffix.lower() not in (*IMAGE_SUFFIXES, *YAML_SUFFIXES)
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -103,20 +117,20 @@ def _explain_one(path: Path, verb: str) -> str:
         return f"there is no folder {path}: give two folders, {both}"
     inside = {child.name for child in path.iterdir() if child.is_dir()}
     masks = next((name for name in MASK_FOLDERS if name in inside), None)
-    photos = next((name for name in ("photos", "images", "image", "img", "imgs") if name in inside), None)
+    photos = next((name for name in PHOTO_FOLDERS if name in inside), None)
     if masks and photos:
         return f"give two folders: `segvit {verb} {path / photos} {path / masks}`"
+    if recognise(path, path):
+        return f"photos and annotations are in one folder: type `segvit {verb} {path} {path}`"
     return f"give the folder of the masks as well: `segvit {verb} {path} MASKS`"
 
 
 def _explain_file(path: Path, verb: str) -> str:
     """Return what to type for a file in the place of a folder, or an empty text."""
-    if path.suffix.lower() in (".yaml", ".yml"):
+    if path.suffix.lower() in YAML_SUFFIXES:
         dataset = "splits:" in path.read_text(encoding="utf-8", errors="replace")
         remedy = f"--data.spec {path} --data.root FOLDER" if dataset else f"--config {path}"
         return f". For a {'dataset' if dataset else 'file of settings'} in YAML, type `segvit {verb} {remedy}`"
-    if path.suffix.lower() == ".json":
-        return ". Outlines in one JSON file need a dataset in YAML (docs/data.md)"
     return ""
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
-from segvit.data.images import Unreadable, read_image
+from segvit.data.images import Unreadable, read_frames, read_image
 from segvit.errors import UserError
 from segvit.inference.network import Network, classes_of
 from segvit.inference.precision import computing_in, resolve_precision
@@ -64,6 +64,8 @@ class Done:
     """Label maps of images, written by this run."""
     skipped: list[Path]
     """Label maps of images that existed already."""
+    animations: list[Path]
+    """Images of several frames, of which the first is labelled."""
     failures: list[Failure]
     """Images without a label map."""
     videos: list[VideoDone]
@@ -293,6 +295,7 @@ def _done(
         left_out=plan.left_out,
         written=[outcome for outcome in all_images if not isinstance(outcome, Failure)],
         skipped=plan.skipped,
+        animations=[path for job in plan.images if _is_animation(path := Path(job.source))],
         failures=[outcome for outcome in all_images if isinstance(outcome, Failure)],
         videos=[outcome for outcome, _ in all_videos if outcome is not None],
         skipped_videos=plan.skipped_videos,
@@ -300,6 +303,14 @@ def _done(
         + [failure for _, failure in all_videos if failure is not None],
         annotations=[],
     )
+
+
+def _is_animation(path: Path) -> bool:
+    """Return True if an image has several frames. False if it cannot be read, which its failure reports."""
+    try:
+        return read_frames(path) > 1
+    except UserError:
+        return False
 
 
 def _gathered(outcomes: Sequence[tuple[int, T]]) -> list[T]:

@@ -23,6 +23,7 @@ from segvit.data.augment.own import OwnTransform, open_own
 from segvit.data.check.check import CheckReport, check_dataset
 from segvit.data.check.class_names import name_classes
 from segvit.data.check.fixes import command
+from segvit.data.check.mixed_splits import mixed_splits
 from segvit.data.check.report import copies
 from segvit.data.dataset import open_dataset
 from segvit.data.sample import Samples
@@ -221,7 +222,8 @@ def open_splits(
 def _warnings(reports: Mapping[str, CheckReport], config: TrainConfig | None) -> Iterator[str]:
     """Yield the warnings of a check in short, and the command that shows them in full if a config names the data."""
     texts = [f"{split}: {text}" for split, report in reports.items() for text in report.warnings]
-    texts += [finding.text for finding in copies(reports)]
+    mixed = mixed_splits(config.data) if config is not None else None
+    texts += [finding.text for finding in (*copies(reports), *([mixed] if mixed else []))]
     for text in texts[:MOST_WARNINGS]:
         yield f"warning: {shorten(text, WARNING_LENGTH, placeholder=' ...')}"
     if texts and config is not None:

@@ -25,7 +25,6 @@ from segvit.app.messages import Job, Setup
 from segvit.app.worker_pool import WorkerPool
 from segvit.cli.main import main
 from segvit.config import ModelConfig
-from segvit.data.labels.coco import PolygonFile
 from segvit.data.shapes.scenes import render_scene
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
@@ -36,6 +35,7 @@ from tests.app.test_app import heic
 from tests.helpers import browser as browsers
 from tests.helpers.axe import serious_faults
 from tests.helpers.browser import Visit
+from tests.helpers.coco import painted
 from tests.helpers.tiny import tell_apart
 
 browser, visit = browsers.browser, browsers.visit  # fixtures
@@ -230,9 +230,9 @@ def test_upload_isolate_and_download(
     with seen.page.expect_download() as waiting:
         seen.page.locator("#result footer").first.get_by_text("Polygons").click()
     names.append(waiting.value.suggested_filename)
-    polygons = PolygonFile(Path(waiting.value.path()))
+    polygons = Path(waiting.value.path())
     labels = np.asarray(Image.open(io.BytesIO(predicted)))
-    assert np.array_equal(polygons.paint("street scene", unlabeled=255, crowd=None), labels)
+    assert np.array_equal(painted(polygons, "street scene"), labels)
     with seen.page.expect_download() as waiting:
         seen.page.locator("#result footer").first.get_by_text("Overlay").click()
     assert Image.open(waiting.value.path()).width >= 200
@@ -413,7 +413,7 @@ def test_programs_get_the_same(server: Server, scene: Path, predicted: bytes, tm
     assert (facts["model"], facts["width"], facts["height"], facts["notes"]) == ("plain", 200, 150, [])
     assert sum(facts["shares"].values()) == pytest.approx(1) and facts["milliseconds"] > 0
     assert np.array_equal(
-        PolygonFile(Path(polygons)).paint("street scene", unlabeled=255, crowd=None),
+        painted(Path(polygons), "street scene"),
         np.asarray(Image.open(io.BytesIO(predicted))),
     )
     photo = {"photo": (scene.name, scene.read_bytes())}

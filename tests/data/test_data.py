@@ -444,11 +444,6 @@ def test_samples_can_be_written_to_and_pictures_given_are_left_alone(size: tuple
         )
 
 
-def test_of_many_frames_the_first(tmp_path: Path) -> None:
-    frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
-    assert (read(save(tmp_path, "a.tif", frames[0], save_all=True, append_images=frames[1:])) == PIXELS).all()
-
-
 def test_labels_of_every_kind(tmp_path: Path) -> None:
     values = np.array([[0, 1, 2], [7, 200, 255]], dtype=np.uint8)
     assert (read_labels(save(tmp_path, "grey.png", values)) == values).all()

@@ -211,12 +211,34 @@ def test_a_painted_mask_that_was_compressed_or_is_see_through(painted: Made) -> 
     path = painted.root / "labels" / "a.png"
     photo(painted.root / "photos" / "a.png", (40, 40))
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
-    said(lambda: painted.open().read(0), str(path), "compression (JPEG)", "PNG")
+    parts = ("earlier JPEG", "`labels: {format: color, others: nearest}`", "`others: ignore`")
+    said(lambda: painted.open().read(0), str(path), *parts)
     Image.new("RGBA", (40, 40), (70, 130, 180, 128)).save(path)
     said(lambda: painted.open().read(0), str(path), "transparent")
     Image.new("F", (40, 40)).save(path.with_suffix(".tif"))
     path.unlink()
     said(lambda: painted.open().read(0), "a.tif", "mode F")
+
+
+def test_other_colours_count_as_the_nearest_and_are_counted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    colors = rng.integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    colors[:2, :4] = [0, 0, 140]  # the commonest unknown one
+    colors[7] = [70, 130, 180]
+    photo(tmp_path / "photos" / "a.png", (8, 9))
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(colors).save(tmp_path / "labels" / "a.png")
+    samples = Made(tmp_path, PAINTED.replace("color, ignore", "color, others: nearest, ignore")).open()
+    known = {(70, 130, 180): 0, (0, 0, 142): 1, (0, 0, 0): 255, (0, 0, 70): 1, (0, 60, 100): 1}
+    labels = samples.read(0).labels.numpy()
+    for place in np.ndindex(8, 9):
+        distances = {color: np.square(colors[place].astype(int) - color).sum() for color in known}
+        best = {known[color] for color in known if distances[color] == min(distances.values())}
+        assert labels[place] in best
+    (warning,) = [text for text in check_dataset(samples).warnings if "nearest" in text]
+    assert warning.startswith("63 pixels (87.50 %) in 1 label maps") and "[0, 0, 140], in 8 pixels" in warning
+    assert "becomes 'car'" in warning
+    assert type(samples.spec).from_dict(samples.spec.to_dict()) == samples.spec
 
 
 def test_a_painted_mask_under_another_spec_says_what_to_write(painted: Made) -> None:
@@ -235,6 +257,8 @@ def test_a_painted_mask_under_another_spec_says_what_to_write(painted: Made) -> 
         (("merge: {car", "merge: {cra"), ("`labels: merge` names 'cra'", "did you mean 'car'")),
         (("merge: {car: [[0, 0, 70], [0, 60, 100]]}", "merge: [1]"), ("`merge` is [1]",)),
         (("labels:", "ignore: []\nlabels:"), ("`ignore: [VALUE]`",)),
+        (("color, ignore", "color, others: car, ignore"), ("`others` is 'car'; give nearest, or write `others: car`",)),
+        (("labels: {", "others: ignore\nlabels: {others: nearest, "), ("`others` is 'ignore'", "keep one of them")),
     ],
 )
 def test_mistakes_in_a_table_of_colours(change: tuple[str, str], parts: tuple[str, ...], painted: Made) -> None:
@@ -396,12 +420,11 @@ def test_categories_outside_the_spec(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "segmentation, parts",
     [
-        ([], ("annotation 91 of image 'a'", "`segmentation` is []", "a box alone")),
-        (None, ("`segmentation` is None",)),
+        ("outline", ("annotation 91 of image 'a'", "`segmentation` is 'outline'", "polygons or run lengths")),
         ([[0, 0, 4, 0, 4]], ("x, y, x, y",)),
         ([[0, 0, 4, 0, 4, "4"]], ("x, y, x, y",)),
-        ([[0, 0, 4, 0, float("nan"), 4]], ("x, y, x, y",)),
-        ([0, 0, 4, 0, 4, 4], ("x, y, x, y",)),
+        ([[0, 0, 4, 0, 1e8, 4]], ("x, y, x, y",)),
+        ([0, 0, 4, 0, 4], ("x, y, x, y",)),
         ({"size": [6, 5], "counts": [30]}, ("size is [6, 5]", "[5, 6] (height, width)")),
         ({"size": [5, 6], "counts": [29]}, ("add up to 29", "30 pixels")),
         ({"size": [5, 6], "counts": [-1, 31]}, ("lengths of runs",)),

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from segvit.data.labels.coco import PolygonFile
 from segvit.errors import UserError
 from segvit.prediction.polygons import Region, coco, outlines
+from tests.helpers.coco import painted
 
 Labels = npt.NDArray[np.integer[Any]]
 
@@ -71,8 +71,7 @@ def read_back(content: dict[str, Any], folder: Path) -> Labels:
     """What the reader of COCO polygons makes of it."""
     path = folder / "polygons.json"
     path.write_text(json.dumps(content))
-    (name,) = (file := PolygonFile(path)).names
-    return file.paint(name, unlabeled=255, crowd=None)
+    return painted(path)
 
 
 def by_size(regions: list[Region]) -> list[tuple[int, int, int]]:

@@ -67,6 +67,8 @@ class Summary:
     """Number of areas by kind."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Number of shapes that are no areas, by kind."""
+    remarks: Counter[str] = field(default_factory=Counter)
+    """Number of other things in the files that a user should know, by a text in the plural."""
     unreadable: list[str] = field(default_factory=list)
     """Error texts of files that cannot be read."""
     background: bool = True
@@ -257,7 +259,7 @@ class FileLabels(ShapeLabels):
         return summary
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Index:
     """A parsed file that describes many images. What it holds of an image is kept as bytes, to be small in memory."""
 

@@ -10,7 +10,7 @@ above it as both paths share.
 import re
 from collections.abc import Iterable
 
-from segvit.data.pairs import stem
+from segvit.data.lists import stem
 
 OUTSIDE = re.compile(r"^(?:[A-Za-z]:)?(?:/|\.{1,2}/)*")
 """Start of a path that leads out of the folder: a drive, the root, `./` and `../`."""

@@ -9,22 +9,26 @@ files hold shapes.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from segvit.data.annotations.coco import CocoLabels
+from segvit.data.annotations.coco_panoptic import CocoPanopticLabels
+from segvit.data.annotations.cvat import CvatLabels
 from segvit.data.annotations.format import BACKGROUND, Content, FileLabels, ShapeLabels, Summary, spelled
 from segvit.data.annotations.geojson import GeoJsonLabels
 from segvit.data.annotations.labelme import LabelMeLabels
+from segvit.data.annotations.name_list import read_name_list
 from segvit.data.annotations.parse import read_json
+from segvit.data.annotations.unread import is_candidate, unread_form
 from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, Unreadable
 from segvit.data.labels.format import LabelFormat
 from segvit.data.pairs import WILDCARD, files_of, first
 from segvit.errors import UserError
 from segvit.utils.text import counted
 
-TOOLS: tuple[type[ShapeLabels], ...] = (LabelMeLabels, GeoJsonLabels)
-"""Formats whose files hold shapes. Each recognises its files."""
+TOOLS: tuple[type[ShapeLabels], ...] = (CocoLabels, CocoPanopticLabels, LabelMeLabels, CvatLabels, GeoJsonLabels)
+"""Formats whose files hold shapes, tried in this order."""
 LOOKED_AT = 5
 """Number of files of one suffix in a folder by which a tool is recognised."""
 HEAD = 4096
@@ -64,9 +68,7 @@ def recognise(images: Path, labels: Path) -> Recognised | None:
     for door in DOORS:
         if found := door(images, labels):
             return found
-    if labels.is_file() and labels.suffix.lower() not in IMAGE_SUFFIXES:
-        known = ", ".join(tool.title for tool in TOOLS)
-        raise UserError(f"{labels} is no file of annotations that is read ({known}); give a folder of masks instead")
+    _refuse_unread(labels)
     return None
 
 
@@ -98,11 +100,31 @@ DOORS: tuple[Callable[[Path, Path], Recognised | None], ...] = (shapes_in,)
 """Functions that recognise one family of files, tried in this order. Each gets the images and the labels."""
 
 
+def _refuse_unread(labels: Path) -> None:
+    """Raise an error for a file that is not read, and for a folder without pictures whose first file is not read."""
+    files = [labels] if labels.is_file() else files_of(Path(), str(labels), "labels") if labels.is_dir() else []
+    if any(path.suffix.lower() in IMAGE_SUFFIXES for path in files):
+        return
+    known = ", ".join(tool.title for tool in TOOLS)
+    for path in [path for path in files if is_candidate(path)][:LOOKED_AT]:
+        content = _content(path)
+        if form := unread_form(content) if content else None:
+            raise UserError(f"{path} is {form.title}, which is not read; {form.export}. Read are masks and {known}")
+    if labels.is_file():
+        raise UserError(f"{labels} is no file of annotations that is read ({known}); give one, or a folder of masks")
+
+
 def _describe(tool: type[ShapeLabels], labels: str, files: Sequence[Path]) -> Recognised:
     """Return the format with the classes in its files."""
     summary = _summarise(tool, tuple(files), _state(files))
+    source, listed = (None, ()) if summary.declared else read_name_list(Path(labels))
+    if listed:
+        summary = replace(summary, declared=listed)
     if len(summary.unreadable) == len(files):
         raise UserError(summary.unreadable[0])
+    if not summary.kinds:
+        found = spelled(summary.skipped + summary.remarks) or "no shapes"
+        raise UserError(f"{labels}: no shape labels pixels ({found}): draw polygons, boxes or masks in {tool.title}")
     classes = (BACKGROUND,) * summary.background + summary.classes
     parts = [counted(summary.files, "file")]
     if summary.images != summary.files:
@@ -114,7 +136,7 @@ def _describe(tool: type[ShapeLabels], labels: str, files: Sequence[Path]) -> Re
         label_format=tool(**tool.lenient),
         labels=labels,
         classes=classes,
-        text=f"{tool.name}: {', '.join(parts)}, classes {first(classes, 20)}",
+        text=f"{tool.name}: {', '.join(parts)}, classes {first(classes, 20)}" + f" (order of {source})" * bool(listed),
         notes=tuple(_notes(summary)),
         summary=summary,
     )
@@ -130,6 +152,7 @@ def _notes(summary: Summary) -> list[str]:
     if summary.skipped:
         count = summary.skipped.total()
         notes.append(f"{counted(count, 'shape')} of no area left out: {spelled(summary.skipped)}")
+    notes += [f"{count} {text}" for text, count in summary.remarks.items()]
     if summary.unreadable:
         notes.append(f"{counted(len(summary.unreadable), 'file')} cannot be read: {summary.unreadable[0]}")
     return notes
@@ -146,17 +169,19 @@ def _tool_of(path: Path, state: State) -> type[ShapeLabels] | None:
     """Return the tool that wrote a file, once for each state of the file. None for a file of no known form."""
     suffix = path.suffix.lower()
     tools = [tool for tool in TOOLS if suffix in tool.suffixes]
-    if not tools:
-        return None
+    content = _content(path) if tools else None
+    return next((tool for tool in tools if content and tool.recognises(content)), None)
+
+
+def _content(path: Path) -> Content | None:
+    """Return what a file holds: parsed JSON, or the start of any other text. None if it cannot be read."""
     try:
-        if suffix == ".json":
-            value: Any = read_json(path)
-        else:
-            with path.open(encoding="utf-8-sig", errors="replace") as file:
-                value = file.read(HEAD)
+        if path.suffix.lower() == ".json":
+            return Content(path, read_json(path))
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            return Content(path, file.read(HEAD))
     except (Unreadable, OSError):
         return None
-    return next((tool for tool in tools if tool.recognises(Content(path, value))), None)
 
 
 def _annotation_files(images: Path, labels: Path) -> list[Path]:

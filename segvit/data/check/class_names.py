@@ -3,37 +3,33 @@
     named = name_classes(DataConfig(images="photos", labels="masks"))
     named.config.classes, named.text         # ("sky", "road"), "class names from masks/classes.txt: sky, road"
 
-A file of names has one name a line, in the order of the values 0, 1, 2, ..., or `NAME=VALUE`. CVAT's labelmap.txt has
-`name:red,green,blue::`.
+name_files.py reads the files of names.
 """
 
-import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 from segvit.config import DataConfig
+from segvit.data.annotations.recognise import Recognised
+from segvit.data.check.name_files import NAME_FILES, NameFile, code_of, find_names
+from segvit.data.check.painted import by_color
 from segvit.data.check.scan import Scan, scan_all
 from segvit.data.dataset import SegmentationDataset, open_incomplete
+from segvit.data.folder_spec import ANY, recognised, resolve_spec
 from segvit.data.pairs import first
 from segvit.data.palette import Color
 from segvit.data.spec import DEFAULT_IGNORE, IGNORE_INDEX
 from segvit.data.two_folders import check_order
 from segvit.errors import UserError
 
-NAME_FILES = ("classes.txt", "labelmap.txt", "class_names.txt")
-"""Files of class names in the folder of the masks or beside it, in the order in which they are looked for."""
 MOST = 200
 """Largest number of values or colours that can be classes without names. More of them look like photos."""
 SHOWN = 6
 """Number of classes that a text spells out."""
-CVAT_LINE = re.compile(r"(?P<name>[^:]+):(?P<color>\d+,\d+,\d+)?:[^:]*:[^:]*")
-NUMBERED_LINE = re.compile(r"(?P<value>\d+)\s*[\s:,;]\s*(?P<name>\S.*)")
-LEFT_OUT = "__ignore__"
-"""LabelMe's first entry, for pixels without a class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,78 +39,82 @@ class NamedClasses:
     config: DataConfig
     text: str = ""
     """Origin of the names, to print. Empty if they were given."""
+    found: str = ""
+    """One line on the files of a labelling tool. Empty for label maps."""
 
 
 def name_classes(config: DataConfig) -> NamedClasses:
     """Return the settings of a dataset with the names of its classes.
 
-    Settings that name the classes, or that are not two folders, are returned unchanged.
+    Settings that name the classes, or that are not two folders, are returned unchanged. Files of labelling tools name
+    their classes themselves.
 
     Raises:
-        UserError: the folders are swapped, the files of names are wrong, or the values cannot be classes.
+        UserError: the folders are swapped, the files of names are wrong, the values cannot be classes, or the classes
+            given are not those in the files of a labelling tool.
     """
     if config.spec is not None or config.images is None or config.labels is None or config.root is not None:
         return NamedClasses(config=config)
+    if found := recognised(config):
+        return _name_by_tool(config, found)
     check_order(config.images, config.labels)
+    file = find_names(config.labels)
     if config.classes:
+        return _name_typed(config, file)
+    if file is None:
+        return _name_by_values(config)
+    names = file.painted if file.colors and by_color(_masks(config), file) else file.names
+    text = f"class names from {file.path}: {first(names, SHOWN)}"
+    return NamedClasses(config=replace(config, classes=names), text=text)
+
+
+def _name_typed(config: DataConfig, file: NameFile | None) -> NamedClasses:
+    """Return the settings with the classes that were typed, in their colours if the masks are painted."""
+    if (
+        file is None
+        or not file.colors
+        or not set(config.classes) <= set(file.names)
+        or not by_color(_masks(config), file)
+    ):
         return NamedClasses(config=config)
-    if file := _find_names(config.labels):
-        names, colors = _read_names(file)
-        painted = len(colors) == len(names) and any(scan.colors for scan in _scan(config, limit=1))
-        if painted:
-            names = [f"{name}={_code(color)}" for name, color in zip(names, colors, strict=True)]
-        text = f"class names from {file}: {first(names, SHOWN)}"
-        return NamedClasses(config=replace(config, classes=tuple(names)), text=text)
-    return _name_by_values(config)
+    colors = dict(zip(file.names, file.colors, strict=True))
+    classes = tuple(f"{name}={code_of(colors[name])}" for name in config.classes)
+    text = f"colours of the classes from {file.path}: {first(classes, SHOWN)}"
+    return NamedClasses(config=replace(config, classes=classes), text=text)
 
 
-def _find_names(labels: Path) -> Path | None:
-    """Return the file of class names in the folder of the masks or beside it, if there is one."""
-    folder = labels if labels.is_dir() else labels.parent
-    found = (place / name for place in (folder, folder.parent) for name in NAME_FILES)
-    return next((file for file in found if file.is_file()), None)
+def _name_by_tool(config: DataConfig, found: Sequence[Recognised]) -> NamedClasses:
+    """Return the settings of files of a labelling tool, with the classes in the files if none are given.
+
+    Raises:
+        UserError: the classes given are not those in the files.
+    """
+    spec = resolve_spec(config)
+    lines = "\n".join(each.text for each in found)
+    if config.classes:
+        return NamedClasses(config=config, found=lines)
+    notes = [f"warning: {note}" for each in found for note in each.notes]
+    return NamedClasses(config=replace(config, classes=spec.classes), text="\n".join([lines, *notes]), found=lines)
 
 
-def _read_names(file: Path) -> tuple[list[str], list[Color]]:
-    """Read classes as `data.classes` takes them, and their colours if every line has one."""
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: the class names cannot be read ({error}); save it as UTF-8 text") from error
-    lines = [line for line in lines if line and not line.startswith("#") and line != LEFT_OUT]
-    if not lines:
-        raise UserError(f"{file}: there is no class name in it; write one a line, or give --data.classes")
-    if all(matches := [CVAT_LINE.fullmatch(line) for line in lines]):
-        found = [(match["name"].strip(), match["color"]) for match in matches if match]
-        return [name for name, _ in found], [_color(text, file) for _, text in found if text]
-    if all(matches := [NUMBERED_LINE.fullmatch(line) for line in lines]):
-        return [f"{match['name']}={int(match['value'])}" for match in matches if match], []
-    return lines, []
+def _masks(config: DataConfig) -> Iterator[Path]:
+    """Yield the label maps of both splits."""
+    for samples in _open(config):
+        yield from (pair.labels for pair in samples.pairs)
 
 
-def _color(text: str, file: Path) -> Color:
-    """Read `red,green,blue`."""
-    red, green, blue = map(int, text.split(","))
-    if max(red, green, blue) > 255:
-        raise UserError(f"{file}: the colour {text} is not three numbers in 0..255")
-    return red, green, blue
+def _scan(config: DataConfig) -> list[Scan]:
+    """Scan the label maps of both splits."""
+    return [scan for found in _open(config) for scan in scan_all(found, range(len(found)), decode=False)]
 
 
-def _code(color: Color) -> str:
-    """Return a colour as `#rrggbb`."""
-    return "#{:02x}{:02x}{:02x}".format(*color)
-
-
-def _scan(config: DataConfig, *, limit: int | None = None) -> list[Scan]:
-    """Scan the label maps of both splits, or the first few of each."""
+def _open(config: DataConfig) -> Iterator[SegmentationDataset]:
+    """Open both splits with one class, whose name does not matter."""
     splits: tuple[Literal["train", "val"], ...] = ("train", "val") if config.val_fraction != 0 else ("train",)
-    scans = []
     for split in splits:
-        samples, _ = open_incomplete(replace(config, classes=("any",), ignore=()), split)
+        samples, _ = open_incomplete(replace(config, classes=ANY, ignore=()), split)
         assert isinstance(samples, SegmentationDataset)
-        count = len(samples) if limit is None else min(limit, len(samples))
-        scans += list(scan_all(samples, range(count), decode=False))
-    return scans
+        yield samples
 
 
 def _name_by_values(config: DataConfig) -> NamedClasses:
@@ -136,8 +136,13 @@ def _name_by_values(config: DataConfig) -> NamedClasses:
         what = f"{len(values)} different values" if values else f"{len(colors)} different colours"
         raise UserError(f"the masks in {config.labels} hold {what}: {wrong}")
     if colors:
-        codes = [_code(color) for color in sorted(colors)]
+        codes = [code_of(color) for color in sorted(colors)]
         return _without_names(config, [f"color_{code[1:]}={code}" for code in codes], ())
+    if min(values) < 0:
+        raise UserError(
+            f"the masks in {config.labels} hold the value {min(values)}, which is no class and cannot be ignored: "
+            "write such pixels as 255 in the files"
+        )
     ignored = _ignored(sorted(values), config.ignore)
     kept = [value for value in sorted(values) if value not in ignored]
     if not kept:

@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from segvit.data.check.fixes import explain_one_class, explain_values, remap
+from segvit.data.check.name_files import find_names
 from segvit.data.check.scan import Tally
 from segvit.data.folder_spec import FOLDERS
 from segvit.data.pairs import first
@@ -110,11 +112,19 @@ def _classes(tally: Tally, checked: int) -> Iterator[Finding]:
 
 
 def _label_maps(tally: Tally) -> Iterator[Finding]:
-    """Report label maps with one class or none, and photos that may be turned by 90 degrees."""
+    """Report label maps with one class or none or with guesses, and photos that are animations or may be turned."""
     if tally.uniform:
         wholly = f" (in {tally.empty.count} of them every pixel is ignored)" if tally.empty.count else ""
         text = f"{len(tally.uniform)} label maps show one class or none{wholly}: {first(tally.uniform)}"
         yield Finding(kind="uniform", level="warning", text=text, count=len(tally.uniform))
+    if tally.animations.count:
+        text = (
+            f"{tally.animations.count} images are animations, of which only the first frame is read: "
+            f"{first(tally.animations.names)}; check that their label maps belong to that frame"
+        )
+        yield Finding(kind="animations", level="warning", text=text, count=tally.animations.count)
+    if tally.guesses:
+        yield Finding(kind="guessed", level="warning", text=_explain_guesses(tally), count=len(tally.guesses))
     share = ignored_share(tally)
     if share > MOSTLY_IGNORED:
         text = f"{percentage(share, '.0f')} of the pixels are ignored (values {first(tally.spec.ignore, 10)})"
@@ -125,6 +135,18 @@ def _label_maps(tally: Tally) -> Iterator[Finding]:
             f"either way, so check that they are upright (--sheet FILE shows them first): {first(tally.turned.names)}"
         )
         yield Finding(kind="exif", level="warning", text=text, count=tally.turned.count)
+
+
+def _explain_guesses(tally: Tally) -> str:
+    """Return the text for pixels that count as the nearest known colour. Their commonest colour may be a class."""
+    total = sum(guess.pixels for guess in tally.guesses.values())
+    where, worst = max(tally.guesses.items(), key=lambda item: item[1].of_color)
+    share = percentage(total / max(tally.pixels.total(), 1), ".2f")
+    return (
+        f"{total} pixels ({share}) in {len(tally.guesses)} label maps have no known colour and count as the nearest "
+        f"one; the commonest is {list(worst.color)}, in {worst.of_color} pixels of {where}, which becomes "
+        f"{worst.becomes!r}: if that is a class of its own, add it to the spec"
+    )
 
 
 def ignored_share(tally: Tally) -> float:
@@ -151,16 +173,26 @@ def _explain_painted(tally: Tally) -> str:
 
 
 def painted_spec(colors: Counter[Color], spec: DatasetSpec) -> str:
-    """Return a spec in YAML that reads painted label maps: one class per colour, the commonest first."""
-    names = iter(spec.classes if spec.name == FOLDERS else ())
-    known = dict(zip(spec.palette, spec.classes, strict=True)) if spec.name != FOLDERS else {}
+    """Return a spec in YAML that reads painted label maps: one class per colour, the commonest first.
+
+    A colour has the name that the spec, or a file of names beside the masks, gives it. Others are numbered.
+    """
+    known = _colors_of(spec)
     lines = ["name: painted", "labels: {format: color}", "classes:"]
-    for number, (color, _) in enumerate(colors.most_common(), start=1):
-        name = known.get(color) or next(names, f"class_{number}")
-        lines.append(f"  - {{name: {quoted(name)}, color: {list(color)}}}")
+    for number, (color, pixels) in enumerate(colors.most_common(), start=1):
+        name = known.get(color, f"class_{number}")
+        lines.append(f"  - {{name: {quoted(name)}, color: {list(color)}}}  # {pixels} pixels")
     lines.append("splits:")
     for split, where in spec.splits.items():
         lines.append(f"  {split}: {{images: {quoted(where.images)}, labels: {quoted(where.labels)}}}")
     if spec.val_fraction is not None:
         lines.append(f"val_fraction: {spec.val_fraction}")
     return "\n".join(lines)
+
+
+def _colors_of(spec: DatasetSpec) -> dict[Color, str]:
+    """Return class names by colour. Two plain folders have none of their own, but a file beside the masks may."""
+    if spec.name != FOLDERS:
+        return dict(zip(spec.palette, spec.classes, strict=True))
+    file = find_names(Path(spec.splits["train"].labels))
+    return dict(zip(file.colors, file.names, strict=True)) if file and file.colors else {}

@@ -17,6 +17,7 @@ from segvit.config import DataConfig
 from segvit.data.check.check import CheckReport, check_dataset
 from segvit.data.check.findings import SHOWN, Finding
 from segvit.data.check.fixes import command, fix_values
+from segvit.data.check.mixed_splits import mixed_splits
 from segvit.data.dataset import Samples, open_incomplete
 from segvit.data.given import data_of
 from segvit.data.pairs import Orphans, first
@@ -196,7 +197,8 @@ def check_splits(
                 progress(begun + done, total)
 
         reports[split] = check_dataset(found, decode=True, progress=shifted)
-    findings += [*_describe(orphans), *copies(reports)]
+    mixed = mixed_splits(config)
+    findings += [*_describe(orphans), *copies(reports), *([mixed] if mixed else [])]
     return Survey(
         config=config,
         samples=samples,

@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from segvit.data.check.fixes import explain_sizes
 from segvit.data.dataset import Samples, SegmentationDataset
-from segvit.data.images import as_rgb, open_picture, orientation_of, read_orientation, read_size
+from segvit.data.images import as_rgb, open_picture, orientation_of, read_frames, read_orientation, read_size
+from segvit.data.labels.format import Guess
 from segvit.data.pairs import Pair
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
@@ -57,6 +58,10 @@ class Scan(NamedTuple):
     """Error texts of the files that cannot be read."""
     colors: dict[Color, int] | None = None
     """Number of pixels by colour, if the labels have colour channels instead of one number. A photo has none."""
+    guess: Guess | None = None
+    """Pixels whose class is a guess from the nearest known colour. None if there are none."""
+    frames: int = 1
+    """Number of frames of the image. The first is read."""
     turned: int = 1
     """EXIF orientation of the image if its label map has none. 1 means upright."""
     digest: bytes = b""
@@ -87,9 +92,10 @@ def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
     if not isinstance(samples, SegmentationDataset):
         return _scan_drawn(samples, index, decode=decode)
     pair = samples.pairs[index]
-    size, orientation, digest, shape, pixels, colors = None, 1, b"", None, None, None
-    unreadable = []
+    size, orientation, digest, shape, pixels, colors, guess = None, 1, b"", None, None, None, None
+    unreadable, frames = [], 1
     try:
+        frames = read_frames(pair.image)
         size, orientation, digest = _look_at_image(pair.image, decode=decode)
     except UserError as error:
         unreadable.append(str(error))
@@ -97,6 +103,7 @@ def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
         labels = samples.read_raw(index)
         shape = (labels.shape[0], labels.shape[1])
         pixels = count_values(labels)
+        guess = samples.guessed(index)
     except UserError as error:
         colors = samples.spec.label_format.painted_colors(pair.labels)
         unreadable.append(str(error))
@@ -111,6 +118,8 @@ def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
         pixels=pixels,
         unreadable=tuple(unreadable),
         colors=colors,
+        guess=guess,
+        frames=frames,
         turned=1 if upright else orientation,
         digest=digest,
     )
@@ -220,6 +229,10 @@ class Tally:
     """Error texts of label files with colours in them."""
     colors: Counter[Color] = field(default_factory=Counter)
     """Number of pixels by colour in those files."""
+    guesses: dict[str, Guess] = field(default_factory=dict)
+    """Pixels whose class is a guess, by label file."""
+    animations: Named = field(default_factory=Named)
+    """Images of several frames."""
     turned: Named = field(default_factory=Named)
     """Images that EXIF turns, and whose label maps match either way."""
     sizes: Counter[Size] = field(default_factory=Counter)
@@ -242,6 +255,10 @@ class Tally:
             self.sizes[scan.size] += 1
         if scan.mismatch:
             self.mismatches.append(scan.mismatch)
+        if scan.frames > 1:
+            self.animations.add(f"{scan.image} of {scan.frames} frames")
+        if scan.guess:
+            self.guesses[scan.where] = scan.guess
         if scan.digest:
             self.digests.setdefault(scan.digest, []).append(scan.image)
         if fits and scan.size and (scan.turned in (2, 3, 4) or (scan.turned != 1 and scan.size[0] == scan.size[1])):

@@ -1,1 +1,1 @@
-"""Read label maps: index PNG, painted colours, .mat, COCO polygons."""
+"""Read label maps: index PNG, painted colours, .mat."""

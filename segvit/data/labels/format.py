@@ -11,7 +11,7 @@ Letters: H, W size of a label map.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy.typing as npt
 
@@ -58,6 +58,19 @@ class Classes(Protocol):
         """Return the raw `values` that are neither a class nor ignored."""
 
 
+class Guess(NamedTuple):
+    """The pixels of one label map whose class was guessed from the nearest known colour."""
+
+    pixels: int
+    """Number of such pixels."""
+    color: Color
+    """The commonest of their colours."""
+    of_color: int
+    """Number of pixels of that colour."""
+    becomes: str
+    """Class that this colour becomes, or `ignore`."""
+
+
 class LabelFormat(ABC):
     """One form of label files.
 
@@ -72,6 +85,11 @@ class LabelFormat(ABC):
     """Keys that each class of a spec in YAML must have (`raw`, `color`), with the reason for error texts."""
     slow_to_decode: ClassVar[bool] = False
     """True if a folder of decoded label maps (`data.cache`) makes reading faster."""
+
+    @property
+    def required_keys(self) -> Mapping[str, str]:
+        """Keys that each class must have under the options given: by default `class_keys`."""
+        return self.class_keys
 
     @classmethod
     def parse(cls, options: Mapping[str, Any], where: str) -> Self:
@@ -120,6 +138,14 @@ class LabelFormat(ABC):
 
         Return None if the file is something else, and an empty dict for a photo. `segvit check-data` proposes a spec of
         painted labels with these colours.
+        """
+        return None
+
+    def guessed(self, pair: Pair, classes: Classes, memory: LabelMemory) -> Guess | None:
+        """Count the pixels whose class `read` guesses. None if there are none. `segvit check-data` reports them.
+
+        Raises:
+            UserError: the labels cannot be read.
         """
         return None
 

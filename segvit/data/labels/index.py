@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from segvit.data.frames import check_labels
 from segvit.data.images import LOSSLESS_SUFFIXES, SIXTEEN_BIT, open_picture, upright
 from segvit.data.labels.format import Classes, LabelFormat
 from segvit.data.labels.memory import LabelMemory
@@ -54,6 +55,7 @@ def read_labels(path: Path) -> npt.NDArray[Any]:
         UserError: the file does not exist, is not an image, is damaged, or has several channels (a coloured mask).
     """
     with open_picture(path, "a label map") as opened:
+        check_labels(opened, path)
         opened.load()
         labels = upright(opened)
         if labels.mode == "1":

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 
 from segvit.data.annotations.recognise import TOOLS
-from segvit.data.labels.coco import CocoLabels
 from segvit.data.labels.color import ColorLabels
 from segvit.data.labels.format import Classes, LabelFormat
 from segvit.data.labels.index import IndexLabels
@@ -23,7 +22,7 @@ from segvit.errors import UserError
 from segvit.utils.text import suggest
 
 FORMATS: dict[str, type[LabelFormat]] = {
-    **{kind.name: kind for kind in (IndexLabels, MatLabels, ColorLabels, CocoLabels)},
+    **{kind.name: kind for kind in (IndexLabels, MatLabels, ColorLabels)},
     **{tool.name: tool for tool in TOOLS},
 }
 """The formats by their names in a spec. Add a class of your own here to name it in YAML."""
