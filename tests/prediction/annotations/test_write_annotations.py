@@ -16,7 +16,6 @@ from PIL import Image
 
 import segvit
 from segvit.cli.main import app
-from segvit.data.labels.coco import PolygonFile
 from segvit.data.labels.rasterize import fill_polygon
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
@@ -25,6 +24,7 @@ from segvit.prediction.annotations.kinds import SCORED
 from segvit.prediction.annotations.writers import WRITERS, write_annotations
 from segvit.prediction.polygons import bridged
 from segvit.prediction.predict_files import predict_files
+from tests.helpers.coco import painted as painted_coco
 from tests.helpers.tiny import labelling_model
 
 Labels = npt.NDArray[np.int64]
@@ -62,7 +62,7 @@ def painted(polygons: list[tuple[int, Any]]) -> Labels:
 
 def test_coco(written: Callable[[str], Path], labels: Labels) -> None:
     path = written("coco")
-    np.testing.assert_array_equal(PolygonFile(path).paint("street/one", unlabeled=0, crowd=None), labels)
+    np.testing.assert_array_equal(painted_coco(path, "street/one", unlabeled=0), labels)
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["categories"] == [{"id": 1, "name": CLASSES[1]}, {"id": 2, "name": CLASSES[2]}]
     assert content["images"] == [{"id": 1, "file_name": "street/one.jpg", "width": 31, "height": 23}]
@@ -185,7 +185,7 @@ def test_a_resumed_prediction_writes_the_same_files(model: SegViT, photos: Path,
     assert ours.keys() == theirs.keys()
     assert all(ours[name] == theirs[name] for name in ours)
     labels = segvit.predict(model, photos / "day" / "a.jpg").labels
-    read = PolygonFile(first / "annotations" / "coco.json").paint("day/a", unlabeled=0, crowd=None)
+    read = painted_coco(first / "annotations" / "coco.json", "day/a", unlabeled=0)
     np.testing.assert_array_equal(read, labels)
 
 
