@@ -61,7 +61,8 @@ class LabelMeLabels(FileLabels):
         pairs, orphans = super().find(place, classes, memory)
         alone = {str(pair.labels) for pair in inside}
         rest = orphans._replace(labels=tuple(file for file in orphans.labels if file not in alone))
-        return sorted([*pairs, *inside]), rest if rest else Orphans()
+        order = {name: position for position, name in enumerate(listed or sorted({*labels, *images}))}
+        return sorted([*pairs, *inside], key=lambda pair: order[pair.name]), rest if rest else Orphans()
 
     def draw(self, path: Path) -> Drawing:
         """Return the shapes in one file."""

@@ -50,10 +50,10 @@ class _Seen:
             self.names[shape.name] += 1
             if outside_by(shape.area, size) > FAR:
                 self.outside.add(where)
-            if is_tiny(shape.area):
-                self.tiny.add(where)
-            elif isinstance(shape.area, Rings) and any(map(crosses_itself, shape.area.rings)):
+            if isinstance(shape.area, Rings) and any(map(crosses_itself, shape.area.rings)):
                 self.crossing.add(where)
+            elif is_tiny(shape.area):
+                self.tiny.add(where)
 
 
 def shape_findings(samples: Mapping[Any, Samples]) -> Iterator[Finding]:
