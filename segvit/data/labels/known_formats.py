@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy.typing as npt
 
+from segvit.data.annotations.class_masks import ClassMaskLabels
 from segvit.data.annotations.recognise import TOOLS
 from segvit.data.labels.color import ColorLabels
 from segvit.data.labels.format import Classes, LabelFormat
@@ -22,7 +23,7 @@ from segvit.errors import UserError
 from segvit.utils.text import suggest
 
 FORMATS: dict[str, type[LabelFormat]] = {
-    **{kind.name: kind for kind in (IndexLabels, MatLabels, ColorLabels)},
+    **{kind.name: kind for kind in (IndexLabels, MatLabels, ColorLabels, ClassMaskLabels)},
     **{tool.name: tool for tool in TOOLS},
 }
 """The formats by their names in a spec. Add a class of your own here to name it in YAML."""
