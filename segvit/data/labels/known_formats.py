@@ -23,8 +23,8 @@ from segvit.errors import UserError
 from segvit.utils.text import suggest
 
 FORMATS: dict[str, type[LabelFormat]] = {
-    **{kind.name: kind for kind in (IndexLabels, MatLabels, ColorLabels, ClassMaskLabels)},
-    **{tool.name: tool for tool in TOOLS},
+    **{kind.name: kind for kind in (IndexLabels, MatLabels, ColorLabels)},
+    **{tool.name: tool for tool in (*TOOLS, ClassMaskLabels)},
 }
 """The formats by their names in a spec. Add a class of your own here to name it in YAML."""
 HANDED_IN = "handed_in"
