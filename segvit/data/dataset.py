@@ -59,7 +59,7 @@ class SegmentationDataset(Dataset[Sample]):
         """
         self.spec = spec
         self.pairs = list(pairs)
-        self._memory = memory or LabelMemory()
+        self.memory = memory or LabelMemory()
         self._lookup = spec.lookup()
 
     @property
@@ -83,7 +83,7 @@ class SegmentationDataset(Dataset[Sample]):
         Raises:
             UserError: the labels cannot be read.
         """
-        return self.spec.label_format.read(self.pairs[index], self.spec, self._memory)
+        return self.spec.label_format.read(self.pairs[index], self.spec, self.memory)
 
     def guessed(self, index: int) -> Guess | None:
         """Count the pixels of a sample whose class `read_raw` guesses. None if there are none.

@@ -3,12 +3,15 @@
 picture = read_image(Path("photo.jpg"))
 """
 
+import base64
+import json
 import struct
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +33,8 @@ IMAGE_SUFFIXES = (
 """Suffixes by which folders are searched for images."""
 LOSSLESS_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 """Suffixes of pictures that keep every pixel value, so that label maps may have them."""
+EMBEDDING = ".json"
+"""Suffix of LabelMe's files, which may hold the image itself."""
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 """Suffixes of pictures whose compression changes pixel values."""
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -76,8 +81,21 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
     with reading(path, what):
         if path.suffix.lower() in HEIF_SUFFIXES:
             take_heif()
-        with open_unlimited(path) as opened:
+        with open_unlimited(embedded_image(path) if path.suffix.lower() == EMBEDDING else path) as opened:
             yield opened
+
+
+def embedded_image(path: Path) -> BytesIO:
+    """Return the image inside a JSON file of LabelMe, which has it as base64 under `imageData`.
+
+    Raises:
+        ValueError: the file is not JSON, or has no such image.
+    """
+    content = json.loads(path.read_bytes())
+    data = content.get("imageData") if isinstance(content, dict) else None
+    if not isinstance(data, str):
+        raise ValueError("there is no `imageData` in it")
+    return BytesIO(base64.b64decode(data, validate=True))
 
 
 def open_unlimited(source: Path | BinaryIO, *, formats: list[str] | None = None) -> Image.Image:

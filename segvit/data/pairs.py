@@ -124,7 +124,8 @@ def find_pairs(
             f"they are named in {root / str(split.list)}: add the files, or remove the names from the list ({LINES})"
         )
     elif described is not None:
-        remedy = f"they are named in {root / split.labels}: add the files, or give a list of the names to use"
+        skip = "or leave them out with `missing: skip` under `labels`"
+        remedy = f"they are named in {root / split.labels}: add the files, {skip}"
     else:
         remedy = (
             "every image needs one label map with the same path except for the suffix: move or delete the others; "
@@ -271,6 +272,16 @@ def find_images(place: Place) -> dict[str, Path]:
     """
     root, split, what, options = place
     return _find(root, split.images, IMAGE_SUFFIXES, f"{what}: images ({options[0]})", options[:1])[0]
+
+
+def find_labels(place: Place, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Return the label files of a split by name.
+
+    Raises:
+        UserError: the folder is missing or empty, or a name occurs twice.
+    """
+    root, split, what, options = place
+    return _find(root, split.labels, suffixes, f"{what}: label maps ({options[1]})", options[1:])[0]
 
 
 def _matching(root: Path, pattern: str, suffixes: Sequence[str], what: str) -> Iterator[tuple[Path, str]]:

@@ -171,7 +171,7 @@ def test_the_recipe_names_the_classes_and_keeps_them(tmp_path: Path) -> None:
         ("photos/0.png masks", "photos/0.png is a file: give the folder of the photos, as in `segvit {verb} PHOTOS"),
         ("photos own.yaml", "For a file of settings in YAML, type `segvit {verb} --config own.yaml`"),
         ("spec.yaml", "type `segvit {verb} --data.spec spec.yaml --data.root FOLDER`"),
-        ("photos labels.json", "Outlines in one JSON file need a dataset in YAML"),
+        ("photos labels.json", "labels.json is no file of annotations that is read (COCO"),
         ("finetune", "finetune is no folder: type `segvit {verb} --config finetune`"),
         ("camvid", "camvid is no folder: type `segvit {verb} --data.spec camvid --data.root FOLDER`"),
         (

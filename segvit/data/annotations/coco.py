@@ -67,7 +67,7 @@ class CocoLabels(SharedLabels):
     empty: Literal["ignore", "box", "error"] = "ignore"
     """Treatment of annotations without an outline: ignore the pixels of their box, label them, or raise an error."""
     match: Literal["id", "name"] = "id"
-    """How a class is found in the file: the id of its category, which is its `raw`, or the name of its category."""
+    """Property of a category that finds its class: the id, which is the `raw` of the class, or the name."""
 
     @classmethod
     def parse(cls, options: Mapping[str, Any], where: str) -> Self:

@@ -149,10 +149,10 @@ class _Reader:
         if name in self.images:
             raise UserError(f"{self.path}: two images have the name {name!r}; give each file once")
         for kind, row in self._rows:
+            if kind not in (*AREAS, *NO_AREAS):
+                raise UserError(f"{self.path}: image {name!r}: element {kind!r} is no shape of CVAT's images 1.1")
             if (counted := _no_area(kind, row)) is not None:
                 self.summary.skipped[counted] += 1
-            elif kind not in AREAS:
-                raise UserError(f"{self.path}: image {name!r}: element {kind!r} is no shape of CVAT's images 1.1")
             else:
                 self.summary.kinds[kind] += 1
                 self.summary.names[row["label"]] += 1

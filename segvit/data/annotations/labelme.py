@@ -1,7 +1,7 @@
 """Read LabelMe's JSON: one file per image.
 
 Polygons, rectangles, circles and masks are areas. Points, lines and line strips are not. The pixels of `__ignore__` are
-ignored, and those outside every shape are background.
+ignored, and those outside every shape are background. If there is no photo, the image inside the file is read.
 
 Letters: h, w size of a mask.
 """
@@ -21,7 +21,10 @@ from PIL import UnidentifiedImageError
 from segvit.data.annotations.format import Content, FileLabels
 from segvit.data.annotations.parse import list_of, mapping_of, read_json, ring_of, size_of, text_of
 from segvit.data.annotations.shapes import Drawing, PlacedMask, Rings, Shape, box, ellipse
-from segvit.data.images import Unreadable, open_unlimited
+from segvit.data.images import IMAGE_SUFFIXES, Unreadable, embedded_image, open_unlimited
+from segvit.data.labels.format import Classes
+from segvit.data.labels.memory import LabelMemory
+from segvit.data.pairs import Orphans, Pair, Place, files_of, find_images, find_labels, read_list
 
 LEFT_OUT = "__ignore__"
 """Label of shapes whose pixels are ignored."""
@@ -43,6 +46,24 @@ class LabelMeLabels(FileLabels):
         value = content.value
         return isinstance(value, dict) and isinstance(value.get("shapes"), list) and "imagePath" in value
 
+    def find(self, place: Place, classes: Classes, memory: LabelMemory) -> tuple[list[Pair], Orphans]:
+        """Find the complete pairs. A file without a photo that holds its image is a pair of its own."""
+        photos = files_of(place.root, place.split.images, place.what)
+        images = find_images(place) if any(path.suffix.lower() in IMAGE_SUFFIXES for path in photos) else {}
+        labels = find_labels(place, self.suffixes)
+        listed = read_list(place.root / place.split.list, self.suffixes, place.what) if place.split.list else None
+        wanted = [name for name in listed or sorted(labels) if name in labels and name not in images]
+        inside = [Pair(name, labels[name], labels[name]) for name in wanted if _holds_image(labels[name])]
+        if not inside:
+            return super().find(place, classes, memory)
+        if not any(name in images for name in listed or labels):
+            return inside, Orphans()
+        pairs, orphans = super().find(place, classes, memory)
+        alone = {str(pair.labels) for pair in inside}
+        rest = orphans._replace(labels=tuple(file for file in orphans.labels if file not in alone))
+        order = {name: position for position, name in enumerate(listed or sorted({*labels, *images}))}
+        return sorted([*pairs, *inside], key=lambda pair: order[pair.name]), rest if rest else Orphans()
+
     def draw(self, path: Path) -> Drawing:
         """Return the shapes in one file."""
         content = mapping_of(read_json(path), str(path))
@@ -60,6 +81,14 @@ class LabelMeLabels(FileLabels):
             shapes.append(Shape(name=label, kind=kind, area=area, ignored=label == LEFT_OUT))
         size = size_of(content, "imageHeight", "imageWidth", str(path))
         return Drawing(where=str(path), size=size, shapes=tuple(shapes), skipped=skipped)
+
+
+def _holds_image(path: Path) -> bool:
+    """True if a file holds its image."""
+    try:
+        return embedded_image(path).getbuffer().nbytes > 0
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def _area(kind: Any, row: dict[str, Any], where: str) -> Rings | PlacedMask:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from segvit.data.annotations.format import ShapeLabels
 from segvit.data.check.fixes import explain_one_class, explain_values, remap
 from segvit.data.check.name_files import find_names
 from segvit.data.check.scan import Tally
@@ -84,7 +85,7 @@ def _values(tally: Tally) -> Iterator[Finding]:
         values = first(sorted(tally.pixels), 10)
         text = f"every pixel is ignored (values {values}): correct `ignore`"
         yield Finding(kind="all-ignored", level="error", text=text)
-    elif set(tally.pixels) == {0, 255} and 255 in spec.ignore:
+    elif set(tally.pixels) == {0, 255} and 255 in spec.ignore and not isinstance(spec.label_format, ShapeLabels):
         text = (
             f"the label maps hold only 0 and 255, and 255 is ignored, so the model would learn only "
             f"{spec.classes[0]!r}; for 0/255 masks {remap(spec, {0: 0, 1: 255})}"

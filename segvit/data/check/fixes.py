@@ -79,6 +79,8 @@ def explain_values(values: Sequence[int], spec: DatasetSpec, *, what: str = "the
 def explain_one_class(values: Sequence[int], spec: DatasetSpec) -> str:
     """Return the text for a dataset of a single class, whose label files hold `values` (distinct, sorted)."""
     text = f"{spec.classes[0]!r} is the only class, so there is nothing to learn: every model would score mIoU 1"
+    if spec.name == spec.label_format.name:  # recognised files of a labelling tool
+        return f"{text}; for the pixels outside the shapes, type `--data.classes {BACKGROUND} {spec.classes[0]}`"
     if spec.name != FOLDERS:
         return f"{text}; add a class for the rest to the spec, such as {BACKGROUND}"
     if names := split_at_commas(spec.classes[0]):

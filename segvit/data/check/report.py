@@ -5,7 +5,7 @@ rich.print(survey.table()); print(survey.advice)
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,10 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from segvit.config import DataConfig
+from segvit.data.annotations.format import ShapeLabels
 from segvit.data.check.check import CheckReport, check_dataset
 from segvit.data.check.findings import SHOWN, Finding
 from segvit.data.check.fixes import command, fix_values
 from segvit.data.check.mixed_splits import mixed_splits
+from segvit.data.check.shapes import left_out, shape_findings
 from segvit.data.dataset import Samples, open_incomplete
 from segvit.data.given import data_of
 from segvit.data.pairs import Orphans, first
@@ -197,8 +199,9 @@ def check_splits(
                 progress(begun + done, total)
 
         reports[split] = check_dataset(found, decode=True, progress=shifted)
+    findings += [*_describe(orphans), *_left_out(config, samples), *shape_findings(samples), *copies(reports)]
     mixed = mixed_splits(config)
-    findings += [*_describe(orphans), *copies(reports), *([mixed] if mixed else [])]
+    findings += [mixed] if mixed else []
     return Survey(
         config=config,
         samples=samples,
@@ -226,6 +229,18 @@ def _describe(orphans: Mapping[SplitName, Orphans]) -> Iterator[Finding]:
         count = len(found.images) + len(found.labels)
         text = "; ".join([*parts, found.remedy])
         yield Finding(kind="orphans", level="error", text=text, count=count)
+
+
+def _left_out(config: DataConfig, samples: Mapping[SplitName, Samples]) -> Iterator[Finding]:
+    """Yield the files of labelling tools that are left out, once if splits share them."""
+    said: list[Orphans] = []
+    for split, found in samples.items():
+        label_format = found.spec.label_format
+        if isinstance(label_format, ShapeLabels) and label_format.missing == "skip":
+            _, orphans = open_incomplete(config, split, labels=replace(label_format, missing="error"))
+            if (bare := orphans._replace(error="")) not in said:
+                said.append(bare)
+                yield from left_out(bare)
 
 
 def copies(reports: Mapping[Any, CheckReport]) -> Iterator[Finding]:
