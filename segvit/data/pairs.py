@@ -81,7 +81,11 @@ class Orphans(NamedTuple):
 
 
 def find_pairs(
-    place: Place, *, suffixes: Sequence[str], described: Collection[str] | None = None
+    place: Place,
+    *,
+    suffixes: Sequence[str],
+    described: Collection[str] | None = None,
+    label_name: Callable[[str], str] = str,
 ) -> tuple[list[Pair], Orphans]:
     """Find the complete pairs of a split, sorted by name or in the order of its list, and the files without a partner.
 
@@ -89,6 +93,7 @@ def find_pairs(
         place: folders or globs, and optionally a list of names.
         suffixes: suffixes of label files.
         described: names of the images in `split.labels`, if that is one file for all images. They serve as the list.
+        label_name: returns the name of the image that a label file belongs to, if the two names differ.
 
     Raises:
         UserError: a folder is missing or empty, a name occurs twice, or no pair is complete.
@@ -97,13 +102,13 @@ def find_pairs(
     together = described is None and split.images == split.labels
     keep = options if together else (options[0],)
     together = together and has_masks(root / split.images, suffixes)
-    rename = _without_masks if together else str
+    rename: Callable[[str], str] = _without_masks if together else str
     images, _ = _find(root, split.images, IMAGE_SUFFIXES, f"{what}: images ({options[0]})", keep, rename)
     others: dict[str, Path] = {}
     if described is not None:
         labels = dict.fromkeys(described, root / split.labels)
     else:
-        where, rename = f"{what}: label maps ({options[1]})", _only_masks if together else str
+        where, rename = f"{what}: label maps ({options[1]})", _only_masks if together else label_name
         labels, others = _find(root, split.labels, suffixes, where, (options[1],), rename, set(images.values()))
     listed = _read_listed(place, images, labels, suffixes=suffixes, shared=described is not None)
     if listed is None:

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segvit.data.annotations.yolo_yaml import is_yolo, spec_content
 from segvit.data.labels.format import IGNORED, MAX_RAW, LabelFormat, check_class_or_ignored
 from segvit.data.labels.index import IndexLabels
 from segvit.data.labels.known_formats import format_to_dict, read_format
@@ -226,7 +227,8 @@ def load_spec(name_or_path: str | Path) -> DatasetSpec:
             f"no dataset spec {name!r}{suggest(name, shipped)}; give one of the shipped names "
             f"({', '.join(sorted(shipped))}) or a YAML file that describes your dataset"
         )
-    return DatasetSpec.from_dict(parse_yaml(path, name), source=name)
+    content = parse_yaml(path, name)
+    return DatasetSpec.from_dict(spec_content(content, path) if is_yolo(content) else content, source=name)
 
 
 @functools.cache

@@ -48,6 +48,7 @@ def spec_of(config: DataConfig, found: Sequence[Recognised], *, given: Sequence[
     classes = known
     if isinstance(label_format, ShapeLabels):
         background = all(each.summary.background for each in found)
+        label_format, known = _named(label_format, known, given)
         classes, label_format = _choose(label_format, known, given or known, background, found[0].labels)
     pairs = zip(("train", "val"), (config.images, config.val_images), found, strict=False)
     return DatasetSpec(
@@ -60,6 +61,18 @@ def spec_of(config: DataConfig, found: Sequence[Recognised], *, given: Sequence[
         splits={name: Split(images=str(images), labels=each.labels) for name, images, each in pairs},
         val_fraction=None if len(found) > 1 else fraction,
     )
+
+
+def _named(
+    label_format: ShapeLabels, known: tuple[str, ...], given: Sequence[str]
+) -> tuple[ShapeLabels, tuple[str, ...]]:
+    """Return the format and its class names with the typed name of the only class, if the files have no names."""
+    old = label_format.nameless
+    typed = [text for text in given if text not in (*known, *BACKGROUNDS) and "=" not in text]
+    if old not in known or old in given or len(typed) != 1:
+        return label_format, known
+    names = tuple(typed[0] if name == old else name for name in known)
+    return replace(label_format, merge={typed[0]: (str(old),)}), names
 
 
 def _choose(
@@ -76,7 +89,7 @@ def _choose(
     """
     classes = tuple(text for text in given if text in known or text in BACKGROUNDS)
     ignore: list[str] = []
-    merge: dict[str, tuple[str, ...]] = {}
+    merge: dict[str, tuple[str, ...]] = dict(label_format.merge)
     for text in given:
         if text in classes:
             continue

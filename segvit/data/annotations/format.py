@@ -95,6 +95,8 @@ class ShapeLabels(LabelFormat):
     title: ClassVar[str]
     """Name of the tool in messages."""
     slow_to_decode: ClassVar[bool] = True
+    nameless: ClassVar[str | None] = None
+    """Name of the only class of files without class names. Any other name may be typed in its place."""
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"no_areas": ("error", "skip"), "missing": ("error", "skip")}
     """Options of a few words, and the words."""
     lenient: ClassVar[Mapping[str, Any]] = {"no_areas": "skip", "missing": "skip"}
@@ -177,6 +179,10 @@ class ShapeLabels(LabelFormat):
             settings=f"{self!r} {values} {classes.ignore} {classes.others}",
         )
 
+    def ordered(self, drawing: Drawing, classes: Classes) -> Drawing:
+        """Return the shapes in the order in which they are painted: by default, that of the tool."""
+        return drawing
+
     def rest(self, classes: Classes) -> str:
         """Return the class of pixels outside every shape, or the word `ignore`."""
         if self.unlabeled is not None:
@@ -211,7 +217,7 @@ class ShapeLabels(LabelFormat):
 
     def _paint(self, pair: Pair, classes: Classes, memory: LabelMemory) -> npt.NDArray[Any]:
         """Return the raw values (H, W) of one image."""
-        drawing = self.drawing(pair, memory)
+        drawing = self.ordered(self.drawing(pair, memory), classes)
         if drawing.skipped and self.no_areas == "error":
             raise UserError(
                 f"{drawing.where}: {spelled(drawing.skipped)} label no pixels; remove them, or write "

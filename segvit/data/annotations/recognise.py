@@ -8,26 +8,44 @@ files hold shapes.
 """
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from segvit.data.annotations.class_masks import ClassMaskLabels, recognise_masks
 from segvit.data.annotations.coco import CocoLabels
 from segvit.data.annotations.coco_panoptic import CocoPanopticLabels
 from segvit.data.annotations.cvat import CvatLabels
 from segvit.data.annotations.format import BACKGROUND, Content, FileLabels, ShapeLabels, Summary, spelled
 from segvit.data.annotations.geojson import GeoJsonLabels
+from segvit.data.annotations.label_studio import LabelStudioLabels
 from segvit.data.annotations.labelme import LabelMeLabels
 from segvit.data.annotations.name_list import read_name_list
 from segvit.data.annotations.parse import read_json
+from segvit.data.annotations.run_lengths import RunLengthLabels
+from segvit.data.annotations.supervisely import SuperviselyLabels
 from segvit.data.annotations.unread import is_candidate, unread_form
+from segvit.data.annotations.via import ViaLabels
+from segvit.data.annotations.yolo import YoloLabels
 from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, Unreadable
 from segvit.data.labels.format import LabelFormat
-from segvit.data.pairs import WILDCARD, files_of, first
+from segvit.data.pairs import WILDCARD, Place, Split, files_of, find_images, first
 from segvit.errors import UserError
 from segvit.utils.text import counted
 
-TOOLS: tuple[type[ShapeLabels], ...] = (CocoLabels, CocoPanopticLabels, LabelMeLabels, CvatLabels, GeoJsonLabels)
+TOOLS: tuple[type[ShapeLabels], ...] = (
+    CocoLabels,
+    CocoPanopticLabels,
+    LabelMeLabels,
+    CvatLabels,
+    LabelStudioLabels,
+    SuperviselyLabels,
+    ViaLabels,
+    YoloLabels,
+    RunLengthLabels,
+    GeoJsonLabels,
+)
 """Formats whose files hold shapes, tried in this order."""
 LOOKED_AT = 5
 """Number of files of one suffix in a folder by which a tool is recognised."""
@@ -96,7 +114,33 @@ def shapes_in(images: Path, labels: Path) -> Recognised | None:
     return _describe(tool, str(paths[0]), paths)
 
 
-DOORS: tuple[Callable[[Path, Path], Recognised | None], ...] = (shapes_in,)
+def class_masks_in(images: Path, labels: Path) -> Recognised | None:
+    """Return what a folder of masks of one class each holds. None if its pictures are something else.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not labels.is_dir() or labels.resolve() == images.resolve() or not images.exists():
+        return None
+    split = Split(images=str(images), labels=str(labels))
+    names = find_images(Place(Path(), split, "your folders", ("data.images", "data.labels")))
+    masks = recognise_masks(names, labels)
+    if masks is None:
+        return None
+    counts = Counter(kind for kinds in masks.values() for kind in kinds)
+    files = counts.total()
+    summary = Summary(files=files, images=len(masks), names=counts, kinds=Counter(mask=files))
+    classes = (BACKGROUND, *summary.classes)
+    return Recognised(
+        label_format=ClassMaskLabels(**ClassMaskLabels.lenient),
+        labels=str(labels),
+        classes=classes,
+        text=f"{ClassMaskLabels.name}: {counted(files, 'mask')} of {len(masks)} images, classes {first(classes, 20)}",
+        summary=summary,
+    )
+
+
+DOORS: tuple[Callable[[Path, Path], Recognised | None], ...] = (shapes_in, class_masks_in)
 """Functions that recognise one family of files, tried in this order. Each gets the images and the labels."""
 
 

@@ -199,9 +199,9 @@ def check_splits(
                 progress(begun + done, total)
 
         reports[split] = check_dataset(found, decode=True, progress=shifted)
+    findings += [*_describe(orphans), *_left_out(config, samples), *shape_findings(samples), *copies(reports)]
     mixed = mixed_splits(config)
-    findings += [*_describe(orphans), *_left_out(config, samples), *shape_findings(samples)]
-    findings += [*copies(reports), *([mixed] if mixed else [])]
+    findings += [mixed] if mixed else []
     return Survey(
         config=config,
         samples=samples,

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy.typing as npt
 
+from segvit.data.annotations.class_masks import ClassMaskLabels
 from segvit.data.annotations.recognise import TOOLS
 from segvit.data.labels.color import ColorLabels
 from segvit.data.labels.format import Classes, LabelFormat
@@ -23,7 +24,7 @@ from segvit.utils.text import suggest
 
 FORMATS: dict[str, type[LabelFormat]] = {
     **{kind.name: kind for kind in (IndexLabels, MatLabels, ColorLabels)},
-    **{tool.name: tool for tool in TOOLS},
+    **{tool.name: tool for tool in (*TOOLS, ClassMaskLabels)},
 }
 """The formats by their names in a spec. Add a class of your own here to name it in YAML."""
 HANDED_IN = "handed_in"
