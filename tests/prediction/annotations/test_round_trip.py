@@ -39,7 +39,8 @@ def test_reading_gives_the_labels_back(kind: AnnotationFormat, tolerance: float,
         Image.fromarray(np.zeros((*labels.shape, 3), np.uint8)).save(photo)
         items.append(trace(labels, CLASSES, image=photo, stem=name, tolerance=tolerance))
     written = write_annotations(kind, items, CLASSES, tmp_path / "annotations")
-    data = segvit.DataConfig(images=tmp_path / "photos", labels=written, val_fraction=0.0)
+    labels_of = written / "labels" if kind == "yolo" else written
+    data = segvit.DataConfig(images=tmp_path / "photos", labels=labels_of, val_fraction=0.0)
     samples = segvit.open_dataset(data, "train")
     assert len(samples) == len(NAMES)
     order = np.array([CLASSES.index(name) for name in samples.spec.classes])
