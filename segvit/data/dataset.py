@@ -91,7 +91,7 @@ class SegmentationDataset(Dataset[Sample]):
         Raises:
             UserError: the labels cannot be read.
         """
-        return self.spec.label_format.guessed(self.pairs[index], self.spec, self._memory)
+        return self.spec.label_format.guessed(self.pairs[index], self.spec, self.memory)
 
     def read(self, index: int) -> Sample:
         """Decode a pair.

@@ -110,7 +110,7 @@ def find_pairs(
     else:
         where, rename = f"{what}: label maps ({options[1]})", _only_masks if together else label_name
         labels, others = _find(root, split.labels, suffixes, where, (options[1],), rename, set(images.values()))
-    listed = _read_listed(place, images, labels, suffixes=suffixes, shared=described is not None)
+    listed = read_listed(place, images, labels, suffixes=suffixes, shared=described is not None)
     if listed is None:
         names = sorted(images.keys() | labels.keys())
     else:
@@ -174,10 +174,14 @@ def _only_masks(name: str) -> str:
     return name.removesuffix(MASK_ENDING) if name.endswith(MASK_ENDING) else ""
 
 
-def _read_listed(
+def read_listed(
     place: Place, images: Mapping[str, Path], labels: Mapping[str, Path], *, suffixes: Sequence[str], shared: bool
 ) -> dict[str, str] | None:
-    """Return the name of the label map by that of its image, as the split's list gives them. None without a list."""
+    """Return the name of the label map by that of its image, as the split's list gives them. None without a list.
+
+    Raises:
+        UserError: the list cannot be read.
+    """
     root, split, what, _ = place
     if split.list is None:
         return None
