@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import numpy.typing as npt
 
-from segvit.data.annotations.class_masks import ClassMaskLabels
 from segvit.data.annotations.recognise import TOOLS
+from segvit.data.annotations.tools.class_masks import ClassMaskLabels
 from segvit.data.labels.color import ColorLabels
 from segvit.data.labels.format import Classes, LabelFormat
 from segvit.data.labels.index import IndexLabels

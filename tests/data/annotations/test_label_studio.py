@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from segvit.config import DataConfig
-from segvit.data.annotations.label_studio import LabelStudioLabels
 from segvit.data.annotations.recognise import recognise
+from segvit.data.annotations.tools.label_studio import LabelStudioLabels
 from segvit.data.dataset import SegmentationDataset
 from segvit.errors import UserError
 from tests.helpers.annotated import labels_of, opened, photo, write

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from segvit.config import DataConfig
@@ -121,21 +122,21 @@ def test_two_paths_behind_a_command(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, told",
-    [
-        ("labelstudio.json", "an export of Label Studio"),
-        ("via.json", "VGG Image Annotator"),
-        ("yolo", "labels of YOLO"),
-        ("supervisely", "a file of Supervisely"),
-        ("rle.csv", "a table of run lengths"),
-    ],
+    "name",
+    ["labelstudio.json", "via.json", "cvat.xml", "yolo", "supervisely", "supervisely/ann", "perclass"],
 )
-def test_tools_that_are_not_read_are_named(name: str, told: str, shared_cases: Path) -> None:
+def test_the_same_boxes_in_the_forms_of_seven_tools(name: str, shared_cases: Path) -> None:
     folder = shared_cases / "label-tools"
-    with pytest.raises(UserError, match=r"export .* as"):
-        recognise(folder / "photos", folder / name)
-    with pytest.raises(UserError, match=told):
-        recognise(folder / "photos", folder / name)
+    samples = opened(folder / "photos", folder / name, "background", "box")
+    expected = np.zeros((48, 64))
+    expected[8:24, 6:24] = 1
+    assert (labels_of(samples) == expected).all()
+
+
+def test_a_form_that_is_not_read_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xml", "<annotation><object><bndbox/></object></annotation>")
+    with pytest.raises(UserError, match=r"an annotation of Pascal VOC, .*; give the folder SegmentationClass"):
+        recognise(tmp_path, path)
 
 
 def test_files_of_no_known_form(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@
 the folder whose path has `labels` in place of the last `images`, or beside the images.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from segvit.data.annotations.format import BACKGROUND
-from segvit.data.annotations.yolo import read_names
+from segvit.data.annotations.tools.yolo import read_names
 from segvit.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -55,8 +56,14 @@ def _split(value: Any, key: str, content: Mapping[str, Any], file: Path) -> dict
         return {"images": str(images), "labels": str(_labels(images)), "list": str(places[0])}
     if len(places) == 1:
         return {"images": str(places[0]), "labels": str(_labels(places[0]))}
-    groups = (",".join(map(str, group)) for group in (places, map(_labels, places)))
-    return dict(zip(("images", "labels"), (f"{{{group}}}/**/*" for group in groups), strict=True))
+    return {"images": _glob(places), "labels": _glob([_labels(place) for place in places])}
+
+
+def _glob(folders: Sequence[Path]) -> str:
+    """Return a glob of all files in several folders. Names are relative to each of them."""
+    above = Path(os.path.commonpath([folder.parent for folder in folders]))
+    inside = ",".join(folder.relative_to(above).as_posix() for folder in folders)
+    return f"{above.as_posix()}/{{{inside}}}/**/*"
 
 
 def _place(entry: str, content: Mapping[str, Any], file: Path) -> Path:

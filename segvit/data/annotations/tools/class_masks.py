@@ -63,7 +63,11 @@ class ClassMaskLabels(ShapeLabels):
         return summary
 
     def drawing(self, pair: Pair, memory: LabelMemory) -> Drawing:
-        """Return the masks of one image."""
+        """Return the masks of one image.
+
+        Raises:
+            UserError: there is none, one is not binary, or their sizes differ.
+        """
         masks: Masks = memory.once((self.name, pair.labels), lambda: find_masks([pair.name], pair.labels))
         if pair.name not in masks:
             raise UserError(f"{pair.source}: there is no mask of this image")
