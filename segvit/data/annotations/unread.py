@@ -38,6 +38,10 @@ def _is_via(content: Content) -> bool:
     return isinstance(value, dict) and any({"filename", "regions"} <= _keys(each) for each in list(value.values())[:5])
 
 
+def _is_annotation(content: Content) -> bool:
+    return isinstance(content.value, str) and "<annotation" in content.value
+
+
 UNREAD = (
     Unread(
         "an export of Label Studio",
@@ -63,9 +67,14 @@ UNREAD = (
         lambda content: isinstance(content.value, str) and "encodedpixels" in content.value.partition("\n")[0].lower(),
     ),
     Unread(
+        "XML of LabelMe's old website",
+        "in CVAT, export as `CVAT for images 1.1`",
+        lambda content: _is_annotation(content) and "<polygon>" in content.value,
+    ),
+    Unread(
         "an annotation of Pascal VOC, which has boxes alone",
         "give the folder SegmentationClass of the export",
-        lambda content: isinstance(content.value, str) and "<annotation>" in content.value,
+        lambda content: _is_annotation(content) and "<bndbox>" in content.value,
     ),
 )
 """The forms that are recognised and not read."""
