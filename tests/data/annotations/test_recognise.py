@@ -139,6 +139,15 @@ def test_a_form_that_is_not_read_is_named(tmp_path: Path) -> None:
         recognise(tmp_path, path)
 
 
+@pytest.mark.parametrize(
+    "element, told", [("polygon", "XML of LabelMe's old website"), ("bndbox", "Pascal VOC, which has boxes alone")]
+)
+def test_xml_of_one_photo_is_named(element: str, told: str, tmp_path: Path) -> None:
+    text = f"<annotation><object><name>a</name><{element}></{element}></object></annotation>"
+    with pytest.raises(UserError, match=told):
+        recognise(tmp_path, write(tmp_path / "labels" / "a.xml", text).parent)
+
+
 def test_files_of_no_known_form(tmp_path: Path) -> None:
     for name, content in (("a.json", "{}"), ("b.json", "{"), ("c.txt", "hello"), ("d.xml", "<a/>"), ("e.bin", "\0")):
         with pytest.raises(UserError, match="is no file of annotations that is read"):
