@@ -20,7 +20,7 @@ from segvit.data.annotations.format import BACKGROUND, Content, FileLabels, Shap
 from segvit.data.annotations.labelme import LabelMeLabels
 from segvit.data.annotations.name_list import read_name_list
 from segvit.data.annotations.parse import read_json
-from segvit.data.annotations.tools.class_masks import ClassMaskLabels, recognise_masks
+from segvit.data.annotations.tools.class_masks import ClassMaskLabels, are_label_maps, recognise_masks
 from segvit.data.annotations.tools.label_studio import LabelStudioLabels
 from segvit.data.annotations.tools.run_lengths import RunLengthLabels
 from segvit.data.annotations.tools.supervisely import SuperviselyLabels
@@ -113,15 +113,14 @@ def shapes_in(images: Path, labels: Path) -> Recognised | None:
 
 
 def class_masks_in(images: Path, labels: Path) -> Recognised | None:
-    """Return what a folder of masks of one class each holds. None if its pictures are something else.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    if not labels.is_dir() or labels.resolve() == images.resolve() or not images.exists():
+    """Return what a folder of masks of one class each holds. None if its pictures are something else."""
+    if not labels.is_dir() or labels.resolve() == images.resolve() or are_label_maps(images, labels):
         return None
     split = Split(images=str(images), labels=str(labels))
-    names = find_images(Place(Path(), split, "your folders", ("data.images", "data.labels")))
+    try:
+        names = find_images(Place(Path(), split, "your folders", ("data.images", "data.labels")))
+    except UserError:  # the check of the folders reports it
+        return None
     masks = recognise_masks(names, labels)
     if masks is None:
         return None

@@ -133,12 +133,6 @@ def test_the_same_boxes_in_the_forms_of_seven_tools(name: str, shared_cases: Pat
     assert (labels_of(samples) == expected).all()
 
 
-def test_a_form_that_is_not_read_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.xml", "<annotation><object><bndbox/></object></annotation>")
-    with pytest.raises(UserError, match=r"an annotation of Pascal VOC, .*; give the folder SegmentationClass"):
-        recognise(tmp_path, path)
-
-
 @pytest.mark.parametrize(
     "element, told", [("polygon", "XML of LabelMe's old website"), ("bndbox", "Pascal VOC, which has boxes alone")]
 )
