@@ -76,9 +76,12 @@ class Summary:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names: those that the files list, then the others by name. Background is left out."""
-        found = (*self.declared, *sorted(self.names))
-        return tuple(name for name in dict.fromkeys(found) if name and name not in BACKGROUNDS)
+        """Class names: those that the files list, then the others by name.
+
+        Background is left out if it means the pixels outside every shape.
+        """
+        found = dict.fromkeys((*self.declared, *sorted(self.names)))
+        return tuple(name for name in found if name and not (self.background and name in BACKGROUNDS))
 
     def add(self, shapes: Iterable[Shape]) -> None:
         """Count areas."""

@@ -44,14 +44,17 @@ def test_classes_are_chosen_ordered_joined_and_ignored(folder: Path) -> None:
     samples = opened(folder, folder, "car", "dog", "van=ignore")  # without background, the rest is ignored
     assert labels_of(samples)[0, 0] == labels_of(samples)[4, 6] == 255 and labels_of(samples, 1)[1, 1] == 1
     assert labels_of(opened(folder, folder, "background", "car", "van=background", "dog"))[4, 6] == 0
+    rest = opened(folder, folder, "background", "dog", "others=ignore")
+    assert labels_of(rest)[1, 1] == labels_of(rest)[4, 6] == 255 and labels_of(rest, 1)[1, 1] == 1
+    assert labels_of(opened(folder, folder, "background", "dog", "others=dog"))[1, 1] == 1
 
 
 @pytest.mark.parametrize(
     "classes, told",
     [
         (("background", "car", "dog", "vann"), "'vann' is no class in .* (did you mean 'van'?)"),
-        (("background", "car", "dog"), "also has van: add it to --data.classes, or type van=ignore"),
-        (("background", "car"), "also has dog, van: add them to --data.classes, or type dog=ignore van=ignore"),
+        (("background", "car", "dog"), "also has van: add it to --data.classes, or type there van=ignore"),
+        (("background", "car"), "also has dog, van: add them to --data.classes, or type there dog=ignore"),
         (("background", "car=1", "dog", "van"), "'car=1': write car=ignore, or car=CLASS"),
         (("background", "cat=car", "car", "dog", "van"), "'cat' is no class in"),
     ],
@@ -66,6 +69,7 @@ def test_classes_that_do_not_fit(classes: tuple[str, ...], told: str, folder: Pa
 def test_a_list_of_names_gives_the_order(folder: Path) -> None:
     (folder / "labels.txt").write_text("__ignore__\n_background_\nvan\nbus\ncar\n")
     assert classes_of(folder) == ("background", "van", "bus", "car", "dog")
+    assert classes_of(folder, "background", "car", "van", "dog") == ("background", "car", "van", "dog")  # bus is unused
     (folder / "labels.txt").write_text("van=3\n")  # describes label maps
     assert classes_of(folder) == ("background", "car", "dog", "van")
 
