@@ -135,6 +135,15 @@ def test_mistakes_in_the_yaml_file(tmp_path: Path) -> None:
             load_spec(write(tmp_path / "data.yaml", text))
 
 
+def test_images_without_labels_of_yolo_get_the_command_for_masks(tmp_path: Path) -> None:
+    photo(tmp_path / "photos" / "a.jpg")
+    file = write(tmp_path / "data.yaml", "train: photos\nnames: {0: car}\n")
+    with pytest.raises(
+        UserError, match=r"no labels of YOLO \(.txt\) in .*photos. With masks in a folder, type `segvit"
+    ):
+        load_spec(file)
+
+
 def test_the_case_of_tools(shared_data: Path) -> None:
     case = shared_data.parent / "cases" / "label-tools"
     samples = opened(case / "photos", case / "yolo", "background", "box")
