@@ -24,10 +24,11 @@ class DataConfig:
     images: Path | None = None
     """Folder of images, if there is no spec."""
     labels: Path | None = None
-    """Folder of label maps with the images' names, if there is no spec."""
+    """Folder of label maps with the images' names, or the files of a labelling tool, if there is no spec."""
     classes: tuple[str, ...] = ()
     """Class names in order, if there is no spec. Write `name=VALUE` if the mask values are not 0, 1, 2, ..., and
-    `name=#RRGGBB` if masks are painted. Default: classes.txt or labelmap.txt beside the masks, else the mask values."""
+    `name=#RRGGBB` if masks are painted. Default: classes.txt or labelmap.txt beside the masks, else the mask values.
+    Of a labelling tool's names, choose some; `name=CLASS` joins two, and `name=ignore` ignores one."""
     ignore: tuple[int, ...] = (255,)
     """Raw label values to ignore, if there is no spec."""
     val_images: Path | None = None

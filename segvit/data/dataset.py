@@ -91,7 +91,7 @@ class SegmentationDataset(Dataset[Sample]):
         Raises:
             UserError: the labels cannot be read.
         """
-        return self.spec.label_format.guessed(self.pairs[index], self.spec, self._memory)
+        return self.spec.label_format.guessed(self.pairs[index], self.spec, self.memory)
 
     def read(self, index: int) -> Sample:
         """Decode a pair.
@@ -149,9 +149,21 @@ def open_dataset(
 
 
 def open_incomplete(
-    config: DataConfig, split: Literal["train", "val"], *, size: int = 256, labels: LabelFormat | None = None
+    config: DataConfig,
+    split: Literal["train", "val"],
+    *,
+    size: int = 256,
+    labels: LabelFormat | None = None,
+    memory: LabelMemory | None = None,
 ) -> tuple[Samples, Orphans]:
     """Open the complete pairs of `open_dataset`, and return the files without a partner as well, for a full check.
+
+    Args:
+        config: as for `open_dataset`.
+        split: as for `open_dataset`.
+        size: as for `open_dataset`.
+        labels: as for `open_dataset`.
+        memory: label files that were parsed before. Default: none.
 
     Raises:
         UserError: as `open_dataset`, except for files without a partner if at least one pair is complete.
@@ -167,7 +179,7 @@ def open_incomplete(
         raise UserError(f"dataset {config.spec!r} needs the folder of its files: give `--data.root FOLDER`")
     if config.cache is not None:
         check_cache(spec)
-    memory = LabelMemory(LabelCache(config.cache) if config.cache else None)
+    memory = memory or LabelMemory(LabelCache(config.cache) if config.cache else None)
     pairs, orphans = _find_pairs(config, spec, split, memory)
     return SegmentationDataset(spec, pairs, memory=memory), orphans
 

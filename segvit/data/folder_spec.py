@@ -74,7 +74,7 @@ def folder_spec(config: DataConfig) -> DatasetSpec:
     train = _folder_split(config.images, config.labels, "images", "labels")
     if found := recognised(config):
         given = () if config.classes == ANY else config.classes
-        return spec_of(config, found, given=given, fraction=DEFAULT_FRACTION)
+        return spec_of(config, found, name=FOLDERS, given=given, fraction=DEFAULT_FRACTION)
     if not config.classes:
         raise UserError(
             "two folders need class names, in the order of the values in the label files: give "

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from segvit.config import DataConfig, TrainConfig
 from segvit.config_files import find_config
+from segvit.data.annotations.tools.yolo_yaml import is_yolo, with_masks
 from segvit.data.spec import shipped_specs
 from segvit.data.yaml_values import parse_yaml
 from segvit.errors import UserError
@@ -58,13 +59,10 @@ def described_alone(source: str | Path) -> DataConfig | None:
     if path.suffix.lower() not in YAML_SUFFIXES:
         raise UserError(f"{name} is not a YAML file: give one that describes a dataset or holds settings")
     content = parse_yaml(path, name)
+    if is_yolo(content):
+        return DataConfig(spec=str(path), root=path.parent)
     if "names" in content and "classes" not in content:
-        names = content["names"]
-        listed = list(names.values() if isinstance(names, dict) else names)
-        raise UserError(
-            f"{name} describes a dataset of another program. With masks in a folder, write "
-            f'segvit.DataConfig(images="images", labels="masks", classes={tuple(listed)})'
-        )
+        raise UserError(f"{name} describes a dataset of another program. {with_masks(content)}")
     if any(key in content for key in DESCRIBES_CLASSES):
         return DataConfig(spec=str(path), root=path.parent)
     return TrainConfig.load(path).data if set(content) == {"data"} else None

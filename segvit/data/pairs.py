@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 from segvit.data.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES
 from segvit.data.lists import LINES, Known, read_entries, read_list, stem
+from segvit.data.masks_beside import has_masks, mask_name, photo_name
 from segvit.errors import UserError
 from segvit.utils.files import files_below
 
 WILDCARD = re.compile(r"(\*\*/|\*|\?|\{[^{}]*,[^{}]*\})")
 """The parts of a glob that are not literal."""
-MASK_ENDING = "_mask"
-"""Ending of the names of masks that are in one folder with their photos, as Roboflow writes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +101,15 @@ def find_pairs(
     together = described is None and split.images == split.labels
     keep = options if together else (options[0],)
     together = together and has_masks(root / split.images, suffixes)
-    rename: Callable[[str], str] = _without_masks if together else str
+    rename: Callable[[str], str] = photo_name if together else str
     images, _ = _find(root, split.images, IMAGE_SUFFIXES, f"{what}: images ({options[0]})", keep, rename)
     others: dict[str, Path] = {}
     if described is not None:
         labels = dict.fromkeys(described, root / split.labels)
     else:
-        where, rename = f"{what}: label maps ({options[1]})", _only_masks if together else label_name
+        where, rename = f"{what}: label maps ({options[1]})", mask_name if together else label_name
         labels, others = _find(root, split.labels, suffixes, where, (options[1],), rename, set(images.values()))
-    listed = _read_listed(place, images, labels, suffixes=suffixes, shared=described is not None)
+    listed = read_listed(place, images, labels, suffixes=suffixes, shared=described is not None)
     if listed is None:
         names = sorted(images.keys() | labels.keys())
     else:
@@ -156,28 +155,14 @@ def find_pairs(
     return pairs, orphans
 
 
-def has_masks(folder: Path, suffixes: Sequence[str]) -> bool:
-    """Return True if a folder holds files such as `0_mask.png`, which are the label maps of others beside them."""
-    if not folder.is_dir():
-        return False
-    paths = files_below(folder, follow=True)
-    return any(path.suffix.lower() in suffixes and path.stem.endswith(MASK_ENDING) for path in paths)
-
-
-def _without_masks(name: str) -> str:
-    """Return the name of an image, or nothing for a label map beside it."""
-    return "" if name.endswith(MASK_ENDING) else name
-
-
-def _only_masks(name: str) -> str:
-    """Return the name of the image that a label map belongs to, or nothing for an image."""
-    return name.removesuffix(MASK_ENDING) if name.endswith(MASK_ENDING) else ""
-
-
-def _read_listed(
+def read_listed(
     place: Place, images: Mapping[str, Path], labels: Mapping[str, Path], *, suffixes: Sequence[str], shared: bool
 ) -> dict[str, str] | None:
-    """Return the name of the label map by that of its image, as the split's list gives them. None without a list."""
+    """Return the name of the label map by that of its image, as the split's list gives them. None without a list.
+
+    Raises:
+        UserError: the list cannot be read.
+    """
     root, split, what, _ = place
     if split.list is None:
         return None

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.annotations.yolo_yaml import is_yolo, spec_content
+from segvit.data.annotations.tools.yolo_yaml import is_yolo, spec_content
 from segvit.data.labels.format import IGNORED, MAX_RAW, LabelFormat, check_class_or_ignored
 from segvit.data.labels.index import IndexLabels
 from segvit.data.labels.known_formats import format_to_dict, read_format

@@ -9,7 +9,8 @@ from segvit.config_files import find_config
 from segvit.data.annotations.recognise import recognise
 from segvit.data.given import YAML_SUFFIXES
 from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, LOSSY_SUFFIXES, open_picture
-from segvit.data.pairs import WILDCARD, has_masks
+from segvit.data.masks_beside import has_masks
+from segvit.data.pairs import WILDCARD
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.utils.text import suggest
@@ -128,7 +129,8 @@ def _explain_one(path: Path, verb: str) -> str:
 def _explain_file(path: Path, verb: str) -> str:
     """Return what to type for a file in the place of a folder, or an empty text."""
     if path.suffix.lower() in YAML_SUFFIXES:
-        dataset = "splits:" in path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace")
+        dataset = "splits:" in text or "names:" in text  # the second of YOLO
         remedy = f"--data.spec {path} --data.root FOLDER" if dataset else f"--config {path}"
         return f". For a {'dataset' if dataset else 'file of settings'} in YAML, type `segvit {verb} {remedy}`"
     return ""

@@ -56,6 +56,17 @@ def read_text(value: Any, key: str, source: str) -> str:
     raise UserError(f"{source}: `{key}` is {value!r}; give text, in quotes if YAML reads it otherwise, such as 'no'")
 
 
+def read_texts(value: Any, key: str, source: str) -> tuple[str, ...]:
+    """Return `value` if it is a list of names.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise UserError(f"{source}: `{key}` is {value!r}; give a list of names in the files, such as [van, truck]")
+    return tuple(read_text(name, key, source) for name in value)
+
+
 def read_color(value: Any, key: str, source: str) -> Color:
     """Return `value` if it is a list of three whole numbers.
 

@@ -118,7 +118,7 @@ def test_every_spec_in_the_documentation_is_one() -> None:
     blocks = re.findall(r"^```yaml\n(?!# own\.yaml)(.*?)^```", page, re.MULTILINE | re.DOTALL)
     specs = [DatasetSpec.from_dict(yaml.safe_load(block), source="docs/data.md") for block in blocks]
     assert {type(spec.label_format).__name__ for spec in specs} == {
-        "IndexLabels", "MatLabels", "ColorLabels", "CocoLabels",
+        "IndexLabels", "MatLabels", "ColorLabels", "CocoLabels", "LabelMeLabels",
     }  # fmt: skip
     for name in (file.stem for file in (Path(segvit.data.spec.__file__).parent / "specs").glob("*.yaml")):
         assert f"`{name}`" in page

@@ -15,6 +15,7 @@ from segvit.data.check.class_names import name_classes
 from segvit.data.dataset import open_dataset
 from segvit.data.two_folders import check_order
 from segvit.errors import UserError
+from tests.helpers.annotated import photo, write as labelled
 
 COLORS = ((0, 0, 0), (250, 50, 20), (10, 60, 240))
 
@@ -204,3 +205,41 @@ def test_folders_are_swapped_only_if_both_look_so(tmp_path: Path) -> None:
     check_order(config.images, config.labels)
     Image.fromarray(noise.astype(np.uint8)).convert("RGB").save(config.labels / "0.jpg")
     check_order(config.images, config.labels)
+
+
+def write_labelme(root: Path) -> None:
+    """Four photos of 24 x 16 pixels with LabelMe's files in another folder."""
+    for number in range(4):
+        photo(root / "photos" / f"{number}.png", (16, 24))
+        shapes = [
+            {"label": "leaf", "points": [[2, 2], [12, 2], [12, 12], [2, 12]], "shape_type": "polygon"},
+            {"label": "leaf", "points": [[1, 1]], "shape_type": "point"},
+        ]
+        file = {"shapes": shapes, "imagePath": f"{number}.png", "imageHeight": 16, "imageWidth": 24}
+        labelled(root / "labelled" / f"{number}.json", file)
+
+
+def test_files_of_a_labelling_tool_are_checked_without_flags(
+    tmp_path: Path, command: Callable[..., tuple[int, str]]
+) -> None:
+    write_labelme(tmp_path)
+    code, said = command("check-data", "photos", "labelled")
+    assert code == 0 and said.startswith("labelme: 4 files, 4 polygons, classes background, leaf\n")
+    assert said.count("4 shapes are no areas and are left out (4 x point)") == 1
+    assert said.endswith("Run:\n  segvit train photos labelled\n")
+    code, said = command("check-data", "--data.images", "photos", "--data.labels", "labelled", "--data.classes", "leaf")
+    assert code == 1 and "type `--data.classes background leaf`" in said
+    code, said = command("check-data", "photos", "labelled", "--data.classes", "background", "leav")
+    assert code == 2 and "'leav' is no class in labelled (did you mean 'leaf'?)" in said
+
+
+@pytest.mark.slow
+def test_files_of_a_labelling_tool_are_trained_on(tmp_path: Path, command: Callable[..., tuple[int, str]]) -> None:
+    write_labelme(tmp_path)
+    small = ("--model.no-pretrained", "--model.backbone", "vit_tiny_patch16_224", "--model.image-size", 32)
+    code, said = command("train", "photos", "labelled", "--steps", 2, *small)
+    assert code == 0 and said.count("labelme: 4 files") == 1 and "warning: 4 shapes of no area left out" in said
+    code, said = command("evaluate", "runs/photos/best.safetensors")
+    assert code == 0 and "leaf" in said
+    code, said = command("train", "--resume", "--steps", 3)
+    assert code == 0 and (tmp_path / "runs" / "photos" / "best.safetensors").exists()

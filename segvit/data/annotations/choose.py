@@ -1,8 +1,9 @@
 """Choose the classes of recognised labels by `data.classes`, and make their spec.
 
-    --data.classes background person          classes, in this order; every name in the files must be given
+    --data.classes background person          classes, in this order; every name of a shape must be given
     --data.classes person car van=car         shapes called van become cars
     --data.classes person car=ignore          shapes called car are ignored
+    --data.classes person others=ignore       all shapes of other names are ignored
 
 Pixels outside every shape are background if `background` is given, else ignored. Without `data.classes`, the classes
 are those of the files.
@@ -10,6 +11,7 @@ are those of the files.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from segvit.config import DataConfig
 from segvit.data.annotations.format import BACKGROUNDS, ShapeLabels
@@ -21,13 +23,29 @@ from segvit.data.spec import DEFAULT_IGNORE, DatasetSpec, default_ignore
 from segvit.errors import UserError
 from segvit.utils.text import suggest
 
+OTHERS = "others"
+"""Word in place of a name for all names in the files that are not given."""
 
-def spec_of(config: DataConfig, found: Sequence[Recognised], *, given: Sequence[str], fraction: float) -> DatasetSpec:
+
+class Choice(NamedTuple):
+    """The classes of recognised labels."""
+
+    classes: tuple[str, ...]
+    label_format: LabelFormat
+    """Format that joins and ignores the other names."""
+    others: str | None = None
+    """Class of all names that are not given, or `ignore`. None if every name is given."""
+
+
+def spec_of(
+    config: DataConfig, found: Sequence[Recognised], *, name: str, given: Sequence[str], fraction: float
+) -> DatasetSpec:
     """Return the spec of recognised labels.
 
     Args:
         config: the folders.
         found: what the training labels hold, and the validation labels if there are any.
+        name: name of the spec.
         given: classes as typed. Empty takes those of the files.
         fraction: share that is held out if there are no validation labels.
 
@@ -44,78 +62,77 @@ def spec_of(config: DataConfig, found: Sequence[Recognised], *, given: Sequence[
             f"data.ignore lists values of label maps, and {label_format.name} has names; to ignore a class, "
             "write NAME=ignore in --data.classes"
         )
-    known = tuple(dict.fromkeys(name for each in found for name in each.classes))
-    classes = known
-    if isinstance(label_format, ShapeLabels):
-        background = all(each.summary.background for each in found)
-        label_format, known = _named(label_format, known, given)
-        classes, label_format = _choose(label_format, known, given or known, background, found[0].labels)
+    classes, label_format, others = _choose(found, given)
     pairs = zip(("train", "val"), (config.images, config.val_images), found, strict=False)
     return DatasetSpec(
-        name=label_format.name,
+        name=name,
         classes=classes,
         palette=default_palette(len(classes)),
         raw_ids=tuple(range(len(classes))),
         ignore=default_ignore(range(len(classes))),
+        others=others,
         label_format=label_format,
-        splits={name: Split(images=str(images), labels=each.labels) for name, images, each in pairs},
+        splits={split: Split(images=str(images), labels=each.labels) for split, images, each in pairs},
         val_fraction=None if len(found) > 1 else fraction,
     )
 
 
-def _named(
-    label_format: ShapeLabels, known: tuple[str, ...], given: Sequence[str]
-) -> tuple[ShapeLabels, tuple[str, ...]]:
-    """Return the format and its class names with the typed name of the only class, if the files have no names."""
-    old = label_format.nameless
-    typed = [text for text in given if text not in (*known, *BACKGROUNDS) and "=" not in text]
-    if old not in known or old in given or len(typed) != 1:
-        return label_format, known
-    names = tuple(typed[0] if name == old else name for name in known)
-    return replace(label_format, merge={typed[0]: (str(old),)}), names
-
-
-def _choose(
-    label_format: ShapeLabels, known: Sequence[str], given: Sequence[str], background: bool, where: str
-) -> tuple[tuple[str, ...], LabelFormat]:
-    """Return the classes, and the format that merges and ignores the others.
-
-    Args:
-        label_format: format of the files.
-        known: class names in the files.
-        given: classes as typed.
-        background: True if the tool means background by pixels outside every shape.
-        where: the files, in error texts.
-    """
+def _choose(found: Sequence[Recognised], given: Sequence[str]) -> Choice:
+    """Return the classes as typed, or those of the files if none are."""
+    label_format, where = found[0].label_format, found[0].labels
+    known = tuple(dict.fromkeys(name for each in found for name in each.classes))
+    if not isinstance(label_format, ShapeLabels):
+        return Choice(known, label_format)
+    given = given or known
+    typed = _name_for_nameless(label_format, known, given)
+    known = tuple(typed if typed and name == label_format.nameless else name for name in known)
     classes = tuple(text for text in given if text in known or text in BACKGROUNDS)
-    ignore: list[str] = []
-    merge: dict[str, tuple[str, ...]] = dict(label_format.merge)
+    targets: dict[str, list[str]] = {name: [] for name in (IGNORED, *classes)}  # names in the files by what they become
+    if typed and label_format.nameless:
+        targets[typed].append(label_format.nameless)
+    others = None
     for text in given:
         if text in classes:
             continue
-        name, equals, target = text.rpartition("=")
-        if not equals:
-            raise UserError(
-                f"data.classes: {text!r} is no class in {where}{suggest(text, known)}; it has {first(known, 20)}. A "
-                "class that no shape has yet can be listed in classes.txt beside the labels"
-            )
-        if name not in known:
-            raise UserError(f"data.classes: {text!r}: {name!r} is no class in {where}{suggest(name, known)}")
-        if target == IGNORED:
-            ignore.append(name)
-        elif target in classes:
-            merge[target] = (*merge.get(target, ()), name)
+        name, target = _read_target(text, known, classes, where)
+        if name == OTHERS and OTHERS not in known:
+            others = target
         else:
-            raise UserError(
-                f"data.classes: {text!r}: write {name}={IGNORED}, or {name}=CLASS with another class that you list; "
-                f"{where} has names, and no values"
-            )
-    used = {*classes, *ignore, *(name for names in merge.values() for name in names), *BACKGROUNDS}
-    if rest := [name for name in known if name not in used]:
+            targets[target].append(name)
+    used = {*classes, *BACKGROUNDS, *(name for names in targets.values() for name in names)}
+    drawn = sorted({name for each in found for name in each.summary.names} - used)
+    if drawn and others is None:
         raise UserError(
-            f"{where} also has {first(rest, 10)}: add {'it' if len(rest) == 1 else 'them'} to --data.classes, or type "
-            f"{' '.join(f'{name}={IGNORED}' for name in rest[:10])} there to ignore the pixels"
+            f"{where} also has {first(drawn, 10)}: add {'it' if len(drawn) == 1 else 'them'} to --data.classes, or "
+            f"type there {drawn[0]}={IGNORED} to ignore the pixels of one, or {OTHERS}={IGNORED} to ignore all others"
         )
-    drawn = any(name in known for name in BACKGROUNDS) and not background  # a class like any other
-    outside = next((name for name in classes if name in BACKGROUNDS and not drawn), IGNORED)
-    return classes, replace(label_format, unlabeled=outside, ignore=tuple(ignore), merge=merge)
+    merge = {name: tuple(names) for name, names in targets.items() if names and name != IGNORED}
+    like_others = not all(each.summary.background for each in found) and any(name in known for name in BACKGROUNDS)
+    outside = next((name for name in classes if name in BACKGROUNDS and not like_others), IGNORED)
+    chosen = replace(label_format, unlabeled=outside, ignore=tuple(targets[IGNORED]), merge=merge)
+    return Choice(classes, chosen, others)
+
+
+def _name_for_nameless(label_format: ShapeLabels, known: Sequence[str], given: Sequence[str]) -> str | None:
+    """Return the typed name of the only class, if the files have no names."""
+    typed = [text for text in given if text not in (*known, *BACKGROUNDS) and "=" not in text]
+    unnamed = label_format.nameless in known and label_format.nameless not in given
+    return typed[0] if unnamed and len(typed) == 1 else None
+
+
+def _read_target(text: str, known: Sequence[str], classes: Sequence[str], where: str) -> tuple[str, str]:
+    """Return a name in the files, or the word `others`, and the class or the word `ignore` that it becomes."""
+    name, equals, target = text.rpartition("=")
+    if not equals:
+        raise UserError(
+            f"data.classes: {text!r} is no class in {where}{suggest(text, known)}; it has {first(known, 20)}. A "
+            "class that no shape has yet can be listed in classes.txt beside the labels"
+        )
+    if name not in known and name != OTHERS:
+        raise UserError(f"data.classes: {text!r}: {name!r} is no class in {where}{suggest(name, known)}")
+    if target != IGNORED and target not in classes:
+        raise UserError(
+            f"data.classes: {text!r}: write {name}={IGNORED}, or {name}=CLASS with another class that you list; "
+            f"{where} has names, and no values"
+        )
+    return name, target

@@ -33,7 +33,7 @@ from segvit.data.images import Unreadable, read_size
 from segvit.data.labels.format import IGNORED, Classes, LabelFormat, check_class_or_ignored, check_ignored_value
 from segvit.data.labels.memory import LabelMemory
 from segvit.data.pairs import Orphans, Pair, Place, find_images, find_pairs, first
-from segvit.data.yaml_values import check_keys, read_text
+from segvit.data.yaml_values import check_keys, read_text, read_texts
 from segvit.errors import UserError
 from segvit.utils.text import suggest
 
@@ -76,9 +76,12 @@ class Summary:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names: those that the files list, then the others by name. Background is left out."""
-        found = (*self.declared, *sorted(self.names))
-        return tuple(name for name in dict.fromkeys(found) if name and name not in BACKGROUNDS)
+        """Class names: those that the files list, then the others by name.
+
+        Background is left out if it means the pixels outside every shape.
+        """
+        found = dict.fromkeys((*self.declared, *sorted(self.names)))
+        return tuple(name for name in found if name and not (self.background and name in BACKGROUNDS))
 
     def add(self, shapes: Iterable[Shape]) -> None:
         """Count areas."""
@@ -126,12 +129,12 @@ class ShapeLabels(LabelFormat):
             if key in values and values[key] not in words:
                 raise UserError(f"{where}: `{key}` is {values[key]!r}; give {' or '.join(words)}")
         if "ignore" in values:
-            values["ignore"] = _names(values["ignore"], "ignore", where)
+            values["ignore"] = read_texts(values["ignore"], "ignore", where)
         if "merge" in values:
             if not isinstance(values["merge"], Mapping):
                 raise UserError(f"{where}: `merge` is {values['merge']!r}; give names by class, as in {{car: [van]}}")
             values["merge"] = {
-                str(key): _names(names, f"merge: {key}", where) for key, names in values["merge"].items()
+                str(key): read_texts(names, f"merge: {key}", where) for key, names in values["merge"].items()
             }
         if values.get("unlabeled") is not None:
             values["unlabeled"] = read_text(values["unlabeled"], "unlabeled", where)
@@ -340,10 +343,3 @@ class SharedLabels(ShapeLabels):
 def spelled(counts: Mapping[str, int], most: int = 6) -> str:
     """Return counts as text, the largest first, such as "3 x point, 1 x polyline"."""
     return first([f"{count} x {kind}" for kind, count in Counter(counts).most_common()], most)
-
-
-def _names(value: Any, key: str, where: str) -> tuple[str, ...]:
-    """Return a list of names from YAML."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise UserError(f"{where}: `{key}` is {value!r}; give a list of names in the files, such as [van, truck]")
-    return tuple(read_text(name, key, where) for name in value)

@@ -24,7 +24,7 @@ from segvit.data.annotations.shapes import Drawing, PlacedMask, Rings, Shape, bo
 from segvit.data.images import IMAGE_SUFFIXES, Unreadable, embedded_image, open_unlimited
 from segvit.data.labels.format import Classes
 from segvit.data.labels.memory import LabelMemory
-from segvit.data.pairs import Orphans, Pair, Place, files_of, find_images, find_labels, read_list
+from segvit.data.pairs import Orphans, Pair, Place, files_of, find_images, find_labels, read_listed
 
 LEFT_OUT = "__ignore__"
 """Label of shapes whose pixels are ignored."""
@@ -51,7 +51,8 @@ class LabelMeLabels(FileLabels):
         photos = files_of(place.root, place.split.images, place.what)
         images = find_images(place) if any(path.suffix.lower() in IMAGE_SUFFIXES for path in photos) else {}
         labels = find_labels(place, self.suffixes)
-        listed = read_list(place.root / place.split.list, self.suffixes, place.what) if place.split.list else None
+        found = read_listed(place, images, labels, suffixes=self.suffixes, shared=False)
+        listed = None if found is None else list(found)
         wanted = [name for name in listed or sorted(labels) if name in labels and name not in images]
         inside = [Pair(name, labels[name], labels[name]) for name in wanted if _holds_image(labels[name])]
         if not inside:

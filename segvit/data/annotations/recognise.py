@@ -13,21 +13,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from segvit.data.annotations.class_masks import ClassMaskLabels, recognise_masks
 from segvit.data.annotations.coco import CocoLabels
 from segvit.data.annotations.coco_panoptic import CocoPanopticLabels
 from segvit.data.annotations.cvat import CvatLabels
 from segvit.data.annotations.format import BACKGROUND, Content, FileLabels, ShapeLabels, Summary, spelled
 from segvit.data.annotations.geojson import GeoJsonLabels
-from segvit.data.annotations.label_studio import LabelStudioLabels
 from segvit.data.annotations.labelme import LabelMeLabels
 from segvit.data.annotations.name_list import read_name_list
 from segvit.data.annotations.parse import read_json
-from segvit.data.annotations.run_lengths import RunLengthLabels
-from segvit.data.annotations.supervisely import SuperviselyLabels
+from segvit.data.annotations.tools.class_masks import ClassMaskLabels, are_label_maps, recognise_masks
+from segvit.data.annotations.tools.label_studio import LabelStudioLabels
+from segvit.data.annotations.tools.run_lengths import RunLengthLabels
+from segvit.data.annotations.tools.supervisely import SuperviselyLabels
+from segvit.data.annotations.tools.via import ViaLabels
+from segvit.data.annotations.tools.yolo import YoloLabels
 from segvit.data.annotations.unread import is_candidate, unread_form
-from segvit.data.annotations.via import ViaLabels
-from segvit.data.annotations.yolo import YoloLabels
 from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, Unreadable
 from segvit.data.labels.format import LabelFormat
 from segvit.data.pairs import WILDCARD, Place, Split, files_of, find_images, first
@@ -115,15 +115,14 @@ def shapes_in(images: Path, labels: Path) -> Recognised | None:
 
 
 def class_masks_in(images: Path, labels: Path) -> Recognised | None:
-    """Return what a folder of masks of one class each holds. None if its pictures are something else.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    if not labels.is_dir() or labels.resolve() == images.resolve() or not images.exists():
+    """Return what a folder of masks of one class each holds. None if its pictures are something else."""
+    if not labels.is_dir() or labels.resolve() == images.resolve() or are_label_maps(images, labels):
         return None
     split = Split(images=str(images), labels=str(labels))
-    names = find_images(Place(Path(), split, "your folders", ("data.images", "data.labels")))
+    try:
+        names = find_images(Place(Path(), split, "your folders", ("data.images", "data.labels")))
+    except UserError:  # the check of the folders reports it
+        return None
     masks = recognise_masks(names, labels)
     if masks is None:
         return None

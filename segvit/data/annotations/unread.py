@@ -21,11 +21,20 @@ class Unread(NamedTuple):
     """Returns True for a file of this form."""
 
 
+def _is_annotation(content: Content) -> bool:
+    return isinstance(content.value, str) and "<annotation" in content.value
+
+
 UNREAD = (
+    Unread(
+        "XML of LabelMe's old website",
+        "in CVAT, export as `CVAT for images 1.1`",
+        lambda content: _is_annotation(content) and "<polygon>" in content.value,
+    ),
     Unread(
         "an annotation of Pascal VOC, which has boxes alone",
         "give the folder SegmentationClass of the export",
-        lambda content: isinstance(content.value, str) and "<annotation>" in content.value,
+        lambda content: _is_annotation(content) and "<bndbox>" in content.value,
     ),
 )
 """The forms that are recognised and not read."""

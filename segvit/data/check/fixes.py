@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from segvit.config import DataConfig
+from segvit.data.annotations.format import ShapeLabels
 from segvit.data.folder_spec import FOLDERS, resolve_spec
 from segvit.data.pairs import Pair, first
 from segvit.data.spec import DEFAULT_IGNORE, IGNORE_INDEX, DatasetSpec
@@ -79,7 +80,7 @@ def explain_values(values: Sequence[int], spec: DatasetSpec, *, what: str = "the
 def explain_one_class(values: Sequence[int], spec: DatasetSpec) -> str:
     """Return the text for a dataset of a single class, whose label files hold `values` (distinct, sorted)."""
     text = f"{spec.classes[0]!r} is the only class, so there is nothing to learn: every model would score mIoU 1"
-    if spec.name == spec.label_format.name:  # recognised files of a labelling tool
+    if spec.name == FOLDERS and isinstance(spec.label_format, ShapeLabels):
         return f"{text}; for the pixels outside the shapes, type `--data.classes {BACKGROUND} {spec.classes[0]}`"
     if spec.name != FOLDERS:
         return f"{text}; add a class for the rest to the spec, such as {BACKGROUND}"

@@ -20,7 +20,7 @@ from segvit.data.check.findings import SHOWN, Finding
 from segvit.data.check.fixes import command, fix_values
 from segvit.data.check.mixed_splits import mixed_splits
 from segvit.data.check.shapes import left_out, shape_findings
-from segvit.data.dataset import Samples, open_incomplete
+from segvit.data.dataset import Samples, SegmentationDataset, open_incomplete
 from segvit.data.given import data_of
 from segvit.data.pairs import Orphans, first
 from segvit.data.palette import Color
@@ -236,8 +236,11 @@ def _left_out(config: DataConfig, samples: Mapping[SplitName, Samples]) -> Itera
     said: list[Orphans] = []
     for split, found in samples.items():
         label_format = found.spec.label_format
-        if isinstance(label_format, ShapeLabels) and label_format.missing == "skip":
-            _, orphans = open_incomplete(config, split, labels=replace(label_format, missing="error"))
+        if not isinstance(found, SegmentationDataset) or not isinstance(label_format, ShapeLabels):
+            continue
+        if label_format.missing == "skip":
+            strict = replace(label_format, missing="error")
+            _, orphans = open_incomplete(config, split, labels=strict, memory=found.memory)
             if (bare := orphans._replace(error="")) not in said:
                 said.append(bare)
                 yield from left_out(bare)

@@ -38,7 +38,7 @@ class _Seen:
     renamed: list[str] = field(default_factory=list)
     """Names in the file and of the image, where they differ."""
     remarks: dict[Any, Counter[str]] = field(default_factory=dict)
-    """What a file has besides, by file."""
+    """Remarks on a file, by file."""
 
     def add(self, drawing: Drawing, size: tuple[int, int]) -> None:
         """Count the shapes of one image."""

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import numpy.typing as npt
 
-from segvit.data.annotations.class_masks import ClassMaskLabels
 from segvit.data.annotations.recognise import TOOLS
+from segvit.data.annotations.tools.class_masks import ClassMaskLabels
 from segvit.data.labels.color import ColorLabels
 from segvit.data.labels.format import Classes, LabelFormat
 from segvit.data.labels.index import IndexLabels
@@ -24,7 +24,8 @@ from segvit.utils.text import suggest
 
 FORMATS: dict[str, type[LabelFormat]] = {
     **{kind.name: kind for kind in (IndexLabels, MatLabels, ColorLabels)},
-    **{tool.name: tool for tool in (*TOOLS, ClassMaskLabels)},
+    **{tool.name: tool for tool in TOOLS},
+    ClassMaskLabels.name: ClassMaskLabels,
 }
 """The formats by their names in a spec. Add a class of your own here to name it in YAML."""
 HANDED_IN = "handed_in"

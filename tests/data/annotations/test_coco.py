@@ -189,6 +189,10 @@ def test_panoptic_labels(tmp_path: Path) -> None:
     assert labels_of(samples)[0].tolist() == [1, 1, 1, 1, 0, 0, 0, 255]
     given = opened(tmp_path / "photos", panoptic(tmp_path), "background", "cat", "dog=ignore")
     assert labels_of(given)[0].tolist() == [1, 1, 1, 1, 255, 255, 255, 0]
+    categories = [{"id": 99_999, "name": "background"}, {"id": 2, "name": "cat"}]  # one like any other
+    content = {**json.loads((tmp_path / "panoptic.json").read_text()), "categories": categories}
+    drawn = opened(tmp_path / "photos", write(tmp_path / "panoptic.json", content))
+    assert drawn.spec.classes == ("background", "cat") and labels_of(drawn)[0].tolist() == [1, 1, 1, 1, 0, 0, 0, 255]
     Image.new("RGB", (4, 4)).save(tmp_path / "panoptic" / "a.png")
     with pytest.raises(UserError, match="is 4 x 4 pixels"):
         samples.read(0)

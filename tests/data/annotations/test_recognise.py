@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from segvit.config import DataConfig
@@ -43,14 +44,17 @@ def test_classes_are_chosen_ordered_joined_and_ignored(folder: Path) -> None:
     samples = opened(folder, folder, "car", "dog", "van=ignore")  # without background, the rest is ignored
     assert labels_of(samples)[0, 0] == labels_of(samples)[4, 6] == 255 and labels_of(samples, 1)[1, 1] == 1
     assert labels_of(opened(folder, folder, "background", "car", "van=background", "dog"))[4, 6] == 0
+    rest = opened(folder, folder, "background", "dog", "others=ignore")
+    assert labels_of(rest)[1, 1] == labels_of(rest)[4, 6] == 255 and labels_of(rest, 1)[1, 1] == 1
+    assert labels_of(opened(folder, folder, "background", "dog", "others=dog"))[1, 1] == 1
 
 
 @pytest.mark.parametrize(
     "classes, told",
     [
         (("background", "car", "dog", "vann"), "'vann' is no class in .* (did you mean 'van'?)"),
-        (("background", "car", "dog"), "also has van: add it to --data.classes, or type van=ignore"),
-        (("background", "car"), "also has dog, van: add them to --data.classes, or type dog=ignore van=ignore"),
+        (("background", "car", "dog"), "also has van: add it to --data.classes, or type there van=ignore"),
+        (("background", "car"), "also has dog, van: add them to --data.classes, or type there dog=ignore"),
         (("background", "car=1", "dog", "van"), "'car=1': write car=ignore, or car=CLASS"),
         (("background", "cat=car", "car", "dog", "van"), "'cat' is no class in"),
     ],
@@ -65,6 +69,7 @@ def test_classes_that_do_not_fit(classes: tuple[str, ...], told: str, folder: Pa
 def test_a_list_of_names_gives_the_order(folder: Path) -> None:
     (folder / "labels.txt").write_text("__ignore__\n_background_\nvan\nbus\ncar\n")
     assert classes_of(folder) == ("background", "van", "bus", "car", "dog")
+    assert classes_of(folder, "background", "car", "van", "dog") == ("background", "car", "van", "dog")  # bus is unused
     (folder / "labels.txt").write_text("van=3\n")  # describes label maps
     assert classes_of(folder) == ("background", "car", "dog", "van")
 
@@ -121,21 +126,24 @@ def test_two_paths_behind_a_command(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, told",
-    [
-        ("labelstudio.json", "an export of Label Studio"),
-        ("via.json", "VGG Image Annotator"),
-        ("yolo", "labels of YOLO"),
-        ("supervisely", "a file of Supervisely"),
-        ("rle.csv", "a table of run lengths"),
-    ],
+    "name",
+    ["labelstudio.json", "via.json", "cvat.xml", "yolo", "supervisely", "supervisely/ann", "perclass"],
 )
-def test_tools_that_are_not_read_are_named(name: str, told: str, shared_cases: Path) -> None:
+def test_the_same_boxes_in_the_forms_of_seven_tools(name: str, shared_cases: Path) -> None:
     folder = shared_cases / "label-tools"
-    with pytest.raises(UserError, match=r"export .* as"):
-        recognise(folder / "photos", folder / name)
+    samples = opened(folder / "photos", folder / name, "background", "box")
+    expected = np.zeros((48, 64))
+    expected[8:24, 6:24] = 1
+    assert (labels_of(samples) == expected).all()
+
+
+@pytest.mark.parametrize(
+    "element, told", [("polygon", "XML of LabelMe's old website"), ("bndbox", "Pascal VOC, which has boxes alone")]
+)
+def test_xml_of_one_photo_is_named(element: str, told: str, tmp_path: Path) -> None:
+    text = f"<annotation><object><name>a</name><{element}></{element}></object></annotation>"
     with pytest.raises(UserError, match=told):
-        recognise(folder / "photos", folder / name)
+        recognise(tmp_path, write(tmp_path / "labels" / "a.xml", text).parent)
 
 
 def test_files_of_no_known_form(tmp_path: Path) -> None:

@@ -167,7 +167,8 @@ def _regions_of(task: dict[str, Any], where: str, summary: Summary) -> list[Any]
 def _image_of(task: dict[str, Any], where: str) -> str:
     """Return the name of a task's image, from an upload, a local file or an address."""
     data = task["data"] if isinstance(task.get("data"), dict) else task
-    texts = [value for value in (data.get("image"), data.get("img"), *data.values()) if isinstance(value, str)]
+    values = (data.get("image"), data.get("img"), *data.values(), task.get("file_upload"))
+    texts = [value for value in values if isinstance(value, str)]
     for text in texts:
         parts = urlsplit(text)
         local = parse_qs(parts.query).get("d")

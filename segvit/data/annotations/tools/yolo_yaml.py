@@ -6,13 +6,15 @@
 the folder whose path has `labels` in place of the last `images`, or beside the images.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from segvit.data.annotations.format import BACKGROUND
-from segvit.data.annotations.yolo import read_names
+from segvit.data.annotations.tools.yolo import read_names
 from segvit.errors import UserError
+from segvit.utils.files import files_below
 
 SPLITS = ("train", "val", "test")
 """Keys of the splits."""
@@ -21,6 +23,16 @@ SPLITS = ("train", "val", "test")
 def is_yolo(content: Mapping[str, Any]) -> bool:
     """Return True for the content of a YOLO dataset's YAML file."""
     return "names" in content and "classes" not in content and any(key in content for key in SPLITS)
+
+
+def with_masks(content: Mapping[str, Any]) -> str:
+    """Return the remedy for a YAML file whose images have masks instead of labels of YOLO."""
+    names = content["names"]
+    listed = tuple(map(str, names.values() if isinstance(names, dict) else names))
+    return (
+        "With masks in a folder, type `segvit check-data images masks`, or write in Python "
+        f'segvit.DataConfig(images="images", labels="masks", classes={listed})'
+    )
 
 
 def spec_content(content: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -54,9 +66,18 @@ def _split(value: Any, key: str, content: Mapping[str, Any], file: Path) -> dict
         images = folder / "images" if (folder / "images").is_dir() else folder
         return {"images": str(images), "labels": str(_labels(images)), "list": str(places[0])}
     if len(places) == 1:
-        return {"images": str(places[0]), "labels": str(_labels(places[0]))}
-    groups = (",".join(map(str, group)) for group in (places, map(_labels, places)))
-    return dict(zip(("images", "labels"), (f"{{{group}}}/**/*" for group in groups), strict=True))
+        labels = _labels(places[0])
+        if labels.is_dir() and not any(path.suffix.lower() == ".txt" for path in files_below(labels, follow=True)):
+            raise UserError(f"{file}: `{key}` has no labels of YOLO (.txt) in {labels}. {with_masks(content)}")
+        return {"images": str(places[0]), "labels": str(labels)}
+    return {"images": _glob(places), "labels": _glob([_labels(place) for place in places])}
+
+
+def _glob(folders: Sequence[Path]) -> str:
+    """Return a glob of all files in several folders. Names are relative to each of them."""
+    above = Path(os.path.commonpath([folder.parent for folder in folders]))
+    inside = ",".join(folder.relative_to(above).as_posix() for folder in folders)
+    return f"{above.as_posix()}/{{{inside}}}/**/*"
 
 
 def _place(entry: str, content: Mapping[str, Any], file: Path) -> Path:

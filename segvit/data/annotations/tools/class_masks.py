@@ -20,12 +20,13 @@ import numpy.typing as npt
 from segvit.data.annotations.format import Content, ShapeLabels, Summary
 from segvit.data.annotations.shapes import Drawing, PlacedMask, Shape
 from segvit.data.frames import check_labels
-from segvit.data.images import LOSSLESS_SUFFIXES, Unreadable, open_picture, upright
+from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, Unreadable, open_picture, upright
 from segvit.data.labels.format import Classes
 from segvit.data.labels.memory import LabelMemory
 from segvit.data.lists import stem
 from segvit.data.pairs import Orphans, Pair, Place, files_of, find_images, find_pairs
 from segvit.errors import UserError
+from segvit.utils.files import files_below
 
 Masks = Mapping[str, Mapping[str, Path]]
 """Files by the name of the image and the class."""
@@ -63,7 +64,11 @@ class ClassMaskLabels(ShapeLabels):
         return summary
 
     def drawing(self, pair: Pair, memory: LabelMemory) -> Drawing:
-        """Return the masks of one image."""
+        """Return the masks of one image.
+
+        Raises:
+            UserError: there is none, one is not binary, or their sizes differ.
+        """
         masks: Masks = memory.once((self.name, pair.labels), lambda: find_masks([pair.name], pair.labels))
         if pair.name not in masks:
             raise UserError(f"{pair.source}: there is no mask of this image")
@@ -106,6 +111,20 @@ def find_masks(images: Iterable[str], folder: Path) -> Masks:
             raise UserError(f"{found[name][kind]} and {path} are both the mask of {kind!r} of {name!r}; keep one")
         found[name][kind] = path
     return found
+
+
+def are_label_maps(images: Path, folder: Path) -> bool:
+    """Return True if a folder has no pictures, or if the first of them has the name of an image.
+
+    This looks at one picture, because most folders hold label maps of many images.
+    """
+    paths = files_below(folder, follow=True)
+    path = next((path for path in paths if path.suffix.lower() in LOSSLESS_SUFFIXES), None)
+    if path is None:
+        return True
+    own = (images / path.relative_to(folder)).with_suffix("")
+    suffixes = [*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)]
+    return any(own.with_name(own.name + suffix).is_file() for suffix in suffixes)
 
 
 def recognise_masks(images: Iterable[str], folder: Path) -> Masks | None:

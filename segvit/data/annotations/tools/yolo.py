@@ -3,9 +3,8 @@
     0 0.1 0.2 0.4 0.2 0.4 0.5       an outline: the number of a class, then x and y of each point
     0 0.25 0.35 0.3 0.3             a box: the number of a class, then x and y of its centre, width and height
 
-An empty file is an image without objects. Pixels outside every outline are background. The class names are in a YAML
-file such as `data.yaml`, with the key `names`, in the folder of the labels or up to three folders above. yolo_yaml.py
-reads its folders.
+An empty file is an image without objects. Pixels outside every outline are background. A YAML file such as `data.yaml`
+names the classes, with the key `names`. It is in the folder of the labels or up to three folders above.
 """
 
 import functools
