@@ -8,7 +8,7 @@ A YAML file holds differences from these defaults. Flags of the same names overr
 
 from typing import Literal
 
-from segvit.config.augment import AugmentConfig
+from segvit.config.augment import AugmentConfig, Preset, under_preset
 from segvit.config.data import DataConfig
 from segvit.config.learning import Freeze, LossConfig, OptimConfig
 from segvit.config.network import Downsampling, Head, ModelConfig, Structure, Upsampling
@@ -37,7 +37,9 @@ __all__ = [
     "Parallel",
     "PrecisionChoice",
     "PrecisionName",
+    "Preset",
     "Structure",
     "TrainConfig",
     "Upsampling",
+    "under_preset",
 ]
