@@ -36,7 +36,7 @@ METHOD_PARTS = {
     "segvit/losses.py": 4,
     "segvit/fused_losses.py": 4,
     "segvit/training/optim.py": 5,
-    "segvit/data/transforms.py": 5,
+    "segvit/data/augment/geometry.py": 5,
     "segvit/inference/windows.py": 5,
     "segvit/evaluation/metrics.py": 6,
     "segvit/evaluation/boundary.py": 6,

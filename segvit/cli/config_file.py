@@ -8,6 +8,7 @@ import cyclopts
 from cyclopts import App
 
 from segvit.config import DataConfig, ModelConfig, TrainConfig
+from segvit.config.augment import below_preset
 from segvit.config_files import RUN_CONFIG, by_source, over_network, plain, read_yaml, with_older_defaults
 from segvit.errors import UserError
 from segvit.utils.files import expanded
@@ -40,6 +41,7 @@ def from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.Ar
     if path and not file:  # perhaps of an older version, which the run continues
         content["model"] = with_older_defaults(content.get("model", {}))
         content["output"] = str(Path(path).parent)  # where the run is now
+    content = below_preset(content, _typed(arguments, "--augment.preset"))
     if commands in (("check-data",), ("evaluate",)):
         sections = ("data", "augment") if commands == ("check-data",) else ("data",)
         content = {section: content.get(section, {}) for section in sections}

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from segvit.cli.config_file import GIVEN
 from segvit.cli.help.panels import SECTIONS, panel
-from segvit.config import MULTI_SCALE, DataConfig, EvalConfig, EvalMode, Structure, TrainConfig, Upsampling
+from segvit.config import MULTI_SCALE, Blend, DataConfig, EvalConfig, EvalMode, Structure, TrainConfig, Upsampling
 from segvit.errors import UserError
 from segvit.utils.files import check_writable, writing
 from segvit.utils.launcher import first_process
@@ -54,6 +54,8 @@ class ProtocolFlags:
     """Side of a window in pixels."""
     stride: int | None = None
     """Step between windows in pixels."""
+    blend: Blend | None = None
+    """Weights of windows that overlap: the same for all (mean), or less towards the border of a window (gaussian)."""
     resize_long: int | None = None
     """Longer side in pixels to which the image is resized first."""
     resize_short: int | None = None

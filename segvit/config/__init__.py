@@ -8,11 +8,11 @@ A YAML file holds differences from these defaults. Flags of the same names overr
 
 from typing import Literal
 
-from segvit.config.augment import AugmentConfig
+from segvit.config.augment import AugmentConfig, Preset, under_preset
 from segvit.config.data import DataConfig
 from segvit.config.learning import Freeze, LossConfig, OptimConfig
 from segvit.config.network import Downsampling, Head, ModelConfig, Structure, Upsampling
-from segvit.config.protocol import MULTI_SCALE, EvalConfig, EvalMode
+from segvit.config.protocol import MULTI_SCALE, Blend, EvalConfig, EvalMode
 from segvit.config.run import Device, LoggerName, Parallel, PrecisionName, TrainConfig
 
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
@@ -22,6 +22,7 @@ __all__ = [
     "MULTI_SCALE",
     "AugmentConfig",
     "BackboneSize",
+    "Blend",
     "DataConfig",
     "Device",
     "Downsampling",
@@ -36,7 +37,9 @@ __all__ = [
     "Parallel",
     "PrecisionChoice",
     "PrecisionName",
+    "Preset",
     "Structure",
     "TrainConfig",
     "Upsampling",
+    "under_preset",
 ]

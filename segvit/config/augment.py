@@ -130,6 +130,14 @@ def under_preset(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**{f"augment.{name}": value for name, value in values.items()}, **settings}
 
 
+def below_preset(content: Mapping[str, Any], preset: str | None) -> dict[str, Any]:
+    """Return the sections of a file without the settings that a preset sets which a flag chooses, as flags go first."""
+    if preset is None or "augment" not in content:
+        return dict(content)
+    values = preset_values(preset)
+    return {**content, "augment": {key: value for key, value in content["augment"].items() if key not in values}}
+
+
 _init = AugmentConfig.__init__
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 EvalMode = Literal["slide", "whole"]
+Blend = Literal["mean", "gaussian"]
 
 MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Scales of the paper's multi-scale test, which evaluates each of them mirrored as well."""
@@ -19,6 +20,9 @@ class EvalConfig:
     """Side of a window in pixels. Default: the model's image_size."""
     stride: int | None = None
     """Step between windows in pixels. Default: two thirds of the window."""
+    blend: Blend = "mean"
+    """Weights of windows that overlap. mean: all count the same, as in the paper. gaussian: a window counts less
+    towards its border, which hides the seams between windows."""
     resize_long: int | None = None
     """Largest longer side in pixels: the image is resized to fit before inference, keeping its ratio. Default: native
     size."""

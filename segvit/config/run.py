@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import yaml
 
-from segvit.config.augment import AugmentConfig
+from segvit.config.augment import AugmentConfig, below_preset
 from segvit.config.data import DataConfig
 from segvit.config.learning import LossConfig, OptimConfig
 from segvit.config.network import ModelConfig
@@ -92,6 +92,7 @@ class TrainConfig:
             UserError: no such file, not a mapping, an unknown key (the nearest one is named) or a bad value.
         """
         content, layers = read_yaml(path, cls)
+        content = below_preset(content, _typed(overrides, "--augment.preset"))
         if network is not None:
             content = over_network(content, plain(asdict(network)), replaces="init" not in content)
         return parse_settings(cls, by_source(content, layers, source=str(path)), overrides, source=str(path))
@@ -118,3 +119,11 @@ class TrainConfig:
     def save(self, path: Path) -> None:
         """Write every resolved setting as YAML. `load` of that file returns this config."""
         path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+
+def _typed(flags: Sequence[str], name: str) -> str | None:
+    """Return the value of a flag, typed as `--name value` or `--name=value`. None if it is not typed."""
+    for place, flag in enumerate(flags):
+        if flag.partition("=")[0] == name:
+            return " ".join(flags[place + 1 : place + 2]) if flag == name else flag.partition("=")[2]
+    return None

@@ -11,6 +11,15 @@ can, samples at about every fourth pixel are enough, and queries that matter muc
 best class leads by more than the bound, the label is certain. The other pixels are computed in full
 (inference/label_map.py), so the answer is exact.
 
+If windows overlap, scores and bounds are averaged with the same weights w_i > 0 of sum 1, and the bounds still hold.
+Proof: window i has sampled scores s_i and true ones t_i. Its bounds mean, for classes a and b that can win,
+
+    |(s_i(a) - s_i(b)) - (t_i(a) - t_i(b))| <= apart_i
+
+and for a class c that cannot, t_i(c) - t_i(a) <= limit_i - s_i(a). Multiply both by w_i and sum over the windows. The
+first gives |(s(a) - s(b)) - (t(a) - t(b))| <= apart by the triangle inequality. The second gives t(c) - t(a) <= limit -
+s(a), which is below 0 if s(a) > limit. Neither needs equal weights.
+
 Letters: K classes, n some of them, Q queries, q some of them, h w tokens of this part, m samples along a line of it,
 y x pixels of it.
 """

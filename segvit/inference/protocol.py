@@ -9,10 +9,12 @@ averaged over scales and mirror images. Each image of a batch gets the labels th
 Letters: B images, K classes, H W image.
 """
 
+from typing import get_args
+
 import torch
 from torch import Tensor
 
-from segvit.config import EvalConfig
+from segvit.config import Blend, EvalConfig
 from segvit.errors import UserError
 from segvit.inference.label_map import compose_labels
 from segvit.inference.network import Network
@@ -30,7 +32,8 @@ def resolve_protocol(model: Network, config: EvalConfig | None = None) -> dict[s
     """Return every number of the protocol, with defaults filled in, to print and store beside a score.
 
     Raises:
-        UserError: a window, stride or batch below one, windows that leave gaps, or an impossible scale or size.
+        UserError: a window, stride or batch below one, windows that leave gaps, an unknown blend, or an impossible
+            scale or size.
     """
     config = config or model.protocol
     if not config.scales or not all(0 < scale <= MAX_SCALE for scale in config.scales):
@@ -50,7 +53,7 @@ def resolve_protocol(model: Network, config: EvalConfig | None = None) -> dict[s
         "resize_short_min": config.resize_short_min,
     }
     if (windows := protocol_windows(model, config)) is not None:
-        protocol |= {"window": windows.side, "stride": windows.stride}
+        protocol |= {"window": windows.side, "stride": windows.stride, "blend": windows.blend}
     return protocol | {"scales": list(config.scales), "flip": config.flip}
 
 
@@ -74,7 +77,7 @@ def protocol_windows(model: Network, config: EvalConfig) -> Windows | None:
     The default window is the training crop, and the default stride leaves an overlap of a third of it.
 
     Raises:
-        UserError: a window, stride or batch below one, or windows that leave gaps.
+        UserError: a window, stride or batch below one, windows that leave gaps, or an unknown blend.
     """
     if config.mode != "slide":
         return None
@@ -87,7 +90,9 @@ def protocol_windows(model: Network, config: EvalConfig) -> Windows | None:
         )
     if config.batch_size < 1:
         raise UserError(f"eval.batch_size {config.batch_size}: give the number of windows that run together, 1 or more")
-    return Windows(window, stride)
+    if config.blend not in get_args(Blend):
+        raise UserError(f"eval.blend {config.blend!r}: give {' or '.join(get_args(Blend))}")
+    return Windows(window, stride, config.blend)
 
 
 def images_per_batch(model: Network, config: EvalConfig, size: tuple[int, int]) -> int:

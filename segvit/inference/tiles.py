@@ -56,6 +56,9 @@ class View:
     """(window width, w) matrix that up-samples the masks to the columns of a window."""
     padded_size: tuple[int, int]
     """Height and width in pixels that the token grid of a window spans."""
+    weights: tuple[Tensor, Tensor] | None = None
+    """Weights of the rows (window height,) and the columns (window width,) of each window, above 0. A pixel of a window
+    has the product of its two. None: all count the same."""
     flipped: bool = False
     """True if the windows show the image mirrored, left for right."""
 
@@ -119,9 +122,14 @@ class View:
             (pixels,) = inside.nonzero(as_tuple=True)
             if not len(pixels):
                 continue
-            masks = self._logits_at(window, y[pixels] - top, x[pixels] - left).sigmoid_()
-            total.index_add_(0, pixels, masks @ self.probabilities[window][:, classes])
-            count[pixels] += 1
+            down, right = y[pixels] - top, x[pixels] - left
+            values = self._logits_at(window, down, right).sigmoid_() @ self.probabilities[window][:, classes]
+            weight: Tensor | int = 1
+            if self.weights is not None:
+                weight = (self.weights[0][down] * self.weights[1][right])[:, None]
+                values *= weight
+            total.index_add_(0, pixels, values)
+            count[pixels] += weight
         return total.div_(count)
 
     def _logits_at(self, window: int, y: Tensor, x: Tensor) -> Tensor:
@@ -140,7 +148,10 @@ class View:
         return slice(self.size[1] - columns.stop, self.size[1] - columns.start) if self.flipped else columns
 
     def _mean_over_windows(self, part: Callable[["Piece"], Tensor], rows: slice, columns: slice) -> Tensor:
-        """Average the values (., y, x) that `part` computes for each window over the windows that cover a pixel."""
+        """Average the values (., y, x) that `part` computes for each window over the windows that cover a pixel.
+
+        The average has the view's weights.
+        """
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         total, count = None, None
         for piece, y, x in self._pieces(rows, self._unflipped(columns)):
@@ -151,8 +162,12 @@ class View:
             if total is None or count is None:
                 total = values.new_zeros(len(values), *shape)
                 count = values.new_zeros(shape)
-            total[:, y, x] += values
-            count[y, x] += 1
+            if piece.weights is None:
+                total[:, y, x] += values
+                count[y, x] += 1
+            else:
+                total[:, y, x].addcmul_(values, piece.weights)
+                count[y, x] += piece.weights
         assert total is not None, "windows cover the image"
         if count is not None:
             total = total.div_(count)
@@ -177,6 +192,7 @@ class View:
             logits=self.logits[window, :, y, x],
             rows=self.rows[rows, y],
             columns=self.columns[columns, x],
+            weights=None if self.weights is None else self.weights[0][rows, None] * self.weights[1][columns],
         )
 
 
@@ -192,6 +208,8 @@ class Piece(NamedTuple):
     """(y, h) matrix that up-samples the logits to the rows of pixels."""
     columns: Tensor
     """(x, w) matrix that up-samples the logits to the columns of pixels."""
+    weights: Tensor | None
+    """(y, x): weights of the pixels, if the windows do not count the same."""
 
 
 def _shift(span: slice, offset: int) -> slice:

@@ -13,9 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from segvit.config import Blend
 from segvit.inference.network import Network
 from segvit.inference.tiles import View, window_matrices
 from segvit.models.scores import class_probabilities
+
+SIGMA = 1 / 8
+"""Standard deviation of the weights of `gaussian`, as a share of the window's side, as in nnU-Net."""
 
 
 class Windows(NamedTuple):
@@ -25,6 +29,8 @@ class Windows(NamedTuple):
     """In pixels."""
     stride: int
     """Pixels between the first rows, or the first columns, of two neighbours."""
+    blend: Blend = "mean"
+    """Weights of windows that overlap."""
 
     def corners(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
         """Return the first row and column of each window of an image, row by row."""
@@ -41,6 +47,23 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
         return [0]
     count = -(-(length - window) // stride) + 1
     return [min(index * stride, length - window) for index in range(count)]
+
+
+def window_weights(size: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the Gaussian weights of the rows (H,) and of the columns (W,) of a window. Their product weights a pixel.
+
+    The Gaussian is centred in the window, and its standard deviation is `SIGMA` of each side. So all weights are at
+    least exp(-8) along each side: they are positive, and float32 holds their sums to its own precision.
+
+    Args:
+        size: height and width of a window in pixels.
+        like: a tensor of the device.
+    """
+    rows, columns = (
+        torch.exp(-0.5 * ((torch.arange(side, device=like.device) - (side - 1) / 2) / (SIGMA * side)) ** 2)
+        for side in size
+    )
+    return rows, columns
 
 
 def look(
@@ -71,6 +94,8 @@ def look(
     logits = torch.cat([output.mask_logits[-1].float() for output in outputs])
     padded_size = outputs[0].padded_size
     rows, columns = window_matrices(logits, size, padded_size)
+    weighted = windows is not None and windows.blend == "gaussian" and len(corners) > 1
+    weights = window_weights(size, logits) if weighted else None
     by_image = zip(probabilities.split(len(corners)), logits.split(len(corners)), strict=True)
     return [
         View(
@@ -81,6 +106,7 @@ def look(
             rows=rows,
             columns=columns,
             padded_size=padded_size,
+            weights=weights,
             flipped=flipped,
         )
         for image_probabilities, image_logits in by_image

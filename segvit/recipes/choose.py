@@ -15,8 +15,7 @@ from typing import Any
 
 import timm
 
-from segvit.config import DataConfig, TrainConfig
-from segvit.config.augment import under_preset
+from segvit.config import DataConfig, TrainConfig, under_preset
 from segvit.config_files import plain
 from segvit.data.check.class_names import name_classes
 from segvit.data.given import data_of

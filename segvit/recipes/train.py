@@ -12,8 +12,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from segvit.config import DataConfig, ModelConfig, TrainConfig
-from segvit.config.augment import under_preset
+from segvit.config import DataConfig, ModelConfig, TrainConfig, under_preset
 from segvit.config_files import RUN_CONFIG, plain, read_yaml
 from segvit.data.given import described_alone
 from segvit.data.sample import Samples

@@ -132,6 +132,25 @@ def test_check_data_on_two_folders_as_the_readme_types_it(segvit: Command, scene
     assert segvit("check-data", *folders, *one_by_one).out == said.out
 
 
+def test_check_data_draws_the_crops_of_a_training(segvit: Command, run_folder: Path, tmp_path: Path) -> None:
+    words = ["check-data", "--config", run_folder / "config.yaml", "--augmented"]
+    said = segvit(*words, tmp_path / "a.png")
+    assert said.code == 0 and f"crops of 32 px with their labels: {tmp_path / 'a.png'}" in said.out
+    assert (tmp_path / "a.png").read_bytes() == (run_folder / "train_batches.png").read_bytes()
+    assert segvit(*words, tmp_path / "b.png", "--augment.preset", "aerial").code == 0
+    assert (tmp_path / "b.png").read_bytes() != (tmp_path / "a.png").read_bytes()
+    for more, error in {
+        ("c.gif",): "--augmented c.gif: give a file that ends in .png or .jpg",
+        ("c.png", "--augment.preset", "arial"): "aerial",
+        ("c.png", "--augment.rotation", "-3"): "augment.rotation is -3.0; it must be in 0..180 degrees",
+        ("c.png", "--augment.module", "nowhere:f"): "augment.module 'nowhere:f': nowhere cannot be imported",
+    }.items():
+        said = segvit(*words, *more)
+        assert said.code == 2 and error in said.error
+    said = segvit("check-data", "--config", run_folder / "config.yaml", "--augment.blur", "2")
+    assert said.code == 2 and "--augment.blur has an effect on --augmented alone" in said.error
+
+
 def test_check_data_takes_the_data_of_a_run_or_recipe(segvit: Command, scenes: Path, run_folder: Path) -> None:
     assert "all 24 pairs" in segvit("check-data", "--config", run_folder / "config.yaml").out
     said = segvit("check-data", "--config", "shapes/demo", "--data.root", scenes)
@@ -179,6 +198,9 @@ def test_evaluate_prints_and_writes_the_same(segvit: Command, model: Path, scene
     whole = segvit("evaluate", model, *data, "--mode", "whole", "--json", file, "--device", "cpu", "--split", "train")
     assert whole.code == 0 and json.loads(file.read_text())["protocol"]["mode"] == "whole"
     assert "24 images" in whole.out
+    windows = ["--window", "24", "--stride", "8", "--device", "cpu", "--json", file]
+    ious = [segvit("evaluate", model, *data, *windows, "--blend", blend) for blend in ("mean", "gaussian")]
+    assert [said.code for said in ious] == [0, 0] and json.loads(file.read_text())["protocol"]["blend"] == "gaussian"
 
 
 def test_evaluate_takes_the_data_of_the_run(

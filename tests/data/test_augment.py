@@ -427,6 +427,9 @@ def test_a_preset_gives_defaults_that_settings_override(tmp_path: Any) -> None:
     config.save(tmp_path / "config.yaml")
     assert "rot90: 0.75" in (tmp_path / "config.yaml").read_text()  # resolved
     assert TrainConfig.load(tmp_path / "config.yaml") == config
+    for flags in (["--augment.preset", "microscopy"], ["--augment.preset=microscopy"]):  # a flag goes over the file
+        found = TrainConfig.load(tmp_path / "config.yaml", [*flags, "--augment.noise", "1"]).augment
+        assert (found.rotation, found.hue, found.noise, found.saturation) == (45.0, 9.0, 1.0, 0.3)
     with pytest.raises(UserError, match=r"augment\.preset 'arial': give photo, aerial, microscopy"):
         AugmentConfig(preset="arial")  # type: ignore[arg-type]
     for name in ("photo", "aerial", "microscopy"):

@@ -51,7 +51,7 @@ def photo(height: int, width: int) -> Tensor:
 
 
 def naive_view(model: SegViT, image: Tensor, config: EvalConfig) -> Tensor:
-    """Scores (K, H, W) of an image at one scale: the volume, summed over windows and divided by their number."""
+    """Scores (K, H, W) of an image at one scale: the volume, summed over windows and divided by their weights."""
     if config.mode == "whole":
         return scores(model(image[None], deep=False))[0]
     told = resolve_protocol(model, config)
@@ -64,8 +64,14 @@ def naive_view(model: SegViT, image: Tensor, config: EvalConfig) -> Tensor:
         top, left = max(bottom - window, 0), max(right - window, 0)
         cut = model.mean[:, None, None].expand(3, window, window).clone()
         cut[:, : bottom - top, : right - left] = image[:, top:bottom, left:right].float() / 255
-        total[:, top:bottom, left:right] += scores(model(cut[None], deep=False))[0, :, : bottom - top, : right - left]
-        count[top:bottom, left:right] += 1
+        weights = torch.ones(bottom - top, right - left)
+        if told["blend"] == "gaussian":
+            y, x = (torch.arange(side) for side in weights.shape)
+            weights = torch.exp(-((y[:, None] - (len(y) - 1) / 2) ** 2) / (2 * (len(y) / 8) ** 2))
+            weights = weights * torch.exp(-((x - (len(x) - 1) / 2) ** 2) / (2 * (len(x) / 8) ** 2))
+        found = scores(model(cut[None], deep=False))[0, :, : bottom - top, : right - left]
+        total[:, top:bottom, left:right] += found * weights
+        count[top:bottom, left:right] += weights
     return total / count
 
 
@@ -91,6 +97,7 @@ PROTOCOLS = {
     "windows at another size": EvalConfig(resize_long=90, resize_short=40, stride=21),
     "larger than native": EvalConfig(mode="whole", resize_short=100),
     "flip alone": EvalConfig(flip=True),
+    "windows that count less at their border": EvalConfig(stride=20, blend="gaussian", resize_short=44, flip=True),
     "the paper's scales, whole": EvalConfig(mode="whole", scales=PAPER_SCALES, flip=True),
     "the paper's scales, windows": EvalConfig(resize_short=36, resize_short_min=33, scales=PAPER_SCALES, flip=True),
     "one scale that is not 1": EvalConfig(scales=(1.5,)),
@@ -205,6 +212,8 @@ def test_scales_that_are_none_are_told(model: SegViT) -> None:
     for scales in ((), (0.0,), (1.0, -1.0), (float("nan"),), (1000.0,)):
         with pytest.raises(UserError, match=r"eval\.scales"):
             resolve_protocol(model, EvalConfig(scales=scales))
+    with pytest.raises(UserError, match=r"eval\.blend 'gausian': give mean or gaussian"):
+        resolve_protocol(model, EvalConfig(blend="gausian"))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"resize_short_min.*resize_short"):
         resolve_protocol(model, EvalConfig(resize_short_min=3))
     with pytest.raises(UserError, match=r"resize_short_min.*resize_long"):

@@ -1,5 +1,7 @@
 """The label map without the scores: its bounds hold, and its answer is that of the whole volume, in every corner."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import segvit.inference.label_map as labels_module
 from segvit.inference.bounds import interpolation_error, sample
 from segvit.inference.label_map import best_class, compose_labels
 from segvit.inference.tiles import Composition, View, window_matrices
+from segvit.inference.windows import window_weights
 from segvit.utils.resize import bilinear_matrix
 
 
@@ -71,15 +74,17 @@ CASES: dict[str, tuple[Tensor, Tensor]] = {
 
 
 def volume(view: View) -> Tensor:
-    """Scores (K, H, W) of a view in float64, every window whole, summed and divided."""
+    """Scores (K, H, W) of a view in float64, every window whole, weighted, summed and divided."""
     total = torch.zeros(view.probabilities.shape[2], *view.size, dtype=torch.float64)
     count = torch.zeros(view.size, dtype=torch.float64)
     rows, columns = view.rows.double(), view.columns.double()
+    down, right = (torch.ones(len(rows)), torch.ones(len(columns))) if view.weights is None else view.weights
+    weights = down.double()[:, None] * right.double()
     for (top, left), probabilities, logits in zip(view.corners, view.probabilities, view.logits, strict=True):
         masks = (rows @ logits.double() @ columns.T).sigmoid()
         y, x = slice(top, top + len(rows)), slice(left, left + len(columns))
-        total[:, y, x] += torch.einsum("qc,qyx->cyx", probabilities.double(), masks)
-        count[y, x] += 1
+        total[:, y, x] += torch.einsum("qc,qyx->cyx", probabilities.double(), masks) * weights
+        count[y, x] += weights
     return total / count
 
 
@@ -132,25 +137,111 @@ def test_labels_at_another_size_are_those_of_the_resized_volume(name: str, size:
     assert_best(compose_labels([view], size), resized)
 
 
+WEIGHTS: dict[str, tuple[Tensor, Tensor] | None] = {
+    "mean": None,
+    "gaussian": window_weights((64, 64), torch.empty(0)),
+    "skewed": (torch.logspace(-6, 0, 64), torch.logspace(0, -5, 64)),
+    "random": (torch.rand(64, generator=generator(8)) + 1e-4, torch.rand(64, generator=generator(9)) ** 8 + 1e-6),
+}
+"""Weights of the rows and columns of a window. Those of the last two are worse than any that the product uses."""
+
+
+def overlapping(kind: str, weights: tuple[Tensor, Tensor] | None, *, flipped: bool = False) -> View:
+    """Windows at odd places, each with classes of its own."""
+    corners = ((0, 0), (0, 36), (0, 76), (36, 0), (36, 36), (36, 76))
+    make: dict[str, Callable[[int], tuple[Tensor, Tensor]]] = {
+        "trained": lambda seed: trained(40, 4, (4, 4), seed),
+        "untrained": lambda seed: untrained(40, (4, 4), seed),
+        "extreme": lambda seed: (trained(40, 5, (4, 4), seed)[0], trained(40, 5, (4, 4), seed)[1].sign() * 60),
+        "rivals": lambda seed: rivals(seed),
+    }
+    probabilities, logits = (torch.stack(parts) for parts in zip(*map(make[kind], range(6)), strict=True))
+    rows, columns = window_matrices(logits, (64, 64), (64, 64))
+    return View(
+        size=(100, 140), corners=corners, probabilities=probabilities, logits=logits, rows=rows, columns=columns,
+        padded_size=(64, 64), weights=weights, flipped=flipped,
+    )  # fmt: skip
+
+
+def rivals(seed: int) -> tuple[Tensor, Tensor]:
+    """Two neighbouring windows are sure of two different classes, so the weights alone decide where one gives way."""
+    probabilities = torch.full((40, 40), 1e-4)
+    probabilities[seed % 2, seed % 2] = 0.9
+    probabilities[2, 3] = 0.447  # third in all windows, nearly as high as the mean of the two
+    return probabilities, 6 + 0.3 * torch.randn(40, 4, 4, generator=generator(seed))
+
+
 @pytest.mark.parametrize("size", [(100, 140), (70, 300)], ids=str)
 @pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("kind", ["trained", "untrained"])
 def test_labels_of_overlapping_windows(size: tuple[int, int], flipped: bool, kind: str, tiles: None) -> None:
-    """Windows at odd places, each with classes of its own."""
-    corners = ((0, 0), (0, 36), (0, 76), (36, 0), (36, 36), (36, 76))
-    made = [trained(40, 4, (4, 4), seed) if kind == "trained" else untrained(40, (4, 4), seed) for seed in range(6)]
-    probabilities, logits = (torch.stack(parts) for parts in zip(*made, strict=True))
-    rows, columns = window_matrices(logits, (64, 64), (64, 64))
-    view = View(
-        size=(100, 140), corners=corners, probabilities=probabilities, logits=logits, rows=rows, columns=columns,
-        padded_size=(64, 64), flipped=flipped,
-    )  # fmt: skip
+    check_overlapping(overlapping(kind, None, flipped=flipped), size)
+
+
+def test_labels_of_weighted_windows_mirrored_and_resized(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels_module, "TILE_PIXELS", 5000)
+    monkeypatch.setattr(labels_module, "MANY_CLASSES", 1)
+    check_overlapping(overlapping("trained", WEIGHTS["gaussian"], flipped=True), (70, 300))
+
+
+def check_overlapping(view: View, size: tuple[int, int]) -> None:
+    """Compare the labels of a view at a size with its volume."""
     scores = volume(view)
-    if flipped:
+    if view.flipped:
         scores = scores.flip(2)
     if size != view.size:
         scores = F.interpolate(scores[None], size=size, mode="bilinear", align_corners=False)[0]
     assert_best(compose_labels([view], size), scores)
+
+
+@pytest.mark.parametrize("kind", ["extreme", "rivals", "trained"])
+@pytest.mark.parametrize("weights", ["gaussian", "skewed", "random"])
+def test_labels_of_windows_with_hostile_weights(kind: str, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels_module, "TILE_PIXELS", 5000)
+    monkeypatch.setattr(labels_module, "MANY_CLASSES", 1)
+    view = overlapping(kind, WEIGHTS[weights])
+    assert_best(compose_labels([view], view.size), volume(view))
+    tile = Composition([view], view.size)
+    for rows, columns, scores in tile.tiles():
+        assert (scores - volume(view)[:, rows, columns]).abs().max() < 1e-5
+    y, x = torch.tensor([0, 40, 50, 99]), torch.tensor([0, 70, 80, 139])
+    assert (tile.at(y, x, torch.arange(40)) - volume(view)[:, y, x].T).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["trained", "rivals"])
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_bounds_hold_under_weights(kind: str, weights: str) -> None:
+    view = overlapping(kind, WEIGHTS[weights])
+    everywhere = slice(0, 100), slice(0, 140)
+    sampled = view.sampled(*everywhere)
+    near = torch.stack([samples.near_the_best() for samples in sampled.values()]).any(dim=0)
+    (classes,) = near.nonzero(as_tuple=True)
+    bounded, truth = view.bounded(sampled, classes, *everywhere), volume(view)
+    scores, apart, limit = bounded[:-2], bounded[-2], bounded[-1]
+    off = scores - truth[classes]
+    assert (off.amax(dim=0) - off.amin(dim=0) <= apart).all()
+    others = truth[~near].amax(dim=0)
+    for truly, seeming in zip(truth[classes], scores, strict=True):
+        assert (truly > others)[seeming > limit].all()
+    assert (scores.amax(dim=0) > limit).any()
+
+
+def test_without_the_weights_the_answer_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the tests above can fail: the labels of the mean are not those of other weights."""
+    monkeypatch.setattr(labels_module, "MANY_CLASSES", 1)
+    view = overlapping("rivals", WEIGHTS["skewed"])
+    real = View._piece
+    monkeypatch.setattr(View, "_piece", lambda *arguments: real(*arguments)._replace(weights=None))
+    with pytest.raises(AssertionError):
+        assert_best(compose_labels([view], view.size), volume(view))
+
+
+def test_gaussian_weights_by_the_formula() -> None:
+    for size in ((64, 48), (7, 1), (1, 2)):
+        for weights, side in zip(window_weights(size, torch.empty(0)), size, strict=True):
+            expected = [math.exp(-0.5 * ((place - (side - 1) / 2) / (side / 8)) ** 2) for place in range(side)]
+            torch.testing.assert_close(weights, torch.tensor(expected), atol=1e-6, rtol=1e-5)
+            assert weights.min() >= math.exp(-8) and torch.equal(weights, weights.flip(0))
 
 
 def test_few_of_many_classes_are_decided_by_the_bounds(full_tiles: list[Any]) -> None:
