@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from segvit.utils.progress import FrameProgress
 
 
+SHOWN = 5
+"""Number of remarks on images that are printed. The others are counted."""
+
+
 def predict(
     model: Path,
     inputs: list[str],
@@ -151,6 +155,10 @@ def _tell(done: "Done") -> None:
             print(f"  {video.dropped} more arrived while the model was busy and were dropped")
         if video.damaged:
             print(f"  {video.damaged} frames of the video itself are damaged, the first is frame {video.first_damaged}")
+    for remark in done.remarks[:SHOWN]:
+        print(f"warning: {remark}")
+    if len(done.remarks) > SHOWN:
+        print(f"warning: and {len(done.remarks) - SHOWN} more images of this kind")
     if done.skipped_videos:
         print(f"{len(done.skipped_videos)} videos existed already {again}")
     missing = {suffix: text for suffix in done.left_out if (text := lacking(suffix))}

@@ -188,7 +188,7 @@ def to_rgb(source: Source) -> npt.NDArray[np.uint8]:
         UserError: a file that cannot be read, an array that is no photo, or something else.
     """
     if isinstance(source, str | Path):
-        return np.asarray(read_image(_photo_file(source)))
+        return np.asarray(read_image(photo_file(source)))
     if isinstance(source, Image.Image):
         return np.asarray(as_rgb(source, name="the image given"))
     if isinstance(source, np.ndarray):
@@ -199,7 +199,7 @@ def to_rgb(source: Source) -> npt.NDArray[np.uint8]:
     )
 
 
-def _photo_file(source: str | Path) -> Path:
+def photo_file(source: str | Path) -> Path:
     """Return the path of a photo, and refuse what no photo can be.
 
     Raises:

@@ -4,7 +4,7 @@ The order is: resize with the ratio kept, random crop, horizontal flip, photomet
 normalises. Nothing is computed outside the crop: it is chosen on the label map first, and `resize` fills only that
 window.
 
-Letters: H, W size of the image, h, w size after the resize, c side of the crop.
+Letters: N bands, H, W size of the image, h, w size after the resize, c side of the crop.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from segvit.config import AugmentConfig
+from segvit.data.bands.reading import COLORS
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
 from segvit.utils.resize import Window, resize, resize_labels, to_uint8
@@ -24,27 +25,26 @@ CROP_TRIES = 10
 class TrainTransform:
     """The paper's augmentation of one pair. The given generator is its only source of randomness."""
 
-    def __init__(self, crop: int, augment: AugmentConfig, fill: Sequence[int]) -> None:
+    def __init__(self, crop: int, augment: AugmentConfig, fill: Sequence[float]) -> None:
         """Set the recipe.
 
         Args:
             crop: side c of the result in pixels.
             augment: sizes, probabilities and ranges.
-            fill: red, green, blue in 0..255 of the padding: the model's mean, which is 0 once normalised.
+            fill: value of each band in the padding, 0..1: the model's mean, which is 0 once normalised.
 
         Raises:
             UserError: a setting is out of range.
         """
         _check(augment)
-        assert len(fill) == 3
         self.crop = crop
         self.augment = augment
-        self.fill = torch.tensor(fill, dtype=torch.uint8).view(3, 1, 1)
+        self.fill = torch.tensor(fill, dtype=torch.float32).view(-1, 1, 1)
 
     def __call__(
         self, image: torch.Tensor, labels: torch.Tensor, generator: torch.Generator, *, wanted: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Turn image uint8 (3, H, W) and labels int64 (H, W) into (3, c, c) and (c, c).
+        """Turn image uint8 or float 0..1 (N, H, W) and labels int64 (H, W) into (N, c, c) and (c, c).
 
         The crop shows the class `wanted`, if the resize leaves a pixel of it.
         """
@@ -74,7 +74,7 @@ class TrainTransform:
             hue=augment.hue,
             generator=generator,
         )
-        return pad_to(image, labels, size=self.crop, fill=self.fill)
+        return pad_to(image, labels, size=self.crop, fill=in_dtype(self.fill, image.dtype))
 
 
 def random_crop(
@@ -124,7 +124,7 @@ def random_crop(
 def flip(
     image: torch.Tensor, labels: torch.Tensor, *, probability: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mirror left and right with that probability: (3, h, w) and (h, w)."""
+    """Mirror left and right with that probability: (N, h, w) and (h, w)."""
     if _chance(generator, probability):
         return image.flip(-1), labels.flip(-1)
     return image, labels
@@ -139,13 +139,14 @@ def photometric(
     hue: float,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Distort the colours of uint8 (3, h, w). Each part is applied with probability 0.5, and never if its range is 0.
+    """Distort the colours of (N, h, w). Each part is applied with probability 0.5, and never if its range is 0.
 
     Brightness adds, and contrast multiplies. Contrast comes before or after saturation and hue, at random. Saturation
-    and hue are those of the HSV cone. Values are clipped to 0..255 after each part, and rounded once at the end.
+    and hue are those of the HSV cone, and apply to three bands alone. Values are clipped to 0..255 after each part.
+    uint8 is rounded once at the end.
 
     Args:
-        image: colours in 0..255.
+        image: uint8, or float in 0..1.
         brightness: largest shift, on the scale of 0..255.
         contrast: half width of the factor's range, 1 - contrast .. 1 + contrast.
         saturation: half width of the factor's range, 1 - saturation .. 1 + saturation.
@@ -157,9 +158,12 @@ def photometric(
     contrast_first = _chance(generator, 0.5)
     saturation_gain = _maybe(generator, 1 - saturation, 1 + saturation, neutral=1.0)
     turn = _maybe(generator, -hue, hue, neutral=0.0)
+    if len(image) != COLORS:
+        saturation_gain, turn = 1.0, 0.0
     if (shift, gain, saturation_gain, turn) == (0.0, 1.0, 1.0, 0.0):
         return image
-    colors = image.float()
+    floats = image.dtype != torch.uint8
+    colors = image * 255 if floats else image.float()
     if shift != 0:
         colors = colors.add_(shift).clamp_(0, 255)
     if gain != 1 and contrast_first:
@@ -170,7 +174,7 @@ def photometric(
         colors = turn_hue(colors, turn / 180)
     if gain != 1 and not contrast_first:
         colors = colors.mul_(gain).clamp_(0, 255)
-    return to_uint8(colors)
+    return colors.div_(255) if floats else to_uint8(colors)
 
 
 def saturate(colors: torch.Tensor, factor: float) -> torch.Tensor:
@@ -205,15 +209,20 @@ def turn_hue(colors: torch.Tensor, turns: float) -> torch.Tensor:
 def pad_to(
     image: torch.Tensor, labels: torch.Tensor, *, size: int, fill: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Extend right and bottom to size x size: the image with `fill` (3, 1, 1), the labels with `IGNORE_INDEX`."""
+    """Extend right and bottom to size x size: the image with `fill` (N, 1, 1), the labels with `IGNORE_INDEX`."""
     height, width = labels.shape
     if (height, width) == (size, size):
         return image.contiguous(), labels.contiguous()
-    padded = fill.expand(3, size, size).clone()
+    padded = fill.expand(len(image), size, size).clone()
     padded[:, :height, :width] = image
     padded_labels = labels.new_full((size, size), IGNORE_INDEX)
     padded_labels[:height, :width] = labels
     return padded, padded_labels
+
+
+def in_dtype(fill: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Convert values in 0..1 to the scale of images of that dtype: 0..255 for uint8."""
+    return to_uint8(fill * 255) if dtype == torch.uint8 else fill.to(dtype)
 
 
 def _choose(first: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

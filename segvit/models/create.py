@@ -6,6 +6,7 @@
 Letters: K classes, h w token grid.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any, get_args
@@ -16,6 +17,7 @@ from timm.models.eva import Eva
 from torch import nn
 
 from segvit.config import EvalConfig, Head, ModelConfig, Structure
+from segvit.data.bands.reading import COLORS
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.models.atm import ATMHead
@@ -77,6 +79,7 @@ def create_model(
             raise UserError("segvit.create_model needs the number of classes: write num_classes=3, or spec=...")
         num_classes = spec.num_classes
     check_classes(num_classes, spec)
+    config = replace(config, bands=resolve_bands(config.bands, spec))
     for name in ("head_num_layers", "upsampling_num_layers"):
         if getattr(config, name) < 1:
             raise UserError(f"model.{name} {getattr(config, name)}: give 1 or more")
@@ -87,8 +90,8 @@ def create_model(
         vit,
         create_head(config, vit, num_classes=num_classes),
         upsampling,
-        mean=config.mean or weights["mean"],
-        std=config.std or weights["std"],
+        mean=_per_band("mean", config, weights),
+        std=_per_band("std", config, weights),
         num_classes=num_classes,
         image_size=config.image_size,
         spec=spec,
@@ -99,6 +102,37 @@ def create_model(
         origin = starts_from(weights, file=config.pretrained_file)
         model.extra |= {"starts_from": origin, "licence": licence_of(weights)}
     return model
+
+
+def resolve_bands(bands: int | None, spec: DatasetSpec | None) -> int | None:
+    """Return the number of bands of a model, from its settings or its spec. None: red, green, blue.
+
+    Raises:
+        UserError: it is below 1, or not the number that the spec names.
+    """
+    named = len(spec.bands) if spec is not None and spec.bands else None
+    if bands is not None and bands < 1:
+        raise UserError(f"model.bands is {bands}: give the number of bands of the images, 1 or more")
+    if bands is not None and named is not None and bands != named:
+        raise UserError(f"model.bands is {bands}, but the spec names {named}: leave model.bands out")
+    return bands or named
+
+
+def _per_band(name: str, config: ModelConfig, weights: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the mean or the deviation of each band: the settings', or those of timm's weights.
+
+    The backbone's three values are averaged for other bands than red, green, blue.
+
+    Raises:
+        UserError: the settings give another number of values.
+    """
+    given, bands = getattr(config, name), config.bands or COLORS
+    if given is not None:
+        if len(given) != bands:
+            raise UserError(f"model.{name} has {len(given)} values, and the images {bands} bands: give one for each")
+        return tuple(given)
+    own = tuple(weights[name])
+    return own if bands == len(own) else (sum(own) / len(own),) * bands
 
 
 def create_head(config: ModelConfig, backbone: PlainViT, *, num_classes: int) -> ATMHead | LinearHead:
@@ -244,7 +278,11 @@ def _load_pretrained(backbone: PlainViT, config: ModelConfig) -> None:
     """
     height, width = (side * backbone.patch_size for side in backbone.native_grid)
     vit = pretrained_vit(
-        config.backbone, image_size=(height, width), patch_size=config.patch_size, file=config.pretrained_file
+        config.backbone,
+        image_size=(height, width),
+        patch_size=config.patch_size,
+        file=config.pretrained_file,
+        bands=config.bands,
     )
     donor = adapt(vit, taps=backbone.taps)
     state = backbone.fitted(donor)
@@ -278,6 +316,8 @@ def create_vit(config: ModelConfig) -> Any:
         overrides["global_pool"] = "token" if config.class_token else "avg"
     if config.drop_path:
         overrides["drop_path_rate"] = config.drop_path
+    if config.bands is not None:
+        overrides["in_chans"] = config.bands
     own = weightless(config.backbone)
     patch = config.patch_size or int(own.patch_embed.patch_size[0])
     height, width = _position_grid(config, own, patch)

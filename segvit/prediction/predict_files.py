@@ -10,26 +10,23 @@ is done.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
-from segvit.data.images import Unreadable, read_image
+from segvit.data.bands.reading import Pixels, read_pixels, remarks
+from segvit.data.images import Unreadable
 from segvit.errors import UserError
-from segvit.inference.network import Network, classes_of
+from segvit.inference.network import Network, classes_of, reading_of
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import resolve_protocol
 from segvit.models.modes import evaluating
 from segvit.pictures.paint import without_background
 from segvit.prediction.names import VIDEO_OVERLAY, named
 from segvit.prediction.outputs import write_outputs
-from segvit.prediction.photo import Prediction
+from segvit.prediction.photo import Prediction, label_photo
 from segvit.prediction.plan import Broken, Job, Plan, make_plan
-from segvit.prediction.predict import predict
 from segvit.prediction.video import VideoDone, predict_video
 from segvit.prediction.video_options import VideoOptions
 from segvit.utils.distributed import decided_by_first, gather, rank, world_size
@@ -70,6 +67,8 @@ class Done:
     """Overlays of videos that existed already."""
     video_failures: list[Failure]
     """Videos that could not be read or that broke off, in this run or when they were labelled."""
+    remarks: list[str]
+    """Images of this process that were read in another way than expected, such as 12 bits in 16."""
 
 
 def predict_files(
@@ -142,7 +141,7 @@ def predict_files(
     with computing_in(chosen, model.mean.device), evaluating(model):  # cached casts and folds serve all images
         images = _label_images(labeller, plan.images, progress)
         videos = _label_videos(labeller, plan.videos, watch)
-    return _done(plan, images, videos)
+    return _done(plan, images, videos, sorted(labeller.remarks))  # threads find them in any order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,10 +155,19 @@ class _Labeller:
     """Settings of the files written."""
     video: VideoOptions
     workers: int
+    remarks: list[str] = field(default_factory=list)
+    """Images that were read in another way than expected."""
 
-    def label(self, image: npt.NDArray[np.uint8]) -> Prediction:
-        """Label an image (H, W, 3)."""
-        return predict(self.model, image, **self.look)
+    def read(self, job: Job) -> Pixels:
+        """Read the image of a job as the model takes it."""
+        reading = reading_of(self.model)
+        pixels = read_pixels(Path(job.source), reading)
+        self.remarks.extend(f"{job.source}: {text}" for text in remarks(pixels, reading))
+        return pixels
+
+    def label(self, image: Pixels) -> Prediction:
+        """Label an image."""
+        return label_photo(self.model, image, **self.look, warn=False)
 
     def write(self, job: Job, result: Prediction) -> Path:
         """Write the outputs of an image and return the path of its label map."""
@@ -192,10 +200,10 @@ def _label_images(
 def _outcomes(labeller: _Labeller, jobs: Sequence[Job]) -> Iterator[Path | Failure]:
     """Yield the outcome of each image in order, reading ahead of the model and writing behind it."""
 
-    def read(job: Job) -> tuple[Job, npt.NDArray[np.uint8] | Failure]:
-        return job, _attempt(Path(job.source), lambda: np.asarray(read_image(Path(job.source))))
+    def read(job: Job) -> tuple[Job, Pixels | Failure]:
+        return job, _attempt(Path(job.source), lambda: labeller.read(job))
 
-    def label(job: Job, image: npt.NDArray[np.uint8] | Failure) -> tuple[Job, Prediction | Failure]:
+    def label(job: Job, image: Pixels | Failure) -> tuple[Job, Prediction | Failure]:
         return job, image if isinstance(image, Failure) else _attempt(Path(job.source), lambda: labeller.label(image))
 
     def write(labelled: tuple[Job, Prediction | Failure]) -> Path | Failure:
@@ -267,6 +275,7 @@ def _done(
     plan: Plan,
     images: list[tuple[int, Path | Failure]],
     videos: list[tuple[int, tuple[VideoDone | None, Failure | None]]],
+    found: list[str],
 ) -> Done:
     """Gather the outcomes of all processes."""
     all_images, all_videos = _gathered(images), _gathered(videos)
@@ -280,6 +289,7 @@ def _done(
         skipped_videos=plan.skipped_videos,
         video_failures=[_broken(video) for video in plan.broken]
         + [failure for _, failure in all_videos if failure is not None],
+        remarks=found,
     )
 
 

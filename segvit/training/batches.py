@@ -2,7 +2,7 @@
 
     for step, (images, labels, indices) in training_batches(config, data, accelerator, ...):
 
-Letters: B images of this process, H, W size of a crop.
+Letters: B images of this process, N bands, H, W size of a crop.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -41,15 +41,15 @@ def training_batches(
 ) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
     """Yield (step, (images, labels, indices)) of this process, from step `start` to the run's last.
 
-    Images are uint8 (B, 3, H, W), labels int64 (B, H, W), and indices (B,) are positions of the training samples. With
-    a cache, features (B, L) are in place of images.
+    Images are uint8 or float32 (B, N, H, W), labels int64 (B, H, W), and indices (B,) are positions of the training
+    samples. With a cache, features (B, L) are in place of images.
 
     Args:
         config: the run.
         data: training and validation set.
         accelerator: knows the processes.
         start: steps done.
-        mean: (3,) of the model, 0..1: the colour that pads images smaller than the crop.
+        mean: (N,) of the model, 0..1: the values that pads images smaller than the crop.
         say: prints how often rare classes are drawn.
         list_unreadable: takes the messages of all processes about images that cannot be read.
         cache: features of the frozen blocks, on disk.
@@ -76,15 +76,14 @@ def training_crops(config: TrainConfig, data: RunData, *, mean: Tensor) -> Train
     Args:
         config: the run.
         data: training and validation set.
-        mean: (3,) of the model, 0..1: the colour that pads images smaller than the crop.
+        mean: (N,) of the model, 0..1: the values that pads images smaller than the crop.
     """
     rare = None
     if config.augment.rare_class_probability > 0:
         rare = RareClasses(data.census, probability=config.augment.rare_class_probability, seed=config.seed)
-    fill = [round(255 * value) for value in mean.tolist()]
     return TrainingSamples(
         data.train,
-        TrainTransform(config.model.image_size, config.augment, fill),
+        TrainTransform(config.model.image_size, config.augment, mean.tolist()),
         seed=config.seed,
         rare=rare,
         skip_unreadable=config.data.skip_unreadable,

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from segvit.config import DataConfig
 from segvit.data.check.check import CheckReport, check_dataset
-from segvit.data.check.findings import SHOWN, Finding
+from segvit.data.check.finding import Finding
+from segvit.data.check.findings import SHOWN
 from segvit.data.check.fixes import command, fix_values
 from segvit.data.dataset import Samples, open_incomplete
 from segvit.data.given import data_of

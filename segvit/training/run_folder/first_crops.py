@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from segvit.config import TrainConfig
+from segvit.data.bands.reading import as_picture
 from segvit.data.dataset import SegmentationDataset
 from segvit.data.sampling.crops import Replaced
 from segvit.data.sampling.order import EndlessBatches
@@ -29,7 +30,7 @@ def draw_first_crops(config: TrainConfig, data: RunData, accelerator: Accelerato
         config: the run.
         data: training and validation set.
         accelerator: knows the process that draws.
-        mean: (3,) of the model, 0..1: the colour that pads images smaller than the crop.
+        mean: (N,) of the model, 0..1: the values that pads images smaller than the crop.
 
     Raises:
         UserError: the picture cannot be written.
@@ -45,7 +46,7 @@ def draw_first_crops(config: TrainConfig, data: RunData, accelerator: Accelerato
         if isinstance(found, UserError):
             return
         image, own, index = found.content if isinstance(found, Replaced) else found
-        images.append(image.numpy())
+        images.append(as_picture(image.numpy().transpose(1, 2, 0)))
         labels.append(own.numpy())
         names.append(_name(data, index))
     with written(config.output / FILE, run=config.output) as aside:
