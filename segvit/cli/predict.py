@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -41,6 +41,7 @@ def predict(
     confidence: bool = False,
     ids: Literal["index", "raw"] = "index",
     video: Annotated[VideoOptions, Parameter(name="*", group=panel("Videos"))] = VideoOptions(),
+    polygons: bool = False,
     overwrite: bool = False,
     workers: int = DataConfig.workers,
     device: Device = "auto",
@@ -50,6 +51,9 @@ def predict(
     photo.jpg gives photo.png (class numbers), photo_overlay.png and photo.json. clip.mp4 gives clip_overlay.mp4,
     clip_shares.csv (one line per frame) and clip_video.json. A webcam or stream is labelled until it ends, you press
     Ctrl-C, or --seconds have passed. Frames that arrive too fast are dropped and counted.
+
+    A GeoTIFF scene.tif gives scene_labels.tif, a GeoTIFF in the same place on the map, and scene.json. A scene of any
+    size needs little memory, and a killed run resumes within it.
 
     Outputs that exist already, from the same model and settings, are skipped: run the same command again to resume.
     With torchrun --nproc-per-node N -m segvit predict ..., N processes share the images and videos.
@@ -78,6 +82,8 @@ def predict(
         Also write a confidence map, or a grey confidence video; white is certain.
     ids
         Values of the label maps: index for class numbers with a palette, raw for the dataset's own ids.
+    polygons
+        Also write the regions of each GeoTIFF as GeoJSON, in map coordinates.
     overwrite
         Compute everything again, and replace the files in the output folder.
     workers
@@ -124,10 +130,12 @@ def predict(
                 confidence=confidence,
                 raw_ids=ids == "raw",
                 video=video,
+                polygons=polygons,
                 overwrite=overwrite,
                 workers=workers,
                 progress=bars.images,
                 watch=bars.frames,
+                watch_scene=bars.rows,
             )
     if main_process:
         _tell(done)
@@ -211,14 +219,21 @@ class Bars:
             self._images = self._display.add_task("images", total=total, speed="")
         self._display.update(self._images, completed=done, total=total)
 
-    @contextmanager
-    def frames(self, name: str) -> "Iterator[FrameProgress]":
+    def frames(self, name: str) -> "AbstractContextManager[FrameProgress]":
         """Show a bar for a video inside the block. A total of None means that its length is unknown."""
+        return self._parts(name, "frames")
+
+    def rows(self, name: str) -> "AbstractContextManager[FrameProgress]":
+        """Show a bar for the rows of tiles of a GeoTIFF inside the block."""
+        return self._parts(name, "rows of tiles")
+
+    @contextmanager
+    def _parts(self, name: str, parts: str) -> "Iterator[FrameProgress]":
         task = self._display.add_task(name, total=None, speed="")
         since = time.monotonic()
 
         def update(done: int, total: int | None) -> None:
-            speed = f"{done / max(time.monotonic() - since, 1e-9):.1f} frames/s"
+            speed = f"{done / max(time.monotonic() - since, 1e-9):.1f} {parts}/s"
             self._display.update(task, completed=done, total=total, speed=speed)
 
         try:

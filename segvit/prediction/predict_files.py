@@ -11,6 +11,7 @@ is done.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ from segvit.prediction.names import VIDEO_OVERLAY, named
 from segvit.prediction.outputs import write_outputs
 from segvit.prediction.photo import Prediction, label_photo
 from segvit.prediction.plan import Broken, Job, Plan, make_plan
+from segvit.prediction.scenes.predict_scene import predict_scene
 from segvit.prediction.video import VideoDone, predict_video
 from segvit.prediction.video_options import VideoOptions
 from segvit.utils.distributed import decided_by_first, gather, rank, world_size
@@ -83,16 +85,19 @@ def predict_files(
     confidence: bool = False,
     raw_ids: bool = False,
     video: VideoOptions | None = None,
+    polygons: bool = False,
     overwrite: bool = False,
     workers: int = DataConfig.workers,
     progress: Progress | None = None,
     watch: Watch | None = None,
+    watch_scene: Watch | None = None,
 ) -> Done:
     """Write label maps, overlays and shares of files and folders into `output`.
 
     For `a/photo.jpg` in a folder input `a`, the outputs are photo.png (class indices with a palette),
     photo_overlay.png, photo.json, and photo_confidence.png if asked for. Subfolders are mirrored. `predict_video` lists
-    the outputs of a video. A webcam or stream is recorded anew each time, under the time of its start.
+    the outputs of a video. A GeoTIFF, or a TIFF file of more than 100 megapixels, gets a GeoTIFF of labels and no
+    overlay (segvit/prediction/scenes). A webcam or stream is recorded anew each time, under the time of its start.
 
     In a process group (torchrun) every process must call this. Each labels its share and returns the whole outcome.
 
@@ -108,10 +113,12 @@ def predict_files(
         confidence: write confidence maps too.
         raw_ids: write the dataset's own ids instead of class indices.
         video: how videos are labelled.
+        polygons: write polygons of GeoTIFF files too, in map coordinates.
         overwrite: label everything again, even if the outputs exist.
         workers: number of threads that read, and of those that write, while the model works. 0: no threads.
         progress: called with the number of images done and their total, both in the share of this process.
         watch: called with the name of each video; gives the progress callback for its frames.
+        watch_scene: called with the name of each GeoTIFF; gives the progress callback for its rows of tiles.
 
     Raises:
         UserError: what `make_plan` refuses, a precision that the device lacks, a disk that is full, or processes that
@@ -137,9 +144,12 @@ def predict_files(
     )
     world_size()  # refuses processes that are in no group, before anything is written
     # One process plans, before any writes: another would find less left.
-    plan = decided_by_first(lambda: make_plan(model, inputs, output, settings, video, overwrite=overwrite))
+    plan = decided_by_first(
+        lambda: make_plan(model, inputs, output, settings, video, overwrite=overwrite, polygons=polygons)
+    )
     with computing_in(chosen, model.mean.device), evaluating(model):  # cached casts and folds serve all images
         images = _label_images(labeller, plan.images, progress)
+        images += _label_scenes(labeller, plan.scenes, watch_scene, polygons=polygons, first=len(plan.images))
         videos = _label_videos(labeller, plan.videos, watch)
     return _done(plan, images, videos, sorted(labeller.remarks))  # threads find them in any order
 
@@ -226,6 +236,33 @@ def _attempt(path: Path, work: Callable[[], T]) -> T | Failure:
     except Exception as error:
         error.add_note(f"while predicting {path}")
         raise
+
+
+# --- scenes ----------------------------------------------------------------------------------------------------------
+
+
+def _label_scenes(
+    labeller: _Labeller, jobs: Sequence[Job], watch: Watch | None, *, polygons: bool, first: int
+) -> list[tuple[int, Path | Failure]]:
+    """Label this process's share of the scenes; return each number, counted from `first`, with its outcome."""
+
+    def label(job: Job) -> Path:
+        with watch(Path(job.source).name) if watch else nullcontext() as progress:
+            done = predict_scene(
+                labeller.model,
+                Path(job.source),
+                job.target,
+                config=labeller.look["config"],
+                fingerprint=job.fingerprint,
+                polygons=polygons,
+                raw_ids=labeller.style["raw_ids"],
+                progress=progress,
+            )
+        labeller.remarks.extend(done.remarks)
+        return done.labels
+
+    share = range(rank(), len(jobs), world_size())
+    return [(first + index, _attempt(Path(jobs[index].source), partial(label, jobs[index]))) for index in share]
 
 
 # --- videos ----------------------------------------------------------------------------------------------------------

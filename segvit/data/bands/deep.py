@@ -26,7 +26,7 @@ from segvit.utils.optional import need
 
 OPPOSITE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 """Opposite of each byte order in Pillow's names of raw modes."""
-MODES = ("1", "L", "RGB", "RGBA", "RGBX", "LA", "CMYK", "F", *SIXTEEN_BIT)
+MODES = ("1", "L", "RGB", "RGBA", "RGBX", "LA", "F", *SIXTEEN_BIT)
 """Pillow's modes whose channels are the file's."""
 TURNS: dict[int, tuple[bool, bool, bool]] = {
     1: (False, False, False),
@@ -47,13 +47,32 @@ def decode(path: Path, header: Header) -> npt.NDArray[Any]:
     Raises:
         UserError: the file is damaged, or a TIFF file needs rasterio, which is not installed.
     """
+    check_encoding(path, header)
     with reading(path, "an image"):
         values = _by_pillow(path, header)
         if values is None:
-            values = _by_rasterio(path)
+            values = _by_rasterio(path, header)
     if not header.georeferenced:
         values = turned(values, header.orientation)
     return np.ascontiguousarray(values)
+
+
+def check_encoding(path: Path, header: Header) -> None:
+    """Refuse a file whose channels are not bands.
+
+    Raises:
+        UserError: it holds a palette or CMYK.
+    """
+    if header.encoding != "direct":
+        raise Unreadable(
+            f"{path}: a {header.encoding} picture cannot be read as bands; save it as RGB (in Python, "
+            "`Image.open(FILE).convert('RGB').save(FILE)`; for a GeoTIFF, `gdal_translate -expand rgb`)"
+        )
+
+
+def expand(values: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
+    """Return values of fewer than 8 bits on the scale 0..255. Others are unchanged."""
+    return values if bits >= 8 else values.astype(np.uint8) * np.uint8(255 // (2**bits - 1))
 
 
 def turned(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
@@ -66,15 +85,17 @@ def turned(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
 
 def _by_pillow(path: Path, header: Header) -> npt.NDArray[Any] | None:
     """Decode a file by Pillow; None if Pillow cannot give every bit of every band."""
-    if header.channels > 4 or header.bits not in (1, 8, 16, 32) or (header.bits == 32 and header.kind != "float"):
+    if header.channels > 4 or header.bits > 32 or (header.tiff and header.bits not in (1, 8, 16, 32)):
+        return None
+    if header.bits == 32 and header.kind != "float":
         return None
     try:
         with open_unlimited(path) as opened:
             raw_mode = _raw_mode(opened)
-            if opened.mode not in MODES or (opened.mode == "CMYK" and header.bands == 3):
+            if opened.mode not in MODES:
                 return None
             opened.load()
-            values = np.atleast_3d(np.asarray(opened))
+            values = np.atleast_3d(np.asarray(opened.convert("L") if opened.mode == "1" else opened))
     except UnidentifiedImageError:
         if header.tiff:
             return None
@@ -108,11 +129,11 @@ def _opposite(args: Any) -> Any:
     return (changed, *args[1:]) if isinstance(args, tuple) else changed
 
 
-def _by_rasterio(path: Path) -> npt.NDArray[Any]:
+def _by_rasterio(path: Path, header: Header) -> npt.NDArray[Any]:
     """Decode every band of a TIFF file by rasterio."""
     with open_rasterio(path) as source:
         values: npt.NDArray[Any] = source.read()
-    return values.transpose(1, 2, 0)
+    return expand(values, header.bits).transpose(1, 2, 0)
 
 
 def has_rasterio() -> bool:

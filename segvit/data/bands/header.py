@@ -15,10 +15,13 @@ from typing import Any, BinaryIO, Literal
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_BANDS = {0: (1, False), 2: (3, False), 3: (3, False), 4: (1, True), 6: (3, True)}
 """Bands and transparency by PNG's colour type."""
+PNG_PALETTE = 3
+TIFF_SUFFIXES = (".tif", ".tiff")
 LARGE_SCENE = 100_000_000
 """Number of pixels above which a TIFF file is labelled window by window, even without a georeference."""
 
 Kind = Literal["unsigned", "signed", "float"]
+Encoding = Literal["direct", "palette", "CMYK"]
 KINDS: dict[int, Kind] = {1: "unsigned", 2: "signed", 3: "float"}
 """Kinds of numbers by TIFF's sample format."""
 BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 262, 274, 277, 338, 339
@@ -32,6 +35,7 @@ FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 11: "f", 12: "d", 16: "Q"}
 MOST_VALUES, MOST_TAGS = 1024, 4096
 """Limits of a tag's values and of a header's tags, so that a damaged file cannot fill the memory."""
 RGB, PALETTE, CMYK, YCBCR, LAB = 2, 3, 5, 6, 8
+ENCODINGS: dict[int, Encoding] = {PALETTE: "palette", CMYK: "CMYK"}
 COLORS = {RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3, LAB: 3}
 """Samples of a colour by TIFF's photometric interpretation. Grey has one."""
 
@@ -49,6 +53,8 @@ class Header:
     bits: int
     """Bits per channel."""
     kind: Kind = "unsigned"
+    encoding: Encoding = "direct"
+    """direct: channels are bands. palette and CMYK: they have to be converted to red, green, blue."""
     orientation: int = 1
     """EXIF orientation, 1 to 8."""
     nodata: float | None = None
@@ -74,7 +80,12 @@ class Header:
     @property
     def is_scene(self) -> bool:
         """True if the file is a raster to label window by window: georeferenced, or with too many pixels for memory."""
-        return self.tiff and (self.georeferenced or self.size[0] * self.size[1] > LARGE_SCENE)
+        return self.tiff and (self.georeferenced or self.is_large)
+
+    @property
+    def is_large(self) -> bool:
+        """True if the image has too many pixels for memory."""
+        return self.size[0] * self.size[1] > LARGE_SCENE
 
 
 def read_header(path: Path) -> Header | None:
@@ -97,7 +108,8 @@ def _png(start: bytes) -> Header | None:
     if color not in PNG_BANDS:
         return None
     bands, alpha = PNG_BANDS[color]
-    return Header(size=(height, width), bands=bands, alpha=alpha, bits=bits)
+    encoding: Encoding = "palette" if color == PNG_PALETTE else "direct"
+    return Header(size=(height, width), bands=bands, alpha=alpha, bits=bits, encoding=encoding)
 
 
 def _tiff(file: BinaryIO, start: bytes) -> Header | None:
@@ -116,6 +128,7 @@ def _tiff(file: BinaryIO, start: bytes) -> Header | None:
         alpha=alpha,
         bits=int(max(tags.get(BITS, (1,)))),
         kind=KINDS.get(tags.get(SAMPLE_FORMAT, (1,))[0], "unsigned"),
+        encoding=ENCODINGS.get(photometric, "direct"),
         orientation=orientation if orientation in range(1, 9) else 1,
         nodata=_number(tags.get(NODATA, (b"",))[0]),
         georeferenced=any(tag in tags for tag in GEO_TAGS),

@@ -128,7 +128,7 @@ def scaled(raw: npt.NDArray[Any], header: Header, reading: Reading, *, name: str
     if header.kind != "unsigned" and known.min() < 0:
         raise Unreadable(f"{name}: values reach down to {known.min():g}; save the image with 0 as black")
     if not header.is_deep:
-        values = _unit(known * np.uint8(255) if header.bits == 1 else known)
+        values = _unit(known)
         return Pixels(values if reading.floats else _bytes(values), missing, dropped=dropped)
     peak = float(known.max())
     values = np.divide(known, _white(header, reading, peak, name), dtype=np.float32)

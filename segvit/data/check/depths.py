@@ -27,15 +27,15 @@ def judge_depths(depths: Mapping[str, Depth]) -> Iterator[Finding]:
     if cut := [name for name, depth in depths.items() if depth.cut]:
         peak = max(depths[name].peak or 0 for name in cut)
         text = (
-            f"{counted(len(cut), 'image')} with values above data.white, up to {peak:g}, which are cut to white: if they matter, "
-            f"give --data.white {peak:g} ({first(cut)})"
+            f"{counted(len(cut), 'image')} with values above data.white, up to {peak:g}, which are cut to white: "
+            f"if they matter, give --data.white {peak:g} ({first(cut)})"
         )
         yield Finding(kind="above-white", level="warning", text=text, count=len(cut))
     if more := [name for name, depth in depths.items() if depth.dropped]:
         bands = COLORS + max(depths[name].dropped for name in more)
         names = " ".join(["red", "green", "blue", *(f"band{number}" for number in range(4, bands + 1))])
         text = (
-            f"{counted(len(more), 'image')} with {bands} bands: the first three are read as red, green, blue; to use all, "
-            f"name them: --data.bands {names} ({first(more)})"
+            f"{counted(len(more), 'image')} with {bands} bands: the first three are read as red, green, blue; "
+            f"to use all, name them: --data.bands {names} ({first(more)})"
         )
         yield Finding(kind="bands", level="warning", text=text, count=len(more))
