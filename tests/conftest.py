@@ -27,6 +27,12 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """Files with faults that users met."""
+    return shared("cases")
+
+
+@pytest.fixture(scope="session")
 def shared_golden() -> Path:
     """Tensors that the paper's authors' implementation gave."""
     return shared("golden")

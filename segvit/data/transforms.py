@@ -31,7 +31,7 @@ class TrainTransform:
         Args:
             crop: side c of the result in pixels.
             augment: sizes, probabilities and ranges.
-            fill: value of each band in the padding, 0..1: the model's mean, which is 0 once normalised.
+            fill: value of each band in the padding, 0..255: the model's mean, which is 0 once normalised.
 
         Raises:
             UserError: a setting is out of range.
@@ -221,8 +221,8 @@ def pad_to(
 
 
 def in_dtype(fill: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Convert values in 0..1 to the scale of images of that dtype: 0..255 for uint8."""
-    return to_uint8(fill * 255) if dtype == torch.uint8 else fill.to(dtype)
+    """Convert values in 0..255 to images of that dtype: rounded for uint8, 0..1 for floats."""
+    return to_uint8(fill.clone()) if dtype == torch.uint8 else (fill / 255).to(dtype)
 
 
 def _choose(first: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -127,6 +127,6 @@ def _middle(image: Tensor, window: int, mean: Tensor) -> Tensor:
     """Crop the middle (N, window, window) of an image (N, H, W), padding with the mean colour if it is smaller."""
     top, left = (max(side - window, 0) // 2 for side in image.shape[1:])
     image = image[:, top : top + window, left : left + window]
-    canvas = in_dtype(mean.cpu(), image.dtype)[:, None, None].repeat(1, window, window)
+    canvas = in_dtype(255 * mean.cpu(), image.dtype)[:, None, None].repeat(1, window, window)
     canvas[:, : image.shape[1], : image.shape[2]] = image
     return canvas

@@ -83,7 +83,7 @@ def training_crops(config: TrainConfig, data: RunData, *, mean: Tensor) -> Train
         rare = RareClasses(data.census, probability=config.augment.rare_class_probability, seed=config.seed)
     return TrainingSamples(
         data.train,
-        TrainTransform(config.model.image_size, config.augment, mean.tolist()),
+        TrainTransform(config.model.image_size, config.augment, [255 * value for value in mean.tolist()]),
         seed=config.seed,
         rare=rare,
         skip_unreadable=config.data.skip_unreadable,

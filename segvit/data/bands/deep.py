@@ -52,8 +52,6 @@ def decode(path: Path, header: Header) -> npt.NDArray[Any]:
         values = _by_pillow(path, header)
         if values is None:
             values = _by_rasterio(path, header)
-    if not header.georeferenced:
-        values = turned(values, header.orientation)
     return np.ascontiguousarray(values)
 
 
@@ -133,7 +131,8 @@ def _by_rasterio(path: Path, header: Header) -> npt.NDArray[Any]:
     """Decode every band of a TIFF file by rasterio."""
     with open_rasterio(path) as source:
         values: npt.NDArray[Any] = source.read()
-    return expand(values, header.bits).transpose(1, 2, 0)
+    values = expand(values, header.bits).transpose(1, 2, 0)
+    return turned(values, header.orientation)  # Pillow does so by itself
 
 
 def has_rasterio() -> bool:

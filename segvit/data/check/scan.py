@@ -196,8 +196,7 @@ def _size_of(path: Path, header: Header | None) -> Size:
     """Return the size of an image as displayed. Pillow cannot open every TIFF file."""
     if header is None or not header.tiff:
         return read_size(path)
-    turned = header.orientation in TURN and not header.georeferenced
-    return header.size[::-1] if turned else header.size
+    return header.size[::-1] if header.orientation in TURN else header.size
 
 
 def _hash(pixels: Values) -> bytes:
