@@ -91,6 +91,20 @@ def labels_of(output: Path) -> np.ndarray:
     return found
 
 
+def compared(model: Path, scene: Path, folder: Path, side: int) -> tuple[int, int]:
+    """Label the upper left square in memory and by the command; return the pixels that differ, and the classes seen."""
+    part = folder / "part" / "scene.tif"
+    part.parent.mkdir()
+    with rasterio.open(scene) as source:
+        with rasterio.open(part, "w", **{**source.profile, "height": side, "width": side}) as target:
+            target.write(source.read(window=((0, side), (0, side))))
+        streamed = folder / ("whole" if source.shape == (side, side) else "compared")
+    if not streamed.exists():
+        watched(start(model, part, streamed))
+    labels = segvit.predict(segvit.load_model(model), part).labels
+    return int((labels != labels_of(streamed)).sum()), len(np.unique(labels))
+
+
 def killed_and_resumed(model: Path, scene: Path, folder: Path) -> bool:
     """Kill a run after its first row of tiles, resume it, and return True if its labels are the whole run's."""
     process, log = start(model, scene, folder / "killed"), folder / "killed" / f"scene{SCENE_ROWS}"
@@ -126,20 +140,8 @@ def main() -> None:
         table.add_row("seconds", f"{seconds:.0f}")
         table.add_row("peak memory", f"{peak:.0f} MB")
         if options.compare:
-            with (
-                rasterio.open(scene) as source,
-                rasterio.open(
-                    folder / "part.tif", "w", **{**source.profile, "height": options.compare, "width": options.compare}
-                ) as part,
-            ):
-                part.write(source.read(window=((0, options.compare), (0, options.compare))))
-            streamed = folder / "part"
-            watched(start(model, folder / "part.tif", streamed))
-            whole = segvit.predict(segvit.load_model(model), folder / "part.tif").labels
-            with rasterio.open(streamed / f"part{SCENE_LABELS}") as source:
-                differing = int((source.read(1) != whole).sum())
-            table.add_row("compared in memory", f"{differing} of {whole.size} pixels differ")
-            table.add_row("classes seen", str(len(np.unique(whole))))
+            differing, classes = compared(model, scene, folder, options.compare)
+            table.add_row("compared in memory", f"{differing} of {options.compare**2} pixels differ, {classes} classes")
         if options.kill:
             table.add_row("killed and resumed", "equal" if killed_and_resumed(model, scene, folder) else "DIFFERENT")
     Console().print(table)

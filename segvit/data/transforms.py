@@ -221,7 +221,7 @@ def pad_to(
 
 
 def in_dtype(fill: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Convert values in 0..255 to images of that dtype: rounded for uint8, 0..1 for floats."""
+    """Convert values (...) in 0..255 to images of that dtype: rounded for uint8, 0..1 for floats."""
     return to_uint8(fill.clone()) if dtype == torch.uint8 else (fill / 255).to(dtype)
 
 

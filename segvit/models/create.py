@@ -6,7 +6,6 @@
 Letters: K classes, h w token grid.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any, get_args
@@ -17,11 +16,11 @@ from timm.models.eva import Eva
 from torch import nn
 
 from segvit.config import EvalConfig, Head, ModelConfig, Structure
-from segvit.data.bands.reading import COLORS
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.models.atm import ATMHead
 from segvit.models.backbone import PREFIX_TOKENS, PlainViT
+from segvit.models.bands import per_band, resolve_bands
 from segvit.models.downsampling import STRIDE, QueryDownsampling
 from segvit.models.families import adapt, check_name, check_plain, drop_mlp_only
 from segvit.models.linear_head import LinearHead
@@ -90,8 +89,8 @@ def create_model(
         vit,
         create_head(config, vit, num_classes=num_classes),
         upsampling,
-        mean=_per_band("mean", config, weights),
-        std=_per_band("std", config, weights),
+        mean=per_band("mean", config, weights),
+        std=per_band("std", config, weights),
         num_classes=num_classes,
         image_size=config.image_size,
         spec=spec,
@@ -102,37 +101,6 @@ def create_model(
         origin = starts_from(weights, file=config.pretrained_file)
         model.extra |= {"starts_from": origin, "licence": licence_of(weights)}
     return model
-
-
-def resolve_bands(bands: int | None, spec: DatasetSpec | None) -> int | None:
-    """Return the number of bands of a model, from its settings or its spec. None: red, green, blue.
-
-    Raises:
-        UserError: it is below 1, or not the number that the spec names.
-    """
-    named = len(spec.bands) if spec is not None and spec.bands else None
-    if bands is not None and bands < 1:
-        raise UserError(f"model.bands is {bands}: give the number of bands of the images, 1 or more")
-    if bands is not None and named is not None and bands != named:
-        raise UserError(f"model.bands is {bands}, but the spec names {named}: leave model.bands out")
-    return bands or named
-
-
-def _per_band(name: str, config: ModelConfig, weights: Mapping[str, Any]) -> tuple[float, ...]:
-    """Return the mean or the deviation of each band: the settings', or those of timm's weights.
-
-    The backbone's three values are averaged for other bands than red, green, blue.
-
-    Raises:
-        UserError: the settings give another number of values.
-    """
-    given, bands = getattr(config, name), config.bands or COLORS
-    if given is not None:
-        if len(given) != bands:
-            raise UserError(f"model.{name} has {len(given)} values, and the images {bands} bands: give one for each")
-        return tuple(given)
-    own = tuple(weights[name])
-    return own if bands == len(own) else (sum(own) / len(own),) * bands
 
 
 def create_head(config: ModelConfig, backbone: PlainViT, *, num_classes: int) -> ATMHead | LinearHead:

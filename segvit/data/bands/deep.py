@@ -69,7 +69,7 @@ def check_encoding(path: Path, header: Header) -> None:
 
 
 def expand(values: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
-    """Return values of fewer than 8 bits on the scale 0..255. Others are unchanged."""
+    """Return values (...) of fewer than 8 bits on the scale 0..255. Others are unchanged."""
     return values if bits >= 8 else values.astype(np.uint8) * np.uint8(255 // (2**bits - 1))
 
 
@@ -141,6 +141,14 @@ def has_rasterio() -> bool:
 
 
 @contextmanager
+def quiet(rasterio: Any) -> Iterator[None]:
+    """Silence rasterio's warning about files without a position on a map."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        yield
+
+
+@contextmanager
 def open_rasterio(path: Path) -> Iterator[Any]:
     """Open a TIFF file by rasterio, for reading alone.
 
@@ -149,8 +157,7 @@ def open_rasterio(path: Path) -> Iterator[Any]:
     """
     rasterio = need("rasterio", f"{path}: GeoTIFF and TIFF files of this band count or depth", extra="geo")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with quiet(rasterio):
             source = rasterio.open(path, driver="GTiff")
     except rasterio.errors.RasterioError as error:
         raise Unreadable(f"{path}: cannot be read as a TIFF file ({error}); replace or remove the file") from error

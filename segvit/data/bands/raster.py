@@ -38,6 +38,11 @@ class Place:
     transform: Any
     """Affine map from columns and rows to coordinates; the identity if there is none."""
 
+    @property
+    def known(self) -> bool:
+        """True if the raster has a position."""
+        return self.crs is not None or not self.transform.is_identity
+
 
 @dataclass(frozen=True, kw_only=True)
 class Raster:

@@ -46,7 +46,7 @@ class HasBands(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How image files become numbers."""
+    """Rule by which image files become numbers."""
 
     bands: int = COLORS
     """Number N of bands."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segvit.data.bands.deep import quiet
 from segvit.data.bands.raster import CACHE_MB, Place
 from segvit.data.palette import Color
 from segvit.prediction.names import ASIDE, aside
@@ -52,8 +53,6 @@ def write_labels(
         "width": size[1],
         "count": 1,
         "dtype": dtype,
-        "crs": place.crs,
-        "transform": place.transform,
         "nodata": nodata,
         "tiled": True,
         "blockxsize": BLOCK,
@@ -61,8 +60,10 @@ def write_labels(
         "compress": "deflate",
         "bigtiff": "if_safer",
     }
+    if place.known:
+        profile |= {"crs": place.crs, "transform": place.transform}
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), aside(path) as final, _beside(path) as tiles:
-        with rasterio.open(tiles, "w", **profile) as target:
+        with quiet(rasterio), rasterio.open(tiles, "w", **profile) as target:
             top = 0
             for labels in rows:
                 target.write(labels.astype(dtype, copy=False), 1, window=((top, top + len(labels)), (0, size[1])))

@@ -47,7 +47,7 @@ class SceneDone:
     resumed_rows: int
     """Number of rows of tiles that an earlier run had finished."""
     remarks: list[str]
-    """What was read in another way than expected."""
+    """Facts about the file that was read in another way than expected."""
 
 
 def predict_scene(
@@ -160,7 +160,7 @@ def _nodata(raw_ids: Sequence[int] | None) -> int:
 
 
 def _values(labels: npt.NDArray[np.int64], raw_ids: Sequence[int] | None, nodata: int) -> npt.NDArray[Any]:
-    """Return labels (y, W) as they are written."""
+    """Return the values to write for labels (y, W)."""
     if raw_ids is None:
         return labels.astype(np.uint8)
     table = np.full(IGNORE_INDEX + 1, nodata)
