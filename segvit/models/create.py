@@ -245,13 +245,8 @@ def _load_pretrained(backbone: PlainViT, config: ModelConfig) -> None:
         UserError: the weights cannot be had or do not fit.
     """
     height, width = (side * backbone.patch_size for side in backbone.native_grid)
-    vit = pretrained_vit(
-        config.backbone,
-        image_size=(height, width),
-        patch_size=config.patch_size,
-        file=config.pretrained_file,
-        bands=config.bands,
-    )
+    shape: dict[str, Any] = {"image_size": (height, width), "patch_size": config.patch_size, "bands": config.bands}
+    vit = pretrained_vit(config.backbone, file=config.pretrained_file, **shape)
     donor = adapt(vit, taps=backbone.taps)
     state = backbone.fitted(donor)
     state |= {name: value for name, value in backbone.state_dict().items() if name.startswith("downsampling.")}
@@ -273,6 +268,7 @@ def create_vit(config: ModelConfig) -> Any:
     if config.image_size < 1:
         raise UserError(f"model.image_size is {config.image_size}: give the side of the training crop, 1 pixel or more")
     overrides: dict[str, Any] = {
+        "in_chans": config.bands,
         "patch_size": config.patch_size,
         "embed_dim": config.embed_dim,
         "depth": config.depth,
@@ -284,8 +280,6 @@ def create_vit(config: ModelConfig) -> Any:
         overrides["global_pool"] = "token" if config.class_token else "avg"
     if config.drop_path:
         overrides["drop_path_rate"] = config.drop_path
-    if config.bands is not None:
-        overrides["in_chans"] = config.bands
     own = weightless(config.backbone)
     patch = config.patch_size or int(own.patch_embed.patch_size[0])
     height, width = _position_grid(config, own, patch)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from segvit.data.bands.deep import decode
 from segvit.data.bands.header import Header, read_header
-from segvit.data.images import Unreadable, read_image
+from segvit.data.images import TURNED, Unreadable, read_image, read_size
 from segvit.errors import UserError
 
 COLORS = 3
@@ -98,6 +98,19 @@ def read_pixels(path: Path, reading: Reading) -> Pixels:
     if reading.floats or header.bands not in (1, COLORS) or not header.alpha:
         return pixels
     return pixels._replace(values=np.asarray(read_image(path)))  # transparency as in any other photo
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Read the height and width of an image as displayed from its header alone. Pillow cannot open every TIFF file.
+
+    Raises:
+        UserError: the file does not exist or is not an image.
+    """
+    header = read_header(path)
+    if header is None or not header.tiff:
+        return read_size(path)
+    height, width = header.size
+    return (width, height) if header.orientation in TURNED else (height, width)
 
 
 def _read_bands(path: Path, reading: Reading) -> Pixels:

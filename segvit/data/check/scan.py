@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.bands.header import Header, read_header
-from segvit.data.bands.reading import Reading, Values, is_dark, read_pixels
+from segvit.data.bands.header import read_header
+from segvit.data.bands.reading import Reading, Values, image_size, is_dark, read_pixels
 from segvit.data.check.fixes import explain_sizes
 from segvit.data.dataset import Samples, SegmentationDataset
-from segvit.data.images import read_orientation, read_size
+from segvit.data.images import read_orientation
 from segvit.data.pairs import Pair
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
@@ -179,7 +179,7 @@ def _look_at_image(path: Path, reading: Reading, *, decode: bool) -> tuple[Size,
     header = read_header(path)
     orientation = header.orientation if header and header.tiff else read_orientation(path)
     if not decode:
-        return _size_of(path, header), orientation, b"", None
+        return image_size(path), orientation, b"", None
     pixels = read_pixels(path, reading)
     depth = Depth(
         peak=pixels.peak,
@@ -190,13 +190,6 @@ def _look_at_image(path: Path, reading: Reading, *, decode: bool) -> tuple[Size,
     )
     height, width = pixels.values.shape[:2]
     return (height, width), orientation, _hash(pixels.values), depth if pixels.peak or pixels.dropped else None
-
-
-def _size_of(path: Path, header: Header | None) -> Size:
-    """Return the size of an image as displayed. Pillow cannot open every TIFF file."""
-    if header is None or not header.tiff:
-        return read_size(path)
-    return header.size[::-1] if header.orientation in TURN else header.size
 
 
 def _hash(pixels: Values) -> bytes:

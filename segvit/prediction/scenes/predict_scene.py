@@ -10,7 +10,7 @@ Letters: H, W size of the scene, K classes, y rows of a row of tiles.
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def predict_scene(
         UserError: rasterio is missing, the file cannot be read, it has other bands than the model, the protocol needs
             more memory than there is, or a file cannot be written.
     """
-    config = config or model.protocol
+    config, said = _at_own_size(config or model.protocol)
     reading = reading_of(model)
     with open_raster(path, reading) as raster, explaining(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -96,8 +96,24 @@ def predict_scene(
         return SceneDone(
             labels=named(target, SCENE_LABELS),
             resumed_rows=resumed,
-            remarks=[f"{path}: {text}" for text in remarks(seen, reading)],
+            remarks=[f"{path}: {text}" for text in (*said, *remarks(seen, reading))],
         )
+
+
+def _at_own_size(config: EvalConfig) -> tuple[EvalConfig, list[str]]:
+    """Return a protocol without a resize to a fixed size, and a remark if it had one.
+
+    Photos are resized to what the model was trained at. A scene has a scale on the ground, whatever its size.
+    """
+    if config.resize_long is None and config.resize_short is None:
+        return config, []
+    sides = {"resize_long": config.resize_long, "resize_short": config.resize_short}
+    given = ", ".join(f"{name} {side}" for name, side in sides.items() if side is not None)
+    text = (
+        f"labelled at its own size; the protocol's {given} is for photos. If the model was trained on resized images, "
+    )
+    own = replace(config, resize_long=None, resize_short=None, resize_short_min=None)
+    return own, [text + "resize the scene by the same factor first"]
 
 
 class _Peak:
@@ -134,7 +150,7 @@ def _label_rows(
     else:
         raise UserError(
             f"{raster.path} has {height * width / 1e6:.0f} megapixels, and the protocol needs all of them in memory: "
-            "type --mode slide --scales 1. If the model resizes images first, resize the scene and leave that out"
+            "type --mode slide --scales 1"
         )
     for rows, tensor in found:
         labels = tensor.cpu().numpy()
