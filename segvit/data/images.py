@@ -20,10 +20,13 @@ from segvit.utils.files import expanded
 
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 """Suffixes of the photos of phones that Pillow reads only with pillow-heif, the extra `heic`."""
+DICOM_SUFFIXES = (".dcm", ".dicom")
+"""Suffixes of medical images, which are read with pydicom, the extra `dicom`."""
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff"),
     *(".gif", ".jp2", ".j2k", ".jpx", ".avif", ".ppm", ".pgm", ".pnm", ".tga"),
     *HEIF_SUFFIXES,
+    *DICOM_SUFFIXES,
 )
 """Suffixes by which folders are searched for images."""
 LOSSLESS_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
@@ -103,6 +106,8 @@ def lacking(suffix: str) -> str | None:
     """Return what is missing to read files with this suffix, and what to type, or None if they can be read."""
     if suffix.lower() in HEIF_SUFFIXES and not find_spec("pillow_heif"):
         return "HEIC photos need pillow-heif; type `pip install 'segvit[heic]'`, or export them as JPEG"
+    if suffix.lower() in DICOM_SUFFIXES and not find_spec("pydicom"):
+        return "DICOM images need pydicom; type `pip install 'segvit[dicom]'`, or export them as PNG"
     if suffix.lower() == ".avif" and not features.check("avif"):
         return "AVIF photos need a newer Pillow; type `pip install -U pillow`, or export them as JPEG"
     return None

@@ -20,9 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.data.bands.deep import decode
+from segvit.data.bands.dicom import dicom_size, is_dicom, read_dicom
 from segvit.data.bands.header import Header, read_header
-from segvit.data.images import TURNED, Unreadable, read_image, read_size
+from segvit.data.images import TURNED, Unreadable, read_image, read_orientation, read_size
 from segvit.errors import UserError
+from segvit.utils.text import counted
 
 COLORS = 3
 """Number of bands of a photo: red, green, blue."""
@@ -87,6 +89,8 @@ def read_pixels(path: Path, reading: Reading) -> Pixels:
         UserError: the file cannot be read, has other bands than the model, or has values below black or without a known
             white.
     """
+    if is_dicom(path):
+        return _from_dicom(path, reading)
     header = read_header(path)
     plain = header is None or (not header.is_deep and header.nodata is None and header.bands <= COLORS)
     if plain and reading.bands == COLORS:
@@ -100,17 +104,40 @@ def read_pixels(path: Path, reading: Reading) -> Pixels:
     return pixels._replace(values=np.asarray(read_image(path)))  # transparency as in any other photo
 
 
+def image_orientation(path: Path) -> int:
+    """Read the EXIF orientation of an image, 1 to 8. An image without one has 1.
+
+    Raises:
+        UserError: the file does not exist or is not an image.
+    """
+    if is_dicom(path):
+        return 1
+    header = read_header(path)
+    return header.orientation if header is not None and header.tiff else read_orientation(path)
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Read the height and width of an image as displayed from its header alone. Pillow cannot open every TIFF file.
 
     Raises:
         UserError: the file does not exist or is not an image.
     """
+    if is_dicom(path):
+        return dicom_size(path)
     header = read_header(path)
     if header is None or not header.tiff:
         return read_size(path)
     height, width = header.size
     return (width, height) if header.orientation in TURNED else (height, width)
+
+
+def _from_dicom(path: Path, reading: Reading) -> Pixels:
+    """Read a frame of a DICOM file for a model of one band, or as grey for one of three."""
+    if reading.bands not in (1, COLORS):
+        raise Unreadable(f"{path}: {_other_bands(1, reading)}")
+    grey, missing = read_dicom(path, reading.white)
+    values = grey[..., None].repeat(reading.bands, axis=2)
+    return Pixels(values if reading.floats else _bytes(values), missing)
 
 
 def _read_bands(path: Path, reading: Reading) -> Pixels:
@@ -199,7 +226,7 @@ def _over_white(raw: npt.NDArray[Any], header: Header) -> npt.NDArray[Any]:
 def _other_bands(found: int, reading: Reading) -> str:
     """Describe a file whose bands are not the model's."""
     return (
-        f"the image has {found} bands, and the model takes {reading.bands}; give images of {reading.bands} bands, or "
+        f"the image has {counted(found, 'band')}, and the model takes {reading.bands}; give other images, or "
         f"train a model with --model.bands {found}"
     )
 

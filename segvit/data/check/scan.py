@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.bands.header import read_header
-from segvit.data.bands.reading import Reading, Values, image_size, is_dark, read_pixels
+from segvit.data.bands.reading import Reading, Values, image_orientation, image_size, is_dark, read_pixels
 from segvit.data.check.fixes import explain_sizes
 from segvit.data.dataset import Samples, SegmentationDataset
 from segvit.data.images import read_orientation
@@ -176,8 +175,7 @@ def _explain(pair: Pair, size: Size, shape: Size, turned: int) -> str:
 
 def _look_at_image(path: Path, reading: Reading, *, decode: bool) -> tuple[Size, int, bytes, Depth | None]:
     """Return the size as displayed, the EXIF orientation, the hash and the depth of an image."""
-    header = read_header(path)
-    orientation = header.orientation if header and header.tiff else read_orientation(path)
+    orientation = image_orientation(path)
     if not decode:
         return image_size(path), orientation, b"", None
     pixels = read_pixels(path, reading)
