@@ -28,7 +28,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_cases() -> Path:
-    """Small datasets that users had trouble with."""
+    """Files with faults that users met."""
     return shared("cases")
 
 

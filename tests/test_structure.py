@@ -25,6 +25,8 @@ EXTRAS = (
     "av",
     "peft",
     "pillow_heif",
+    "rasterio",
+    "pydicom",
 )
 
 # Each package, and those that it may import from, itself aside. A module belongs to the longest name that fits it.
@@ -32,6 +34,17 @@ EXTRAS = (
 SPEC = {"errors", "utils", "data.spec", "data.labels", "data.pairs", "data.lists", "data.images", "data.yaml_values"}
 SPEC |= {"data.palette", "data.frames", "data.masks_beside"}
 SPEC |= {"data.annotations"}  # the formats of labelling tools are label formats too
+SPEC = {
+    "errors",
+    "utils",
+    "data.spec",
+    "data.labels",
+    "data.pairs",
+    "data.images",
+    "data.bands",
+    "data.yaml_values",
+    "data.palette",
+}
 FILES = {"weights.file_kind", "weights.names", "weights.model_file", "weights.timm_weights", "weights.hub"}
 LABEL_MAP = {"inference.label_map", "inference.tiles", "inference.bounds"}
 PHOTO = {"prediction.photo", "prediction.polygons"}

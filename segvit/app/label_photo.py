@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -21,14 +20,14 @@ from segvit.app.messages import About, Job, Labelled, Seen, Setup, file_safe
 from segvit.app.photo import open_photo
 from segvit.app.size_hint import size_hint
 from segvit.config import PrecisionChoice
+from segvit.data.bands.reading import Pixels, read_pixels
 from segvit.data.folder_spec import FOLDERS
-from segvit.inference.network import Network, described
+from segvit.inference.network import Network, described, reading_of
 from segvit.inference.onnx_model import place_for
 from segvit.inference.precision import resolve_precision
 from segvit.pictures.paint import overlay, save_index_png
-from segvit.prediction.photo import Prediction
+from segvit.prediction.photo import Prediction, label_photo
 from segvit.prediction.polygons import coco
-from segvit.prediction.predict import predict
 from segvit.reports.viewer import viewer_page
 from segvit.utils.device import resolve_device
 from segvit.weights.load import load_network
@@ -48,10 +47,10 @@ class Model:
     network: Network
     precision: PrecisionChoice | None
 
-    def look(self, image: npt.NDArray[np.uint8]) -> tuple[Prediction, float]:
-        """Return the prediction for an image uint8 (H, W, 3), and the milliseconds it took."""
+    def look(self, image: Pixels) -> tuple[Prediction, float]:
+        """Return the prediction for an image as the model takes it, and the milliseconds it took."""
         begin = time.perf_counter()
-        result = predict(self.network, image, precision=self.precision)
+        result = label_photo(self.network, image, precision=self.precision)
         return result, 1000 * (time.perf_counter() - begin)
 
 
@@ -67,7 +66,7 @@ def load_models(setup: Setup) -> list[Model]:
         chosen = resolve_precision(network, setup.precision)
         metrics = network.extra.get("metrics") or {}
         side = network.image_size
-        result = predict(network, np.zeros((side, side, 3), np.uint8), precision=setup.precision)
+        result = label_photo(network, torch.zeros(len(network.mean), side, side), precision=setup.precision)
         about = About(
             name=name,
             classes=result.classes,
@@ -117,7 +116,9 @@ def label(job: Job, models: Sequence[Model], limits: Limits) -> Labelled:
         hint = size_hint(model.network.protocol, model.network.image_size, height=height, width=width)
         if hint is not None:
             notes.append(hint if len(job.models) == 1 else f"{model.about.name}: {hint}")
-        result, milliseconds = model.look(pixels)
+        reading = reading_of(model.network)
+        found = read_pixels(job.photo, reading) if reading.floats else Pixels(pixels)
+        result, milliseconds = model.look(found)
         agreement = None
         if first is not None and first.classes == result.classes:
             agreement = float((first.labels == result.labels).mean())

@@ -66,7 +66,7 @@ def bench(
     device
         Device to run on.
     """
-    from segvit.data.images import read_size
+    from segvit.data.bands.reading import image_size
     from segvit.pictures.formats import check_figure_path
 
     check_json(json)
@@ -77,7 +77,7 @@ def bench(
         raise UserError(f"--threads {threads}: give 1 or more")
     sizes = [_size(text) for text in size]
     if image:
-        read_size(image)
+        image_size(image)
     import torch
     from rich import print as rich_print
 

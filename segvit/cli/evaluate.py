@@ -76,7 +76,7 @@ def evaluate(
         print(f"data of {config}; protocol of the model, unless flags change it", flush=True)
     from segvit.data.dataset import open_dataset
     from segvit.evaluation import files as report
-    from segvit.evaluation.evaluate import evaluate as run_evaluation
+    from segvit.evaluation.evaluate import as_model_reads, evaluate as run_evaluation
     from segvit.inference.compiled import compile_model
     from segvit.inference.onnx_model import place_for
     from segvit.utils.distributed import joined, rank
@@ -87,7 +87,7 @@ def evaluate(
         network = load_network(model, device=place)
         if compile:
             compile_model(network)
-        dataset = open_dataset(data, split, size=network.image_size)
+        dataset = as_model_reads(network, open_dataset(data, split, size=network.image_size))
         test, main_process = protocol.over(network.protocol), rank() == 0
         with bar("evaluating", shown=main_process) as progress:
             result = run_evaluation(

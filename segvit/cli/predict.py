@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from segvit.utils.progress import FrameProgress
 
 
+SHOWN = 5
+"""Number of remarks on images that are printed. The others are counted."""
+
+
 def predict(
     model: Path,
     inputs: list[str],
@@ -40,6 +44,7 @@ def predict(
     write: tuple[AnnotationFormat, ...] = (),
     simplify: float = 0.0,
     video: Annotated[VideoOptions, Parameter(name="*", group=panel("Videos"))] = VideoOptions(),
+    polygons: bool = False,
     overwrite: bool = False,
     workers: int = DataConfig.workers,
     device: Device = "auto",
@@ -49,6 +54,9 @@ def predict(
     photo.jpg gives photo.png (class numbers), photo_overlay.png and photo.json. clip.mp4 gives clip_overlay.mp4,
     clip_shares.csv (one line per frame) and clip_video.json. A webcam or stream is labelled until it ends, you press
     Ctrl-C, or --seconds have passed. Frames that arrive too fast are dropped and counted.
+
+    A GeoTIFF scene.tif gives scene_labels.tif, a GeoTIFF in the same place on the map, and scene.json. A scene of any
+    size needs little memory, and a killed run resumes within it.
 
     Outputs that exist already, from the same model and settings, are skipped: run the same command again to resume.
     With torchrun --nproc-per-node N -m segvit predict ..., N processes share the images and videos.
@@ -82,6 +90,8 @@ def predict(
         each region. coco, label-studio and geojson hold a score for each region, from the confidence maps.
     simplify
         Tolerance in pixels of these polygons, such as 1. Neighbours keep their common boundary. 0: exact polygons.
+    polygons
+        Also write the regions of each GeoTIFF as GeoJSON, in map coordinates.
     overwrite
         Compute everything again, and replace the files in the output folder.
     workers
@@ -131,10 +141,12 @@ def predict(
                 write=write,
                 simplify=simplify,
                 video=video,
+                polygons=polygons,
                 overwrite=overwrite,
                 workers=workers,
                 progress=bars.images,
                 watch=bars.frames,
+                watch_scene=bars.rows,
             )
     if main_process:
         _tell(done)
@@ -167,6 +179,10 @@ def _tell(done: "Done") -> None:
             print(f"  {video.dropped} more arrived while the model was busy and were dropped")
         if video.damaged:
             print(f"  {video.damaged} frames of the video itself are damaged, the first is frame {video.first_damaged}")
+    for remark in done.remarks[:SHOWN]:
+        print(f"warning: {remark}")
+    if len(done.remarks) > SHOWN:
+        print(f"warning: and {len(done.remarks) - SHOWN} more images of this kind")
     if done.skipped_videos:
         print(f"{len(done.skipped_videos)} videos existed already {again}")
     missing = {suffix: text for suffix in done.left_out if (text := lacking(suffix))}
@@ -219,14 +235,21 @@ class Bars:
             self._images = self._display.add_task("images", total=total, speed="")
         self._display.update(self._images, completed=done, total=total)
 
-    @contextmanager
-    def frames(self, name: str) -> "Iterator[FrameProgress]":
+    def frames(self, name: str) -> "AbstractContextManager[FrameProgress]":
         """Show a bar for a video inside the block. A total of None means that its length is unknown."""
+        return self._parts(name, "frames")
+
+    def rows(self, name: str) -> "AbstractContextManager[FrameProgress]":
+        """Show a bar for the rows of tiles of a GeoTIFF inside the block."""
+        return self._parts(name, "rows of tiles")
+
+    @contextmanager
+    def _parts(self, name: str, parts: str) -> "Iterator[FrameProgress]":
         task = self._display.add_task(name, total=None, speed="")
         since = time.monotonic()
 
         def update(done: int, total: int | None) -> None:
-            speed = f"{done / max(time.monotonic() - since, 1e-9):.1f} frames/s"
+            speed = f"{done / max(time.monotonic() - since, 1e-9):.1f} {parts}/s"
             self._display.update(task, completed=done, total=total, speed=speed)
 
         try:

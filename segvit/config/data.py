@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from segvit.config_files import take_paths
 
@@ -31,6 +32,15 @@ class DataConfig:
     Of a labelling tool's names, choose some; `name=CLASS` joins two, and `name=ignore` ignores one."""
     ignore: tuple[int, ...] = (255,)
     """Raw label values to ignore, if there is no spec."""
+    bands: tuple[str, ...] = ()
+    """Names of the image's bands in order, such as red green blue nir. Default: those in the spec, otherwise red, green
+    and blue."""
+    white: float | None = None
+    """Value of white in images of more than 8 bits, such as 4095 for 12 bits in 16. Values above it are cut. It is kept
+    in the model's file. Default: the one in the spec, otherwise the largest value of the depth."""
+    statistics: Literal["backbone", "measured"] | None = None
+    """Source of `model.mean` and `model.std` if they are not given. backbone: those of its pretraining. measured: up to
+    1000 training images. Default: measured if the images have other bands than red, green and blue."""
     val_images: Path | None = None
     """Folder of validation images, if there is no spec. Default: a share of `images`."""
     val_labels: Path | None = None

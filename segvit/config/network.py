@@ -24,6 +24,9 @@ class ModelConfig:
     head: Head = "atm"
     """atm: attention to mask. linear: one linear layer on the normalised maps, trained by the cross entropy of each
     pixel; a baseline, and a probe of the backbone."""
+    bands: int | None = None
+    """Number of bands of the images. Pretrained patch embeddings are spread over them as timm does. Default: as many as
+    the data name (`data.bands`, or `bands` in the spec), otherwise 3."""
     image_size: int = 512
     """Side of the training crop in pixels, which is also the default window. Inference takes any size."""
     pretrained: bool = False
@@ -74,10 +77,10 @@ class ModelConfig:
     """Dropout rate of the ATM head, on branches and on attention weights."""
     init_std: float = 0.02
     """Standard deviation of the initial weights of Linear layers: the head's, and the backbone's if not pretrained."""
-    mean: tuple[float, float, float] | None = None
-    """Mean of R, G, B on the 0..1 scale. Default: the backbone's own."""
-    std: tuple[float, float, float] | None = None
-    """Standard deviation of R, G, B on the 0..1 scale. Default: the backbone's own."""
+    mean: tuple[float, ...] | None = None
+    """Mean of each band on the 0..1 scale. Default: see `data.statistics`."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation of each band on the 0..1 scale. Default: see `data.statistics`."""
 
     def __post_init__(self) -> None:
         take_paths(self)

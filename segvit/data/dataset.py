@@ -19,9 +19,9 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from segvit.config import DataConfig
+from segvit.data.bands.reading import Reading, read_pixels
 from segvit.data.check.fixes import explain_sizes, explain_values
-from segvit.data.folder_spec import check_cache, place_of, resolve_spec
-from segvit.data.images import read_image
+from segvit.data.folder_spec import check_cache, place_of, resolve_spec, with_bands
 from segvit.data.labels.cache import LabelCache
 from segvit.data.labels.format import Guess, LabelFormat
 from segvit.data.labels.memory import LabelMemory
@@ -60,7 +60,13 @@ class SegmentationDataset(Dataset[Sample]):
         self.spec = spec
         self.pairs = list(pairs)
         self.memory = memory or LabelMemory()
+        self.reading = Reading.of(spec)
         self._lookup = spec.lookup()
+
+    def read_like(self, bands: tuple[str, ...], white: float | None) -> "SegmentationDataset":
+        """Return the dataset with a model's bands and white, unless its own spec gives them."""
+        spec = replace(self.spec, bands=self.spec.bands or bands, white=self.spec.white or white)
+        return SegmentationDataset(spec, self.pairs, memory=self.memory)
 
     @property
     def files(self) -> list[tuple[Path, Path]]:
@@ -100,11 +106,13 @@ class SegmentationDataset(Dataset[Sample]):
             UserError: a file cannot be read, the sizes differ, or a label value is neither a class nor ignored.
         """
         pair = self.pairs[index]
-        pixels = np.asarray(read_image(pair.image))  # (H, W, 3)
+        pixels, missing, *_ = read_pixels(pair.image, self.reading)  # (H, W, N)
         raw = self.read_raw(index)  # (H, W)
         if pixels.shape[:2] != raw.shape:
             raise UserError(explain_sizes(pair, (pixels.shape[0], pixels.shape[1]), (raw.shape[0], raw.shape[1])))
         labels = self._to_classes(raw, pair.source)
+        if missing is not None:
+            labels[missing] = IGNORE_INDEX
         image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
         return Sample(tv_tensors.Image(image), tv_tensors.Mask(torch.from_numpy(labels)), pair.name)
 
@@ -118,7 +126,12 @@ class SegmentationDataset(Dataset[Sample]):
 
 
 def open_dataset(
-    config: DataConfig, split: Literal["train", "val"], *, size: int = 256, labels: LabelFormat | None = None
+    config: DataConfig,
+    split: Literal["train", "val"],
+    *,
+    size: int = 256,
+    labels: LabelFormat | None = None,
+    bands: int | None = None,
 ) -> Samples:
     """Open the pairs to train on or to validate on.
 
@@ -138,11 +151,12 @@ def open_dataset(
         split: the split to open, `config.train_split` or `config.val_split`.
         size: side in pixels of the procedural scenes (spec "shapes" without a root); unused by files.
         labels: format of the label files, in place of the one that the spec names (docs/extending.md).
+        bands: number of bands of the images, if the data do not name them (`model.bands`).
 
     Raises:
         UserError: no dataset or a contradictory one is given, folders are missing or empty, or pairs are incomplete.
     """
-    samples, orphans = open_incomplete(config, split, size=size, labels=labels)
+    samples, orphans = open_incomplete(config, split, size=size, labels=labels, bands=bands)
     if orphans:
         raise UserError(orphans.error)
     return samples
@@ -155,6 +169,7 @@ def open_incomplete(
     size: int = 256,
     labels: LabelFormat | None = None,
     memory: LabelMemory | None = None,
+    bands: int | None = None,
 ) -> tuple[Samples, Orphans]:
     """Open the complete pairs of `open_dataset`, and return the files without a partner as well, for a full check.
 
@@ -168,10 +183,12 @@ def open_incomplete(
     Raises:
         UserError: as `open_dataset`, except for files without a partner if at least one pair is complete.
     """
-    spec = resolve_spec(config)
+    spec = with_bands(resolve_spec(config), bands)
     if labels is not None:
         spec = replace(spec, label_format=labels)
     if config.spec == PROCEDURAL and config.root is None:
+        if spec.bands or spec.white is not None:
+            raise UserError("the drawn scenes are red, green, blue in 8 bits: leave the bands and data.white out")
         from segvit.data.shapes.scenes import ShapesDataset
 
         return ShapesDataset(length=SHAPES_LENGTH[split], size=size, seed=SHAPES_SEED[split]), Orphans()

@@ -9,6 +9,7 @@ from typing import Literal
 from segvit.config import DataConfig
 from segvit.data.annotations.choose import spec_of
 from segvit.data.annotations.recognise import Recognised, recognise
+from segvit.data.bands.reading import COLORS
 from segvit.data.labels.color import ColorLabels
 from segvit.data.labels.index import IndexLabels
 from segvit.data.lists import read_list
@@ -31,6 +32,42 @@ COLOR_CLASS = re.compile(r"(?P<name>.+)=#(?P<code>[0-9a-fA-F]{6})")
 
 
 def resolve_spec(config: DataConfig) -> DatasetSpec:
+    """Return the spec of `data.spec`, or of the two folders in `config`.
+
+    `data.bands` and `data.white` replace those of the spec.
+
+    Raises:
+        UserError: neither or both are given, or a setting of one is combined with the other.
+    """
+    spec = _named_spec(config)
+    return replace(spec, bands=config.bands or spec.bands, white=spec.white if config.white is None else config.white)
+
+
+def resolve_white(config: DataConfig) -> float | None:
+    """Return the value of white that the settings or their spec give. A dataset that is handed in has no settings."""
+    known = config.spec is not None or config.images is not None
+    return resolve_spec(config).white if known else config.white
+
+
+def with_bands(spec: DatasetSpec, bands: int | None) -> DatasetSpec:
+    """Return a spec for images of `model.bands` bands, which get numbers if the spec does not name them.
+
+    Raises:
+        UserError: the spec names another number of bands, or there is no band.
+    """
+    if bands is None or bands == (len(spec.bands) or COLORS):
+        return spec
+    if bands < 1:
+        raise UserError(f"model.bands is {bands}: give the number of bands of the images, 1 or more")
+    if spec.bands:
+        raise UserError(
+            f"model.bands is {bands}, but the data name {len(spec.bands)}: {', '.join(spec.bands)}; leave model.bands "
+            "out, or correct data.bands (or `bands` in the spec)"
+        )
+    return replace(spec, bands=tuple(f"band {number}" for number in range(1, bands + 1)))
+
+
+def _named_spec(config: DataConfig) -> DatasetSpec:
     """Return the spec of `data.spec`, or of the two folders in `config`.
 
     Raises:

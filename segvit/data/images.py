@@ -25,10 +25,13 @@ from segvit.utils.files import expanded
 
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 """Suffixes of the photos of phones that Pillow reads only with pillow-heif, the extra `heic`."""
+DICOM_SUFFIXES = (".dcm", ".dicom")
+"""Suffixes of medical images, which are read with pydicom, the extra `dicom`."""
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff"),
     *(".gif", ".jp2", ".j2k", ".jpx", ".avif", ".ppm", ".pgm", ".pnm", ".tga"),
     *HEIF_SUFFIXES,
+    *DICOM_SUFFIXES,
 )
 """Suffixes by which folders are searched for images."""
 LOSSLESS_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
@@ -125,6 +128,8 @@ def lacking(suffix: str) -> str | None:
     """Return what is missing to read files with this suffix, and what to type, or None if they can be read."""
     if suffix.lower() in HEIF_SUFFIXES and not find_spec("pillow_heif"):
         return "HEIC photos need pillow-heif; type `pip install 'segvit[heic]'`, or export them as JPEG"
+    if suffix.lower() in DICOM_SUFFIXES and not find_spec("pydicom"):
+        return "DICOM images need pydicom; type `pip install 'segvit[dicom]'`, or export them as PNG"
     if suffix.lower() == ".avif" and not features.check("avif"):
         return "AVIF photos need a newer Pillow; type `pip install -U pillow`, or export them as JPEG"
     return None
@@ -220,7 +225,7 @@ def to_rgb(source: Source) -> npt.NDArray[np.uint8]:
         UserError: a file that cannot be read, an array that is no photo, or something else.
     """
     if isinstance(source, str | Path):
-        path = _photo_file(source)
+        path = photo_file(source)
         if (frames := read_frames(path)) > 1:
             warnings.warn(f"{path}: an animation of {frames} frames, of which the first is read", stacklevel=3)
         return np.asarray(read_image(path))
@@ -234,7 +239,7 @@ def to_rgb(source: Source) -> npt.NDArray[np.uint8]:
     )
 
 
-def _photo_file(source: str | Path) -> Path:
+def photo_file(source: str | Path) -> Path:
     """Return the path of a photo, and refuse what no photo can be.
 
     Raises:

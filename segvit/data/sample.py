@@ -11,7 +11,7 @@ class Sample(NamedTuple):
     """One image and its labels, at full size and without augmentation."""
 
     image: tv_tensors.Image
-    """uint8 (3, H, W), RGB."""
+    """uint8 (3, H, W), RGB; or float32 (N, H, W) in 0..1 for other bands and for images with a white value."""
     labels: tv_tensors.Mask
     """int64 (H, W), 0..K-1 or `IGNORE_INDEX`."""
     name: str

@@ -8,6 +8,8 @@ A spec is a YAML file, shipped (`segvit/data/specs`) or your own (docs/data.md d
       - {name: car, raw: [7, 9], color: [64, 0, 128]}
     ignore: [255]                                            # raw values that are ignored
     others: ignore                                           # class of all other values, or ignored (default: error)
+    bands: [red, green, blue, nir]                           # bands of the images (default: red, green, blue)
+    white: 4095                                              # value of white in images of more than 8 bits
     labels: {format: index}                                  # format of the label files (labels/known_formats.py)
     splits:
       train: {images: images/train, labels: labels/train}    # folders or globs under the root
@@ -29,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.data.annotations.tools.yolo_yaml import is_yolo, spec_content
+from segvit.data.bands.reading import check_white
 from segvit.data.labels.format import IGNORED, MAX_RAW, LabelFormat, check_class_or_ignored
 from segvit.data.labels.index import IndexLabels
 from segvit.data.labels.known_formats import format_to_dict, read_format
@@ -70,6 +73,10 @@ class DatasetSpec:
     """Raw values that become `IGNORE_INDEX`."""
     others: str | None = None
     """Class of all other raw values, or `ignore`. None makes such a value an error."""
+    bands: tuple[str, ...] = ()
+    """Names of the bands of the images (N,). Empty for red, green, blue."""
+    white: float | None = None
+    """Value of white in images of more than 8 bits. Default: the largest value of the depth."""
     label_format: LabelFormat = field(default_factory=IndexLabels)
     """Format of the label files."""
     splits: Mapping[str, Split] = field(default_factory=dict)
@@ -93,6 +100,9 @@ class DatasetSpec:
         _check_values(self, where)
         for name, color in zip(self.classes, self.palette, strict=True):
             check_color(color, f"class {name!r}", where)
+        if twice := doubled(self.bands):
+            raise UserError(f"{where}: band {twice[0]!r} is given more than once; make the names distinct")
+        check_white(self.white, f"{where}: `white`")
         self.label_format.check(self, where)
 
     @property
@@ -151,6 +161,10 @@ class DatasetSpec:
         }
         if self.others is not None:
             content["others"] = self.others
+        if self.bands:
+            content["bands"] = list(self.bands)
+        if self.white is not None:
+            content["white"] = self.white
         if self.label_format != IndexLabels():
             content["labels"] = format_to_dict(self.label_format)
         if self.val_fraction is not None:
@@ -168,7 +182,7 @@ class DatasetSpec:
         Raises:
             UserError: a key is missing, unknown (the text gives the nearest known one) or of the wrong type.
         """
-        optional = ("ignore", "others", "labels", "splits", "val_fraction")
+        optional = ("ignore", "others", "bands", "white", "labels", "splits", "val_fraction")
         check_keys(content, {"name": True, "classes": True, **dict.fromkeys(optional, False)}, source)
         label_format = read_format(content["labels"], source) if "labels" in content else IndexLabels()
         classes = content["classes"]
@@ -182,6 +196,11 @@ class DatasetSpec:
             raise UserError(f"{source}: `ignore` is {ignore!r}; give a list of raw values, such as [255], or []")
         if fraction is not None and not (isinstance(fraction, float) and 0 < fraction < 1):
             raise UserError(f"{source}: `val_fraction` is {fraction!r}; give a share between 0 and 1, such as 0.1")
+        bands, white = content.get("bands", []), content.get("white")
+        if not isinstance(bands, list):
+            raise UserError(f"{source}: `bands` is {bands!r}; give a list of names, such as [red, green, blue, nir]")
+        if white is not None and (isinstance(white, bool) or not isinstance(white, int | float)):
+            raise UserError(f"{source}: `white` is {white!r}; give a number, such as 4095 for 12 bits")
         splits = content.get("splits") or {}
         if not isinstance(splits, Mapping):
             raise UserError(
@@ -198,6 +217,8 @@ class DatasetSpec:
                 merged=tuple(raw[1:] for raw in raws) if any(raw[1:] for raw in raws) else (),
                 ignore=default_ignore(value for raw in raws for value in raw) if ignore is None else tuple(ignore),
                 others=None if others is None else read_text(others, "others", source),
+                bands=tuple(read_text(band, "bands", source) for band in bands),
+                white=white,
                 label_format=label_format,
                 splits=read_splits,
                 val_fraction=fraction,

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from segvit.config import DataConfig, EvalConfig, EvalMode, PrecisionChoice
-from segvit.data.dataset import Sample, Samples, open_dataset, open_folders
+from segvit.data.bands.reading import Reading
+from segvit.data.dataset import Sample, Samples, SegmentationDataset, open_dataset, open_folders
 from segvit.data.given import data_of
 from segvit.data.images import Unreadable
 from segvit.data.sampling.unreadable import explain_too_many
@@ -93,7 +94,7 @@ def evaluate(
     """
     refuse_others("segvit.evaluate", evaluate, others)
     model = load_network(model, device="cpu") if isinstance(model, str | Path) else model
-    dataset = _open(model, dataset, images, labels, split)
+    dataset = as_model_reads(model, _open(model, dataset, images, labels, split))
     check_classes(model, dataset)
     given = {"mode": mode, "scales": scales, "flip": flip}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
@@ -149,6 +150,24 @@ def _open(
     if model.spec is None:
         raise UserError("the model has no class names: write segvit.evaluate(model, dataset) with a dataset of its own")
     return open_folders(model.spec, Path(images), Path(labels))
+
+
+def as_model_reads(model: Network, dataset: Samples) -> Samples:
+    """Return a dataset whose files are read as the model's training data were, where its own spec leaves that open.
+
+    Raises:
+        UserError: the dataset has other bands than the model.
+    """
+    if isinstance(dataset, SegmentationDataset):
+        spec = model.spec
+        dataset = dataset.read_like(() if spec is None else spec.bands, None if spec is None else spec.white)
+    bands = Reading.of(dataset.spec).bands
+    if bands != len(model.mean):
+        raise UserError(
+            f"the model takes images of {len(model.mean)} bands, the dataset {dataset.spec.name!r} has {bands}: "
+            "evaluate on the dataset that the model was trained for, or correct its bands (data.bands)"
+        )
+    return dataset
 
 
 def _score_images(

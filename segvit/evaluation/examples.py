@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from segvit.config import EvalConfig
+from segvit.data.bands.reading import as_picture
 from segvit.data.dataset import Samples
 from segvit.inference.network import Network
 from segvit.inference.protocol import image_labels
@@ -68,7 +69,7 @@ def take_shots(
         sample = dataset.read(index)
         image, truth = sample.image.as_subclass(torch.Tensor), sample.labels.numpy()
         labels = image_labels(model, image, config).cpu().numpy()
-        photo = image.permute(1, 2, 0).numpy()
+        photo = as_picture(image.permute(1, 2, 0).numpy())
         yield Shot(
             index=index,
             name=sample.name,

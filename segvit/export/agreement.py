@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
-from segvit.data.images import read_image
+from segvit.data.bands.reading import COLORS
 from segvit.data.shapes.scenes import render_scene
 from segvit.export.graph import LabelGraph
+from segvit.inference.network import image_for, reading_of
 from segvit.models.downsampling import STRIDE
+from segvit.models.segvit import SegViT
 from segvit.utils.resize import resize
 from segvit.utils.text import percentage
 
@@ -61,7 +62,7 @@ def compare(
 
     Args:
         graph: the model in PyTorch.
-        run: the exported graph, from images uint8 (B, 3, H, W) to labels (B, H, W).
+        run: the exported graph, from images (B, N, H, W) to labels (B, H, W).
         sizes: (H, W) in pixels.
         images: files of a user's own images, resized to each size.
 
@@ -70,7 +71,7 @@ def compare(
     """
     worst, count = 0.0, 0
     for size in sizes:
-        for batch in _batches(size, images):
+        for batch in _batches(graph.model, size, images):
             with torch.no_grad():
                 expected = graph(batch)[0]
             differing = (run(batch) != expected).double().mean(dim=(1, 2))
@@ -78,11 +79,20 @@ def compare(
     return Agreement(sizes=tuple(sizes), images=count, differing=worst)
 
 
-def _batches(size: tuple[int, int], images: Sequence[Path]) -> Iterator[Tensor]:
-    """Yield noise, the scenes as one batch, then a user's images one by one, uint8 (B, 3, H, W)."""
+def _batches(model: SegViT, size: tuple[int, int], images: Sequence[Path]) -> Iterator[Tensor]:
+    """Yield noise, the scenes as one batch, then a user's images one by one: (B, N, H, W) as the graph takes them.
+
+    The colours of the scenes are repeated for models of more bands.
+    """
+    floats, bands = reading_of(model).floats, model.bands
+
+    def taken(image: Tensor) -> Tensor:
+        return image.float() / 255 if floats and image.dtype == torch.uint8 else image
+
     generator = torch.Generator().manual_seed(size[0] * 10_000 + size[1])
-    yield torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8, generator=generator)
+    yield taken(torch.randint(0, 256, (1, bands, *size), dtype=torch.uint8, generator=generator))
     scenes = [torch.from_numpy(render_scene(seed)[0]).permute(2, 0, 1) for seed in range(NUM_SCENES)]
-    yield torch.stack([resize(scene, size) for scene in scenes])
+    colors = [index % COLORS for index in range(bands)]
+    yield torch.stack([taken(resize(scene[colors], size)) for scene in scenes])
     for path in images:
-        yield resize(pil_to_tensor(read_image(path)), size)[None]
+        yield resize(image_for(model, path), size)[None]

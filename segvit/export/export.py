@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segvit.data.images import read_image
 from segvit.errors import UserError
 from segvit.export.agreement import Agreement, check_sizes, compare
 from segvit.export.graph import OUTPUTS, LabelGraph, NotExportable, trace
 from segvit.export.onnx_file import OPSET, check_bytes, onnx, set_metadata, to_onnx
 from segvit.export.quantize import ExportPrecision, calibration_windows, to_half, to_int8
+from segvit.inference.network import image_for
 from segvit.inference.onnx_model import INPUT, open_session, runtime
 from segvit.models.downsampling import STRIDE
 from segvit.models.segvit import SegViT
@@ -76,7 +76,8 @@ def export_onnx(
 ) -> Exported:
     """Write a model as an ONNX file, compare its labels with PyTorch's, and keep the file only if they agree.
 
-    The input is `images`, uint8 (B, 3, H, W) RGB. The outputs are `labels`, int64 (B, H, W), the logits behind them,
+    The input is `images`, uint8 (B, 3, H, W) RGB; or float32 (B, N, H, W) in 0..1 for a model of other bands, or one
+    whose data have a white value. The outputs are `labels`, int64 (B, H, W), the logits behind them,
     and `scores` if requested. The metadata holds the header of a model file, and also the mean and std of the pixels.
 
     Args:
@@ -99,7 +100,7 @@ def export_onnx(
     path = _target(path, ".onnx")
     onnx()
     runtime()
-    photos = _photos(images, path)
+    photos = _photos(model, images, path)
     graph = LabelGraph(model, with_scores=scores)
     check_bytes(graph)
     with _folder_beside(path) as folder:
@@ -132,7 +133,7 @@ def export_program(
         UserError: as in `export_onnx`.
     """
     path = _target(path, ".pt2")
-    photos = _photos(images, path)
+    photos = _photos(model, images, path)
     graph = LabelGraph(model, with_scores=scores)
     with _folder_beside(path) as folder:
         return _any_size_else_crop(graph, size, lambda fixed: _write_program(graph, path, fixed, photos, folder=folder))
@@ -152,7 +153,7 @@ def _target(path: str | Path, suffix: str) -> Path:
     return path
 
 
-def _photos(images: Sequence[str | Path], path: Path) -> list[Path]:
+def _photos(model: SegViT, images: Sequence[str | Path], path: Path) -> list[Path]:
     """Return at most `MOST_PHOTOS` image files among a user's files and folders.
 
     Raises:
@@ -163,7 +164,7 @@ def _photos(images: Sequence[str | Path], path: Path) -> list[Path]:
     count = min(len(found), MOST_PHOTOS)
     photos = [found[number * len(found) // count] for number in range(count)]
     for photo in photos:
-        read_image(photo)  # else a bad one raises only after all the work
+        image_for(model, photo)  # else a bad one raises only after all the work
     return photos
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as shapes
 
+from segvit.inference.network import reading_of
 from segvit.inference.onnx_model import LOGITS
 from segvit.models.scores import scores
 from segvit.models.segvit import SegViT
@@ -43,10 +44,10 @@ class LabelGraph(nn.Module):
         return OUTPUTS if self.with_scores else OUTPUTS[:-1]
 
     def forward(self, images: Tensor, valid: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Predict labels int64 (B, H, W) of images uint8 (B, 3, H, W), and return the logits behind them too.
+        """Predict labels int64 (B, H, W) of images (B, N, H, W), and return the logits behind them too.
 
         Args:
-            images: R, G, B.
+            images: R, G, B as uint8; or float32 in 0..1 (`Reading.floats`).
             valid: int64 (2,), height and width of the image part. The rest is padded with the exact mean colour, which
                 uint8 could not hold.
 
@@ -57,7 +58,8 @@ class LabelGraph(nn.Module):
             rows = torch.arange(images.shape[2]) < valid[0]
             columns = torch.arange(images.shape[3]) < valid[1]
             inside = rows[:, None] & columns
-            images = torch.where(inside, images.float() / 255, self.model.mean[:, None, None])
+            unit = images if images.is_floating_point() else images.float() / 255
+            images = torch.where(inside, unit, self.model.mean[:, None, None])
         output = self.model(images, deep=False)
         volume = scores(output)
         found = (volume.argmax(dim=1), output.class_logits[-1], output.mask_logits[-1])
@@ -81,7 +83,8 @@ def trace(graph: LabelGraph, size: tuple[int, int] | None, *, with_valid: bool) 
     """
     patch = graph.model.backbone.patch_size
     height, width = size or (5 * patch - patch // 3, 7 * patch - patch // 2)  # arbitrary
-    example = (torch.zeros(2, 3, height, width, dtype=torch.uint8), torch.tensor([height, width]))
+    dtype = torch.float32 if reading_of(graph.model).floats else torch.uint8
+    example = (torch.zeros(2, graph.model.bands, height, width, dtype=dtype), torch.tensor([height, width]))
     sides = {} if size else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     free: tuple[dict[int, Any], ...] = ({0: Dim.DYNAMIC, **sides}, {})
     count = 2 if with_valid else 1

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
-from segvit.data.images import read_image
+from segvit.data.augment.levels import from_levels
 from segvit.export.graph import quiet
+from segvit.inference.network import image_for
 from segvit.inference.onnx_model import INPUT, runtime
 from segvit.inference.protocol import protocol_size, resolve_protocol
 from segvit.models.segvit import SegViT
@@ -46,7 +46,7 @@ def to_int8(source: Path, target: Path, windows: Sequence[Tensor]) -> None:
     Args:
         source: float32 file to read.
         target: file to write.
-        windows: image windows uint8 (3, H, W) to calibrate on, cut as in inference. If empty, int8 is dynamic.
+        windows: image windows (N, H, W) to calibrate on, cut as in inference. If empty, int8 is dynamic.
     """
     runtime()
     from onnxruntime.quantization import (
@@ -105,7 +105,7 @@ def to_int8(source: Path, target: Path, windows: Sequence[Tensor]) -> None:
 
 
 def calibration_windows(model: SegViT, images: Sequence[Path], size: tuple[int, int] | None) -> list[Tensor]:
-    """Cut the middle window uint8 (3, H, W) of each image, resized as in the model's test protocol.
+    """Cut the middle window (N, H, W) of each image, resized as in the model's test protocol.
 
     Args:
         model: model with the protocol.
@@ -115,7 +115,7 @@ def calibration_windows(model: SegViT, images: Sequence[Path], size: tuple[int, 
     window = resolve_protocol(model).get("window")
     windows = []
     for path in images:
-        image = pil_to_tensor(read_image(path))
+        image = image_for(model, path)
         seen = resize(image, size or protocol_size(image.shape[1], image.shape[2], model.protocol))
         if size is None and isinstance(window, int):
             seen = _middle(seen, window, model.mean)
@@ -124,9 +124,9 @@ def calibration_windows(model: SegViT, images: Sequence[Path], size: tuple[int, 
 
 
 def _middle(image: Tensor, window: int, mean: Tensor) -> Tensor:
-    """Crop the middle (3, window, window) of an image (3, H, W), padding with the mean colour if it is smaller."""
+    """Crop the middle (N, window, window) of an image (N, H, W), padding with the mean colour if it is smaller."""
     top, left = (max(side - window, 0) // 2 for side in image.shape[1:])
     image = image[:, top : top + window, left : left + window]
-    canvas = (mean * 255).round().to(image.dtype)[:, None, None].repeat(1, window, window)
+    canvas = from_levels(255 * mean.cpu(), image.dtype)[:, None, None].repeat(1, window, window)
     canvas[:, : image.shape[1], : image.shape[2]] = image
     return canvas

@@ -1,11 +1,14 @@
 """The interface of a model that can infer: a SegViT, or an exported graph (segvit/inference/onnx_model.py)."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from segvit.config import EvalConfig, ModelConfig
+from segvit.data.bands.reading import Reading, read_pixels
 from segvit.data.palette import Color, default_palette
 from segvit.data.spec import DatasetSpec
 from segvit.models.output import SegOutput
@@ -28,13 +31,28 @@ class Network(Protocol):
 
     @property
     def mean(self) -> Tensor:
-        """Mean colour (3,) as R, G, B in 0..1, on the device of the model."""
+        """Mean (N,) of each band in 0..1, on the device of the model."""
 
     def __call__(self, images: Tensor, deep: bool = True, canvas: tuple[int, int] | None = None) -> SegOutput:
-        """Compute the logits of images uint8 (B, 3, H, W); the last supervised output is the prediction."""
+        """Compute the logits of images (B, N, H, W), uint8 or float in 0..1; the last output is the prediction."""
 
     def train(self, mode: bool = True) -> Any:
         """Switch to training mode, or to evaluation mode if `mode` is False."""
+
+
+def reading_of(network: Network) -> Reading:
+    """Return how image files are read for a model: its bands and the white of its data."""
+    return Reading.of(network.spec, len(network.mean))
+
+
+def image_for(network: Network, path: Path) -> Tensor:
+    """Read an image file as (N, H, W), uint8 or float32 in 0..1, as a model takes it.
+
+    Raises:
+        UserError: the file cannot be read, or has other bands.
+    """
+    values = read_pixels(path, reading_of(network)).values
+    return torch.from_numpy(values.transpose(2, 0, 1).copy())
 
 
 def described(network: Network) -> dict[str, str]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from segvit.config import Device
 from segvit.errors import UserError
 from segvit.inference.label_map import label_map
-from segvit.inference.network import classes_of
+from segvit.inference.network import classes_of, reading_of
 from segvit.models.inputs import check_images
 from segvit.models.output import SegOutput
 from segvit.utils.optional import need
@@ -42,7 +42,7 @@ class OnnxModel(nn.Module):
         device: cpu or cuda.
 
     Attributes:
-        mean: (3,) of R, G, B on the 0..1 scale.
+        mean: (N,) of each band on the 0..1 scale.
         size: height and width in pixels that the graph is fixed to, or None if it takes any.
         export: facts of the export: precision, agreement with PyTorch, opset.
 
@@ -75,19 +75,21 @@ class OnnxModel(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor, deep: bool = True, canvas: tuple[int, int] | None = None) -> SegOutput:
-        """Compute class and mask logits of images uint8 (B, 3, H, W), in one supervised output.
+        """Compute class and mask logits of images (B, N, H, W), in one supervised output.
 
         Args:
-            images: R, G, B.
+            images: R, G, B as uint8; or of a graph of floats (`Reading.floats`), float in 0..1, or uint8.
             deep: ignored; a graph has only the prediction.
             canvas: as in `SegViT.forward`.
 
         Raises:
-            UserError: images of floats, another size than the graph is fixed to, or fewer than 2 x 2 patches in a
-                shrunk structure.
+            UserError: floats for a graph of uint8, other bands, another size than the graph is fixed to, or fewer than
+                2 x 2 patches in a shrunk structure.
         """
-        check_images(images)
-        if images.dtype != torch.uint8:
+        check_images(images, len(self.mean))
+        if reading_of(self).floats:
+            images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        elif images.dtype != torch.uint8:
             raise UserError(f"images are {images.dtype}: an exported model takes torch.uint8")
         image_size = (images.shape[2], images.shape[3])
         inputs = {VALID: np.array(image_size)}
@@ -111,7 +113,7 @@ class OnnxModel(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Return the class of every pixel (B, H, W) int64 of images uint8 (B, 3, H, W). `segvit.predict` labels photos.
+        """Return the class of every pixel (B, H, W) int64 of images (B, N, H, W). `segvit.predict` labels photos.
 
         Raises:
             UserError: as `forward`.

@@ -93,21 +93,52 @@ def look(
     probabilities = torch.cat([class_probabilities(output) for output in outputs])
     logits = torch.cat([output.mask_logits[-1].float() for output in outputs])
     padded_size = outputs[0].padded_size
-    rows, columns = window_matrices(logits, size, padded_size)
-    weighted = windows is not None and windows.blend == "gaussian" and len(corners) > 1
-    weights = window_weights(size, logits) if weighted else None
     by_image = zip(probabilities.split(len(corners)), logits.split(len(corners)), strict=True)
     return [
-        View(
-            size=(height, width),
-            corners=corners,
-            probabilities=image_probabilities,
-            logits=image_logits,
-            rows=rows,
-            columns=columns,
+        window_view(
+            *parts,
+            corners,
+            image_size=(height, width),
+            size=size,
             padded_size=padded_size,
-            weights=weights,
             flipped=flipped,
+            blend="mean" if windows is None else windows.blend,
         )
-        for image_probabilities, image_logits in by_image
+        for parts in by_image
     ]
+
+
+def window_view(
+    probabilities: Tensor,
+    logits: Tensor,
+    corners: tuple[tuple[int, int], ...],
+    *,
+    image_size: tuple[int, int],
+    size: tuple[int, int],
+    padded_size: tuple[int, int],
+    flipped: bool,
+    blend: Blend,
+) -> View:
+    """Return the view of an image from the class probabilities (n, Q, K) and mask logits (n, Q, h, w) of its windows.
+
+    Args:
+        probabilities, logits: of the windows.
+        corners: first row and column of each window (n,).
+        image_size: (H, W) of the image.
+        size: height and width of a window.
+        padded_size: height and width that the token grid of a window spans.
+        flipped: the windows show the image mirrored, left for right.
+        blend: weights of the windows where they overlap.
+    """
+    rows, columns = window_matrices(logits, size, padded_size)
+    return View(
+        size=image_size,
+        corners=corners,
+        probabilities=probabilities,
+        logits=logits,
+        rows=rows,
+        columns=columns,
+        padded_size=padded_size,
+        weights=window_weights(size, logits) if blend == "gaussian" and len(corners) > 1 else None,
+        flipped=flipped,
+    )

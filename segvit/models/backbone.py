@@ -64,6 +64,7 @@ class PlainViT(nn.Module):
         downsampling: part that chooses them: patches (B, N, D) and their grid to `Kept`.
 
     Attributes:
+        bands: number N of bands of the images.
         native_grid: grid (h, w) on which the positions are learned; not always that of the training crop.
         grad_checkpointing: store only the input of each block and recompute the rest in the backward pass.
     """
@@ -78,6 +79,7 @@ class PlainViT(nn.Module):
         self.shrink_at = shrink_at
         self.embed_dim: int = vit.embed_dim
         self.patch_size: int = vit.patch_embed.patch_size[0]
+        self.bands: int = vit.patch_embed.proj.in_channels
         self.native_grid: tuple[int, int] = vit.patch_embed.grid_size
         self.num_prefix_tokens: int = vit.num_prefix_tokens
         no_embed_class: bool = getattr(vit, "no_embed_class", False)
@@ -102,7 +104,7 @@ class PlainViT(nn.Module):
         """Return the feature maps of the tapped blocks.
 
         Args:
-            images: (B, 3, H, W), normalised; H and W whole multiples of the patch.
+            images: (B, N, H, W), normalised; H and W whole multiples of the patch.
 
         Returns:
             One (B, D, h, w) per tap, shallow first: raw block outputs, no norm. Behind `shrink_at` h and w are those of
@@ -114,7 +116,7 @@ class PlainViT(nn.Module):
         return list(self.advance(self.start(images), 0, len(self.blocks)).maps)
 
     def start(self, images: Tensor) -> BackboneState:
-        """Embed normalised images (B, 3, H, W).
+        """Embed normalised images (B, N, H, W).
 
         Raises:
             UserError: fewer than 2 x 2 patches, if a block shrinks.

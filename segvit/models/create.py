@@ -20,6 +20,7 @@ from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.models.atm import ATMHead
 from segvit.models.backbone import PREFIX_TOKENS, PlainViT
+from segvit.models.bands import per_band, resolve_bands
 from segvit.models.downsampling import STRIDE, QueryDownsampling
 from segvit.models.families import adapt, check_name, check_plain, drop_mlp_only
 from segvit.models.linear_head import LinearHead
@@ -77,6 +78,7 @@ def create_model(
             raise UserError("segvit.create_model needs the number of classes: write num_classes=3, or spec=...")
         num_classes = spec.num_classes
     check_classes(num_classes, spec)
+    config = replace(config, bands=resolve_bands(config.bands, spec))
     for name in ("head_num_layers", "upsampling_num_layers"):
         if getattr(config, name) < 1:
             raise UserError(f"model.{name} {getattr(config, name)}: give 1 or more")
@@ -87,8 +89,8 @@ def create_model(
         vit,
         create_head(config, vit, num_classes=num_classes),
         upsampling,
-        mean=config.mean or weights["mean"],
-        std=config.std or weights["std"],
+        mean=per_band("mean", config, weights),
+        std=per_band("std", config, weights),
         num_classes=num_classes,
         image_size=config.image_size,
         spec=spec,
@@ -243,9 +245,8 @@ def _load_pretrained(backbone: PlainViT, config: ModelConfig) -> None:
         UserError: the weights cannot be had or do not fit.
     """
     height, width = (side * backbone.patch_size for side in backbone.native_grid)
-    vit = pretrained_vit(
-        config.backbone, image_size=(height, width), patch_size=config.patch_size, file=config.pretrained_file
-    )
+    shape: dict[str, Any] = {"image_size": (height, width), "patch_size": config.patch_size, "bands": config.bands}
+    vit = pretrained_vit(config.backbone, file=config.pretrained_file, **shape)
     donor = adapt(vit, taps=backbone.taps)
     state = backbone.fitted(donor)
     state |= {name: value for name, value in backbone.state_dict().items() if name.startswith("downsampling.")}
@@ -267,6 +268,7 @@ def create_vit(config: ModelConfig) -> Any:
     if config.image_size < 1:
         raise UserError(f"model.image_size is {config.image_size}: give the side of the training crop, 1 pixel or more")
     overrides: dict[str, Any] = {
+        "in_chans": config.bands,
         "patch_size": config.patch_size,
         "embed_dim": config.embed_dim,
         "depth": config.depth,

@@ -2,9 +2,10 @@
 
     model = segvit.create_model("vit_tiny_patch16_224", num_classes=11, image_size=256)
     model = segvit.SegViT(backbone, head, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), num_classes=11)
-    labels = model.predict(images)          # (B, 3, H, W) uint8 or float in 0..1 -> (B, H, W)
+    labels = model.predict(images)          # (B, N, H, W) uint8 or float in 0..1 -> (B, H, W)
 
-Letters: B batch, K classes, Q queries, D width, H W image, S supervised outputs, p patch, h w token grid.
+Letters: B batch, N bands (3 unless `model.bands` differs), K classes, Q queries, D width, H W image, S supervised
+outputs, p patch, h w token grid.
 """
 
 from collections.abc import Sequence
@@ -53,8 +54,8 @@ class SegViT(nn.Module):
         head: maps to class logits (S, B, Q, K + 1) and mask logits (S, B, Q, h, w); see `segvit.models.output.Head`.
         upsampling: maps and a grid of patches to maps at that grid, shallow first. None: the head reads the maps of the
             backbone.
-        mean: of R, G, B on the 0..1 scale, subtracted from every image.
-        std: standard deviation of R, G, B on the 0..1 scale, which every image is divided by.
+        mean: of each band (R, G, B) on the 0..1 scale, subtracted from every image.
+        std: standard deviation of each band on the 0..1 scale, which every image is divided by.
         num_classes: K.
         image_size: side of the training crop in pixels, and of the windows at test.
         spec: names and colours of the classes; they are saved with the model.
@@ -101,19 +102,19 @@ class SegViT(nn.Module):
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32))
 
     def forward(self, images: Tensor, deep: bool = True, canvas: tuple[int, int] | None = None) -> SegOutput:
-        """Return class and mask logits of images (B, 3, H, W) of any size, uint8 or float in 0..1.
+        """Return class and mask logits of images (B, N, H, W) of any size, uint8 or float in 0..1.
 
         Args:
-            images: R, G, B.
+            images: R, G, B, or the bands of the model.
             deep: compute every supervised output; else only the prediction (S = 1).
             canvas: (H, W) in pixels that smaller images are padded to, on the right and at the bottom, with what
                 normalises to zero.
 
         Raises:
-            UserError: another shape than (B, 3, H, W), fewer than 2 x 2 patches in a shrunk structure, or a custom
+            UserError: another shape than (B, N, H, W), fewer than 2 x 2 patches in a shrunk structure, or a custom
                 up-sampling that returns one tensor in place of a list.
         """
-        check_images(images)
+        check_images(images, self.bands)
         image_size = (images.shape[2], images.shape[3])
         images = self.pad(self.normalise(images), canvas)
         patch = self.backbone.patch_size
@@ -158,13 +159,18 @@ class SegViT(nn.Module):
         return classes_of(self)[0]
 
     @property
+    def bands(self) -> int:
+        """Number of bands of the images."""
+        return len(self.mean)
+
+    @property
     def mask_cell(self) -> int:
         """Side in pixels of a cell of the last map: a patch, or two if nothing restores a shrunk grid."""
         cell: int = self.backbone.patch_size if self.upsampling is not None else self.backbone.map_cell
         return cell
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Bring uint8 or float in 0..1 (B, 3, H, W) to zero mean and unit deviation, in the dtype of the weights.
+        """Bring uint8 or float in 0..1 (B, N, H, W) to zero mean and unit deviation, in the dtype of the weights.
 
         Raises:
             UserError: another dtype.
@@ -176,7 +182,7 @@ class SegViT(nn.Module):
         return (images - self.mean[:, None, None]) / self.std[:, None, None]
 
     def pad(self, images: Tensor, canvas: tuple[int, int] | None = None) -> Tensor:
-        """Pad normalised images (B, 3, H, W) with zeros, right and bottom, to a canvas and to whole patches."""
+        """Pad normalised images (B, N, H, W) with zeros, right and bottom, to a canvas and to whole patches."""
         patch = self.backbone.patch_size
         height, width = images.shape[2], images.shape[3]
         if canvas is not None:
@@ -188,7 +194,7 @@ class SegViT(nn.Module):
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> Tensor:
-        """Return semantic scores (B, K, H, W) of images (B, 3, H, W), in evaluation mode."""
+        """Return semantic scores (B, K, H, W) of images (B, N, H, W), in evaluation mode."""
         with evaluating(self):
             return scores(self(images, deep=False))
 
@@ -208,7 +214,7 @@ class SegViT(nn.Module):
         """Return the class of every pixel.
 
         Args:
-            images: a tensor (B, 3, H, W), whose label maps (B, H, W) int64 are returned; or photos as in
+            images: a tensor (B, N, H, W), whose label maps (B, H, W) int64 are returned; or photos as in
                 `segvit.predict`, whose results are returned.
             confidence: compute the confidence maps of photos too.
             others: refused; `segvit.predict` has more options.

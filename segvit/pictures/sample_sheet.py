@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segvit.data.bands.reading import as_picture, read_pixels
 from segvit.data.check.check import CheckReport
 from segvit.data.check.report import SplitName
 from segvit.data.dataset import Samples, SegmentationDataset
-from segvit.data.images import read_image
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec
 from segvit.errors import UserError
@@ -69,14 +69,14 @@ def crop_sheet(
     """Draw training crops with their labels over them, their names, and a legend.
 
     Args:
-        images: (B, 3, H, W).
+        images: (B, H, W, 3).
         labels: (B, H, W), class indices and 255 for ignored pixels.
         names: of the B crops.
         spec: their classes.
     """
-    cells = [overlay(image.transpose(1, 2, 0), of, spec.palette) for image, of in zip(images, labels, strict=True)]
-    scale = min(1.0, CELL[0] / images.shape[3], CELL[1] / images.shape[2])
-    size = (scaled(images.shape[3], scale), scaled(images.shape[2], scale))
+    cells = [overlay(image, of, spec.palette) for image, of in zip(images, labels, strict=True)]
+    scale = min(1.0, CELL[0] / images.shape[2], CELL[1] / images.shape[1])
+    size = (scaled(images.shape[2], scale), scaled(images.shape[1], scale))
     small = [np.asarray(Image.fromarray(cell).resize(size, Image.Resampling.LANCZOS)) for cell in cells]
     fractions = np.mean([shares(of, spec.num_classes) for of in labels], axis=0)
     return with_legend(_arrange(small, names), spec.classes, spec.palette, fractions)
@@ -127,11 +127,11 @@ def _draw(samples: Samples, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDAr
     """Return a sample's overlay in cell size, and its label map (H, W) with K for unknown and K + 1 for ignored."""
     spec = samples.spec
     if isinstance(samples, SegmentationDataset):
-        photo = read_image(samples.pairs[index].image)
+        photo = Image.fromarray(as_picture(read_pixels(samples.pairs[index].image, samples.reading).values))
         labels = _known(samples.read_raw(index), spec)
     else:
         sample = samples.read(index)
-        photo = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
+        photo = Image.fromarray(as_picture(sample.image.permute(1, 2, 0).numpy()))
         labels = sample.labels.numpy().astype(np.intp)
         labels[labels == IGNORE_INDEX] = spec.num_classes + 1
     scale = min(1.0, CELL[0] / photo.width, CELL[1] / photo.height)

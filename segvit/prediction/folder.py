@@ -17,6 +17,7 @@ from segvit.prediction.names import (
     FACTS,
     LABELS,
     RECORD,
+    SCENE_LABELS,
     VIDEO_FACTS,
     VIDEO_OVERLAY,
     aside,
@@ -139,7 +140,8 @@ def check_sources(found: Iterable[Input], output: Path) -> None:
         record = named(output / item.stem, VIDEO_FACTS if item.video else FACTS)
         if not (facts := read_facts(record)):
             continue
-        target, source = named(output / item.stem, VIDEO_OVERLAY if item.video else LABELS), source_in(facts)
+        ending = VIDEO_OVERLAY if item.video else SCENE_LABELS if item.scene else LABELS
+        target, source = named(output / item.stem, ending), source_in(facts)
         if source is None:
             raise Taken(f"{record} exists and was not written by segvit predict: {ADVICE}")
         if Path(source).resolve() != item.path.resolve():

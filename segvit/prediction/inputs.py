@@ -13,9 +13,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from segvit.data.bands.deep import has_rasterio
+from segvit.data.bands.header import TIFF_SUFFIXES, read_header
 from segvit.data.images import IMAGE_SUFFIXES, lacking
 from segvit.errors import UserError
-from segvit.prediction.names import ENDINGS, OUR_SUFFIXES, VIDEO_ENDINGS, left_by_our_videos, left_by_us, named
+from segvit.prediction.names import (
+    ENDINGS,
+    OUR_SUFFIXES,
+    SCENE_ENDINGS,
+    VIDEO_ENDINGS,
+    left_by_our_videos,
+    left_by_us,
+    named,
+)
 from segvit.utils.files import files_below
 from segvit.video.reader import VIDEO_SUFFIXES
 
@@ -36,10 +46,13 @@ class Input(NamedTuple):
     stem: Path
     """Path of its outputs relative to the output folder, without suffix."""
     video: bool
+    scene: bool = False
+    """True for a GeoTIFF or another raster that is labelled window by window."""
 
     def outputs(self, output: Path) -> list[Path]:
         """Return every file that may be written for it into an output folder."""
-        return [named(output / self.stem, ending) for ending in (VIDEO_ENDINGS if self.video else ENDINGS)]
+        endings = VIDEO_ENDINGS if self.video else SCENE_ENDINGS if self.scene else ENDINGS
+        return [named(output / self.stem, ending) for ending in endings]
 
 
 class Found(NamedTuple):
@@ -71,7 +84,7 @@ def find_images(inputs: Sequence[str | Path], output: Path) -> list[tuple[Path, 
     Raises:
         UserError: see `find_inputs`.
     """
-    return [(path, stem) for path, stem, _ in _distinct(_walk(inputs, [output], IMAGE_SUFFIXES, Counter()))]
+    return [(path, stem) for path, stem, *_ in _distinct(_walk(inputs, [output], IMAGE_SUFFIXES, Counter()))]
 
 
 def check_outputs(found: Sequence[Input], output: Path) -> None:
@@ -117,7 +130,7 @@ def _walk(
     outputs = [output.resolve() for output in outputs if output.is_dir()]
     for given in map(Path, inputs):
         if given.is_file():
-            yield Input(given, Path(given.stem), _is_video(given))
+            yield _input(given, Path(given.stem))
             continue
         if given.is_dir():
             base, files = given, list(files_below(given, follow=False))
@@ -133,7 +146,7 @@ def _walk(
             raise UserError(f"{given} holds no {_kinds(suffixes)} ({', '.join(sorted(suffixes))}){_seen(others)}")
         left_out.update({suffix: count for suffix, count in others.items() if not (own and suffix in OUR_SUFFIXES)})
         for path in found:
-            yield Input(path, path.relative_to(base).with_suffix(""), _is_video(path))
+            yield _input(path, path.relative_to(base).with_suffix(""))
 
 
 def _matching(pattern: Path) -> tuple[Path, list[Path]]:
@@ -167,6 +180,19 @@ def _without_braces(pattern: str) -> list[str]:
 def _is_inside(path: Path, folders: Sequence[Path]) -> bool:
     """True if a file is in one of the folders, which are resolved."""
     return bool(folders) and any(path.resolve().is_relative_to(folder) for folder in folders)
+
+
+def _input(path: Path, stem: Path) -> Input:
+    """Return an input with its kind."""
+    return Input(path, stem, _is_video(path), _is_scene(path))
+
+
+def _is_scene(path: Path) -> bool:
+    """True for a GeoTIFF, and for a TIFF file too large for memory. Without rasterio a small GeoTIFF is a photo."""
+    if path.suffix.lower() not in TIFF_SUFFIXES:
+        return False
+    header = read_header(path)
+    return header is not None and header.is_scene and (has_rasterio() or not header.georeferenced or header.is_large)
 
 
 def _is_video(path: Path) -> bool:

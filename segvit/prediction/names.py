@@ -24,9 +24,12 @@ VIDEO_OVERLAY, VIDEO_CONFIDENCE, VIDEO_SHARES = "_overlay.mp4", "_confidence.mp4
 VIDEO_FRAMES, VIDEO_FACTS = "_frames", "_video.json"
 VIDEO_ENDINGS = (VIDEO_OVERLAY, VIDEO_CONFIDENCE, VIDEO_SHARES, VIDEO_FRAMES, VIDEO_FACTS)
 """Endings that turn the name of a video into those of its outputs."""
+SCENE_LABELS, SCENE_POLYGONS, SCENE_ROWS = "_labels.tif", "_polygons.geojson", "_labels.rows"
+SCENE_ENDINGS = (SCENE_LABELS, SCENE_POLYGONS, FACTS)
+"""Endings that turn the name of a scene into those of its outputs. The rows are those of an unfinished label map."""
 ASIDE = ".segvit-partial"
 """Ending of an unfinished file."""
-OUR_SUFFIXES = (".json", ".yaml", ".csv", ".png", ".mp4", ".txt", ".xml", ".geojson", ASIDE)
+OUR_SUFFIXES = (".json", ".yaml", ".csv", ".png", ".mp4", ".txt", ".xml", ".tif", ".geojson", ".rows", ASIDE)
 """Suffixes of the files in an output folder."""
 
 
@@ -55,7 +58,7 @@ def left_by_us(pictures: Sequence[Path]) -> set[Path]:
     there, ours = set(pictures), set()
     for path in pictures:
         target = path.with_suffix("")
-        outputs = {named(target, ending) for ending in PICTURES} & there - {path}
+        outputs = {named(target, ending) for ending in (*PICTURES, SCENE_LABELS)} & there - {path}
         if outputs:
             source = source_in(read_facts(named(target, FACTS)))
             if source is not None and Path(source).name == path.name:

@@ -32,6 +32,8 @@ from segvit.prediction.names import (
     LABELS,
     OVERLAY,
     PICTURES,
+    SCENE_LABELS,
+    SCENE_POLYGONS,
     aside,
     explaining,
     named,
@@ -55,6 +57,14 @@ def is_done(target: Path, expected: str, *, confidence: bool) -> bool:
     pictures = PICTURES if confidence else (LABELS, OVERLAY)
     return read_facts(named(target, FACTS)).get("fingerprint") == expected and all(
         named(target, ending).is_file() for ending in pictures
+    )
+
+
+def is_scene_done(target: Path, expected: str, *, polygons: bool) -> bool:
+    """True if all outputs of a scene exist and have the expected fingerprint."""
+    endings = (SCENE_LABELS, SCENE_POLYGONS) if polygons else (SCENE_LABELS,)
+    return read_facts(named(target, FACTS)).get("fingerprint") == expected and all(
+        named(target, ending).is_file() for ending in endings
     )
 
 

@@ -9,6 +9,7 @@ Letters: K classes, H W image.
 
 import io
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,12 @@ from PIL import Image
 from torch import Tensor
 
 from segvit.config import EvalConfig, PrecisionChoice
-from segvit.data.images import Source, to_rgb
+from segvit.data.bands.reading import Pixels, Reading, as_picture, remarks
+from segvit.data.bands.sources import to_pixels
+from segvit.data.images import Source
 from segvit.data.palette import Color
 from segvit.errors import UserError
-from segvit.inference.network import Network, classes_of
+from segvit.inference.network import Network, classes_of, reading_of
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import image_confidence, image_labels
 from segvit.pictures import overlay, save_index_png, shares, with_legend
@@ -34,7 +37,8 @@ from segvit.utils.files import expanded, writing
 from segvit.utils.text import percentage
 
 Photo = Source | Tensor
-"""A photo as users give it: a file, a PIL image, an array, or a tensor (3, H, W), uint8 or float in 0..1."""
+"""A photo as users give it: a file, a PIL image, an array, or a tensor (3, H, W), uint8 or float in 0..1. N bands
+take the place of 3 for a model of N bands."""
 P = TypeVar("P", bound=Photo)
 Photos = list[P] | tuple[P, ...] | Iterator[P]
 """Several photos, such as `["a.jpg", "b.jpg"]` or `Path("photos").glob("*.jpg")`."""
@@ -64,7 +68,7 @@ class Prediction:
     """
 
     image: npt.NDArray[np.uint8]
-    """The image uint8 (H, W, 3), RGB, upright."""
+    """The image uint8 (H, W, 3), RGB, upright. Of other bands, the first three, or the first as grey."""
     labels: npt.NDArray[np.int64]
     """(H, W) class indices, 0..K-1."""
     classes: tuple[str, ...]
@@ -160,19 +164,26 @@ class Prediction:
 
 def label_photo(
     model: Network,
-    source: Photo,
+    source: Photo | Pixels,
     *,
     config: EvalConfig | None = None,
     precision: PrecisionChoice | None = None,
     confidence: bool = False,
+    warn: bool = True,
 ) -> Prediction:
-    """Label one photo: see `segvit.predict`.
+    """Label one photo: see `segvit.predict`. It may also be one that was read for this model.
+
+    Args:
+        warn: issue a warning if the file was read in another way than expected.
 
     Raises:
-        UserError: as there.
+        UserError: as `segvit.predict`.
     """
-    image = _to_rgb(source)
-    tensor = torch.from_numpy(image.transpose(2, 0, 1).copy())
+    reading = reading_of(model)
+    pixels = source if isinstance(source, Pixels) else _to_pixels(source, reading)
+    for text in remarks(pixels, reading) if warn else ():
+        warnings.warn(f"{_name(source)}: {text}", UserWarning, stacklevel=4)
+    tensor = torch.from_numpy(pixels.values.transpose(2, 0, 1).copy())
     certainty = None
     with computing_in(resolve_precision(model, precision), model.mean.device):
         if confidence:
@@ -182,7 +193,7 @@ def label_photo(
             labels = image_labels(model, tensor, config)
     classes, palette = classes_of(model)
     return Prediction(
-        image=image,
+        image=as_picture(pixels.values),
         labels=labels.cpu().numpy(),
         classes=classes,
         palette=palette,
@@ -209,22 +220,27 @@ def label_photos(
     return [label_photo(model, each, config=config, precision=precision, confidence=confidence) for each in source]
 
 
-def _to_rgb(source: Photo) -> npt.NDArray[np.uint8]:
-    """Return any photo as uint8 (H, W, 3).
+def _name(source: object) -> str:
+    """Return the name of a photo for a warning."""
+    return str(source) if isinstance(source, str | Path) else "the image"
+
+
+def _to_pixels(source: Photo, reading: Reading) -> Pixels:
+    """Return any photo as the model takes it.
 
     Raises:
-        UserError: as `to_rgb`, or a tensor that is not one photo (3, H, W).
+        UserError: as `to_pixels`, or a tensor that is not one photo (N, H, W).
     """
     if not isinstance(source, Tensor):
-        return to_rgb(source)
+        return to_pixels(source, reading)
     shape = tuple(source.shape)
     if source.ndim == 4:
         raise UserError(
             f"a tensor {shape} is a batch: type model.predict(images) for its label maps (B, H, W), or "
             "segvit.predict(model, list(images)) for a result of each photo"
         )
-    if source.ndim != 3 or source.shape[0] not in (1, 3):
-        raise UserError(f"a tensor {shape}: give (3, H, W), or an array (H, W, 3)")
+    if source.ndim != 3 or source.shape[0] not in (1, reading.bands):
+        raise UserError(f"a tensor {shape}: give ({reading.bands}, H, W), or an array (H, W, {reading.bands})")
     pixels = source.detach().cpu()
     planes: npt.NDArray[np.uint8] = (pixels.float() if pixels.is_floating_point() else pixels).numpy()
-    return to_rgb(planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0))
+    return to_pixels(planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0), reading)

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from segvit.inference.network import Network
 from segvit.prediction.folder import claim, find_and_check, only_address
-from segvit.prediction.names import LABELS, VIDEO_OVERLAY, named
-from segvit.prediction.outputs import fingerprint, is_done, model_digest
+from segvit.prediction.names import LABELS, SCENE_LABELS, VIDEO_OVERLAY, named
+from segvit.prediction.outputs import fingerprint, is_done, is_scene_done, model_digest
 from segvit.prediction.video_options import VideoOptions
 from segvit.prediction.video_outputs import facts_if_done
 
@@ -52,6 +52,8 @@ class Plan(NamedTuple):
     """Overlays of videos that exist."""
     broken: list[Broken]
     """Skipped videos that broke off."""
+    scenes: list[Job]
+    """Rasters that are labelled window by window."""
 
 
 def make_plan(
@@ -62,6 +64,7 @@ def make_plan(
     video: VideoOptions,
     *,
     overwrite: bool,
+    polygons: bool = False,
 ) -> Plan:
     """Find the inputs, claim the output folder, and sort the inputs into those left and those done.
 
@@ -72,6 +75,7 @@ def make_plan(
         settings: how label maps are made, as plain values.
         video: how videos are labelled.
         overwrite: plan every input, even if its outputs exist.
+        polygons: scenes get polygons too.
 
     Raises:
         UserError: what `find_and_check` refuses, or a folder that cannot be written to.
@@ -82,7 +86,7 @@ def make_plan(
         inputs, output, ids=settings["ids"], video=video, overwrite=overwrite, settings=filmed_with
     )
     claim(output, filmed_with)
-    plan = Plan(output, found.left_out, [], [], [], [], [])
+    plan = Plan(output, found.left_out, [], [], [], [], [], [])
     if address := only_address(inputs):
         plan.videos.append(Job(str(inputs[0]), output / f"{address.stem}_{datetime.now():%Y%m%d-%H%M%S}", ""))
     for item in found.items:
@@ -96,6 +100,10 @@ def make_plan(
             plan.skipped_videos.append(named(target, VIDEO_OVERLAY))
             if facts.get("broken"):
                 plan.broken.append(Broken(job, facts["broken"], facts["labelled"]))
+        elif item.scene and (overwrite or not is_scene_done(target, job.fingerprint, polygons=polygons)):
+            plan.scenes.append(job)
+        elif item.scene:
+            plan.skipped.append(named(target, SCENE_LABELS))
         elif not overwrite and is_done(target, job.fingerprint, confidence=settings["confidence"]):
             plan.skipped.append(named(target, LABELS))
         else:

@@ -10,17 +10,16 @@ is done.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
-from segvit.data.images import Unreadable, read_frames, read_image
+from segvit.data.bands.reading import Pixels, read_pixels, remarks
+from segvit.data.images import Unreadable, read_frames
 from segvit.errors import UserError
-from segvit.inference.network import Network, classes_of
+from segvit.inference.network import Network, classes_of, reading_of
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import resolve_protocol
 from segvit.models.modes import evaluating
@@ -29,9 +28,9 @@ from segvit.prediction.annotations.annotate import annotate, check_stems
 from segvit.prediction.annotations.kinds import SCORED, AnnotationFormat, check_annotations
 from segvit.prediction.names import VIDEO_OVERLAY, named
 from segvit.prediction.outputs import write_outputs
-from segvit.prediction.photo import Prediction
+from segvit.prediction.photo import Prediction, label_photo
 from segvit.prediction.plan import Broken, Job, Plan, make_plan
-from segvit.prediction.predict import predict
+from segvit.prediction.scenes.predict_scene import predict_scene
 from segvit.prediction.video import VideoDone, predict_video
 from segvit.prediction.video_options import VideoOptions
 from segvit.utils.distributed import decided_by_first, gather, rank, world_size
@@ -76,6 +75,8 @@ class Done:
     """Videos that could not be read or that broke off, in this run or when they were labelled."""
     annotations: list[Path]
     """Files or folders of annotations, one per format asked for."""
+    remarks: list[str]
+    """Images of this process that were read in another way than expected, such as 12 bits in 16."""
 
 
 def predict_files(
@@ -92,16 +93,19 @@ def predict_files(
     write: Sequence[AnnotationFormat] = (),
     simplify: float = 0.0,
     video: VideoOptions | None = None,
+    polygons: bool = False,
     overwrite: bool = False,
     workers: int = DataConfig.workers,
     progress: Progress | None = None,
     watch: Watch | None = None,
+    watch_scene: Watch | None = None,
 ) -> Done:
     """Write label maps, overlays and shares of files and folders into `output`.
 
     For `a/photo.jpg` in a folder input `a`, the outputs are photo.png (class indices with a palette),
     photo_overlay.png, photo.json, and photo_confidence.png if asked for. Subfolders are mirrored. `predict_video` lists
-    the outputs of a video. A webcam or stream is recorded anew each time, under the time of its start.
+    the outputs of a video. A GeoTIFF, or a TIFF file of more than 100 megapixels, gets a GeoTIFF of labels and no
+    overlay (segvit/prediction/scenes). A webcam or stream is recorded anew each time, under the time of its start.
 
     In a process group (torchrun) every process must call this. Each labels its share and returns the whole outcome.
 
@@ -120,10 +124,12 @@ def predict_files(
             with scores need confidence maps, so they are written too.
         simplify: tolerance in pixels of the polygons of `write`. 0: exact.
         video: how videos are labelled.
+        polygons: write polygons of GeoTIFF files too, in map coordinates.
         overwrite: label everything again, even if the outputs exist.
         workers: number of threads that read, and of those that write, while the model works. 0: no threads.
         progress: called with the number of images done and their total, both in the share of this process.
         watch: called with the name of each video; gives the progress callback for its frames.
+        watch_scene: called with the name of each GeoTIFF; gives the progress callback for its rows of tiles.
 
     Raises:
         UserError: what `make_plan` refuses, a precision that the device lacks, a disk that is full, or processes that
@@ -151,13 +157,16 @@ def predict_files(
     )
     world_size()  # refuses processes that are in no group, before anything is written
     # One process plans, before any writes: another would find less left.
-    plan = decided_by_first(lambda: make_plan(model, inputs, output, settings, video, overwrite=overwrite))
+    plan = decided_by_first(
+        lambda: make_plan(model, inputs, output, settings, video, overwrite=overwrite, polygons=polygons)
+    )
     if write:
         check_stems(plan.output, (*(job.target for job in plan.images), *plan.skipped))
     with computing_in(chosen, model.mean.device), evaluating(model):  # cached casts and folds serve all images
         images = _label_images(labeller, plan.images, progress)
+        images += _label_scenes(labeller, plan.scenes, watch_scene, polygons=polygons, first=len(plan.images))
         videos = _label_videos(labeller, plan.videos, watch)
-    done = _done(plan, images, videos)
+    done = _done(plan, images, videos, sorted(labeller.remarks))  # threads find them in any order
     if write and rank() == 0:
         ids, classes = labeller.style["raw_ids"], classes_of(model)[0]
         maps = [*done.written, *done.skipped]
@@ -176,10 +185,19 @@ class _Labeller:
     """Settings of the files written."""
     video: VideoOptions
     workers: int
+    remarks: list[str] = field(default_factory=list)
+    """Images that were read in another way than expected."""
 
-    def label(self, image: npt.NDArray[np.uint8]) -> Prediction:
-        """Label an image (H, W, 3)."""
-        return predict(self.model, image, **self.look)
+    def read(self, job: Job) -> Pixels:
+        """Read the image of a job as the model takes it."""
+        reading = reading_of(self.model)
+        pixels = read_pixels(Path(job.source), reading)
+        self.remarks.extend(f"{job.source}: {text}" for text in remarks(pixels, reading))
+        return pixels
+
+    def label(self, image: Pixels) -> Prediction:
+        """Label an image."""
+        return label_photo(self.model, image, **self.look, warn=False)
 
     def write(self, job: Job, result: Prediction) -> Path:
         """Write the outputs of an image and return the path of its label map."""
@@ -212,10 +230,10 @@ def _label_images(
 def _outcomes(labeller: _Labeller, jobs: Sequence[Job]) -> Iterator[Path | Failure]:
     """Yield the outcome of each image in order, reading ahead of the model and writing behind it."""
 
-    def read(job: Job) -> tuple[Job, npt.NDArray[np.uint8] | Failure]:
-        return job, _attempt(Path(job.source), lambda: np.asarray(read_image(Path(job.source))))
+    def read(job: Job) -> tuple[Job, Pixels | Failure]:
+        return job, _attempt(Path(job.source), lambda: labeller.read(job))
 
-    def label(job: Job, image: npt.NDArray[np.uint8] | Failure) -> tuple[Job, Prediction | Failure]:
+    def label(job: Job, image: Pixels | Failure) -> tuple[Job, Prediction | Failure]:
         return job, image if isinstance(image, Failure) else _attempt(Path(job.source), lambda: labeller.label(image))
 
     def write(labelled: tuple[Job, Prediction | Failure]) -> Path | Failure:
@@ -238,6 +256,33 @@ def _attempt(path: Path, work: Callable[[], T]) -> T | Failure:
     except Exception as error:
         error.add_note(f"while predicting {path}")
         raise
+
+
+# --- scenes ----------------------------------------------------------------------------------------------------------
+
+
+def _label_scenes(
+    labeller: _Labeller, jobs: Sequence[Job], watch: Watch | None, *, polygons: bool, first: int
+) -> list[tuple[int, Path | Failure]]:
+    """Label this process's share of the scenes; return each number, counted from `first`, with its outcome."""
+
+    def label(job: Job) -> Path:
+        with watch(Path(job.source).name) if watch else nullcontext() as progress:
+            done = predict_scene(
+                labeller.model,
+                Path(job.source),
+                job.target,
+                config=labeller.look["config"],
+                fingerprint=job.fingerprint,
+                polygons=polygons,
+                raw_ids=labeller.style["raw_ids"],
+                progress=progress,
+            )
+        labeller.remarks.extend(done.remarks)
+        return done.labels
+
+    share = range(rank(), len(jobs), world_size())
+    return [(first + index, _attempt(Path(jobs[index].source), partial(label, jobs[index]))) for index in share]
 
 
 # --- videos ----------------------------------------------------------------------------------------------------------
@@ -287,6 +332,7 @@ def _done(
     plan: Plan,
     images: list[tuple[int, Path | Failure]],
     videos: list[tuple[int, tuple[VideoDone | None, Failure | None]]],
+    found: list[str],
 ) -> Done:
     """Gather the outcomes of all processes."""
     all_images, all_videos = _gathered(images), _gathered(videos)
@@ -302,6 +348,7 @@ def _done(
         video_failures=[_broken(video) for video in plan.broken]
         + [failure for _, failure in all_videos if failure is not None],
         annotations=[],
+        remarks=found,
     )
 
 

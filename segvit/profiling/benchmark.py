@@ -24,14 +24,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from segvit.config import PrecisionName
-from segvit.data.images import read_image
 from segvit.errors import UserError
 from segvit.inference.compiled import compile_model, is_compiled
 from segvit.inference.label_map import label_map
-from segvit.inference.network import described
+from segvit.inference.network import described, image_for
 from segvit.inference.precision import check_precision, computing_in, resolve_precision
 from segvit.models.modes import evaluating
 from segvit.models.output import SegOutput
@@ -141,7 +139,7 @@ class _Run:
 
     def __init__(self, model: SegViT, case: Case, *, image: str | Path | None, present: int | None) -> None:
         self.model, self.case, self.device = model, case, model.mean.device
-        self.images = _images(case, image).to(self.device)
+        self.images = _images(model, case, image).to(self.device)
         self.precision = resolve_precision(model, case.precision)
         self.whole = is_compiled(model)
         self.made_up: tuple[Tensor, Tensor] | None = None
@@ -213,18 +211,18 @@ def made_up_logits(num_classes: int, present: int, grid: tuple[int, int]) -> tup
     return class_logits[None, None], 3 * torch.randn(1, 1, num_classes, *grid, generator=random)
 
 
-def _images(case: Case, image: str | Path | None) -> Tensor:
-    """Return images (B, 3, H, W) uint8 of a photo, or of noise."""
+def _images(model: SegViT, case: Case, image: str | Path | None) -> Tensor:
+    """Return images (B, N, H, W) of a photo, or of noise in uint8."""
     if image is None:
-        return torch.randint(0, 256, (case.batch, 3, *case.size), dtype=torch.uint8)
-    photo = resize(pil_to_tensor(read_image(Path(image))), case.size)
+        return torch.randint(0, 256, (case.batch, model.bands, *case.size), dtype=torch.uint8)
+    photo = resize(image_for(model, Path(image)), case.size)
     return photo.expand(case.batch, -1, -1, -1).contiguous()
 
 
 def _small_images(model: SegViT) -> Tensor:
-    """Return an image (1, 3, H, W) of a few patches, to trigger work that happens once."""
+    """Return an image (1, N, H, W) of a few patches, to trigger work that happens once."""
     side = 4 * model.backbone.patch_size
-    return torch.zeros((1, 3, side, side), dtype=torch.uint8, device=model.mean.device)
+    return torch.zeros((1, model.bands, side, side), dtype=torch.uint8, device=model.mean.device)
 
 
 def _stamp(device: torch.device) -> Any:

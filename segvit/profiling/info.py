@@ -12,6 +12,7 @@ from rich.table import Table
 
 from segvit.config import ModelConfig, Structure, TrainConfig, Upsampling
 from segvit.config_files import CONFIG_DIRS
+from segvit.data.bands.reading import COLORS
 from segvit.data.folder_spec import resolve_spec
 from segvit.errors import UserError
 from segvit.inference.network import described
@@ -56,6 +57,7 @@ class Info:
             "num_classes": self.model.num_classes,
             "num_classes_assumed": self.assumed,
             "classes": None if self.classes is None else list(self.classes),
+            "bands": self.model.bands,
             "image_size": self.model.image_size,
             "patch_size": backbone.patch_size,
             "embed_dim": backbone.embed_dim,
@@ -87,6 +89,10 @@ class Info:
             "prefix tokens": facts["num_prefix_tokens"],
             "taps": ", ".join(map(str, facts["taps"])),
         }
+        if self.model.spec is not None and self.model.spec.bands:
+            rows["bands"] = _names(self.model.spec.bands)
+        elif facts["bands"] != COLORS:
+            rows["bands"] = facts["bands"]
         if facts["shrink_at"] is not None:
             rows |= {"shrinks at block": facts["shrink_at"], "down-sampling": facts["downsampling"]}
         if facts["upsampling"] is not None:

@@ -135,7 +135,7 @@ def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
     # A fused attention kernel may have no formula and then counts as nothing; MATH makes it two matrix products.
     with FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         twin = fake_twin(model)
-        images = torch.empty((1, 3, *size), dtype=torch.uint8, device="cpu")
+        images = torch.empty((1, len(model.mean), *size), dtype=torch.uint8, device="cpu")
         output, forward = _count(lambda: twin(images))
         _, predict = _count(lambda: _score_in_tiles(twin(images, deep=False)))
     root = type(model).__name__  # the counter's name of the outermost module

@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from segvit.config import Head, TrainConfig
+from segvit.data.bands.reading import COLORS
 from segvit.errors import UserError
 from segvit.fused_losses import CHUNK_ELEMENTS, CHUNK_ELEMENTS_GPU, fused_mask_losses
 from segvit.inference.precision import HALVES
@@ -274,7 +275,7 @@ def _inputs(config: TrainConfig, count: int) -> StepInput:
     return StepInput(
         step=0,
         number=0,
-        images=torch.empty((count, 3, *size), dtype=torch.uint8),
+        images=torch.empty((count, config.model.bands or COLORS, *size), dtype=torch.uint8),
         labels=torch.empty((count, *size), dtype=torch.int64),
         indices=torch.empty(count, dtype=torch.int64),
         divisors=Normalizers(num_masks=torch.empty(()), class_weight=torch.empty(())),

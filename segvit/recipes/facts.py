@@ -16,8 +16,8 @@ import psutil
 import torch
 
 from segvit.config import DataConfig, Device, ModelConfig, PrecisionName
+from segvit.data.bands.reading import image_size
 from segvit.data.dataset import SegmentationDataset, open_dataset
-from segvit.data.images import read_size
 from segvit.data.sample import Samples
 from segvit.errors import UserError
 from segvit.inference.precision import fastest_precision
@@ -174,7 +174,7 @@ def _size_reader(samples: Samples) -> Callable[[int], tuple[int, int]]:
     """Return a function that reads height and width of a sample's image, from its header if it is a file."""
     if isinstance(samples, SegmentationDataset):
         pairs = samples.pairs
-        return lambda index: read_size(pairs[index].image)
+        return lambda index: image_size(pairs[index].image)
 
     def size_of(index: int) -> tuple[int, int]:
         height, width = samples.read(index).labels.shape

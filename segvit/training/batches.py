@@ -2,7 +2,7 @@
 
     for step, (images, labels, indices) in training_batches(config, data, accelerator, ...):
 
-Letters: B images of this process, H, W size of a crop.
+Letters: B images of this process, N bands, H, W size of a crop.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -42,15 +42,15 @@ def training_batches(
 ) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
     """Yield (step, (images, labels, indices)) of this process, from step `start` to the run's last.
 
-    Images are uint8 (B, 3, H, W), labels int64 (B, H, W), and indices (B,) are positions of the training samples. With
-    a cache, features (B, L) are in place of images.
+    Images are uint8 or float32 (B, N, H, W), labels int64 (B, H, W), and indices (B,) are positions of the training
+    samples. With a cache, features (B, L) are in place of images.
 
     Args:
         config: the run.
         data: training and validation set.
         accelerator: knows the processes.
         start: steps done.
-        mean: (3,) of the model, 0..1: the colour that pads images smaller than the crop.
+        mean: (N,) of the model, 0..1: the values that pads images smaller than the crop.
         say: prints how often rare classes are drawn.
         list_unreadable: takes the messages of all processes about images that cannot be read.
         cache: features of the frozen blocks, on disk.
@@ -77,10 +77,10 @@ def training_crops(config: TrainConfig, data: RunData, *, mean: Tensor) -> Train
     Args:
         config: the run.
         data: training and validation set.
-        mean: (3,) of the model, 0..1: the colour that pads images smaller than the crop.
+        mean: (N,) of the model, 0..1: the values that pads images smaller than the crop.
     """
     augment, rare, partners = config.augment, None, None
-    fill = [round(255 * value) for value in mean.tolist()]
+    fill = [255 * value for value in mean.tolist()]
     transform = TrainTransform(config.model.image_size, augment, fill, own=data.transform)
     if augment.rare_class_probability > 0 or augment.copy_paste > 0:
         rare = RareClasses(data.census, probability=augment.rare_class_probability, seed=config.seed)

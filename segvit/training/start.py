@@ -26,6 +26,7 @@ from segvit.data.check.fixes import command
 from segvit.data.check.mixed_splits import mixed_splits
 from segvit.data.check.report import copies
 from segvit.data.dataset import open_dataset
+from segvit.data.folder_spec import resolve_white
 from segvit.data.sample import Samples
 from segvit.data.sampling.class_counts import Census, take_census
 from segvit.errors import UserError
@@ -37,6 +38,7 @@ from segvit.training.loader_guard import written
 from segvit.training.loggers import check_loggers
 from segvit.training.own_parts import SPLITS, OwnParts
 from segvit.training.parallel import create_accelerator
+from segvit.training.pixel_statistics import resumed_statistics, with_statistics
 from segvit.training.run_folder.names import (
     check_free,
     check_replaceable,
@@ -149,6 +151,7 @@ def prepare(
         print(named.text)
     config = replace(config, data=named.config)
     if state is not None:
+        config = resumed_statistics(config, state["config"])
         check_same_run(config, state["config"], done=_step_of(state))
         own.check_resumable(state.get("own_parts", []))
     else:
@@ -157,7 +160,10 @@ def prepare(
             check_free(config.output)
     fine_tunes = state is None and config.init is not None
     source = load_start(str(config.init), config.model) if fine_tunes else None
-    splits = open_splits(config, own.datasets, say=print if first_process() and state is None else None)
+    config = _read_as_before(config, source)
+    say = print if first_process() and state is None else None
+    splits = open_splits(config, own.datasets, say=say)
+    config = with_statistics(config, splits, state=state, say=say)
     transform = open_own(own.transform, config.augment.module, num_classes=splits["train"].spec.num_classes)
     accelerator = create_accelerator(config)
     name = name_of(config.data, otherwise=splits["train"].spec.name)
@@ -179,6 +185,14 @@ def prepare(
     return Start(
         config=config, accelerator=accelerator, data=data, state=state, source=source, replaces=overwrite and not resume
     )
+
+
+def _read_as_before(config: TrainConfig, source: SegViT | None) -> TrainConfig:
+    """Return the settings with the white of the model to fine-tune, unless they or their spec give one."""
+    spec = None if source is None else source.spec
+    if spec is None or spec.white is None or resolve_white(config.data) is not None:
+        return config
+    return replace(config, data=replace(config.data, white=spec.white))
 
 
 def make_room(start: Start) -> None:
@@ -208,7 +222,8 @@ def open_splits(
     """
     size = config.model.image_size
     splits: dict[str, Samples] = {
-        name: open_dataset(config.data, name, size=size) if own is None else own[name] for name in SPLITS
+        name: open_dataset(config.data, name, size=size, bands=config.model.bands) if own is None else own[name]
+        for name in SPLITS
     }
     reports = {name: check_dataset(samples, limit=CHECKED_SAMPLES, decode=True) for name, samples in splits.items()}
     for report in reports.values():

@@ -26,7 +26,7 @@ class Window(NamedTuple):
 
 
 def resize(image: Tensor, size: tuple[int, int], window: Window | None = None) -> Tensor:
-    """Resize uint8 (C, H, W) to (C, h, w) bilinearly, or compute only the part of the result in `window`.
+    """Resize uint8 or float (C, H, W) to (C, h, w) bilinearly, or compute only the part of the result in `window`.
 
     A window holds bit for bit what the whole result holds there, and costs only its own pixels.
     """
@@ -38,7 +38,8 @@ def resize(image: Tensor, size: tuple[int, int], window: Window | None = None) -
     y, x = slice(0, window.height), slice(0, window.width)
     part = image[:, rows.source(y), columns.source(x)].float()
     part = rows.resize(part, y, dim=1)
-    return to_uint8(columns.resize(part, x, dim=2))
+    resized = columns.resize(part, x, dim=2)
+    return to_uint8(resized) if image.dtype == torch.uint8 else resized.to(image.dtype)
 
 
 def resize_labels(labels: Tensor, size: tuple[int, int], window: Window | None = None) -> Tensor:

@@ -119,7 +119,7 @@ def check_network(model: SegViT, config: ModelConfig, *, name: str) -> None:
     ]
     for key, value in (("mean", config.mean), ("std", config.std)):
         own = getattr(model, key).cpu()
-        if value is not None and not torch.allclose(own, torch.tensor(value)):
+        if value is not None and (len(value) != len(own) or not torch.allclose(own, torch.tensor(value))):
             rows.append(
                 f"  model.{key}: {[round(x, 4) for x in own.tolist()]} in {name}, {list(value)} in the settings"
             )
@@ -137,6 +137,7 @@ def network_facts(model: SegViT) -> dict[str, Any]:
     atm = head if isinstance(head, ATMHead) else None
     return {
         "model.backbone": model.config.backbone.split(".")[0],  # a tag names weights, not a network
+        "model.bands": model.bands,
         "model.structure": model.config.structure,
         "model.patch_size": backbone.patch_size,
         "model.embed_dim": backbone.embed_dim,

@@ -20,22 +20,31 @@ RANDOM = "random weights"
 
 
 def pretrained_vit(
-    name: str, *, image_size: tuple[int, int], patch_size: int | None = None, file: Path | None = None
+    name: str,
+    *,
+    image_size: tuple[int, int],
+    patch_size: int | None = None,
+    file: Path | None = None,
+    bands: int | None = None,
 ) -> Any:
     """Return timm's model of that name with its weights. timm resizes positions and patch embedding as they need it.
 
-    Families differ: bicubic with antialias, bilinear without (FlexiViT), or cut from a larger grid (RADIO).
+    Families differ: bicubic with antialias, bilinear without (FlexiViT), or cut from a larger grid (RADIO). For other
+    bands than red, green, blue, timm adapts the patch embedding. One band gets the sum of the three filters. N bands
+    repeat the three filters in turn, multiplied by 3 / N.
 
     Args:
         name: of the model, with the tag of its weights.
         image_size: size (H, W) in pixels of the images that the positions are resized to.
         patch_size: side of a patch in pixels. None: the model's own.
         file: file of the weights. None: they are fetched from the Hub.
+        bands: number of bands of the images. None: red, green, blue.
 
     Raises:
         UserError: the weights cannot be fetched, or the file's are not of that model.
     """
     shape: dict[str, Any] = {"img_size": image_size} | ({} if patch_size is None else {"patch_size": patch_size})
+    shape |= {} if bands is None else {"in_chans": bands}
     if file is not None:
         return _from_file(name, file, shape)
     try:

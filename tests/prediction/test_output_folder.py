@@ -158,7 +158,7 @@ def write_kinds(folder: Path) -> None:
     formats = {".jfif": "JPEG", ".avif": "AVIF", ".gif": "GIF", ".jp2": "JPEG2000", ".webp": "WEBP", ".tga": "TGA"}
     for suffix, format in formats.items():
         picture.save(folder / f"photo{suffix[1:]}{suffix}", format=format)
-    for name in ("scan.dcm", "notes.txt", "more.txt", "README"):
+    for name in ("scan.nii", "notes.txt", "more.txt", "README"):
         (folder / name).write_bytes(b"no image")
 
 
@@ -167,9 +167,9 @@ def test_no_file_is_passed_over_without_a_word(segvit: Run, tmp_path: Path) -> N
     write_kinds(tmp_path / "photos")
     code, out, _ = segvit("photos", "--output", "seen")
     assert code == 0 and "6 label maps in seen" in out
-    assert "left out, since they are neither images nor videos: 2 .txt, 1 without a suffix, 1 .dcm" in out
+    assert "left out, since they are neither images nor videos: 2 .txt, 1 without a suffix, 1 .nii" in out
     code, out, _ = segvit("photos", "--output", "photos")  # its own files are not counted
-    assert code == 0 and ": 2 .txt, 1 without a suffix, 1 .dcm" in segvit("photos", "--output", "photos")[1]
+    assert code == 0 and ": 2 .txt, 1 without a suffix, 1 .nii" in segvit("photos", "--output", "photos")[1]
 
 
 def test_photos_of_phones_are_read(tmp_path: Path) -> None:

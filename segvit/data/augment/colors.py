@@ -5,7 +5,9 @@
 
 Each part is applied with probability 0.5.
 
-Letters: h, w size of the crop.
+Images are uint8, or float in 0..1. Ranges of brightness and noise are on the scale 0..255 for both.
+
+Letters: N bands, h, w size of the crop.
 """
 
 import math
@@ -15,6 +17,8 @@ import torch.nn.functional as F
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from segvit.data.augment.draws import chance, maybe, whole
+from segvit.data.augment.levels import from_levels, to_levels
+from segvit.data.bands.reading import COLORS
 from segvit.utils.resize import to_uint8
 
 
@@ -27,13 +31,14 @@ def photometric(
     hue: float,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Distort the colours of uint8 (3, h, w). Each part is applied with probability 0.5, and never if its range is 0.
+    """Distort the colours of (N, h, w). Each part is applied with probability 0.5, and never if its range is 0.
 
     Brightness adds, and contrast multiplies. Contrast comes before or after saturation and hue, at random. Saturation
-    and hue are those of the HSV cone. Values are clipped to 0..255 after each part, and rounded once at the end.
+    and hue are those of the HSV cone, and apply to three bands alone. Values are clipped to 0..255 after each part.
+    uint8 is rounded once at the end.
 
     Args:
-        image: colours in 0..255.
+        image: uint8, or float in 0..1.
         brightness: largest shift, on the scale of 0..255.
         contrast: half width of the factor's range, 1 - contrast .. 1 + contrast.
         saturation: half width of the factor's range, 1 - saturation .. 1 + saturation.
@@ -45,9 +50,11 @@ def photometric(
     contrast_first = chance(generator, 0.5)
     saturation_gain = maybe(generator, 1 - saturation, 1 + saturation, neutral=1.0)
     turn = maybe(generator, -hue, hue, neutral=0.0)
+    if len(image) != COLORS:
+        saturation_gain, turn = 1.0, 0.0
     if (shift, gain, saturation_gain, turn) == (0.0, 1.0, 1.0, 0.0):
         return image
-    colors = image.float()
+    colors = to_levels(image)
     if shift != 0:
         colors = colors.add_(shift).clamp_(0, 255)
     if gain != 1 and contrast_first:
@@ -58,7 +65,7 @@ def photometric(
         colors = turn_hue(colors, turn / 180)
     if gain != 1 and not contrast_first:
         colors = colors.mul_(gain).clamp_(0, 255)
-    return to_uint8(colors)
+    return from_levels(colors, image.dtype)
 
 
 def saturate(colors: torch.Tensor, factor: float) -> torch.Tensor:
@@ -91,19 +98,22 @@ def turn_hue(colors: torch.Tensor, turns: float) -> torch.Tensor:
 
 
 def gamma_corrected(image: torch.Tensor, *, gamma: float, generator: torch.Generator) -> torch.Tensor:
-    """Raise the values of uint8 (3, h, w), on the scale 0..1, to a power, with probability 0.5.
+    """Raise the values of (N, h, w), on the scale 0..1, to a power, with probability 0.5.
 
     The exponent is log-uniform in 1 / (1 + gamma) .. 1 + gamma.
     """
     share = maybe(generator, -1.0, 1.0, neutral=0.0)
     if share == 0:
         return image
-    shades = 255 * (torch.arange(256, dtype=torch.float64) / 255) ** ((1 + gamma) ** share)
+    exponent = (1 + gamma) ** share
+    if image.dtype != torch.uint8:
+        return image.pow(exponent)
+    shades = 255 * (torch.arange(256, dtype=torch.float64) / 255) ** exponent
     return to_uint8(shades)[image.long()]
 
 
 def blurred(image: torch.Tensor, *, sigma: float, generator: torch.Generator) -> torch.Tensor:
-    """Blur uint8 (3, h, w) by a Gaussian, with probability 0.5. The border repeats its pixels outwards.
+    """Blur (N, h, w) by a Gaussian, with probability 0.5. The border repeats its pixels outwards.
 
     The standard deviation is uniform in 0 .. sigma pixels.
     """
@@ -113,29 +123,31 @@ def blurred(image: torch.Tensor, *, sigma: float, generator: torch.Generator) ->
     reach = math.ceil(3 * width)
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / width) ** 2)
     weights = weights / weights.sum()
-    colors = F.pad(image.float()[:, None], (reach, reach, reach, reach), mode="replicate")  # (3, 1, h + 2r, w + 2r)
+    colors = F.pad(to_levels(image)[:, None], (reach, reach, reach, reach), mode="replicate")  # (N, 1, h + 2r, w + 2r)
     colors = F.conv2d(F.conv2d(colors, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
-    return to_uint8(colors[:, 0].clamp_(0, 255))
+    return from_levels(colors[:, 0].clamp_(0, 255), image.dtype)
 
 
 def noisy(image: torch.Tensor, *, noise: float, generator: torch.Generator) -> torch.Tensor:
-    """Add Gaussian noise to each value of uint8 (3, h, w), with probability 0.5.
+    """Add Gaussian noise to each value of (N, h, w), with probability 0.5.
 
     Its standard deviation is uniform in 0 .. noise, on the scale of 0..255.
     """
     width = maybe(generator, 0.0, noise, neutral=0.0)
     if width == 0:
         return image
-    return to_uint8((image + width * torch.randn(image.shape, generator=generator)).clamp_(0, 255))
+    levels = to_levels(image).add_(width * torch.randn(image.shape, generator=generator))
+    return from_levels(levels.clamp_(0, 255), image.dtype)
 
 
 def recompressed(image: torch.Tensor, *, quality: int, generator: torch.Generator) -> torch.Tensor:
-    """Write uint8 (3, h, w) as JPEG and read it again, with probability 0.5. The quality is `quality` .. 100."""
+    """Write (3, h, w) as JPEG of 8 bits and read it again, with probability 0.5. The quality is `quality` .. 100."""
     drawn = quality + whole(generator, 101 - quality)
     if not chance(generator, 0.5):
         return image
-    compressed: torch.Tensor = decode_jpeg(encode_jpeg(image.contiguous(), quality=drawn), mode=ImageReadMode.RGB)
-    return compressed
+    picture = to_uint8(to_levels(image)).contiguous()
+    compressed: torch.Tensor = decode_jpeg(encode_jpeg(picture, quality=drawn), mode=ImageReadMode.RGB)
+    return from_levels(compressed.float(), image.dtype)
 
 
 def _choose(first: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@
 The crop is chosen on the label map first, and `resize` fills only that window. Images are interpolated bilinearly, and
 labels take the nearest pixel.
 
-Letters: H, W size of the image, h, w size after the resize or of the crop, c side of the crop.
+Letters: N bands, H, W size of the image, h, w size after the resize or of the crop, c side of the crop.
 """
 
 import math
@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from segvit.data.augment.draws import chance, whole
+from segvit.data.augment.levels import from_levels, to_levels
 from segvit.data.spec import IGNORE_INDEX
-from segvit.utils.resize import Window, resize, resize_labels, to_uint8
+from segvit.utils.resize import Window, resize, resize_labels
 
 CROP_TRIES = 10
 """Number of windows drawn before the last is accepted unconditionally (docs/method.md section 5)."""
@@ -90,25 +91,25 @@ def turned_window(
     The corners show the image beyond the window. Only pixels outside the image have the fill and `IGNORE_INDEX`.
 
     Args:
-        image: uint8 (3, H, W), before the resize.
+        image: (N, H, W), before the resize.
         labels: (H, W), before the resize.
         size: (h, w) after the resize.
         window: of the resized pair.
         degrees: angle by which the content turns, counterclockwise.
-        fill: (3, 1, 1) uint8.
+        fill: (N, 1, 1), of the image's type.
     """
     y, x = _sources(window, math.radians(degrees))  # places in the resized pair
     top, bottom = _span(y, size[0])
     left, right = _span(x, size[1])
     around = Window(top, left, bottom - top, right - left)
-    colors, wide = resize(image, size, around).float(), resize_labels(labels, size, around)
+    colors, wide = to_levels(resize(image, size, around)), resize_labels(labels, size, around)
     inside = (y >= -0.5) & (y < size[0] - 0.5) & (x >= -0.5) & (x < size[1] - 0.5)
     y, x = y - top, x - left
     grid = torch.stack([(2 * x + 1) / around.width - 1, (2 * y + 1) / around.height - 1], dim=-1)  # (h, w, 2), -1 .. 1
     turned = F.grid_sample(colors[None], grid.float()[None], padding_mode="border", align_corners=False)[0]
     rows, columns = (y + 0.5).floor().long(), (x + 0.5).floor().long()
     turned_labels = wide[rows.clamp(0, around.height - 1), columns.clamp(0, around.width - 1)]
-    image = torch.where(inside, to_uint8(turned.clamp_(0, 255)), fill)
+    image = torch.where(inside, from_levels(turned.clamp_(0, 255), image.dtype), fill)
     return image, torch.where(inside, turned_labels, IGNORE_INDEX)
 
 
@@ -130,7 +131,7 @@ def _span(places: torch.Tensor, length: int) -> tuple[int, int]:
 def flip(
     image: torch.Tensor, labels: torch.Tensor, *, probability: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mirror left and right with that probability: (3, h, w) and (h, w)."""
+    """Mirror left and right with that probability: (N, h, w) and (h, w)."""
     if chance(generator, probability):
         return image.flip(-1), labels.flip(-1)
     return image, labels
@@ -139,7 +140,7 @@ def flip(
 def flip_vertically(
     image: torch.Tensor, labels: torch.Tensor, *, probability: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mirror top and bottom with that probability: (3, h, w) and (h, w)."""
+    """Mirror top and bottom with that probability: (N, h, w) and (h, w)."""
     if chance(generator, probability):
         return image.flip(-2), labels.flip(-2)
     return image, labels
@@ -148,7 +149,7 @@ def flip_vertically(
 def quarter_turns(
     image: torch.Tensor, labels: torch.Tensor, *, probability: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn by 90, 180 or 270 degrees with that probability, each as likely: (3, h, w) and (h, w), or sides swapped."""
+    """Turn by 90, 180 or 270 degrees with that probability, each as likely: (N, h, w) and (h, w), or sides swapped."""
     if chance(generator, probability):
         turns = 1 + whole(generator, 3)
         return torch.rot90(image, turns, (-2, -1)), torch.rot90(labels, turns, (-2, -1))
@@ -158,11 +159,11 @@ def quarter_turns(
 def pad_to(
     image: torch.Tensor, labels: torch.Tensor, *, size: int, fill: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Extend right and bottom to size x size: the image with `fill` (3, 1, 1), the labels with `IGNORE_INDEX`."""
+    """Extend right and bottom to size x size: the image with `fill` (N, 1, 1), the labels with `IGNORE_INDEX`."""
     height, width = labels.shape
     if (height, width) == (size, size):
         return image.contiguous(), labels.contiguous()
-    padded = fill.expand(3, size, size).clone()
+    padded = fill.expand(len(image), size, size).clone()
     padded[:, :height, :width] = image
     padded_labels = labels.new_full((size, size), IGNORE_INDEX)
     padded_labels[:height, :width] = labels

@@ -4,7 +4,7 @@
     crop = cut_and_mixed(crop, other, generator=generator)          # CutMix
     crop = pasted(crop, other, class_index=7)                       # copy-paste
 
-Letters: c side of a crop.
+Letters: N bands, c side of a crop.
 """
 
 import math
@@ -15,7 +15,7 @@ from segvit.data.augment.draws import uniform, whole
 from segvit.data.spec import IGNORE_INDEX
 
 Crop = tuple[torch.Tensor, torch.Tensor]
-"""Image uint8 (3, c, c) and labels int64 (c, c)."""
+"""Image (N, c, c), uint8 or float in 0..1, and labels int64 (c, c)."""
 ERASED_ASPECT = 3.0
 """Largest ratio of the two sides of an erased rectangle."""
 
@@ -29,7 +29,7 @@ def erased(crop: Crop, *, share: tuple[float, float], fill: torch.Tensor, genera
     Args:
         crop: image and labels.
         share: smallest and largest area, as a share of the crop.
-        fill: (3, 1, 1) uint8.
+        fill: (N, 1, 1), of the image's type.
         generator: source of randomness.
     """
     image, labels = crop

@@ -6,7 +6,7 @@
 It gets the finished crop, and must return one of the same size. The generators of torch, NumPy and Python are seeded
 for each crop and restored after it. So the result depends on the crop's seed, and not on the process that loads it.
 
-Letters: c side of a crop, K classes.
+Letters: N bands, c side of a crop, K classes.
 """
 
 import inspect
@@ -39,8 +39,8 @@ class OwnTransform:
         """Set the transform.
 
         Args:
-            function: called with `(image, mask)`, tv_tensors of uint8 (3, c, c) and int64 (c, c), and returns both. If
-                it takes keywords instead, as Albumentations does, it is called with `image=` uint8 (c, c, 3) and
+            function: called with `(image, mask)`, tv_tensors of (N, c, c) and int64 (c, c), and returns both. If
+                it takes keywords instead, as Albumentations does, it is called with `image=` (c, c, N) and
                 `mask=` uint8 (c, c), NumPy arrays, and returns a dict of both.
             name: its name, for errors.
             num_classes: number K of classes in the labels.
@@ -51,10 +51,10 @@ class OwnTransform:
         self.by_keywords = takes_keywords(function)
 
     def __call__(self, image: Tensor, labels: Tensor, seed: int) -> Crop:
-        """Transform an image uint8 (3, c, c) and labels int64 (c, c).
+        """Transform an image (N, c, c), uint8 or float in 0..1, and labels int64 (c, c).
 
         Args:
-            image: R, G, B.
+            image: red, green, blue, or the bands of the model.
             labels: 0..K-1 or `IGNORE_INDEX`.
             seed: determines the result.
 
@@ -70,7 +70,7 @@ class OwnTransform:
                 f"{self.name} failed on a crop of {labels.shape[0]} x {labels.shape[1]} px: {type(error).__name__}: "
                 f"{error} ({place.filename}:{place.lineno})"
             ) from error
-        return self._checked(found, labels)
+        return self._checked(found, labels, bands=len(image), dtype=image.dtype)
 
     def _call(self, image: Tensor, labels: Tensor, seed: int) -> Any:
         """Call the transform in its own form, and return its image and mask."""
@@ -81,7 +81,7 @@ class OwnTransform:
         found = self.function(image=pixels, mask=labels.numpy().astype(np.uint8))
         return found["image"], found["mask"]
 
-    def _checked(self, found: Any, before: Tensor) -> Crop:
+    def _checked(self, found: Any, before: Tensor, *, bands: int, dtype: torch.dtype) -> Crop:
         """Return the transform's image and labels as contiguous tensors of segvit's types.
 
         Raises:
@@ -95,11 +95,12 @@ class OwnTransform:
         if image is not None and isinstance(found[0], np.ndarray) and image.ndim == 3:
             image = image.permute(2, 0, 1)
         side = tuple(before.shape)
-        if image is None or image.dtype != torch.uint8 or tuple(image.shape) != (3, *side):
-            kind = "(height, width, 3)" if self.by_keywords else "(3, height, width)"
+        if image is None or image.dtype != dtype or tuple(image.shape) != (bands, *side):
+            kind = f"(height, width, {bands})" if self.by_keywords else f"({bands}, height, width)"
+            kind = f"{str(dtype).removeprefix('torch.')} {kind}"
             raise UserError(
-                f"{self.name} returned the image as {_describe(found[0])}: return uint8 {kind} of {side[0]} x "
-                f"{side[1]} px, as it came; leave normalisation and resizing out"
+                f"{self.name} returned the image as {_describe(found[0])}: return {kind} of {side[0]} x {side[1]} px, as "
+                "it came; leave normalisation and resizing out"
             )
         whole_numbers = labels is not None and not labels.is_floating_point() and not labels.is_complex()
         if labels is None or not whole_numbers or tuple(labels.shape) != side:

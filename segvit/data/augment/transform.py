@@ -7,7 +7,7 @@ The order is: resize, random crop, rotation, flips, quarter turns, photometric d
 pad, your own transform, erasing. The model normalises. With the defaults these are the paper's steps alone
 (docs/method.md section 5). CutMix and copy-paste need a second crop: see segvit/data/sampling/partners.py.
 
-Letters: H, W size of the image, c side of the crop.
+Letters: N bands, H, W size of the image, c side of the crop.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,12 @@ from segvit.data.augment.geometry import (
     stretched,
     turned_window,
 )
+from segvit.data.augment.levels import from_levels
 from segvit.data.augment.limits import check_augment
 from segvit.data.augment.mixing import Crop, erased, keeping
 from segvit.data.augment.own import OwnTransform
+from segvit.data.bands.reading import COLORS
+from segvit.errors import UserError
 from segvit.utils.resize import Window, resize, resize_labels
 from segvit.utils.sizes import fit_size
 
@@ -37,36 +40,41 @@ class TrainTransform:
     """The augmentation of one pair. The given generator is its only source of randomness."""
 
     def __init__(
-        self, crop: int, augment: AugmentConfig, fill: Sequence[int], *, own: OwnTransform | None = None
+        self, crop: int, augment: AugmentConfig, fill: Sequence[float], *, own: OwnTransform | None = None
     ) -> None:
         """Set the recipe.
 
         Args:
             crop: side c of the result in pixels.
             augment: sizes, probabilities and ranges.
-            fill: red, green, blue in 0..255 of the padding: the model's mean, which is 0 once normalised.
+            fill: value of each band in the padding, on the scale 0..255: the model's mean, 0 once normalised.
             own: your own transform of the padded crop.
 
         Raises:
             UserError: a setting is out of range.
         """
         check_augment(augment)
-        assert len(fill) == 3
+        if augment.jpeg_quality < 100 and len(fill) != COLORS:
+            raise UserError(
+                f"augment.jpeg_quality is {augment.jpeg_quality}, but images have {len(fill)} bands, and JPEG has "
+                f"{COLORS}: set it to 100"
+            )
         self.crop = crop
         self.augment = augment
-        self.fill = torch.tensor(fill, dtype=torch.uint8).view(3, 1, 1)
+        self.fill = torch.tensor(fill, dtype=torch.float32).view(-1, 1, 1)
         self.own = own
 
     def __call__(
         self, image: torch.Tensor, labels: torch.Tensor, generator: torch.Generator, *, wanted: int | None = None
     ) -> Crop:
-        """Turn image uint8 (3, H, W) and labels int64 (H, W) into (3, c, c) and (c, c).
+        """Turn image uint8 or float 0..1 (N, H, W) and labels int64 (H, W) into (N, c, c) and (c, c).
 
         The crop shows the class `wanted`, if the resize leaves a pixel of it. A rotation or an erased area that would
         remove it is left out.
         """
         augment = self.augment
         image, labels = image.as_subclass(torch.Tensor), labels.as_subclass(torch.Tensor)  # plain ones are faster
+        fill = from_levels(self.fill.clone(), image.dtype)
         size = self._size(labels, generator)
         window = random_crop(
             labels,
@@ -76,7 +84,7 @@ class TrainTransform:
             wanted=wanted,
             generator=generator,
         )
-        image, labels = self._cut(image, labels, size, window, generator, wanted=wanted)
+        image, labels = self._cut(image, labels, size, window, generator, fill=fill, wanted=wanted)
         image, labels = flip(image, labels, probability=augment.flip, generator=generator)
         image, labels = flip_vertically(
             image, labels, probability=augment.vertical_flip, generator=stream(generator, "vertical flip")
@@ -85,13 +93,13 @@ class TrainTransform:
             image, labels, probability=augment.rot90, generator=stream(generator, "quarter turns")
         )
         image = self._colored(image, generator)
-        image, labels = pad_to(image, labels, size=self.crop, fill=self.fill)
+        image, labels = pad_to(image, labels, size=self.crop, fill=fill)
         if self.own:
             image, labels = self.own(image, labels, stream(generator, "own transform").initial_seed())
         draws = stream(generator, "erase")
         if chance(draws, augment.erase):
             crop = image, labels
-            return keeping(wanted, crop, erased(crop, share=augment.erase_share, fill=self.fill, generator=draws))
+            return keeping(wanted, crop, erased(crop, share=augment.erase_share, fill=fill, generator=draws))
         return image, labels
 
     def _size(self, labels: torch.Tensor, generator: torch.Generator) -> tuple[int, int]:
@@ -114,20 +122,21 @@ class TrainTransform:
         window: Window,
         generator: torch.Generator,
         *,
+        fill: torch.Tensor,
         wanted: int | None,
     ) -> Crop:
         """Cut a window out of the pair resized to `size`, turned if the recipe turns."""
         most = self.augment.rotation
         degrees = uniform(stream(generator, "rotation"), -most, most) if most else 0.0
         if degrees:
-            turned = turned_window(image, labels, size, window, degrees=degrees, fill=self.fill)
+            turned = turned_window(image, labels, size, window, degrees=degrees, fill=fill)
             if wanted is None or (turned[1] == wanted).any():
                 return turned
         straight = resize(image, size, window), resize_labels(labels, size, window)
         return keeping(wanted, straight, turned) if degrees else straight
 
     def _colored(self, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Distort the colours and the quality of an image uint8 (3, h, w)."""
+        """Distort the colours and the quality of an image (N, h, w)."""
         augment = self.augment
         image = colors.photometric(
             image,

@@ -11,7 +11,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from segvit.data.check.findings import Finding, ignored_share, judge
+from segvit.data.check.finding import Finding
+from segvit.data.check.findings import ignored_share, judge
 from segvit.data.check.scan import Size, Tally, scan_all
 from segvit.data.dataset import Samples
 from segvit.data.spec import IGNORE_INDEX

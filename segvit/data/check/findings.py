@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from segvit.data.annotations.format import ShapeLabels
+from segvit.data.check.depths import judge_depths
+from segvit.data.check.finding import Finding
 from segvit.data.check.fixes import explain_one_class, explain_values, remap
 from segvit.data.check.name_files import find_names
 from segvit.data.check.scan import Tally
@@ -25,19 +25,6 @@ MANY_COLORS = 255
 """Number of colours above which painted label maps are taken for photos."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that is wrong."""
-
-    kind: str
-    """Short name, such as `unknown-values`."""
-    level: Literal["error", "warning"]
-    text: str
-    """The fault, what is needed, and the remedy."""
-    count: int = 1
-    """Number of files or classes concerned."""
-
-
 def judge(tally: Tally, *, checked: int) -> Iterator[Finding]:
     """Yield the findings, errors first.
 
@@ -49,6 +36,7 @@ def judge(tally: Tally, *, checked: int) -> Iterator[Finding]:
     yield from _values(tally)
     yield from _classes(tally, checked)
     yield from _label_maps(tally)
+    yield from judge_depths(tally.depths)
 
 
 def _files(tally: Tally) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from segvit.config import DataConfig
-from segvit.data.check.findings import Finding
+from segvit.data.check.finding import Finding
 from segvit.data.pairs import WILDCARD
 
 TRAINING = ("train", "training")

@@ -16,7 +16,8 @@ from rich.table import Table
 from segvit.config import DataConfig
 from segvit.data.annotations.format import ShapeLabels
 from segvit.data.check.check import CheckReport, check_dataset
-from segvit.data.check.findings import SHOWN, Finding
+from segvit.data.check.finding import Finding
+from segvit.data.check.findings import SHOWN
 from segvit.data.check.fixes import command, fix_values
 from segvit.data.check.mixed_splits import mixed_splits
 from segvit.data.check.shapes import left_out, shape_findings

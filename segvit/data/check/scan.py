@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from segvit.data.bands.reading import Reading, Values, image_orientation, image_size, is_dark, read_pixels
 from segvit.data.check.fixes import explain_sizes
 from segvit.data.dataset import Samples, SegmentationDataset
-from segvit.data.images import as_rgb, open_picture, orientation_of, read_frames, read_orientation, read_size
+from segvit.data.images import read_frames, read_orientation
 from segvit.data.labels.format import Guess
 from segvit.data.pairs import Pair
 from segvit.data.palette import Color
@@ -38,6 +39,21 @@ TURN = {5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
 
 Size = tuple[int, int]
 """Height and width in pixels."""
+
+
+class Depth(NamedTuple):
+    """Values and bands of an image that is no 8-bit photo."""
+
+    peak: float | None
+    """Largest value, if it has more than 8 bits."""
+    full: int | None
+    """Largest value that its bits can hold."""
+    dark: bool
+    """True if its values end in the lowest quarter of its range, and no value of white is given."""
+    cut: bool
+    """True if values are above the white that is given."""
+    dropped: int
+    """Number of bands left out."""
 
 
 class Scan(NamedTuple):
@@ -66,6 +82,8 @@ class Scan(NamedTuple):
     """EXIF orientation of the image if its label map has none. 1 means upright."""
     digest: bytes = b""
     """Hash of the decoded image, or empty if it was not decoded."""
+    depth: Depth | None = None
+    """Values and bands of the decoded image, if they differ from an 8-bit photo's."""
 
 
 def scan_all(samples: Samples, indices: Sequence[int], *, decode: bool) -> Iterator[Scan]:
@@ -92,11 +110,11 @@ def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
     if not isinstance(samples, SegmentationDataset):
         return _scan_drawn(samples, index, decode=decode)
     pair = samples.pairs[index]
-    size, orientation, digest, shape, pixels, colors, guess = None, 1, b"", None, None, None, None
+    size, orientation, digest, depth, shape, pixels, colors, guess = None, 1, b"", None, None, None, None, None
     unreadable, frames = [], 1
     try:
         frames = read_frames(pair.image)
-        size, orientation, digest = _look_at_image(pair.image, decode=decode)
+        size, orientation, digest, depth = _look_at_image(pair.image, samples.reading, decode=decode)
     except UserError as error:
         unreadable.append(str(error))
     try:
@@ -122,6 +140,7 @@ def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
         frames=frames,
         turned=1 if upright else orientation,
         digest=digest,
+        depth=depth,
     )
 
 
@@ -163,19 +182,25 @@ def _explain(pair: Pair, size: Size, shape: Size, turned: int) -> str:
     )
 
 
-def _look_at_image(path: Path, *, decode: bool) -> tuple[Size, int, bytes]:
-    """Return the size as displayed, the EXIF orientation and the hash of an image."""
+def _look_at_image(path: Path, reading: Reading, *, decode: bool) -> tuple[Size, int, bytes, Depth | None]:
+    """Return the size as displayed, the EXIF orientation, the hash and the depth of an image."""
+    orientation = image_orientation(path)
     if not decode:
-        return read_size(path), read_orientation(path), b""
-    with open_picture(path, "an image") as opened:
-        orientation = orientation_of(opened)
-        opened.load()
-        pixels = np.asarray(as_rgb(opened, name=str(path)))
-    return (pixels.shape[0], pixels.shape[1]), orientation, _hash(pixels)
+        return image_size(path), orientation, b"", None
+    pixels = read_pixels(path, reading)
+    depth = Depth(
+        peak=pixels.peak,
+        full=pixels.full,
+        dark=is_dark(pixels, reading),
+        cut=reading.white is not None and pixels.peak is not None and pixels.peak > reading.white,
+        dropped=pixels.dropped,
+    )
+    height, width = pixels.values.shape[:2]
+    return (height, width), orientation, _hash(pixels.values), depth if pixels.peak or pixels.dropped else None
 
 
-def _hash(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Hash the displayed pixels (H, W, 3). Copies that were renamed or saved without loss have the same hash."""
+def _hash(pixels: Values) -> bytes:
+    """Hash the displayed pixels (H, W, N). Copies that were renamed or saved without loss have the same hash."""
     digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).tobytes())
     return digest.digest()
@@ -240,6 +265,8 @@ class Tally:
     """Image files by the hash of their pixels."""
     classes: list[bytes | None] = field(default_factory=list)
     """Indices of the classes that each scanned sample shows. None if the sample cannot be drawn."""
+    depths: dict[str, Depth] = field(default_factory=dict)
+    """Depth of each image that is no 8-bit photo, by its file."""
     turned_at: list[int] = field(default_factory=list)
     """Positions of the `turned` images among the scanned samples."""
 
@@ -259,6 +286,8 @@ class Tally:
             self.animations.add(f"{scan.image} of {scan.frames} frames")
         if scan.guess:
             self.guesses[scan.where] = scan.guess
+        if scan.depth:
+            self.depths[scan.image] = scan.depth
         if scan.digest:
             self.digests.setdefault(scan.digest, []).append(scan.image)
         if fits and scan.size and (scan.turned in (2, 3, 4) or (scan.turned != 1 and scan.size[0] == scan.size[1])):

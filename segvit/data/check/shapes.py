@@ -13,7 +13,8 @@ from typing import Any
 from segvit.data.annotations.format import ShapeLabels, SharedLabels, spelled
 from segvit.data.annotations.geometry import crosses_itself, is_tiny, outside_by
 from segvit.data.annotations.shapes import Drawing, Rings
-from segvit.data.check.findings import SHOWN, Finding
+from segvit.data.check.finding import Finding
+from segvit.data.check.findings import SHOWN
 from segvit.data.check.scan import Named
 from segvit.data.dataset import Samples, SegmentationDataset
 from segvit.data.images import read_size

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from segvit.data.bands.header import read_header
 from segvit.data.frames import check_labels
 from segvit.data.images import LOSSLESS_SUFFIXES, SIXTEEN_BIT, open_picture, upright
 from segvit.data.labels.format import Classes, LabelFormat
@@ -31,8 +32,13 @@ class IndexLabels(LabelFormat):
     suffixes: ClassVar[Sequence[str]] = LOSSLESS_SUFFIXES
 
     def read(self, pair: Pair, classes: Classes, memory: LabelMemory) -> npt.NDArray[Any]:
-        """Read the pixels, (H, W)."""
-        return read_labels(pair.labels)
+        """Read the pixels, (H, W). GDAL's nodata value of a GeoTIFF is ignored, unless the spec lists that value."""
+        labels = read_labels(pair.labels)
+        header = read_header(pair.labels)
+        if header is None or header.nodata is None or not header.nodata.is_integer() or not classes.ignore:
+            return labels
+        nodata = int(header.nodata)
+        return np.where(labels == nodata, classes.ignore[0], labels) if classes.unknown([nodata]) else labels
 
     def painted_colors(self, path: Path) -> dict[Color, int] | None:
         """Count the pixels of each colour if the picture has colour channels."""

@@ -14,18 +14,22 @@ h w grid of the masks, n m grid of the patches, A attention heads.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from segvit.data.images import Source, to_rgb
+from segvit.data.bands.reading import as_picture
+from segvit.data.bands.sources import to_pixels
+from segvit.data.images import Source
 from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
 from segvit.inference.label_map import label_map
-from segvit.inference.network import Network, classes_of
+from segvit.inference.network import Network, classes_of, reading_of
 from segvit.inference.protocol import protocol_size
 from segvit.models.decoder import LayerOutput
 from segvit.models.downsampling import STRIDE, Kept
@@ -33,7 +37,7 @@ from segvit.models.modes import evaluating
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
 from segvit.pictures.inside.record import Gaze, Inside, Tokens
-from segvit.pictures.paint import Pixels, shares
+from segvit.pictures.paint import shares
 from segvit.utils.resize import resize
 from segvit.utils.sizes import fit_size
 from segvit.utils.text import suggest
@@ -84,8 +88,9 @@ def look(
         )
     names, palette = classes_of(network)
     chosen = None if classes is None else find_classes(classes, names)
-    pixels = to_rgb(photo)
-    images = _at_size(pixels, network, size)
+    values = to_pixels(photo, reading_of(network)).values
+    images = _at_size(values, network, size)
+    pixels = as_picture(values)
     _check_shown(network)
     with torch.no_grad(), evaluating(network), _recorded(network) as record:
         output = network.forward(images)
@@ -153,8 +158,8 @@ def find_classes(wanted: Sequence[str | int], names: Sequence[str]) -> tuple[int
     return tuple(dict.fromkeys(found))
 
 
-def _at_size(pixels: Pixels, model: SegViT, size: int | None) -> Tensor:
-    """Resize a photo (H, W, 3) to a batch (1, 3, H', W') on the model's device."""
+def _at_size(pixels: npt.NDArray[Any], model: SegViT, size: int | None) -> Tensor:
+    """Resize a photo (H, W, N) to a batch (1, N, H', W') on the model's device."""
     height, width = pixels.shape[:2]
     if size is not None and size < 1:
         raise UserError(f"size {size}: give the shorter side in pixels, 1 or more")
@@ -163,6 +168,9 @@ def _at_size(pixels: Pixels, model: SegViT, size: int | None) -> Tensor:
         return resize(image, protocol_size(height, width, model.protocol))[None].to(model.mean.device)
     short = model.image_size if size is None else size
     rows, columns = fit_size(height, width, long=None if size else LONGEST * short, short=short)
+    if pixels.dtype != np.uint8:
+        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None].to(model.mean.device)
+        return F.interpolate(image, (rows, columns), mode="bilinear", antialias=True)
     photo = Image.fromarray(pixels).resize((columns, rows), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(photo).transpose(2, 0, 1).copy())[None].to(model.mean.device)
 

@@ -65,9 +65,10 @@ def check_stems(folder: Path, targets: Iterable[Path]) -> None:
     """
     for target in targets:
         if FOLDER in target.relative_to(folder).parts[:-1][:1]:
+            name = target.relative_to(folder)
             raise UserError(
-                f"the results of {target.relative_to(folder)} would be among the files of --write in {folder / FOLDER}: "
-                f"give the photos in the folder {FOLDER} in a command of their own"
+                f"the results of {name} would be among the files of --write in {folder / FOLDER}: give the photos in the "
+                f"folder {FOLDER} in a command of their own"
             )
 
 

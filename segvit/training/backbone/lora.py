@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from segvit.config import OptimConfig
+from segvit.data.bands.reading import COLORS
 from segvit.errors import UserError
 from segvit.models.backbone import PlainViT
 from segvit.models.segvit import SegViT
@@ -95,12 +96,12 @@ def _called(backbone: PlainViT) -> Iterator[str]:
         if isinstance(layer, nn.Linear) and ".attn." in name and name.rpartition(".")[2] in LAYERS:
             hooks.append(layer.register_forward_hook(partial(_note, called, name)))
     weight = next(backbone.parameters())
-    side = PROBED_PATCHES * backbone.patch_size
+    side, bands = PROBED_PATCHES * backbone.patch_size, getattr(backbone, "bands", COLORS)
     training = backbone.training
     backbone.eval()
     try:
         with torch.no_grad():
-            backbone(torch.zeros(1, 3, side, side, dtype=weight.dtype, device=weight.device))
+            backbone(torch.zeros(1, bands, side, side, dtype=weight.dtype, device=weight.device))
     finally:
         backbone.train(training)
         for hook in hooks:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from segvit.config import TrainConfig
 from segvit.data.augment.own import open_own
+from segvit.data.bands.reading import as_picture
 from segvit.data.check.class_names import name_classes
 from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.sampling.crops import Replaced, TrainingSamples
@@ -38,7 +39,7 @@ def draw_first_crops(config: TrainConfig, data: RunData, accelerator: Accelerato
         config: the run.
         data: training and validation set.
         accelerator: knows the process that draws.
-        mean: (3,) of the model, 0..1: the colour that pads images smaller than the crop.
+        mean: (N,) of the model, 0..1: the values that pads images smaller than the crop.
 
     Raises:
         UserError: the picture cannot be written.
@@ -73,7 +74,7 @@ def first_crops(config: TrainConfig, data: RunData, crops: TrainingSamples) -> I
         if isinstance(found, UserError):
             raise found
         image, own, index = found.content if isinstance(found, Replaced) else found
-        images.append(image.numpy())
+        images.append(as_picture(image.numpy().transpose(1, 2, 0)))
         labels.append(own.numpy())
         names.append(_name(data, index))
     return crop_sheet(np.stack(images), np.stack(labels), names, data.train.spec)

@@ -1,0 +1,168 @@
+"""Read bit depth, bands and georeference from the header of a PNG or TIFF file, without decoding it.
+
+    header = read_header(Path("scene.tif"))     # None: another format, which holds 8 bits per channel
+    header.bits, header.bands, header.is_scene
+
+Pillow alone cannot answer: it opens RGB of 16 bits as 8 bits, and refuses most files of other band counts.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_BANDS = {0: (1, False), 2: (3, False), 3: (3, False), 4: (1, True), 6: (3, True)}
+"""Bands and transparency by PNG's colour type."""
+PNG_PALETTE = 3
+TIFF_SUFFIXES = (".tif", ".tiff")
+LARGE_SCENE = 100_000_000
+"""Number of pixels above which a TIFF file is labelled window by window, even without a georeference."""
+
+Kind = Literal["unsigned", "signed", "float"]
+Encoding = Literal["direct", "palette", "CMYK"]
+KINDS: dict[int, Kind] = {1: "unsigned", 2: "signed", 3: "float"}
+"""Kinds of numbers by TIFF's sample format."""
+BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 262, 274, 277, 338, 339
+WIDTH, HEIGHT, NODATA = 256, 257, 42113
+"""Numbers of TIFF tags; the last is GDAL's."""
+GEO_TAGS = (33550, 34264, 34735)
+"""Tags of a GeoTIFF: pixel scale, matrix, and coordinate system."""
+WANTED = {WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA_SAMPLES, SAMPLE_FORMAT, NODATA, *GEO_TAGS}
+FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 11: "f", 12: "d", 16: "Q"}
+"""Struct codes by TIFF's type of a tag."""
+MOST_VALUES, MOST_TAGS = 1024, 4096
+"""Limits of a tag's values and of a header's tags, so that a damaged file cannot fill the memory."""
+RGB, PALETTE, CMYK, YCBCR, LAB = 2, 3, 5, 6, 8
+ENCODINGS: dict[int, Encoding] = {PALETTE: "palette", CMYK: "CMYK"}
+COLORS = {RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3, LAB: 3}
+"""Samples of a colour by TIFF's photometric interpretation. Grey has one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """Facts from the header of a PNG or TIFF file."""
+
+    size: tuple[int, int]
+    """Height and width in pixels, as stored."""
+    bands: int
+    """Number of bands, without transparency. Palettes and CMYK count as red, green, blue."""
+    alpha: bool
+    """True if one more channel is transparency."""
+    bits: int
+    """Bits per channel."""
+    kind: Kind = "unsigned"
+    encoding: Encoding = "direct"
+    """direct: channels are bands. palette and CMYK: they have to be converted to red, green, blue."""
+    orientation: int = 1
+    """EXIF orientation, 1 to 8."""
+    nodata: float | None = None
+    """Value of pixels without data, as GDAL stores it."""
+    georeferenced: bool = False
+    tiff: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Number of bands, and transparency if there is any."""
+        return self.bands + self.alpha
+
+    @property
+    def is_deep(self) -> bool:
+        """True if a channel has more than 8 bits."""
+        return self.bits > 8
+
+    @property
+    def full(self) -> int | None:
+        """Largest value that a channel can hold. None for floats and for more than 16 bits."""
+        return None if self.kind == "float" or self.bits > 16 else 2 ** (self.bits - (self.kind == "signed")) - 1
+
+    @property
+    def is_scene(self) -> bool:
+        """True if the file is a raster to label window by window: georeferenced, or with too many pixels for memory."""
+        return self.tiff and (self.georeferenced or self.is_large)
+
+    @property
+    def is_large(self) -> bool:
+        """True if the image has too many pixels for memory."""
+        return self.size[0] * self.size[1] > LARGE_SCENE
+
+
+def read_header(path: Path) -> Header | None:
+    """Read the header of a file. Return None for other formats, and for files that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(32)
+            if start.startswith(PNG_SIGNATURE) and len(start) >= 26:
+                return _png(start)
+            if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+                return _tiff(file, start)
+    except (OSError, struct.error, ValueError, OverflowError):
+        return None
+    return None
+
+
+def _png(start: bytes) -> Header | None:
+    """Return the facts in the first bytes of a PNG file."""
+    width, height, bits, color = struct.unpack(">IIBB", start[16:26])
+    if color not in PNG_BANDS:
+        return None
+    bands, alpha = PNG_BANDS[color]
+    encoding: Encoding = "palette" if color == PNG_PALETTE else "direct"
+    return Header(size=(height, width), bands=bands, alpha=alpha, bits=bits, encoding=encoding)
+
+
+def _tiff(file: BinaryIO, start: bytes) -> Header | None:
+    """Return the facts of the first image of a TIFF file."""
+    tags = _tags(file, start)
+    if WIDTH not in tags or HEIGHT not in tags:
+        return None
+    samples, photometric = int(tags.get(SAMPLES, (1,))[0]), int(tags.get(PHOTOMETRIC, (0,))[0])
+    extra = samples - COLORS.get(photometric, 1)
+    alpha = extra == 1 and tags.get(EXTRA_SAMPLES, (0,))[0] in (1, 2)
+    bands = 3 if photometric in (PALETTE, CMYK) else samples - alpha
+    orientation = int(tags.get(ORIENTATION, (1,))[0])
+    return Header(
+        size=(int(tags[HEIGHT][0]), int(tags[WIDTH][0])),
+        bands=bands,
+        alpha=alpha,
+        bits=int(max(tags.get(BITS, (1,)))),
+        kind=KINDS.get(tags.get(SAMPLE_FORMAT, (1,))[0], "unsigned"),
+        encoding=ENCODINGS.get(photometric, "direct"),
+        orientation=orientation if orientation in range(1, 9) else 1,
+        nodata=_number(tags.get(NODATA, (b"",))[0]),
+        georeferenced=any(tag in tags for tag in GEO_TAGS),
+        tiff=True,
+    )
+
+
+def _tags(file: BinaryIO, start: bytes) -> Mapping[int, tuple[Any, ...]]:
+    """Return the wanted tags of the first image of a TIFF or BigTIFF file."""
+    order, big = ("<" if start[:2] == b"II" else ">"), b"+" in start[:4]
+    (offset,) = struct.unpack(order + ("Q" if big else "I"), start[8:16] if big else start[4:8])
+    size, inline = (20, 8) if big else (12, 4)
+    file.seek(offset)
+    (count,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
+    content = file.read(size * min(count, MOST_TAGS))
+    found: dict[int, tuple[Any, ...]] = {}
+    for begin in range(0, len(content) - size + 1, size):
+        tag, kind, number = struct.unpack(order + ("HHQ" if big else "HHI"), content[begin : begin + size - inline])
+        if tag not in WANTED or kind not in FORMATS or not number:
+            continue
+        number = min(number, MOST_VALUES)
+        code = f"{number}s" if kind == 2 else FORMATS[kind] * number
+        value, length = content[begin + size - inline : begin + size], struct.calcsize(order + code)
+        if length > inline:
+            file.seek(struct.unpack(order + ("Q" if big else "I"), value)[0])
+            value = file.read(length)
+        if len(value) >= length:
+            found[tag] = struct.unpack(order + code, value[:length])
+    return found
+
+
+def _number(text: bytes) -> float | None:
+    """Return GDAL's nodata value from its text."""
+    try:
+        return float(text.strip(b"\0 ").decode("ascii"))
+    except ValueError:
+        return None

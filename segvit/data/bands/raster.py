@@ -1,0 +1,120 @@
+"""Read GeoTIFF and other large TIFF files window by window, in bounded memory, with rasterio.
+
+    with open_raster(Path("scene.tif"), Reading(bands=4, white=10_000)) as raster:
+        raster.read(slice(0, 512), slice(0, 512))       # (N, 512, 512), as the model takes it
+        raster.place                                     # coordinate system and transform
+
+Letters: H, W size of the raster, N bands, y x pixels of a part.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from segvit.data.bands.deep import check_encoding, expand, open_rasterio
+from segvit.data.bands.header import Header, read_header
+from segvit.data.bands.reading import Pixels, Reading, scaled
+from segvit.data.images import Unreadable
+from segvit.utils.optional import need
+
+CACHE_MB = 192
+"""Memory in MB that GDAL may keep decoded blocks in. Its own default is a share of the machine's memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Position of a raster on the map."""
+
+    crs: Any
+    """Coordinate system (rasterio.crs.CRS), or None."""
+    transform: Any
+    """Affine map from columns and rows to coordinates; the identity if there is none."""
+
+    @property
+    def known(self) -> bool:
+        """True if the raster has a position."""
+        return self.crs is not None or not self.transform.is_identity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raster:
+    """An open raster."""
+
+    path: Path
+    header: Header
+    reading: Reading
+    source: Any
+    """Open rasterio dataset."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.source.height, self.source.width
+
+    @property
+    def place(self) -> Place:
+        """Position on the map."""
+        return Place(crs=self.source.crs, transform=self.source.transform)
+
+    def pixels(self, rows: slice, columns: slice) -> Pixels:
+        """Read a rectangle as the model takes it. Several threads may call it.
+
+        Raises:
+            UserError: the file is damaged there, or holds values without a known white.
+        """
+        window = ((rows.start, rows.stop), (columns.start, columns.stop))
+        with self._lock:
+            raw: npt.NDArray[Any] = self.source.read(window=window)
+        raw = expand(raw, self.header.bits).transpose(1, 2, 0)
+        return scaled(raw, self.header, self.reading, name=str(self.path))
+
+    def read(self, rows: slice, columns: slice) -> Tensor:
+        """Read a rectangle (N, y, x), uint8 or float32 in 0..1.
+
+        Raises:
+            UserError: as `pixels`.
+        """
+        values = self.pixels(rows, columns).values
+        return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
+
+    def missing(self, rows: slice, step: int) -> npt.NDArray[np.bool_] | None:
+        """Return where some rows (y, W) have no data, read `step` columns at a time. None: they have data everywhere.
+
+        Raises:
+            UserError: as `pixels`.
+        """
+        if self.header.nodata is None and self.header.kind != "float":
+            return None
+        width = self.size[1]
+        found = np.zeros((rows.stop - rows.start, width), bool)
+        for left in range(0, width, step):
+            columns = slice(left, min(left + step, width))
+            part = self.pixels(rows, columns).missing
+            if part is not None:
+                found[:, columns] = part
+        return found if found.any() else None
+
+
+@contextmanager
+def open_raster(path: Path, reading: Reading) -> Iterator[Raster]:
+    """Open a TIFF file for reading in parts. Its EXIF orientation is not applied.
+
+    Raises:
+        UserError: rasterio is missing, or the file cannot be read or holds a palette.
+    """
+    header = read_header(path)
+    if header is None:
+        raise Unreadable(f"{path}: cannot be read as a TIFF file (its header is damaged); replace or remove the file")
+    check_encoding(path, header)
+    rasterio = need("rasterio", f"{path}: GeoTIFF files and images of more than 100 megapixels", extra="geo")
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), open_rasterio(path) as source:
+        yield Raster(path=path, header=header, reading=reading, source=source)

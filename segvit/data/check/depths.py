@@ -1,0 +1,41 @@
+"""Report images whose bit depth or bands would be read in another way than the user expects."""
+
+from collections.abc import Iterator, Mapping
+
+from segvit.data.bands.reading import COLORS, likely_white
+from segvit.data.check.finding import Finding
+from segvit.data.check.scan import Depth
+from segvit.data.pairs import first
+from segvit.utils.text import counted
+
+
+def judge_depths(depths: Mapping[str, Depth]) -> Iterator[Finding]:
+    """Yield warnings on 10 to 14 bits in 16, values above white, and bands left out.
+
+    Args:
+        depths: of each image that is no 8-bit photo, by its file.
+    """
+    deep = [depth for depth in depths.values() if depth.peak is not None]
+    dark = [name for name, depth in depths.items() if depth.dark]
+    if dark and all(depth.dark for depth in deep):  # one bright image shows that white is right
+        peak, full = max(depth.peak or 0 for depth in deep), max(depth.full or 0 for depth in deep)
+        text = (
+            f"{counted(len(dark), 'image')} with no value above {peak:g} of {full}: almost black; give the value of "
+            f"white, which the model keeps: --data.white {likely_white(peak)} ({first(dark)})"
+        )
+        yield Finding(kind="dark", level="warning", text=text, count=len(dark))
+    if cut := [name for name, depth in depths.items() if depth.cut]:
+        peak = max(depths[name].peak or 0 for name in cut)
+        text = (
+            f"{counted(len(cut), 'image')} with values above data.white, up to {peak:g}, which are cut to white: "
+            f"if they matter, give --data.white {peak:g} ({first(cut)})"
+        )
+        yield Finding(kind="above-white", level="warning", text=text, count=len(cut))
+    if more := [name for name, depth in depths.items() if depth.dropped]:
+        bands = COLORS + max(depths[name].dropped for name in more)
+        names = " ".join(["red", "green", "blue", *(f"band{number}" for number in range(4, bands + 1))])
+        text = (
+            f"{counted(len(more), 'image')} with {bands} bands: the first three are read as red, green, blue; "
+            f"to use all, name them: --data.bands {names} ({first(more)})"
+        )
+        yield Finding(kind="bands", level="warning", text=text, count=len(more))

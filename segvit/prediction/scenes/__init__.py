@@ -1,0 +1,1 @@
+"""Label maps of GeoTIFF files and other rasters larger than memory."""
