@@ -270,10 +270,10 @@ def read_categories(rows: Sequence[Any], path: Path) -> dict[int, str]:
 def declared(categories: Sequence[Any], annotations: Sequence[Any]) -> tuple[str, ...]:
     """Return the names of the categories, without an unused one that only groups others, as Roboflow writes."""
     groups = {str(row.get("supercategory")) for row in categories if row.get("supercategory") != row.get("name")}
-    segments = [
-        segment for row in annotations if isinstance(row, dict) for segment in row.get("segments_info") or [row]
-    ]
-    used = {segment.get("category_id") for segment in segments if isinstance(segment, dict)}
+    rows = [row for row in annotations if isinstance(row, dict)]
+    inside = [segment for row in rows if isinstance(row.get("segments_info"), list) for segment in row["segments_info"]]
+    found = [row.get("category_id") for row in (*rows, *inside) if isinstance(row, dict)]
+    used = {category for category in found if is_whole(category)}
     kept = [row for row in categories if row["id"] in used or str(row.get("name")) not in groups]
     return tuple(dict.fromkeys(str(row.get("name", "")) for row in kept))
 

@@ -1,6 +1,7 @@
 """COCO's JSON without a spec: classes by name, exports with faults, public files, panoptic labels."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,21 @@ def test_the_same_shapes_as_in_labelme(shared_data: Path) -> None:
     for index, pair in enumerate(ours.pairs):
         one, other = labels_of(ours, index), labels_of(theirs, index)
         assert pair.name == theirs.pairs[index].name and (one == other)[other < 255].mean() > 0.99
+
+
+@pytest.mark.parametrize("junk", [None, True, -1, 1.5, "x", [], {}, [None], [[1]]], ids=str)
+def test_junk_in_any_place_is_an_error_of_the_file(junk: Any, tmp_path: Path) -> None:
+    for file in (coco(tmp_path, row(2)), panoptic(tmp_path)):
+        before = json.loads(file.read_text())
+        for part, key in [("images", "id"), ("images", "height"), ("categories", "id"), ("categories", "name")] + [
+            ("annotations", key) for key in before["annotations"][0]
+        ]:
+            content = json.loads(file.read_text())
+            content[part][0][key] = junk
+            changed = write(tmp_path / file.name.replace("a.json", "b.json"), content)
+            with suppress(UserError):
+                opened(tmp_path / "photos", changed).read(0)
+            write(file, before)
 
 
 def panoptic(root: Path) -> Path:
