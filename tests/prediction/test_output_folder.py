@@ -172,6 +172,18 @@ def test_no_file_is_passed_over_without_a_word(segvit: Run, tmp_path: Path) -> N
     assert code == 0 and ": 2 .txt, 1 without a suffix, 1 .nii" in segvit("photos", "--output", "photos")[1]
 
 
+def test_animations_are_counted_and_stacks_are_refused(segvit: Run, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (64, 48), color) for color in ("red", "blue")]
+    for name in ("a.webp", "b.tif"):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        frames[0].save(tmp_path / "photos" / name, save_all=True, append_images=frames[1:])
+    photo(tmp_path / "photos" / "c.jpg")
+    code, out, error = segvit("photos", "--output", "seen")
+    assert code == 2 and "2 label maps in seen" in out
+    assert "only the first frame of 1 animation is labelled (the first is photos/a.webp)" in out
+    assert "b.tif: the TIFF has 2 pages" in error
+
+
 def test_photos_of_phones_are_read(tmp_path: Path) -> None:
     import pillow_heif
 

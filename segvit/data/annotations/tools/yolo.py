@@ -106,8 +106,8 @@ def find_yaml(folder: Path) -> Path | None:
     """Return the YAML file with `names` in a folder or up to `ABOVE` folders above. None if there is none."""
     absolute = folder.absolute()
     for place in (absolute, *absolute.parents[:ABOVE]):
-        for path in sorted(place.iterdir()):
-            if path.suffix.lower() in YAML_SUFFIXES and _names_in(path, path.stat().st_mtime_ns):
+        for path in _yaml_files(place, _state(place)):
+            if _names_in(path, _state(path)):
                 return path
     return None
 
@@ -115,7 +115,7 @@ def find_yaml(folder: Path) -> Path | None:
 def names_above(folder: Path) -> dict[int, str]:
     """Return the class names by their numbers, for the labels in a folder. Empty without a YAML file."""
     path = find_yaml(folder)
-    return dict(_names_in(path, path.stat().st_mtime_ns)) if path else {}
+    return dict(_names_in(path, _state(path))) if path else {}
 
 
 def read_names(content: Mapping[str, Any], source: str) -> dict[int, str]:
@@ -131,6 +131,23 @@ def read_names(content: Mapping[str, Any], source: str) -> dict[int, str]:
     if not isinstance(rows, dict) or not all(is_whole(number) and number >= 0 for number in rows):
         raise UserError(f"{source}: `names` is {repr(names)[:80]}; give a list of class names, or names by number")
     return {number: str(name) for number, name in sorted(rows.items())}
+
+
+def _state(path: Path) -> int:
+    """Return the modification time of a file or folder in ns, or 0 if it cannot be read."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@functools.lru_cache(maxsize=64)
+def _yaml_files(folder: Path, modified: int) -> tuple[Path, ...]:
+    """Return the YAML files in a folder, once for each state of it: each of its labels asks."""
+    try:
+        return tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in YAML_SUFFIXES))
+    except OSError:
+        return ()
 
 
 @functools.lru_cache(maxsize=32)
