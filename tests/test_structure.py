@@ -25,11 +25,13 @@ EXTRAS = (
     "av",
     "peft",
     "pillow_heif",
+    "datasets",
 )
 
 # Each package, and those that it may import from, itself aside. A module belongs to the longest name that fits it.
 # Some modules lie lower than the rest of their package, since the model leans on them: they have a line of their own.
 SPEC = {"errors", "utils", "data.spec", "data.labels", "data.pairs", "data.images", "data.yaml_values", "data.palette"}
+SPEC |= {"data.member"}
 FILES = {"weights.file_kind", "weights.names", "weights.model_file", "weights.timm_weights", "weights.hub"}
 LABEL_MAP = {"inference.label_map", "inference.tiles", "inference.bounds"}
 PHOTO = {"prediction.photo", "prediction.polygons"}

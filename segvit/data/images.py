@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
+from segvit.data.member import File
 from segvit.errors import UserError
 from segvit.utils.files import expanded
 
@@ -48,7 +49,7 @@ class Unreadable(UserError):
     """Error of one file that is missing, damaged or of the wrong kind, while other files may be fine."""
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: File) -> Image.Image:
     """Read the image in `path` as 8-bit RGB, with its EXIF orientation applied.
 
     16-bit grey is scaled from 0..65535 to 0..255. Transparency is shown over white, as in a viewer. Palettes, grey,
@@ -63,7 +64,7 @@ def read_image(path: Path) -> Image.Image:
 
 
 @contextmanager
-def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
+def open_picture(path: File, what: str) -> Iterator[Image.Image]:
     """Open a picture of the user's own, of any number of pixels. `what` is the kind of picture that it should be.
 
     Raises:
@@ -72,7 +73,7 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
     with reading(path, what):
         if path.suffix.lower() in HEIF_SUFFIXES:
             take_heif()
-        with open_unlimited(path) as opened:
+        with open_unlimited(path if isinstance(path, Path) else path.open()) as opened:
             yield opened
 
 
@@ -133,19 +134,23 @@ def upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image) if image.getexif().get(ExifTags.Base.Orientation, 1) != 1 else image
 
 
-def read_size(path: Path) -> tuple[int, int]:
+def read_size(path: File) -> tuple[int, int]:
     """Read the height and width of an image as displayed, from its header alone.
 
     Raises:
         UserError: the file does not exist or is not an image.
     """
     with open_picture(path, "an image") as opened:
-        width, height = opened.size
-        turned = opened.getexif().get(ExifTags.Base.Orientation) in TURNED
-    return (width, height) if turned else (height, width)
+        return size_of(opened)
 
 
-def read_orientation(path: Path) -> int:
+def size_of(picture: Image.Image) -> tuple[int, int]:
+    """Return the height and width of an open picture as displayed."""
+    width, height = picture.size
+    return (width, height) if orientation_of(picture) in TURNED else (height, width)
+
+
+def read_orientation(path: File) -> int:
     """Read the EXIF orientation of a picture, 1 to 8. A picture without one has 1.
 
     Raises:
@@ -162,7 +167,7 @@ def orientation_of(picture: Image.Image) -> int:
 
 
 @contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
+def reading(path: File, what: str) -> Iterator[None]:
     """Turn any error of Pillow on a bad file into an `Unreadable` that names the file and `what` it should be.
 
     Raises:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segvit.data.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES
+from segvit.data.member import File
 from segvit.errors import UserError
 from segvit.utils.files import files_below
 
@@ -50,8 +51,8 @@ class Pair(NamedTuple):
 
     name: str
     """Relative path of both without suffix."""
-    image: Path
-    labels: Path
+    image: File
+    labels: File
     """The label map, or the file that describes it among others."""
     shared: bool = False
     """True if `labels` describes other images too."""

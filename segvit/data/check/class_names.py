@@ -1,4 +1,4 @@
-"""Name the classes of two folders: by a file of names beside the masks, or by the values in the masks.
+"""Name the classes of two folders or of a packed dataset: by a file of names, or by the values in the masks.
 
     named = name_classes(DataConfig(images="photos", labels="masks"))
     named.config.classes, named.text         # ("sky", "road"), "class names from masks/classes.txt: sky, road"
@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from segvit.config import DataConfig
 from segvit.data.check.scan import Scan, scan_all
 from segvit.data.dataset import SegmentationDataset, open_incomplete
+from segvit.data.folder_spec import check_given
+from segvit.data.packed.names import find_names, folder_of_names
+from segvit.data.packed.packed import find_packed
 from segvit.data.pairs import first
 from segvit.data.palette import Color
 from segvit.data.spec import DEFAULT_IGNORE, IGNORE_INDEX
@@ -42,29 +45,70 @@ class NamedClasses:
 
     config: DataConfig
     text: str = ""
-    """Origin of the names, to print. Empty if they were given."""
+    """Origin of the names, and the columns or endings of a packed dataset, to print. Empty if they were given."""
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """The settings that may have been found, by name."""
+        names = ("classes", "image_key", "labels_key")
+        return {f"data.{name}": value for name in names if (value := getattr(self.config, name))}
 
 
 def name_classes(config: DataConfig) -> NamedClasses:
     """Return the settings of a dataset with the names of its classes.
 
-    Settings that name the classes, or that are not two folders, are returned unchanged.
+    Settings that name the classes, or that are neither two folders nor a packed dataset, are returned unchanged. Those
+    of a packed dataset also get the columns or endings of its images and labels.
 
     Raises:
-        UserError: the folders are swapped, the files of names are wrong, or the values cannot be classes.
+        UserError: the folders are swapped, the files of names are wrong, the values cannot be classes, or a packed
+            dataset cannot be opened.
     """
+    if config.is_packed:
+        return _name_packed(config)
     if config.spec is not None or config.images is None or config.labels is None or config.root is not None:
         return NamedClasses(config=config)
     check_order(config.images, config.labels)
     if config.classes:
         return NamedClasses(config=config)
     if file := _find_names(config.labels):
-        names, colors = _read_names(file)
-        painted = len(colors) == len(names) and any(scan.colors for scan in _scan(config, limit=1))
-        if painted:
-            names = [f"{name}={_code(color)}" for name, color in zip(names, colors, strict=True)]
-        text = f"class names from {file}: {first(names, SHOWN)}"
-        return NamedClasses(config=replace(config, classes=tuple(names)), text=text)
+        return _name_by_file(config, file)
+    return _name_by_values(config)
+
+
+def _name_by_file(config: DataConfig, file: Path) -> NamedClasses:
+    """Name the classes by a file of names."""
+    names, colors = _read_names(file)
+    painted = len(colors) == len(names) and any(scan.colors for scan in _scan(config, limit=1))
+    if painted:
+        names = [f"{name}={_code(color)}" for name, color in zip(names, colors, strict=True)]
+    text = f"class names from {file}: {first(names, SHOWN)}"
+    return NamedClasses(config=replace(config, classes=tuple(names)), text=text)
+
+
+def _name_packed(config: DataConfig) -> NamedClasses:
+    """Choose the columns or endings of a packed dataset, and name its classes."""
+    label_format = check_given(config).label_format
+    lines = []
+    if config.image_key is None or config.labels_key is None:
+        keys = find_packed(config, label_format, "train").keys
+        lines.append(f"{config.hub or config.shards}: {keys}")
+        config = replace(config, image_key=keys.image, labels_key=keys.labels)
+    if config.spec is None and not config.classes:
+        named = _find_packed_names(config)
+        config = named.config
+        lines.append(named.text)
+    return NamedClasses(config=config, text="\n".join(lines))
+
+
+def _find_packed_names(config: DataConfig) -> NamedClasses:
+    """Name the classes of a packed dataset by what comes with it, or by the values in its label maps."""
+    if found := find_names(config):
+        text = f"class names from {found.origin}: {first(found.classes, SHOWN)}"
+        return NamedClasses(config=replace(config, classes=found.classes), text=text)
+    folder = folder_of_names(config)
+    if folder is not None and (file := _find_names(folder)):
+        return _name_by_file(config, file)
     return _name_by_values(config)
 
 
@@ -121,6 +165,7 @@ def _name_by_values(config: DataConfig) -> NamedClasses:
     """Name each class by its value or its colour in the masks."""
     values: Counter[int] = Counter()
     colors: Counter[Color] = Counter()
+    where = config.labels or config.hub or config.shards
     scans = _scan(config)
     for scan in scans:
         values.update(scan.pixels or {})
@@ -129,12 +174,13 @@ def _name_by_values(config: DataConfig) -> NamedClasses:
         raise UserError("\n".join(scans[0].unreadable))
     if values and colors:
         raise UserError(
-            f"some masks in {config.labels} are painted in colours, and others hold class numbers: save all in one way"
+            f"some masks in {where} are painted in colours, and others hold class numbers: save all in one way"
         )
-    wrong = f"so many look like photos or smoothed masks; if they are classes, name them in {config.labels}/classes.txt"
+    remedy = "with --data.classes" if config.labels is None else f"in {config.labels}/classes.txt"
+    wrong = f"so many look like photos or smoothed masks; if they are classes, name them {remedy}"
     if len(values or colors) > MOST or _is_smooth(values):
         what = f"{len(values)} different values" if values else f"{len(colors)} different colours"
-        raise UserError(f"the masks in {config.labels} hold {what}: {wrong}")
+        raise UserError(f"the masks in {where} hold {what}: {wrong}")
     if colors:
         codes = [_code(color) for color in sorted(colors)]
         return _without_names(config, [f"color_{code[1:]}={code}" for code in codes], ())
@@ -165,14 +211,15 @@ def _ignored(values: Sequence[int], ignore: Sequence[int]) -> tuple[int, ...]:
 
 def _without_names(config: DataConfig, classes: Sequence[str], ignored: Sequence[int]) -> NamedClasses:
     """Return the settings with these classes, and the warning with the ways to name them."""
-    assert config.labels is not None
     names = first([text.partition("=")[0] for text in classes], SHOWN)
     left = f"; {first(ignored)} is ignored" if ignored else ""
     typed = [f"NAME={text.partition('=')[2]}" for text in classes[:SHOWN]]
     flags = " ".join(f"'{text}'" if "#" in text else text for text in typed) + " ..." * (len(classes) > SHOWN)
-    folder = config.labels if config.labels.is_dir() else config.labels.parent
+    folder = folder_of_names(config) if config.labels is None else config.labels
+    folder = folder.parent if folder is not None and not folder.is_dir() else folder
+    file = "" if folder is None else f", or with lines such as {typed[0]} in {folder / NAME_FILES[0]}"
     text = (
         f"warning: the classes have no names, so they are called by their values in the masks: {names}{left}. "
-        f"Name them with --data.classes {flags}, or with lines such as {typed[0]} in {folder / NAME_FILES[0]}"
+        f"Name them with --data.classes {flags}{file}"
     )
     return NamedClasses(config=replace(config, classes=tuple(classes)), text=text)

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,8 @@ import numpy.typing as npt
 
 from segvit.data.check.fixes import explain_sizes
 from segvit.data.dataset import Samples, SegmentationDataset
-from segvit.data.images import as_rgb, open_picture, orientation_of, read_orientation, read_size
+from segvit.data.images import as_rgb, open_picture, orientation_of, read_orientation, size_of
+from segvit.data.member import File
 from segvit.data.pairs import Pair
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
@@ -154,12 +154,12 @@ def _explain(pair: Pair, size: Size, shape: Size, turned: int) -> str:
     )
 
 
-def _look_at_image(path: Path, *, decode: bool) -> tuple[Size, int, bytes]:
+def _look_at_image(path: File, *, decode: bool) -> tuple[Size, int, bytes]:
     """Return the size as displayed, the EXIF orientation and the hash of an image."""
-    if not decode:
-        return read_size(path), read_orientation(path), b""
     with open_picture(path, "an image") as opened:
         orientation = orientation_of(opened)
+        if not decode:
+            return size_of(opened), orientation, b""
         opened.load()
         pixels = np.asarray(as_rgb(opened, name=str(path)))
     return (pixels.shape[0], pixels.shape[1]), orientation, _hash(pixels)

@@ -75,11 +75,13 @@ class CocoLabels(LabelFormat):
 
     def read(self, pair: Pair, classes: Classes, memory: LabelMemory) -> npt.NDArray[Any]:
         """Paint the annotations of one image, (H, W)."""
+        path = pair.labels
+        assert isinstance(path, Path), "one file for all images is on its own"
         rest = classes.raw_of(self.unlabeled)
         ignored = classes.raw_of(IGNORED) if self.crowd == "ignore" else None
         return memory.decoded(
-            pair.labels,
-            lambda: self._file(pair.labels, classes, memory).paint(pair.name, unlabeled=rest, crowd=ignored),
+            path,
+            lambda: self._file(path, classes, memory).paint(pair.name, unlabeled=rest, crowd=ignored),
             item=pair.name,
             settings=f"coco {rest} {ignored}",
         )

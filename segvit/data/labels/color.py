@@ -5,7 +5,6 @@ Letters: H, W size of a label map, N colours.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import ImageOps
 from segvit.data.images import LOSSLESS_SUFFIXES, open_picture
 from segvit.data.labels.format import IGNORED, Classes, LabelFormat, check_class_or_ignored, check_ignored_value
 from segvit.data.labels.memory import LabelMemory
+from segvit.data.member import File
 from segvit.data.pairs import Pair
 from segvit.data.palette import Color
 from segvit.data.yaml_values import check_color, check_keys, doubled, read_color
@@ -94,7 +94,7 @@ class ColorTable:
         self._rest = None if spec.others is None else spec.raw_of(spec.others)
         self._dataset = spec.name
 
-    def read(self, path: Path) -> npt.NDArray[np.uint16]:
+    def read(self, path: File) -> npt.NDArray[np.uint16]:
         """Return the raw values (H, W) of the colours in a picture, with its EXIF orientation applied.
 
         Raises:
@@ -129,7 +129,7 @@ class ColorTable:
         )
 
 
-def _read_colors(path: Path) -> npt.NDArray[np.uint8]:
+def _read_colors(path: File) -> npt.NDArray[np.uint8]:
     """Read the colours (H, W, 3) of a picture."""
     with open_picture(path, "a painted label map") as opened:
         opened.load()
