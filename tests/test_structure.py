@@ -26,6 +26,7 @@ EXTRAS = (
     "peft",
     "pillow_heif",
     "datasets",
+    "pyarrow",
 )
 
 # Each package, and those that it may import from, itself aside. A module belongs to the longest name that fits it.

@@ -16,6 +16,7 @@ from segvit.app.photo import SUFFIXES, open_photo
 from segvit.config import DataConfig, TrainConfig
 from segvit.config_files import RUN_CONFIG
 from segvit.data.dataset import Samples, open_dataset
+from segvit.data.packed.ranges import is_url
 from segvit.errors import UserError
 
 COUNT = 6
@@ -107,6 +108,10 @@ def _placed(data: DataConfig, base: Path) -> DataConfig:
             placed[field.name] = base / value
     if data.spec is not None and (base / data.spec).is_file():
         placed["spec"] = str(base / data.spec)
+    if data.hub is not None and (base / data.hub).is_dir():
+        placed["hub"] = str(base / data.hub)
+    shards = {"shards": data.shards, "val_shards": data.val_shards}
+    placed |= {name: str(base / value) for name, value in shards.items() if value is not None and not is_url(value)}
     return replace(data, **placed)
 
 

@@ -52,21 +52,36 @@ class Table:
         Raises:
             Unreadable: the cell is empty, or names a file that does not exist.
         """
-        cell = self.rows[row][self.column]
-        content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+        content, file = self._look(row)
         where = f"{self.where}, row {row}: column {self.column!r}"
         if content is not None:
-            return bytes(content)
-        if path is None:
+            return content
+        if file is None:
             raise Unreadable(f"{where} is empty; remove the row, or set data.skip_unreadable")
         try:
-            return Path(path).read_bytes()
+            return file.read_bytes()
         except OSError as error:
-            raise Unreadable(f"{where} names the file {path}, which cannot be read ({error})") from error
+            raise Unreadable(f"{where} names the file {file}, which cannot be read ({error}); restore it") from error
+
+    def _look(self, row: int) -> tuple[bytes | None, Path | None]:
+        """Return the bytes of a cell, or the local file that it names, as in a folder of images."""
+        cell = self.rows[row][self.column]
+        if not isinstance(cell, dict):
+            return cell, None
+        path = cell.get("path")
+        return cell.get("bytes"), Path(path) if path and Path(path).is_absolute() else None
+
+    def stat(self, row: int) -> MemberStat:
+        """Return size and time of a cell: of the file that it names, or of its bytes and the table."""
+        size = int(self.sizes[row])
+        if size == 0 and (file := self._look(row)[1]) is not None and file.is_file():
+            state = file.stat()
+            return MemberStat(state.st_size, state.st_mtime_ns)
+        return MemberStat(size, self.time)
 
     @functools.cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
-        """Bytes of each cell (N,), measured without reading the contents. An empty cell has 0."""
+        """Bytes in each cell (N,), measured without reading them. A cell that is empty or names a file has 0."""
         import pyarrow.compute as compute
 
         found = [np.zeros(0, np.int64)]
@@ -114,8 +129,8 @@ class Cell(Member):
         return io.BytesIO(self.table.read(self.row))
 
     def stat(self) -> MemberStat:
-        """Return the size of the cell and the time of its table."""
-        return MemberStat(int(self.table.sizes[self.row]), self.table.time)
+        """Return size and time of the cell."""
+        return self.table.stat(self.row)
 
 
 def table_pairs(rows: Any, split: str, keys: Keys, where: str) -> list[Pair]:

@@ -23,6 +23,8 @@ from segvit.errors import UserError
 
 MEMBER = re.compile(r"(?P<key>(?:.*/)?[^/.]+)\.(?P<ending>[^/]+)")
 """A member's key and ending."""
+JUNK = ("/._", "/__MACOSX/")
+"""Parts of the paths of files that macOS adds to archives."""
 
 
 class Indexed(NamedTuple):
@@ -129,7 +131,7 @@ def _members(shard: Shard, entries: Sequence[Entry], key: str) -> dict[str, TarM
 def _key_of(entry: Entry) -> Iterator[tuple[str, str]]:
     """Yield the key and the ending of a member. Hidden ones, and names without a dot, have none."""
     match = MEMBER.fullmatch(entry.path.removeprefix("./"))
-    if match and not any(part.startswith(("._", "__MACOSX")) for part in entry.path.split("/")):
+    if match and not any(mark in f"/{entry.path}" for mark in JUNK):
         yield match["key"], match["ending"].lower()
 
 

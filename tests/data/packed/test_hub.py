@@ -274,6 +274,18 @@ def test_a_repository_is_loaded_by_name_subset_and_revision(tmp_path: Path, monk
     refused("user/streets", "user/streets cannot be opened (no route to the Hub)", "check the name, the network")
 
 
+def test_a_folder_of_images_with_their_masks_in_the_metadata(tmp_path: Path) -> None:
+    files = made_files(3)
+    places = write_folders(tmp_path / "set", files)
+    lines = [{"file_name": f"photos/{n:02d}.jpg", "mask_file_name": f"masks/{n:02d}.png"} for n in range(3)]
+    (tmp_path / "set" / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    samples = open_dataset(config_of(tmp_path / "set"), "train")
+    folders = open_dataset(DataConfig(**places, classes=CLASSES, val_fraction=0), "train")
+    assert isinstance(samples, SegmentationDataset)
+    assert torch.equal(samples.read(2).labels, folders.read(2).labels)
+    assert samples.pairs[2].labels.stat().st_size == len(files[2][1])
+
+
 def test_several_subsets_are_listed(tmp_path: Path) -> None:
     rows = as_dataset(made_files(2))
     for name in ("small", "large"):

@@ -1,4 +1,4 @@
-"""Shards on a web server, read by Range requests: the same samples as of files, bounded attempts, servers without ranges."""
+"""Shards on a web server, read by Range requests: samples, bounded attempts, and servers without ranges."""
 
 import threading
 from collections.abc import Iterator
