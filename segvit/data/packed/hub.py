@@ -86,12 +86,10 @@ class Table:
 
         found = [np.zeros(0, np.int64)]
         for batch in self.rows.with_format("arrow").iter(CHUNK):
-            column = batch.column(self.column)
-            if hasattr(column, "combine_chunks"):
-                column = column.combine_chunks()
-            if column.type.num_fields:
-                column = column.field("bytes")
-            found.append(compute.fill_null(compute.binary_length(column), 0).to_numpy(zero_copy_only=False))
+            for chunk in batch.column(self.column).chunks:  # to join them would copy their contents
+                contents = chunk.field("bytes") if chunk.type.num_fields else chunk
+                lengths = compute.fill_null(compute.binary_length(contents), 0)
+                found.append(lengths.to_numpy(zero_copy_only=False))
         return np.concatenate(found).astype(np.int64)
 
     @functools.cached_property

@@ -7,6 +7,7 @@ A shard holds no open file. Each read opens its own, so threads, workers and ran
 """
 
 import io
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,12 +51,15 @@ class Shard:
             return fetch_range(self.place, offset, size, total=self.size)
         try:
             with Path(self.place).open("rb") as file:
+                now = os.fstat(file.fileno()).st_size
                 file.seek(offset)
                 content = file.read(size)
         except OSError as error:
             raise Unreadable(f"{self.place}: cannot be read ({error}); restore the shard") from error
-        if len(content) < size:
-            raise Unreadable(f"{self.place}: ends before byte {offset + size}; it has changed, so restore it")
+        if now != self.size or len(content) < size:
+            raise Unreadable(
+                f"{self.place}: had {self.size} bytes and has {now} now; restore it, or run the command again"
+            )
         return content
 
     def open(self) -> BinaryIO:

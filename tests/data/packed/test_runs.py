@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from segvit.app.examples import _placed
 from segvit.cli import main as cli
 from segvit.config import AugmentConfig, DataConfig, TrainConfig
 from segvit.data.check.check import check_dataset
@@ -193,6 +194,14 @@ def test_commands(
     assert "warning: the classes have no names" in seen
     assert f"segvit train --data.{form} {place}" in seen
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
+
+
+def test_the_examples_of_the_app_find_relative_places(tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    assert _placed(DataConfig(hub="saved"), tmp_path).hub == str(tmp_path / "saved")
+    assert _placed(DataConfig(hub="user/saved"), tmp_path).hub == "user/saved"
+    placed = _placed(DataConfig(shards="a-{0..3}.tar", val_shards="https://host/b.tar"), tmp_path)
+    assert (placed.shards, placed.val_shards) == (str(tmp_path / "a-{0..3}.tar"), "https://host/b.tar")
 
 
 def test_names_of_runs() -> None:
