@@ -27,24 +27,15 @@ EXTRAS = (
     "pillow_heif",
     "rasterio",
     "pydicom",
+    "datasets",
+    "pyarrow",
 )
 
 # Each package, and those that it may import from, itself aside. A module belongs to the longest name that fits it.
 # Some modules lie lower than the rest of their package, since the model leans on them: they have a line of their own.
 SPEC = {"errors", "utils", "data.spec", "data.labels", "data.pairs", "data.lists", "data.images", "data.yaml_values"}
-SPEC |= {"data.palette", "data.frames", "data.masks_beside"}
+SPEC |= {"data.palette", "data.frames", "data.masks_beside", "data.bands", "data.member"}
 SPEC |= {"data.annotations"}  # the formats of labelling tools are label formats too
-SPEC = {
-    "errors",
-    "utils",
-    "data.spec",
-    "data.labels",
-    "data.pairs",
-    "data.images",
-    "data.bands",
-    "data.yaml_values",
-    "data.palette",
-}
 FILES = {"weights.file_kind", "weights.names", "weights.model_file", "weights.timm_weights", "weights.hub"}
 LABEL_MAP = {"inference.label_map", "inference.tiles", "inference.bounds"}
 PHOTO = {"prediction.photo", "prediction.polygons"}

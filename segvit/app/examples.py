@@ -15,8 +15,8 @@ from segvit.app.messages import Setup
 from segvit.app.photo import SUFFIXES, open_photo
 from segvit.config import DataConfig, TrainConfig
 from segvit.config_files import RUN_CONFIG
-from segvit.data.bands.reading import as_picture
-from segvit.data.dataset import Sample, Samples, open_dataset
+from segvit.data.dataset import Samples, open_dataset
+from segvit.data.packed.ranges import is_url
 from segvit.errors import UserError
 
 COUNT = 6
@@ -68,22 +68,13 @@ def _of_folder(source: Path, folder: Path, limits: Limits) -> list[Path]:
     ]
 
 
-def _picture(sample: Sample) -> Image.Image:
-    """Return the image of a sample for people."""
-    return Image.fromarray(as_picture(sample.image.permute(1, 2, 0).numpy()))
-
-
 def _of_run(config: Path, folder: Path) -> tuple[list[Path], str]:
     """Write photos spread evenly over a run's validation set, and return them with a note on their source."""
     settings = TrainConfig.load(config)
     dataset, base = _open(replace(settings.data, cache=None, cache_features=None), config, settings.model.image_size)
     samples = [dataset.read(index) for index in _spread(len(dataset))]
     written = [
-        _write(
-            _picture(sample),
-            folder / str(number),
-            Path(sample.name).name,
-        )
+        _write(Image.fromarray(sample.image.permute(1, 2, 0).numpy()), folder / str(number), Path(sample.name).name)
         for number, sample in enumerate(samples)
     ]
     return written, f"examples: the validation set of {config}" + (f", whose paths start in {base}" if base else "")
@@ -117,6 +108,10 @@ def _placed(data: DataConfig, base: Path) -> DataConfig:
             placed[field.name] = base / value
     if data.spec is not None and (base / data.spec).is_file():
         placed["spec"] = str(base / data.spec)
+    if data.hub is not None and (base / data.hub).is_dir():
+        placed["hub"] = str(base / data.hub)
+    shards = {"shards": data.shards, "val_shards": data.val_shards}
+    placed |= {name: str(base / value) for name, value in shards.items() if value is not None and not is_url(value)}
     return replace(data, **placed)
 
 

@@ -112,8 +112,10 @@ def _run_to_resume(arguments: cyclopts.ArgumentCollection) -> str | None:
         return None
     from segvit.training.run_folder.names import name_of, run_to_resume
 
-    images, spec = _typed(arguments, "PHOTOS") or _typed(arguments, "--data.images"), _typed(arguments, "--data.spec")
-    name = name_of(DataConfig(images=Path(images) if images else None, spec=spec), otherwise="") or None
+    images = _typed(arguments, "PHOTOS") or _typed(arguments, "--data.images")
+    spec, hub, shards = (_typed(arguments, f"--data.{name}") for name in ("spec", "hub", "shards"))
+    data = DataConfig(images=Path(images) if images else None, spec=spec, hub=hub, shards=shards)
+    name = name_of(data, otherwise="") or None
     output = _typed(arguments, "--output")
     file = (Path(output) if output else run_to_resume(TrainConfig().output, name=name)) / RUN_CONFIG
     return str(file) if file.is_file() else None

@@ -65,7 +65,7 @@ def evaluate(
     check_model_name(model)
     protocol.check()
     check_paths(files=(json, csv), folder=pictures)
-    if not any((data.spec, data.images, data.labels)):
+    if not (data.is_given or data.labels):
         raise UserError(
             f"no dataset given, and there is no {RUN_CONFIG} beside {model}: type `--config FILE` with the "
             f"{RUN_CONFIG} of the run, or `--data.spec NAME --data.root FOLDER`, or `--data.images FOLDER "

@@ -58,7 +58,7 @@ def export(
         raise UserError(f"{output}: give a file that ends in .onnx, or in .pt2 for torch.export")
     if suffix == ".pt2" and precision != "fp32":
         raise UserError(f"--precision {precision}: a .pt2 file is fp32; give an .onnx file, or leave it out")
-    with_data = any((data.spec, data.images))
+    with_data = data.is_given
     if suffix == ".pt2" and with_data:
         raise UserError("--data.*: only an .onnx file can be scored; leave it out")
     check_model_name(model)

@@ -49,14 +49,29 @@ class DataConfig:
     """Share of the training pairs held out for validation if there is no validation split. A hash of their names
     chooses them. Default: the share in the spec; without a spec 0.1."""
     train_split: str = "train"
-    """Split of the spec to train on."""
+    """Split of the spec or of `hub` to train on."""
     val_split: str = "val"
-    """Split of the spec to validate on."""
+    """Split of the spec or of `hub` to validate on. Default for `hub`: val, validation, valid, dev or test, the first
+    that exists."""
     train_list: Path | None = None
     """Text file with one name per line, such as `street/0001`: train on these pairs only. Default: the split's own
     list, or every pair."""
     val_list: Path | None = None
     """Text file with one name per line: validate on these pairs only. Default: the split's own list, or every pair."""
+    hub: str | None = None
+    """Dataset of the Hugging Face Hub (`user/dataset`, `user/dataset@revision`), folder saved by `save_to_disk`, or
+    folder of parquet files (docs/data.md)."""
+    hub_subset: str | None = None
+    """Subset of that dataset, if it has several."""
+    shards: str | None = None
+    """Tar shards in the form of WebDataset: folder, glob, URL or pattern such as `train-{000000..000009}.tar`."""
+    val_shards: str | None = None
+    """Tar shards to validate on. Default: those named val or test in the folder, else a share of the samples."""
+    image_key: str | None = None
+    """Column of the images in `hub`, or their endings in `shards`, such as `jpg`. Default: the only usual name."""
+    labels_key: str | None = None
+    """Column of the label maps in `hub`, or their endings in `shards`, such as `seg.png`. Default: the only usual
+    name."""
     cache: Path | None = None
     """Folder in which to keep label maps decoded from .mat and JSON files, as PNG. It saves time from about forty
     polygons per image. Default: decode them each time."""
@@ -73,3 +88,13 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         take_paths(self)
+
+    @property
+    def is_packed(self) -> bool:
+        """True if the samples are in tables or tar shards."""
+        return self.hub is not None or self.shards is not None
+
+    @property
+    def is_given(self) -> bool:
+        """True if a setting names the images."""
+        return self.is_packed or self.spec is not None or self.images is not None

@@ -21,10 +21,12 @@ from torchvision import tv_tensors
 from segvit.config import DataConfig
 from segvit.data.bands.reading import Reading, read_pixels
 from segvit.data.check.fixes import explain_sizes, explain_values
-from segvit.data.folder_spec import check_cache, place_of, resolve_spec, with_bands
+from segvit.data.folder_spec import DEFAULT_FRACTION, check_cache, place_of, resolve_spec, with_bands
 from segvit.data.labels.cache import LabelCache
 from segvit.data.labels.format import Guess, LabelFormat
 from segvit.data.labels.memory import LabelMemory
+from segvit.data.member import File
+from segvit.data.packed.packed import find_packed
 from segvit.data.pairs import Orphans, Pair, Place, Split
 from segvit.data.sample import Sample, Samples
 from segvit.data.spec import IGNORE_INDEX, UNKNOWN, DatasetSpec
@@ -69,7 +71,7 @@ class SegmentationDataset(Dataset[Sample]):
         return SegmentationDataset(spec, self.pairs, memory=self.memory)
 
     @property
-    def files(self) -> list[tuple[Path, Path]]:
+    def files(self) -> list[tuple[File, File]]:
         """Image and label file of each sample."""
         return [(pair.image, pair.labels) for pair in self.pairs]
 
@@ -186,18 +188,19 @@ def open_incomplete(
     spec = with_bands(resolve_spec(config), bands)
     if labels is not None:
         spec = replace(spec, label_format=labels)
-    if config.spec == PROCEDURAL and config.root is None:
+    if config.spec == PROCEDURAL and config.root is None and not config.is_packed:
         if spec.bands or spec.white is not None:
             raise UserError("the drawn scenes are red, green, blue in 8 bits: leave the bands and data.white out")
         from segvit.data.shapes.scenes import ShapesDataset
 
         return ShapesDataset(length=SHAPES_LENGTH[split], size=size, seed=SHAPES_SEED[split]), Orphans()
-    if config.spec is not None and config.root is None:
+    if config.spec is not None and config.root is None and not config.is_packed:
         raise UserError(f"dataset {config.spec!r} needs the folder of its files: give `--data.root FOLDER`")
     if config.cache is not None:
         check_cache(spec)
     memory = memory or LabelMemory(LabelCache(config.cache) if config.cache else None)
-    pairs, orphans = _find_pairs(config, spec, split, memory)
+    find = _find_packed if config.is_packed else _find_pairs
+    pairs, orphans = find(config, spec, split, memory)
     return SegmentationDataset(spec, pairs, memory=memory), orphans
 
 
@@ -233,11 +236,9 @@ def _find_pairs(
                 "validation split"
             )
         return _find_split(config, spec, train, split, memory)
-    fraction = spec.val_fraction if config.val_fraction is None else config.val_fraction
+    fraction = _fraction(config, spec)
     if fraction is None:
         return _find_split(config, spec, train if split == "train" else val, split, memory)
-    if not 0 <= fraction < 1:
-        raise UserError(f"data.val_fraction is {fraction}; give a share of at least 0 and below 1")
     pairs, orphans = _find_split(config, spec, train, "train", memory)
     remedy = (
         "give data.val_images and data.val_labels (the same folders will do for a trial)"
@@ -247,6 +248,26 @@ def _find_pairs(
     if orphans and len(pairs) < 2:
         raise UserError(orphans.error)
     return _share(pairs, fraction, split, remedy), orphans
+
+
+def _find_packed(
+    config: DataConfig, spec: DatasetSpec, split: Literal["train", "val"], memory: LabelMemory
+) -> tuple[list[Pair], Orphans]:
+    """Find the complete pairs of a split of a packed dataset, or its share of the training split."""
+    fraction = _fraction(config, spec)
+    found = find_packed(config, spec.label_format, split)
+    if not found.is_share:
+        return found.pairs, found.orphans
+    remedy = "give data.val_shards" if config.hub is None else "name a split with data.val_split"
+    return _share(found.pairs, DEFAULT_FRACTION if fraction is None else fraction, split, remedy), found.orphans
+
+
+def _fraction(config: DataConfig, spec: DatasetSpec) -> float | None:
+    """Return the share of the training pairs that is held out if there is no validation split. None: not set."""
+    fraction = spec.val_fraction if config.val_fraction is None else config.val_fraction
+    if fraction is not None and not 0 <= fraction < 1:
+        raise UserError(f"data.val_fraction is {fraction}; give a share of at least 0 and below 1")
+    return fraction
 
 
 def _find_split(

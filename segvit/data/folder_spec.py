@@ -13,6 +13,7 @@ from segvit.data.bands.reading import COLORS
 from segvit.data.labels.color import ColorLabels
 from segvit.data.labels.index import IndexLabels
 from segvit.data.lists import read_list
+from segvit.data.packed.packed import check_packed
 from segvit.data.pairs import Place, Split, folder_of
 from segvit.data.palette import Color, default_palette
 from segvit.data.spec import DEFAULT_IGNORE, DatasetSpec, default_ignore, load_spec
@@ -75,7 +76,10 @@ def _named_spec(config: DataConfig) -> DatasetSpec:
     """
     folders = {key: getattr(config, key) for key in ("images", "labels", "val_images", "val_labels")}
     given = [key for key, value in folders.items() if value is not None]
+    _check_packed_settings(config)
     if config.spec is None:
+        if config.is_packed:
+            return _spec_of_classes(config, {}, "data.hub and data.shards need")
         if not given:
             raise UserError(
                 "no dataset given; give `--data.spec NAME --data.root FOLDER` for a known one, or "
@@ -108,13 +112,26 @@ def folder_spec(config: DataConfig) -> DatasetSpec:
     Raises:
         UserError: a folder or the classes are missing, a class is malformed, or values collide.
     """
-    train = _folder_split(config.images, config.labels, "images", "labels")
+    splits = {"train": _folder_split(config.images, config.labels, "images", "labels")}
     if found := recognised(config):
         given = () if config.classes == ANY else config.classes
         return spec_of(config, found, name=FOLDERS, given=given, fraction=DEFAULT_FRACTION)
+    if config.val_images is not None or config.val_labels is not None:
+        splits["val"] = _folder_split(config.val_images, config.val_labels, "val_images", "val_labels")
+    return _spec_of_classes(config, splits, "two folders need")
+
+
+def _spec_of_classes(config: DataConfig, splits: dict[str, Split], needs: str) -> DatasetSpec:
+    """Return the spec of `data.classes`.
+
+    Args:
+        config: settings with the classes.
+        splits: folders of the spec.
+        needs: start of the error text for missing classes.
+    """
     if not config.classes:
         raise UserError(
-            "two folders need class names, in the order of the values in the label files: give "
+            f"{needs} class names, in the order of the values in the label files: give "
             "`--data.classes background --data.classes thing`, or `--data.classes thing=7` if the values are not "
             "0, 1, 2, ..."
         )
@@ -131,9 +148,6 @@ def folder_spec(config: DataConfig) -> DatasetSpec:
             )
         names.append(name.strip() if equals else text)
         raw_ids.append(int(value) if equals else position)
-    splits = {"train": train}
-    if config.val_images is not None or config.val_labels is not None:
-        splits["val"] = _folder_split(config.val_images, config.val_labels, "val_images", "val_labels")
     untouched = tuple(config.ignore) == DEFAULT_IGNORE
     return DatasetSpec(
         name=FOLDERS,
@@ -193,7 +207,8 @@ def check_given(config: DataConfig) -> DatasetSpec:
     Raises:
         UserError: no dataset or a contradictory one is given.
     """
-    return resolve_spec(replace(config, classes=config.classes or ANY) if config.labels is not None else config)
+    nameless = config.labels is not None or (config.is_packed and config.spec is None)
+    return resolve_spec(replace(config, classes=config.classes or ANY) if nameless else config)
 
 
 def check_places(config: DataConfig, splits: Sequence[Role] = ("train", "val")) -> None:
@@ -208,8 +223,19 @@ def check_places(config: DataConfig, splits: Sequence[Role] = ("train", "val")) 
             written.
     """
     spec = check_given(config)
-    if config.spec is not None and config.root is None:
+    if config.is_packed:
+        check_packed(config, spec.label_format)
+    elif config.spec is not None and config.root is None:
         return  # scenes that are drawn, or an error of `open_dataset`
+    else:
+        _check_folders(config, spec, splits)
+    if config.cache is not None:
+        check_cache(spec)
+        check_writable(config.cache, folder=True, remedy="give another --data.cache")
+
+
+def _check_folders(config: DataConfig, spec: DatasetSpec, splits: Sequence[Role]) -> None:
+    """Refuse folders and lists that are missing."""
     names = {"train": config.train_split, "val": config.val_split} if config.spec else {"train": "train", "val": "val"}
     for role in splits:
         name = names[role] if names[role] in spec.splits else names["train"]  # a share of it is held out
@@ -218,9 +244,25 @@ def check_places(config: DataConfig, splits: Sequence[Role] = ("train", "val")) 
     for file, what in ((config.train_list, "data.train_list"), (config.val_list, "data.val_list")):
         if file is not None:
             read_list(file, what)
-    if config.cache is not None:
-        check_cache(spec)
-        check_writable(config.cache, folder=True, remedy="give another --data.cache")
+
+
+def _check_packed_settings(config: DataConfig) -> None:
+    """Refuse settings of packed datasets and settings of folders that contradict each other."""
+    own = {key: getattr(config, key) for key in ("hub_subset", "val_shards", "image_key", "labels_key")}
+    set_own = [key for key, value in own.items() if value is not None]
+    if not config.is_packed:
+        if set_own:
+            raise UserError(f"data.{set_own[0]} works only with data.hub or data.shards; give one of them, or drop it")
+        return
+    other = ("images", "labels", "val_images", "val_labels", "root", "train_list", "val_list")
+    packed = "hub" if config.hub is not None else "shards"
+    wrong = [key for key in other if getattr(config, key) is not None]
+    if packed == "hub":
+        wrong += [key for key in ("shards", "val_shards") if getattr(config, key) is not None]
+    elif config.hub_subset is not None:
+        wrong.append("hub_subset")
+    if wrong:
+        raise UserError(f"data.{packed} names the dataset, but data.{wrong[0]} is given as well; drop one of them")
 
 
 def check_cache(spec: DatasetSpec) -> None:

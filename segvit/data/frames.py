@@ -7,10 +7,9 @@ Pages of a TIFF are different pictures, so a TIFF of several is refused. An anim
 scene, so its first frame is read and reported.
 """
 
-from pathlib import Path
-
 from PIL import Image
 
+from segvit.data.member import File
 from segvit.errors import UserError
 
 PAGED = "TIFF"
@@ -65,7 +64,7 @@ def check_image(opened: Image.Image, name: str) -> int:
     return count
 
 
-def check_labels(opened: Image.Image, path: Path) -> None:
+def check_labels(opened: Image.Image, path: File) -> None:
     """Check that an open label map has one page.
 
     Raises:

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from segvit.data.frames import check_image
+from segvit.data.member import File, Member
 from segvit.errors import UserError
 from segvit.utils.files import expanded
 
@@ -58,7 +59,7 @@ class Unreadable(UserError):
     """Error of one file that is missing, damaged or of the wrong kind, while other files may be fine."""
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: File) -> Image.Image:
     """Read the image in `path` as 8-bit RGB, with its EXIF orientation applied.
 
     16-bit grey is scaled from 0..65535 to 0..255. Transparency is shown over white, as in a viewer. Palettes, grey,
@@ -75,7 +76,7 @@ def read_image(path: Path) -> Image.Image:
 
 
 @contextmanager
-def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
+def open_picture(path: File, what: str) -> Iterator[Image.Image]:
     """Open a picture of the user's own, of any number of pixels. `what` is the kind of picture that it should be.
 
     Raises:
@@ -84,8 +85,13 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
     with reading(path, what):
         if path.suffix.lower() in HEIF_SUFFIXES:
             take_heif()
-        with open_unlimited(embedded_image(path) if path.suffix.lower() == EMBEDDING else path) as opened:
+        with open_unlimited(embedded_image(path) if is_embedding(path) else path) as opened:
             yield opened
+
+
+def is_embedding(path: File) -> TypeGuard[Path]:
+    """True for a JSON file, which may hold an image."""
+    return isinstance(path, Path) and path.suffix.lower() == EMBEDDING
 
 
 def embedded_image(path: Path) -> BytesIO:
@@ -101,13 +107,15 @@ def embedded_image(path: Path) -> BytesIO:
     return BytesIO(base64.b64decode(data, validate=True))
 
 
-def open_unlimited(source: Path | BinaryIO, *, formats: list[str] | None = None) -> Image.Image:
+def open_unlimited(source: File | BinaryIO, *, formats: list[str] | None = None) -> Image.Image:
     """Open a picture of any number of pixels, as `PIL.Image.open` does. Its errors are Pillow's.
 
     Args:
         source: file.
         formats: Pillow's names of the formats to try. Default: all.
     """
+    if isinstance(source, Member):
+        source = source.open()
     with _OPENING:  # Pillow checks its limit only here, and has it as a global
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, NO_LIMIT
         try:
@@ -160,19 +168,17 @@ def upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image) if image.getexif().get(ExifTags.Base.Orientation, 1) != 1 else image
 
 
-def read_size(path: Path) -> tuple[int, int]:
+def read_size(path: File) -> tuple[int, int]:
     """Read the height and width of an image as displayed, from its header alone.
 
     Raises:
         UserError: the file does not exist or is not an image.
     """
     with open_picture(path, "an image") as opened:
-        width, height = opened.size
-        turned = opened.getexif().get(ExifTags.Base.Orientation) in TURNED
-    return (width, height) if turned else (height, width)
+        return size_of(opened)
 
 
-def read_frames(path: Path) -> int:
+def read_frames(path: File) -> int:
     """Read the number of frames of an image, of which `read_image` reads the first, from its header alone.
 
     Raises:
@@ -182,7 +188,13 @@ def read_frames(path: Path) -> int:
         return check_image(opened, str(path))
 
 
-def read_orientation(path: Path) -> int:
+def size_of(picture: Image.Image) -> tuple[int, int]:
+    """Return the height and width of an open picture as displayed."""
+    width, height = picture.size
+    return (width, height) if orientation_of(picture) in TURNED else (height, width)
+
+
+def read_orientation(path: File) -> int:
     """Read the EXIF orientation of a picture, 1 to 8. A picture without one has 1.
 
     Raises:
@@ -199,7 +211,7 @@ def orientation_of(picture: Image.Image) -> int:
 
 
 @contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
+def reading(path: File, what: str) -> Iterator[None]:
     """Turn any error of Pillow on a bad file into an `Unreadable` that names the file and `what` it should be.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from segvit.data.images import IMAGE_SUFFIXES, LOSSY_SUFFIXES
 from segvit.data.lists import LINES, Known, read_entries, read_list, stem
 from segvit.data.masks_beside import has_masks, mask_name, photo_name
+from segvit.data.member import File
 from segvit.errors import UserError
 from segvit.utils.files import files_below
 
@@ -51,8 +52,8 @@ class Pair(NamedTuple):
 
     name: str
     """Relative path of both without suffix."""
-    image: Path
-    labels: Path
+    image: File
+    labels: File
     """The label map, or the file that describes it among others."""
     shared: bool = False
     """True if `labels` describes other images too."""
@@ -61,6 +62,12 @@ class Pair(NamedTuple):
     def source(self) -> str:
         """The label file, with the image's name if the file is shared, for messages."""
         return f"{self.labels}: {self.name}" if self.shared else str(self.labels)
+
+    @property
+    def label_path(self) -> Path:
+        """The label file of a format whose files are never inside another file."""
+        assert isinstance(self.labels, Path)
+        return self.labels
 
 
 class Orphans(NamedTuple):

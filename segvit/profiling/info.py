@@ -213,7 +213,7 @@ def find_network(
     elif _is_config(name):
         train = TrainConfig.load(name)
         config = train.model
-        if train.data.spec or train.data.images:
+        if train.data.is_given:
             known = tuple(given)
             classes = _class_names(resolve_spec(train.data).classes)
             count = len(classes)

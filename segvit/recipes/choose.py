@@ -125,7 +125,7 @@ def choose_for(given: Mapping[str, Any]) -> Recipe:
     config, given = parse_settings(given), under_preset(given)
     named = name_classes(config.data)
     if named.text:
-        config, given = replace(config, data=named.config), {**given, "data.classes": named.config.classes}
+        config, given = replace(config, data=named.config), {**given, **named.settings}
     facts = RunFacts(machine=look_at_machine(config.device), images=look_at_images(config.data), model=model)
     return replace(choose(facts, given), class_names=named.text)
 

@@ -61,7 +61,8 @@ class RunFiles:
     def describe(self) -> str:
         """Return backbone, structure and dataset in one line."""
         data = self.config.data
-        named = data.spec or data.images or "your own dataset"  # datasets that a program hands in have no name
+        named = data.hub or data.shards or data.spec or data.images
+        named = named or "your own dataset"  # datasets that a program hands in have no name
         dataset = self.facts.about["dataset"] if self.facts else named
         return f"{self.config.model.backbone}, {self.config.model.outline}, on {dataset}"
 

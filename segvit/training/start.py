@@ -50,11 +50,10 @@ from segvit.training.run_folder.names import (
 )
 from segvit.training.settings import check_same_run, check_settings
 from segvit.utils.distributed import decided_by_first, gather
-from segvit.utils.files import check_writable
+from segvit.utils.files import cache_folder, check_writable
 from segvit.utils.launcher import first_process
 from segvit.utils.lock import LOCK, held
 from segvit.weights.finetune import load_start
-from segvit.weights.hub import cache_folder
 from segvit.weights.names import check_weights_file
 
 CHECKED_SAMPLES = 1000

@@ -7,6 +7,7 @@ with writing(path, "give another file"):        # an OSError becomes a UserError
 
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,8 @@ from segvit.errors import UserError
 
 PARTIAL = ".partial"
 """Ending of the names of unfinished files."""
+CACHE_VARIABLE = "SEGVIT_CACHE"
+"""Environment variable for the cache folder. Default: the platform's."""
 
 
 def expanded(path: str | Path) -> str:
@@ -32,6 +35,22 @@ def expanded(path: str | Path) -> str:
         return str(Path(text).expanduser())
     except RuntimeError as error:
         raise UserError(f"{path}: there is no home folder {Path(text).parts[0]}; write the path in full") from error
+
+
+def cache_folder() -> Path:
+    """Return the cache folder for converted models, class counts and indexes of shards.
+
+    It is $SEGVIT_CACHE, or segvit's own in the platform's folder for caches.
+    """
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "segvit"
 
 
 @contextmanager

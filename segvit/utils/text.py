@@ -1,7 +1,11 @@
 """Pieces of text that many messages share: spelling hints, percentages, counts of things."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+
+REPOSITORY = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>\S+))?")
+"""Repository of the Hugging Face Hub: `user/repo` or `user/repo@revision`."""
 
 
 def nearest(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:

@@ -1,10 +1,8 @@
-"""Download from and upload to the Hugging Face Hub, the cards of models, and the folder of segvit's cache.
+"""Download from and upload to the Hugging Face Hub, and write the cards of models.
 
 The Hub's own settings apply: HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE.
 """
 
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,34 +10,15 @@ from typing import Any
 
 from segvit.config import ModelConfig
 from segvit.errors import UserError
-from segvit.utils.text import percent_cell
+from segvit.utils.text import REPOSITORY, percent_cell
 from segvit.weights.model_file import PARTS, Saved, averaged, network_settings, read_header, save_model
-from segvit.weights.names import REPOSITORY
 
 MODEL_FILE = "model.safetensors"
 """Name of the model in a repository."""
-CACHE_VARIABLE = "SEGVIT_CACHE"
-"""Environment variable for the cache folder. Default: the platform's."""
 
 
 class NotOnHub(UserError):
     """A file that the Hub does not have, or a Hub that does not answer."""
-
-
-def cache_folder() -> Path:
-    """Return the cache folder for converted models and class counts.
-
-    It is $SEGVIT_CACHE, or segvit's own in the platform's folder for caches.
-    """
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "segvit"
 
 
 def fetch(repo: str, file: str, *, revision: str | None = None) -> Path:

@@ -17,11 +17,12 @@ from segvit.inference.network import Network
 from segvit.inference.onnx_model import is_onnx, load_onnx
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
-from segvit.utils.files import expanded, writing
+from segvit.utils.files import cache_folder, expanded, writing
+from segvit.utils.text import REPOSITORY
 from segvit.weights.convert import convert_checkpoint
-from segvit.weights.hub import MODEL_FILE, NotOnHub, cache_folder, fetch
+from segvit.weights.hub import MODEL_FILE, NotOnHub, fetch
 from segvit.weights.model_file import facts_from_header, load_strictly, network_settings, read_header, read_state
-from segvit.weights.names import LICENCE, RELEASED, REPOSITORY, check_model_name
+from segvit.weights.names import LICENCE, RELEASED, check_model_name
 
 ZOO_REPOSITORY = "Akide/SegViTv1"
 

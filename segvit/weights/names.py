@@ -3,12 +3,11 @@
 check_model_name("best.safetensors")        # a UserError if there is no such file
 """
 
-import re
 from pathlib import Path
 
 from segvit.config import ModelConfig
 from segvit.errors import UserError
-from segvit.utils.text import suggest
+from segvit.utils.text import REPOSITORY, suggest
 from segvit.weights.file_kind import no_weights
 
 RELEASED = {
@@ -23,8 +22,6 @@ RELEASED = {
 """Files that the authors have released, by our names. The number is the mIoU that they report (single scale)."""
 LICENCE = "academic use only, by the licence of the paper's authors"
 """Licence of these files."""
-REPOSITORY = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>\S+))?")
-"""`user/repo` or `user/repo@revision`."""
 FILE_SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".onnx", ".yaml", ".yml"}
 """Suffixes of files: a name that ends in one of them is never a repository."""
 

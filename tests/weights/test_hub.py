@@ -23,7 +23,8 @@ from segvit.data.shapes.scenes import write_shapes
 from segvit.errors import UserError
 from segvit.models.create import create_model
 from segvit.training.train import train
-from segvit.weights.hub import MODEL_FILE, cache_folder, model_card
+from segvit.utils.files import cache_folder
+from segvit.weights.hub import MODEL_FILE, model_card
 from segvit.weights.load import ZOO_REPOSITORY, find_model
 from segvit.weights.model_file import read_header
 from segvit.weights.names import RELEASED, is_model_name

@@ -252,7 +252,7 @@ class FileLabels(ShapeLabels):
 
     def drawing(self, pair: Pair, memory: LabelMemory) -> Drawing:
         """Return the shapes of one image."""
-        return self.draw(pair.labels)
+        return self.draw(pair.label_path)
 
     def summarise(self, labels: Sequence[Path]) -> Summary:
         """Count the shapes in all files."""
@@ -319,11 +319,11 @@ class SharedLabels(ShapeLabels):
         Raises:
             UserError: the file does not describe it, or its entry is malformed.
         """
-        index = self.indexed(pair.labels, memory)
+        index = self.indexed(pair.label_path, memory)
         name = index.lookup.match(pair.name)
         if name is None:
             raise UserError(f"{pair.labels}: describes no image {pair.name!r}")
-        return self.draw(index.images[name], pair.labels, name)
+        return self.draw(index.images[name], pair.label_path, name)
 
     def summarise(self, labels: Sequence[Path]) -> Summary:
         """Count the shapes in the only file."""

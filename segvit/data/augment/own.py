@@ -99,8 +99,8 @@ class OwnTransform:
             kind = f"(height, width, {bands})" if self.by_keywords else f"({bands}, height, width)"
             kind = f"{str(dtype).removeprefix('torch.')} {kind}"
             raise UserError(
-                f"{self.name} returned the image as {_describe(found[0])}: return {kind} of {side[0]} x {side[1]} px, as "
-                "it came; leave normalisation and resizing out"
+                f"{self.name} returned the image as {_describe(found[0])}: return {kind} of {side[0]} x {side[1]} px, "
+                "as it came; leave normalisation and resizing out"
             )
         whole_numbers = labels is not None and not labels.is_floating_point() and not labels.is_complex()
         if labels is None or not whole_numbers or tuple(labels.shape) != side:

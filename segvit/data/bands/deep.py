@@ -21,6 +21,7 @@ from PIL.ImageFile import ImageFile
 
 from segvit.data.bands.header import Header
 from segvit.data.images import SIXTEEN_BIT, Unreadable, open_unlimited, reading
+from segvit.data.member import File
 from segvit.errors import UserError
 from segvit.utils.optional import need
 
@@ -41,7 +42,7 @@ TURNS: dict[int, tuple[bool, bool, bool]] = {
 """Steps that undo each EXIF orientation: transpose, then flip rows, then flip columns."""
 
 
-def decode(path: Path, header: Header) -> npt.NDArray[Any]:
+def decode(path: File, header: Header) -> npt.NDArray[Any]:
     """Decode a PNG or TIFF file to (H, W, C), C channels with transparency if there is any, upright.
 
     Raises:
@@ -55,7 +56,7 @@ def decode(path: Path, header: Header) -> npt.NDArray[Any]:
     return np.ascontiguousarray(values)
 
 
-def check_encoding(path: Path, header: Header) -> None:
+def check_encoding(path: File, header: Header) -> None:
     """Refuse a file whose channels are not bands.
 
     Raises:
@@ -81,7 +82,7 @@ def turned(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     return values[:, ::-1] if columns else values
 
 
-def _by_pillow(path: Path, header: Header) -> npt.NDArray[Any] | None:
+def _by_pillow(path: File, header: Header) -> npt.NDArray[Any] | None:
     """Decode a file by Pillow; None if Pillow cannot give every bit of every band."""
     if header.channels > 4 or header.bits > 32 or (header.tiff and header.bits not in (1, 8, 16, 32)):
         return None
@@ -127,7 +128,7 @@ def _opposite(args: Any) -> Any:
     return (changed, *args[1:]) if isinstance(args, tuple) else changed
 
 
-def _by_rasterio(path: Path, header: Header) -> npt.NDArray[Any]:
+def _by_rasterio(path: File, header: Header) -> npt.NDArray[Any]:
     """Decode every band of a TIFF file by rasterio."""
     with open_rasterio(path) as source:
         values: npt.NDArray[Any] = source.read()
@@ -149,7 +150,7 @@ def quiet(rasterio: Any) -> Iterator[None]:
 
 
 @contextmanager
-def open_rasterio(path: Path) -> Iterator[Any]:
+def open_rasterio(path: File) -> Iterator[Any]:
     """Open a TIFF file by rasterio, for reading alone.
 
     Raises:
@@ -158,7 +159,7 @@ def open_rasterio(path: Path) -> Iterator[Any]:
     rasterio = need("rasterio", f"{path}: GeoTIFF and TIFF files of this band count or depth", extra="geo")
     try:
         with quiet(rasterio):
-            source = rasterio.open(path, driver="GTiff")
+            source = rasterio.open(path if isinstance(path, Path) else path.open(), driver="GTiff")
     except rasterio.errors.RasterioError as error:
         raise Unreadable(f"{path}: cannot be read as a TIFF file ({error}); replace or remove the file") from error
     with source:

@@ -15,18 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.data.images import DICOM_SUFFIXES, Unreadable
+from segvit.data.member import File
 from segvit.utils.optional import need
 
 INVERTED = "MONOCHROME1"
 """Photometric interpretation of frames whose low values are bright."""
 
 
-def is_dicom(path: Path) -> bool:
+def is_dicom(path: File) -> bool:
     """True if the suffix is DICOM's."""
     return path.suffix.lower() in DICOM_SUFFIXES
 
 
-def dicom_size(path: Path) -> tuple[int, int]:
+def dicom_size(path: File) -> tuple[int, int]:
     """Read the height and width of a frame without its pixels.
 
     Raises:
@@ -36,7 +37,7 @@ def dicom_size(path: Path) -> tuple[int, int]:
     return int(dataset.Rows), int(dataset.Columns)
 
 
-def read_dicom(path: Path, white: float | None) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None]:
+def read_dicom(path: File, white: float | None) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None]:
     """Read a frame as grey (H, W) in 0..1, and where it is padding (H, W); None if it has no padding.
 
     Args:
@@ -75,7 +76,7 @@ def read_dicom(path: Path, white: float | None) -> tuple[npt.NDArray[np.float32]
     return grey, missing
 
 
-def _open(path: Path, **options: Any) -> Any:
+def _open(path: File, **options: Any) -> Any:
     """Read the dataset of a file with one grey frame.
 
     Raises:
@@ -83,7 +84,7 @@ def _open(path: Path, **options: Any) -> Any:
     """
     pydicom = need("pydicom", f"{path}: DICOM images", extra="dicom")
     try:
-        dataset = pydicom.dcmread(path, **options)
+        dataset = pydicom.dcmread(path if isinstance(path, Path) else path.open(), **options)
         frames, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.get("SamplesPerPixel") or 0)
         complete = bool(dataset.get("Rows") and dataset.get("Columns"))
     except FileNotFoundError:

@@ -9,8 +9,9 @@ Pillow alone cannot answer: it opens RGB of 16 bits as 8 bits, and refuses most 
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, Literal
+
+from segvit.data.member import File
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_BANDS = {0: (1, False), 2: (3, False), 3: (3, False), 4: (1, True), 6: (3, True)}
@@ -88,7 +89,7 @@ class Header:
         return self.size[0] * self.size[1] > LARGE_SCENE
 
 
-def read_header(path: Path) -> Header | None:
+def read_header(path: File) -> Header | None:
     """Read the header of a file. Return None for other formats, and for files that cannot be read."""
     try:
         with path.open("rb") as file:

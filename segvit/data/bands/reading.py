@@ -13,7 +13,6 @@ Letters: H, W size of an image, N bands of the model, C channels of the file.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,6 +22,7 @@ from segvit.data.bands.deep import decode
 from segvit.data.bands.dicom import dicom_size, is_dicom, read_dicom
 from segvit.data.bands.header import Header, read_header
 from segvit.data.images import TURNED, Unreadable, read_image, read_orientation, read_size
+from segvit.data.member import File
 from segvit.errors import UserError
 from segvit.utils.text import counted
 
@@ -82,7 +82,7 @@ class Pixels(NamedTuple):
     """Number of bands of the file that were not read."""
 
 
-def read_pixels(path: Path, reading: Reading) -> Pixels:
+def read_pixels(path: File, reading: Reading) -> Pixels:
     """Read an image as its model takes it, upright.
 
     Raises:
@@ -104,7 +104,7 @@ def read_pixels(path: Path, reading: Reading) -> Pixels:
     return pixels._replace(values=np.asarray(read_image(path)))  # transparency as in any other photo
 
 
-def image_orientation(path: Path) -> int:
+def image_orientation(path: File) -> int:
     """Read the EXIF orientation of an image, 1 to 8. An image without one has 1.
 
     Raises:
@@ -116,7 +116,7 @@ def image_orientation(path: Path) -> int:
     return header.orientation if header is not None and header.tiff else read_orientation(path)
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: File) -> tuple[int, int]:
     """Read the height and width of an image as displayed from its header alone. Pillow cannot open every TIFF file.
 
     Raises:
@@ -131,7 +131,7 @@ def image_size(path: Path) -> tuple[int, int]:
     return (width, height) if header.orientation in TURNED else (height, width)
 
 
-def _from_dicom(path: Path, reading: Reading) -> Pixels:
+def _from_dicom(path: File, reading: Reading) -> Pixels:
     """Read a frame of a DICOM file for a model of one band, or as grey for one of three."""
     if reading.bands not in (1, COLORS):
         raise Unreadable(f"{path}: {_other_bands(1, reading)}")
@@ -140,7 +140,7 @@ def _from_dicom(path: Path, reading: Reading) -> Pixels:
     return Pixels(values if reading.floats else _bytes(values), missing)
 
 
-def _read_bands(path: Path, reading: Reading) -> Pixels:
+def _read_bands(path: File, reading: Reading) -> Pixels:
     """Read a photo of another format than PNG and TIFF for a model that does not take red, green, blue."""
     if reading.bands != 1:
         raise Unreadable(f"{path}: {_other_bands(COLORS, reading)}")

@@ -1,4 +1,4 @@
-"""Name the classes of two folders: by a file of names beside the masks, or by the values in the masks.
+"""Name the classes of two folders or of a packed dataset: by a file of names, or by the values in the masks.
 
     named = name_classes(DataConfig(images="photos", labels="masks"))
     named.config.classes, named.text         # ("sky", "road"), "class names from masks/classes.txt: sky, road"
@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from segvit.config import DataConfig
 from segvit.data.annotations.recognise import Recognised
@@ -19,7 +18,10 @@ from segvit.data.check.name_files import NAME_FILES, NameFile, code_of, find_nam
 from segvit.data.check.painted import by_color
 from segvit.data.check.scan import Scan, scan_all
 from segvit.data.dataset import SegmentationDataset, open_incomplete
-from segvit.data.folder_spec import ANY, recognised, resolve_spec
+from segvit.data.folder_spec import ANY, check_given, recognised, resolve_spec
+from segvit.data.member import File
+from segvit.data.packed.names import find_packed_names, folder_of_names
+from segvit.data.packed.packed import find_packed
 from segvit.data.pairs import first
 from segvit.data.palette import Color
 from segvit.data.spec import DEFAULT_IGNORE, IGNORE_INDEX
@@ -38,21 +40,30 @@ class NamedClasses:
 
     config: DataConfig
     text: str = ""
-    """Origin of the names, to print. Empty if they were given."""
+    """Origin of the names, and the columns or endings of a packed dataset, to print. Empty if they were given."""
     found: str = ""
     """One line on the files of a labelling tool. Empty for label maps."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that may have been found, by name."""
+        names = ("classes", "image_key", "labels_key")
+        return {f"data.{name}": value for name in names if (value := getattr(self.config, name))}
 
 
 def name_classes(config: DataConfig) -> NamedClasses:
     """Return the settings of a dataset with the names of its classes.
 
-    Settings that name the classes, or that are not two folders, are returned unchanged. Files of labelling tools name
-    their classes themselves.
+    Settings that name the classes, or that are neither two folders nor a packed dataset, are returned unchanged. Files
+    of labelling tools name their classes themselves. A packed dataset also gets the columns or endings of its images
+    and labels.
 
     Raises:
-        UserError: the folders are swapped, the files of names are wrong, the values cannot be classes, or the classes
-            given are not those in the files of a labelling tool.
+        UserError: the folders are swapped, the files of names are wrong, the values cannot be classes, the classes
+            given are not those of a labelling tool, or a packed dataset cannot be opened.
     """
+    if config.is_packed:
+        return _name_packed(config)
     if config.spec is not None or config.images is None or config.labels is None or config.root is not None:
         return NamedClasses(config=config)
     if found := recognised(config):
@@ -63,9 +74,40 @@ def name_classes(config: DataConfig) -> NamedClasses:
         return _name_typed(config, file)
     if file is None:
         return _name_by_values(config)
+    return _name_by_file(config, file)
+
+
+def _name_by_file(config: DataConfig, file: NameFile) -> NamedClasses:
+    """Return the settings with the classes of a file of names, in their colours if the masks are painted."""
     names = file.painted if file.colors and by_color(_masks(config), file) else file.names
     text = f"class names from {file.path}: {first(names, SHOWN)}"
     return NamedClasses(config=replace(config, classes=names), text=text)
+
+
+def _name_packed(config: DataConfig) -> NamedClasses:
+    """Choose the columns or endings of a packed dataset, and name its classes."""
+    label_format = check_given(config).label_format
+    lines = []
+    if config.image_key is None or config.labels_key is None:
+        keys = find_packed(config, label_format, "train").keys
+        lines.append(f"{config.hub or config.shards}: {keys}")
+        config = replace(config, image_key=keys.image, labels_key=keys.labels)
+    if config.spec is None and not config.classes:
+        named = _find_names_packed(config)
+        config = named.config
+        lines.append(named.text)
+    return NamedClasses(config=config, text="\n".join(lines))
+
+
+def _find_names_packed(config: DataConfig) -> NamedClasses:
+    """Name the classes of a packed dataset by what comes with it, or by the values in its label maps."""
+    if found := find_packed_names(config):
+        text = f"class names from {found.origin}: {first(found.classes, SHOWN)}"
+        return NamedClasses(config=replace(config, classes=found.classes), text=text)
+    folder = folder_of_names(config)
+    if folder is not None and (file := find_names(folder)):
+        return _name_by_file(config, file)
+    return _name_by_values(config)
 
 
 def _name_typed(config: DataConfig, file: NameFile | None) -> NamedClasses:
@@ -97,7 +139,7 @@ def _name_by_tool(config: DataConfig, found: Sequence[Recognised]) -> NamedClass
     return NamedClasses(config=replace(config, classes=spec.classes), text="\n".join([lines, *notes]), found=lines)
 
 
-def _masks(config: DataConfig) -> Iterator[Path]:
+def _masks(config: DataConfig) -> Iterator[File]:
     """Yield the label maps of both splits."""
     for samples in _open(config):
         yield from (pair.labels for pair in samples.pairs)
@@ -121,6 +163,7 @@ def _name_by_values(config: DataConfig) -> NamedClasses:
     """Name each class by its value or its colour in the masks."""
     values: Counter[int] = Counter()
     colors: Counter[Color] = Counter()
+    where = config.labels or config.hub or config.shards
     scans = _scan(config)
     for scan in scans:
         values.update(scan.pixels or {})
@@ -129,18 +172,19 @@ def _name_by_values(config: DataConfig) -> NamedClasses:
         raise UserError("\n".join(scans[0].unreadable))
     if values and colors:
         raise UserError(
-            f"some masks in {config.labels} are painted in colours, and others hold class numbers: save all in one way"
+            f"some masks in {where} are painted in colours, and others hold class numbers: save all in one way"
         )
-    wrong = f"so many look like photos or smoothed masks; if they are classes, name them in {config.labels}/classes.txt"
+    remedy = "with --data.classes" if config.labels is None else f"in {config.labels}/classes.txt"
+    wrong = f"so many look like photos or smoothed masks; if they are classes, name them {remedy}"
     if len(values or colors) > MOST or _is_smooth(values):
         what = f"{len(values)} different values" if values else f"{len(colors)} different colours"
-        raise UserError(f"the masks in {config.labels} hold {what}: {wrong}")
+        raise UserError(f"the masks in {where} hold {what}: {wrong}")
     if colors:
         codes = [code_of(color) for color in sorted(colors)]
         return _without_names(config, [f"color_{code[1:]}={code}" for code in codes], ())
     if min(values) < 0:
         raise UserError(
-            f"the masks in {config.labels} hold the value {min(values)}, which is no class and cannot be ignored: "
+            f"the masks in {where} hold the value {min(values)}, which is no class and cannot be ignored: "
             "write such pixels as 255 in the files"
         )
     ignored = _ignored(sorted(values), config.ignore)
@@ -170,14 +214,15 @@ def _ignored(values: Sequence[int], ignore: Sequence[int]) -> tuple[int, ...]:
 
 def _without_names(config: DataConfig, classes: Sequence[str], ignored: Sequence[int]) -> NamedClasses:
     """Return the settings with these classes, and the warning with the ways to name them."""
-    assert config.labels is not None
     names = first([text.partition("=")[0] for text in classes], SHOWN)
     left = f"; {first(ignored)} is ignored" if ignored else ""
     typed = [f"NAME={text.partition('=')[2]}" for text in classes[:SHOWN]]
     flags = " ".join(f"'{text}'" if "#" in text else text for text in typed) + " ..." * (len(classes) > SHOWN)
-    folder = config.labels if config.labels.is_dir() else config.labels.parent
+    folder = folder_of_names(config) if config.labels is None else config.labels
+    folder = folder.parent if folder is not None and not folder.is_dir() else folder
+    file = "" if folder is None else f", or with lines such as {typed[0]} in {folder / NAME_FILES[0]}"
     text = (
         f"warning: the classes have no names, so they are called by their values in the masks: {names}{left}. "
-        f"Name them with --data.classes {flags}, or with lines such as {typed[0]} in {folder / NAME_FILES[0]}"
+        f"Name them with --data.classes {flags}{file}"
     )
     return NamedClasses(config=replace(config, classes=tuple(classes)), text=text)

@@ -7,18 +7,18 @@ A palette picture is read by its colours if they contradict the order of the nam
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
 from segvit.data.check.name_files import NameFile
 from segvit.data.images import open_picture
+from segvit.data.member import File
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
 
 
-def by_color(masks: Iterable[Path], file: NameFile) -> bool:
+def by_color(masks: Iterable[File], file: NameFile) -> bool:
     """Return True if the masks are painted in the colours of the file, and False if their numbers are the classes.
 
     Args:
@@ -29,8 +29,8 @@ def by_color(masks: Iterable[Path], file: NameFile) -> bool:
         UserError: the colours contradict the order of the names, and some of them are not in the file.
     """
     owners = dict(zip(file.colors, file.names, strict=True))
-    strange: tuple[Path, int, Color] | None = None
-    swapped: tuple[Path, int, Color] | None = None
+    strange: tuple[File, int, Color] | None = None
+    swapped: tuple[File, int, Color] | None = None
     for path in masks:
         shown = _shown(path)
         if shown is None:
@@ -50,7 +50,7 @@ def by_color(masks: Iterable[Path], file: NameFile) -> bool:
     return swapped is not None
 
 
-def _shown(path: Path) -> dict[int, Color] | None:
+def _shown(path: File) -> dict[int, Color] | None:
     """Return the colour that a viewer shows for each number in a mask, or None if the mask has colour channels."""
     try:
         with open_picture(path, "a label map") as opened:

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from segvit.data.check.fixes import explain_sizes
 from segvit.data.dataset import Samples, SegmentationDataset
 from segvit.data.images import read_frames, read_orientation
 from segvit.data.labels.format import Guess
+from segvit.data.member import File
 from segvit.data.pairs import Pair
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
@@ -182,7 +182,7 @@ def _explain(pair: Pair, size: Size, shape: Size, turned: int) -> str:
     )
 
 
-def _look_at_image(path: Path, reading: Reading, *, decode: bool) -> tuple[Size, int, bytes, Depth | None]:
+def _look_at_image(path: File, reading: Reading, *, decode: bool) -> tuple[Size, int, bytes, Depth | None]:
     """Return the size as displayed, the EXIF orientation, the hash and the depth of an image."""
     orientation = image_orientation(path)
     if not decode:

@@ -97,7 +97,7 @@ def _look(dataset: SegmentationDataset, label_format: ShapeLabels, seen: _Seen) 
         except UserError:
             continue
         if isinstance(label_format, SharedLabels):
-            index = label_format.indexed(pair.labels, dataset.memory)
+            index = label_format.indexed(pair.label_path, dataset.memory)
             seen.remarks[pair.labels] = index.summary.remarks
             name = index.lookup.match(pair.name)
             if name is not None and name != pair.name:

@@ -17,6 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from segvit.data.images import Unreadable, open_picture, reading
+from segvit.data.member import File
 from segvit.utils.files import PARTIAL, cannot_write, whole_file, writing
 
 STAMP = "segvit"
@@ -40,7 +41,7 @@ class LabelCache:
             raise cannot_write(folder, "no permission", REMEDY)
 
     def get(
-        self, source: Path, decode: Callable[[], npt.NDArray[Any]], *, item: str = "", settings: str = ""
+        self, source: File, decode: Callable[[], npt.NDArray[Any]], *, item: str = "", settings: str = ""
     ) -> npt.NDArray[Any]:
         """Return the label map (H, W), uint8 or uint16, from the folder, or from `decode` if it is not there.
 

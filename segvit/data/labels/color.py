@@ -5,7 +5,6 @@ Letters: H, W size of a label map, N colours.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -16,6 +15,7 @@ from segvit.data.frames import check_labels
 from segvit.data.images import LOSSLESS_SUFFIXES, open_picture
 from segvit.data.labels.format import IGNORED, Classes, Guess, LabelFormat, check_class_or_ignored, check_ignored_value
 from segvit.data.labels.memory import LabelMemory
+from segvit.data.member import File
 from segvit.data.pairs import Pair
 from segvit.data.palette import Color
 from segvit.data.yaml_values import check_color, check_keys, doubled, read_color
@@ -117,7 +117,7 @@ class ColorTable:
         self._nearest = label_format.others == NEAREST
         self._dataset = spec.name
 
-    def read(self, path: Path) -> npt.NDArray[np.uint16]:
+    def read(self, path: File) -> npt.NDArray[np.uint16]:
         """Return the raw values (H, W) of the colours in a picture, with its EXIF orientation applied.
 
         Raises:
@@ -135,7 +135,7 @@ class ColorTable:
                 raws[unknown] = self._rest
         return raws
 
-    def guessed(self, path: Path) -> Guess | None:
+    def guessed(self, path: File) -> Guess | None:
         """Count the pixels of a picture whose colour is unknown. None if there are none.
 
         Raises:
@@ -150,7 +150,7 @@ class ColorTable:
         red, green, blue = color[0].tolist()
         return Guess(int(counts.sum()), (red, green, blue), int(counts.max()), name)
 
-    def _look_up(self, path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    def _look_up(self, path: File) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """Return the packed colours (H, W), their positions in the table, and which of them are unknown."""
         codes = _pack(_read_colors(path))
         places = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
@@ -190,7 +190,7 @@ class ColorTable:
         )
 
 
-def _read_colors(path: Path) -> npt.NDArray[np.uint8]:
+def _read_colors(path: File) -> npt.NDArray[np.uint8]:
     """Read the colours (H, W, 3) of a picture."""
     with open_picture(path, "a painted label map") as opened:
         check_labels(opened, path)

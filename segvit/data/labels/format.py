@@ -10,12 +10,12 @@ Letters: H, W size of a label map.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy.typing as npt
 
 from segvit.data.labels.memory import LabelMemory
+from segvit.data.member import File
 from segvit.data.pairs import Orphans, Pair, Place, find_pairs
 from segvit.data.palette import Color
 from segvit.data.yaml_values import check_keys
@@ -133,7 +133,7 @@ class LabelFormat(ABC):
             UserError: the labels cannot be read. Raise `Unreadable` if only this file is at fault.
         """
 
-    def painted_colors(self, path: Path) -> dict[Color, int] | None:
+    def painted_colors(self, path: File) -> dict[Color, int] | None:
         """Count the pixels of each colour in a label file that `read` refused for its colours.
 
         Return None if the file is something else, and an empty dict for a photo. `segvit check-data` proposes a spec of

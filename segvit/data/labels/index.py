@@ -5,7 +5,6 @@ Letters: H, W size of a label map.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from segvit.data.frames import check_labels
 from segvit.data.images import LOSSLESS_SUFFIXES, SIXTEEN_BIT, open_picture, upright
 from segvit.data.labels.format import Classes, LabelFormat
 from segvit.data.labels.memory import LabelMemory
+from segvit.data.member import File
 from segvit.data.pairs import Pair
 from segvit.data.palette import Color
 from segvit.errors import UserError
@@ -40,7 +40,7 @@ class IndexLabels(LabelFormat):
         nodata = int(header.nodata)
         return np.where(labels == nodata, classes.ignore[0], labels) if classes.unknown([nodata]) else labels
 
-    def painted_colors(self, path: Path) -> dict[Color, int] | None:
+    def painted_colors(self, path: File) -> dict[Color, int] | None:
         """Count the pixels of each colour if the picture has colour channels."""
         try:
             with open_picture(path, "a label map") as opened:
@@ -52,7 +52,7 @@ class IndexLabels(LabelFormat):
         return {(color[0], color[1], color[2]): count for count, color in counts or [] if isinstance(color, tuple)}
 
 
-def read_labels(path: Path) -> npt.NDArray[Any]:
+def read_labels(path: File) -> npt.NDArray[Any]:
     """Read the raw values (H, W) in a label file, in its own integer type: 8 bits, 16 bits, or palette indices.
 
     A 1-bit file holds 0 and 1. The EXIF orientation is applied, as for images.

@@ -7,7 +7,6 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from segvit.data.images import Unreadable
 from segvit.data.labels.format import MAX_RAW, Classes, LabelFormat
 from segvit.data.labels.memory import LabelMemory
+from segvit.data.member import File
 from segvit.data.pairs import Pair, first
 from segvit.data.yaml_values import check_keys, read_text
 from segvit.errors import UserError
@@ -50,7 +50,7 @@ class MatLabels(LabelFormat):
         return memory.decoded(pair.labels, lambda: read_mat(pair.labels, self.key), settings=f"mat {self.key}")
 
 
-def read_mat(path: Path, key: str) -> npt.NDArray[Any]:
+def read_mat(path: File, key: str) -> npt.NDArray[Any]:
     """Read the matrix (H, W) of raw values under `key` in a MATLAB file of level 5 or 4, as uint8 or uint16.
 
     Args:
@@ -96,7 +96,7 @@ def read_mat(path: Path, key: str) -> npt.NDArray[Any]:
     return _to_labels(value, f"{path}: {key!r}")
 
 
-def _refuse_hdf5(file: BinaryIO, path: Path) -> None:
+def _refuse_hdf5(file: BinaryIO, path: File) -> None:
     """Refuse files of MATLAB 7.3, which are HDF5 and which scipy does not read."""
     head = file.read(128)
     file.seek(0)

@@ -4,12 +4,12 @@ Letters: H, W size of a label map.
 """
 
 from collections.abc import Callable, Hashable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy.typing as npt
 
 from segvit.data.labels.cache import LabelCache
+from segvit.data.member import File
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class LabelMemory:
         return made
 
     def decoded(
-        self, source: Path, decode: Callable[[], npt.NDArray[Any]], *, item: str = "", settings: str = ""
+        self, source: File, decode: Callable[[], npt.NDArray[Any]], *, item: str = "", settings: str = ""
     ) -> npt.NDArray[Any]:
         """Return the label map (H, W) that `decode` gives, through the cache if there is one: see `LabelCache.get`."""
         if self._cache is None:

@@ -11,10 +11,10 @@ file's content is not noticed if its size stays.
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from segvit.data.dataset import SegmentationDataset
+from segvit.data.member import File
 from segvit.data.pairs import Pair
 from segvit.data.sample import Samples
 
@@ -26,7 +26,7 @@ def take_manifest(splits: Mapping[str, Samples]) -> Manifest:
     """Return the manifest of some splits, given by name."""
     files: dict[str, int | None] = {}
     specs = {}
-    sizes: dict[Path, int | None] = {}  # one JSON file may hold the labels of all images
+    sizes: dict[File, int | None] = {}  # one JSON file may hold the labels of all images
     for split, samples in splits.items():
         spec = {key: value for key, value in samples.spec.to_dict().items() if key != "splits"}  # they are folders
         specs[split] = json.loads(json.dumps(spec))
@@ -41,13 +41,13 @@ def take_manifest(splits: Mapping[str, Samples]) -> Manifest:
     return {"specs": specs, "files": files}
 
 
-def _named(pair: Pair) -> list[tuple[str, Path]]:
+def _named(pair: Pair) -> list[tuple[str, File]]:
     """Return the two files of a pair, with names that do not depend on the dataset's folder."""
     labels = pair.labels.name if pair.shared else pair.name + pair.labels.suffix
     return [(f"image {pair.name}{pair.image.suffix}", pair.image), (f"labels {labels}", pair.labels)]
 
 
-def _size(path: Path) -> int | None:
+def _size(path: File) -> int | None:
     """Return the bytes in a file. None if they cannot be read, which reading the file will report."""
     try:
         return path.stat().st_size

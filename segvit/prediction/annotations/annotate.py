@@ -67,8 +67,8 @@ def check_stems(folder: Path, targets: Iterable[Path]) -> None:
         if FOLDER in target.relative_to(folder).parts[:-1][:1]:
             name = target.relative_to(folder)
             raise UserError(
-                f"the results of {name} would be among the files of --write in {folder / FOLDER}: give the photos in the "
-                f"folder {FOLDER} in a command of their own"
+                f"the results of {name} would be among the files of --write in {folder / FOLDER}: give the photos in "
+                f"the folder {FOLDER} in a command of their own"
             )
 
 

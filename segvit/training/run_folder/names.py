@@ -18,6 +18,8 @@ from segvit.utils.files import remove, writing
 
 STAR = "*"
 """Part of `output` that stands for the name of the run."""
+BEFORE_NUMBERS = re.compile(r"[-_.]*([{*?\[].*)?(\.tar)?$")
+"""End of a pattern of shards that is not part of a run's name: `-{000..009}.tar`."""
 CHECKPOINT = re.compile(r"checkpoint-(\d{7,})\.pt")
 """Name of a checkpoint, with its step."""
 MODELS = ("best.safetensors", "last.safetensors")
@@ -45,7 +47,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def name_of(data: DataConfig, *, otherwise: str = "run") -> str:
-    """Return the name of a run on a dataset: that of the folder of photos, or of the spec.
+    """Return the name of a run on a dataset: that of the folder of photos, the packed dataset, or the spec.
 
     Args:
         data: the dataset.
@@ -53,6 +55,10 @@ def name_of(data: DataConfig, *, otherwise: str = "run") -> str:
     """
     if data.images is not None:
         return name_of_folder(data.images)
+    if data.hub is not None:
+        return Path(data.hub.partition("@")[0]).name or otherwise
+    if data.shards is not None:
+        return BEFORE_NUMBERS.sub("", Path(data.shards).name) or otherwise
     return Path(data.spec).stem if data.spec else otherwise
 
 

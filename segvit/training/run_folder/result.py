@@ -27,7 +27,8 @@ class Run:
 
 def example_of(samples: Samples) -> Path | None:
     """Return a photo of a dataset, if it has files."""
-    return samples.pairs[0].image if isinstance(samples, SegmentationDataset) else None
+    image = samples.pairs[0].image if isinstance(samples, SegmentationDataset) else None
+    return image if isinstance(image, Path) else None
 
 
 def next_commands(run: Run) -> Iterator[str]:

@@ -69,7 +69,7 @@ class ClassMaskLabels(ShapeLabels):
         Raises:
             UserError: there is none, one is not binary, or their sizes differ.
         """
-        masks: Masks = memory.once((self.name, pair.labels), lambda: find_masks([pair.name], pair.labels))
+        masks: Masks = memory.once((self.name, pair.labels), lambda: find_masks([pair.name], pair.label_path))
         if pair.name not in masks:
             raise UserError(f"{pair.source}: there is no mask of this image")
         found = {name: _read_mask(path) for name, path in masks[pair.name].items()}

@@ -82,7 +82,7 @@ class RunLengthLabels(SharedLabels):
     def drawing(self, pair: Pair, memory: LabelMemory) -> Drawing:
         """Return the masks of one image, in its size, which the table does not have."""
         drawing = super().drawing(pair, memory)
-        index = self.indexed(pair.labels, memory)
+        index = self.indexed(pair.label_path, memory)
         name = index.lookup.match(pair.name)
         assert name is not None  # else an error above
         size = read_size(pair.image)

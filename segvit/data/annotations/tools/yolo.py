@@ -80,7 +80,7 @@ class YoloLabels(FileLabels):
     def drawing(self, pair: Pair, memory: LabelMemory) -> Drawing:
         """Return the areas of one image, in pixels of its displayed size."""
         height, width = read_size(pair.image)
-        return self._read(pair.labels, (height, width))
+        return self._read(pair.label_path, (height, width))
 
     def draw(self, path: Path) -> Drawing:
         """Return the areas in one file, in shares of the image, whose size the file does not have."""
