@@ -124,12 +124,13 @@ class View:
                 continue
             down, right = y[pixels] - top, x[pixels] - left
             values = self._logits_at(window, down, right).sigmoid_() @ self.probabilities[window][:, classes]
-            weight: Tensor | int = 1
-            if self.weights is not None:
+            if self.weights is None:
+                count[pixels] += 1
+            else:
                 weight = (self.weights[0][down] * self.weights[1][right])[:, None]
                 values *= weight
+                count.index_add_(0, pixels, weight)
             total.index_add_(0, pixels, values)
-            count[pixels] += weight
         return total.div_(count)
 
     def _logits_at(self, window: int, y: Tensor, x: Tensor) -> Tensor:
