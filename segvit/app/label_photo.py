@@ -20,8 +20,10 @@ from segvit.app.messages import About, Job, Labelled, Seen, Setup, file_safe
 from segvit.app.photo import open_photo
 from segvit.app.size_hint import size_hint
 from segvit.config import PrecisionChoice
-from segvit.data.bands.reading import Pixels, read_pixels
+from segvit.data.bands.header import read_header
+from segvit.data.bands.reading import COLORS, Pixels, read_pixels, remarks
 from segvit.data.folder_spec import FOLDERS
+from segvit.errors import UserError
 from segvit.inference.network import Network, described, reading_of
 from segvit.inference.onnx_model import place_for
 from segvit.inference.precision import resolve_precision
@@ -30,6 +32,7 @@ from segvit.prediction.photo import Prediction, label_photo
 from segvit.prediction.polygons import coco
 from segvit.reports.viewer import viewer_page
 from segvit.utils.device import resolve_device
+from segvit.utils.text import counted
 from segvit.weights.load import load_network
 
 VIEWER, THUMBNAIL = "viewer.html", "thumbnail.jpg"
@@ -58,15 +61,21 @@ def load_models(setup: Setup) -> list[Model]:
     """Load the models of the page and run each once, because the first run is slower than later ones.
 
     Raises:
-        UserError: a model cannot be loaded, or does not run on that device or in that precision.
+        UserError: a model cannot be loaded, takes other bands than red, green, blue, or does not run on that device or
+            in that precision.
     """
     models = []
     for path, name in zip(setup.models, short_names(setup.models), strict=True):
         network = load_network(path, device=resolve_device(place_for(path, setup.device)))
+        if len(network.mean) != COLORS:
+            raise UserError(
+                f"{path} takes images of {counted(len(network.mean), 'band')}, and the page takes photos: type "
+                f"`segvit predict {path} IMAGES`"
+            )
         chosen = resolve_precision(network, setup.precision)
         metrics = network.extra.get("metrics") or {}
         side = network.image_size
-        result = label_photo(network, torch.zeros(len(network.mean), side, side), precision=setup.precision)
+        result = label_photo(network, torch.zeros(COLORS, side, side), precision=setup.precision)
         about = About(
             name=name,
             classes=result.classes,
@@ -117,7 +126,10 @@ def label(job: Job, models: Sequence[Model], limits: Limits) -> Labelled:
         if hint is not None:
             notes.append(hint if len(job.models) == 1 else f"{model.about.name}: {hint}")
         reading = reading_of(model.network)
-        found = read_pixels(job.photo, reading) if reading.floats else Pixels(pixels)
+        header = read_header(job.photo)
+        deep = reading.floats or (header is not None and header.is_deep)
+        found = read_pixels(job.photo, reading) if deep else Pixels(pixels)
+        notes += [f"{job.name}: {text}." for text in remarks(found, reading)]
         result, milliseconds = model.look(found)
         agreement = None
         if first is not None and first.classes == result.classes:

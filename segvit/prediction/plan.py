@@ -8,9 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from segvit.errors import UserError
 from segvit.inference.network import Network
 from segvit.prediction.folder import claim, find_and_check, only_address
-from segvit.prediction.names import LABELS, SCENE_LABELS, VIDEO_OVERLAY, named
+from segvit.prediction.names import LABELS, SCENE_LABELS, SCENE_ROWS, VIDEO_OVERLAY, named
 from segvit.prediction.outputs import fingerprint, is_done, is_scene_done, model_digest
 from segvit.prediction.video_options import VideoOptions
 from segvit.prediction.video_outputs import facts_if_done
@@ -78,13 +79,15 @@ def make_plan(
         polygons: scenes get polygons too.
 
     Raises:
-        UserError: what `find_and_check` refuses, or a folder that cannot be written to.
+        UserError: what `find_and_check` refuses, polygons without a scene, or a folder that cannot be written to.
     """
     made_with = {"model": model_digest(model), **settings}
     filmed_with = made_with | video.settings
     output, found = find_and_check(
         inputs, output, ids=settings["ids"], video=video, overwrite=overwrite, settings=filmed_with
     )
+    if polygons and not any(item.scene for item in found.items):
+        raise UserError("--polygons: only for GeoTIFF files, and the inputs hold none; leave it out")
     claim(output, filmed_with)
     plan = Plan(output, found.left_out, [], [], [], [], [], [])
     if address := only_address(inputs):
@@ -101,6 +104,8 @@ def make_plan(
             if facts.get("broken"):
                 plan.broken.append(Broken(job, facts["broken"], facts["labelled"]))
         elif item.scene and (overwrite or not is_scene_done(target, job.fingerprint, polygons=polygons)):
+            if overwrite:
+                named(target, SCENE_ROWS).unlink(missing_ok=True)
             plan.scenes.append(job)
         elif item.scene:
             plan.skipped.append(named(target, SCENE_LABELS))

@@ -279,6 +279,8 @@ def _label_scenes(
                 progress=progress,
             )
         labeller.remarks.extend(done.remarks)
+        if labeller.look["confidence"]:
+            labeller.remarks.append(f"{job.source}: GeoTIFF files get no confidence map")
         return done.labels
 
     share = range(rank(), len(jobs), world_size())

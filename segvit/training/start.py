@@ -29,6 +29,7 @@ from segvit.data.dataset import open_dataset
 from segvit.data.folder_spec import resolve_white
 from segvit.data.sample import Samples
 from segvit.data.sampling.class_counts import Census, take_census
+from segvit.data.sampling.pixel_statistics import resumed_statistics, with_statistics
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
 from segvit.training.checkpoint import newest_checkpoint, sweep
@@ -38,7 +39,6 @@ from segvit.training.loader_guard import written
 from segvit.training.loggers import check_loggers
 from segvit.training.own_parts import SPLITS, OwnParts
 from segvit.training.parallel import create_accelerator
-from segvit.training.pixel_statistics import resumed_statistics, with_statistics
 from segvit.training.run_folder.names import (
     check_free,
     check_replaceable,

@@ -260,3 +260,17 @@ def test_the_case_of_twelve_bits(shared_cases: Path) -> None:
         for white in (None, 4095.0)
     ]
     assert means[0] < 0.04 and 0.3 < means[1] < 0.7
+
+
+def test_nodata_of_a_label_raster_is_ignored_unless_it_is_a_class(tmp_path: Path) -> None:
+    data = make_folders(tmp_path, count=2)
+    for path in (tmp_path / "masks").iterdir():
+        labels = np.asarray(Image.open(path)).copy()
+        path.unlink()
+        labels[5] = 99
+        write_tiff(path.with_suffix(".tif"), labels[..., None], nodata=99)
+    samples = open_dataset(replace(data, white=4095, val_fraction=0.5), "train", bands=5)
+    found = samples.read(0).labels
+    assert (found[5] == IGNORE_INDEX).all() and set(found[6:].unique().tolist()) == {0, 1}
+    named = replace(data, classes=("a", "b", "c=99"), white=4095, val_fraction=0.5)
+    assert (open_dataset(named, "train", bands=5).read(0).labels[5] == 2).all()

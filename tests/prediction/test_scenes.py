@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import segvit
 from segvit.cli.main import main
@@ -185,3 +186,27 @@ def test_the_command_takes_a_scene(
     with suppress(SystemExit):
         main()
     assert "1 label maps in" in capsys.readouterr().out and (tmp_path / "seen" / "scene_labels.tif").is_file()
+
+
+def test_a_protocol_for_photos_is_left_out_with_a_remark(model: segvit.SegViT, scene: Path, tmp_path: Path) -> None:
+    model.protocol = segvit.EvalConfig(resize_short=24)
+    done = scenes.predict_scene(model, scene, tmp_path / "a" / "scene", fingerprint="f")
+    assert "resize_short 24 is for photos" in done.remarks[0]
+    plain = scenes.predict_scene(model, scene, tmp_path / "b" / "scene", config=segvit.EvalConfig(), fingerprint="f")
+    with rasterio.open(done.labels) as one, rasterio.open(plain.labels) as other:
+        assert (one.read(1) == other.read(1)).all() and not plain.remarks
+
+
+def test_polygons_without_a_scene_are_refused_and_overwrite_begins_anew(
+    model: segvit.SegViT, scene: Path, tmp_path: Path
+) -> None:
+    seen = tmp_path / "seen"
+    first = predict_files(model, [scene], seen, workers=0, confidence=True)
+    assert first.remarks == [f"{scene}: GeoTIFF files get no confidence map"]
+    (seen / "scene_labels.rows").write_bytes(b"rows of an earlier run")
+    again = predict_files(model, [scene], seen, workers=0, confidence=True, overwrite=True)
+    assert again.written == first.written and not (seen / "scene_labels.rows").exists()
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "photos" / "a.png")
+    with pytest.raises(UserError, match="only for GeoTIFF"):
+        predict_files(model, [tmp_path / "photos"], tmp_path / "other", polygons=True, workers=0)

@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 import segvit
 from segvit.config import ModelConfig, TrainConfig
 from segvit.data.dataset import open_dataset
+from segvit.data.sampling.pixel_statistics import measure
 from segvit.errors import UserError
 from segvit.inference.network import reading_of
 from segvit.models.create import create_model
 from segvit.prediction.predict_files import predict_files
-from segvit.training.pixel_statistics import measure
 
 rasterio = pytest.importorskip("rasterio")
 TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2, "taps": (0, 1), "image_size": 32}

@@ -304,7 +304,8 @@ def test_the_first_crops_are_drawn_with_their_labels(
     train(config)
     ((images, labels, names, spec),) = seen
     assert len(names) == 6 and set(names) <= {str(number) for number in range(6)} and spec.classes == ("a", "b")
-    assert np.array_equal(images, torch.cat([images for images, _, _ in batches]).numpy())  # 3 steps of 2
+    drawn = torch.cat([images for images, _, _ in batches]).permute(0, 2, 3, 1)  # 3 steps of 2
+    assert np.array_equal(images, drawn.numpy())
     assert np.array_equal(labels, torch.cat([labels for _, labels, _ in batches]).numpy())
     sheet = Image.open(config.output / "train_batches.png").convert("RGB")
     colors = {color for _, color in sheet.getcolors(1 << 24) or []}

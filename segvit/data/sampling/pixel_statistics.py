@@ -83,7 +83,8 @@ def with_statistics(
     Raises:
         UserError: no training image can be read.
     """
-    bands = Reading.of(splits["train"].spec).bands
+    spec = splits["train"].spec
+    bands = config.model.bands or Reading.of(spec).bands
     if bands != COLORS:
         config = replace(config, model=replace(config.model, bands=bands))
         if say and (config.augment.saturation or config.augment.hue):
@@ -92,7 +93,7 @@ def with_statistics(
         return config
     found = measure(splits["train"])
     if say:
-        names = splits["train"].spec.bands or ("red", "green", "blue")
+        names = spec.bands or [f"band {number}" for number in range(1, bands + 1)]
         rows = [f"{name} {m:.4f} +- {s:.4f}" for name, m, s in zip(names, found.mean, found.std, strict=True)]
         say(f"mean and deviation of {found.images} training images: {', '.join(rows)}")
         for band in found.constant:
