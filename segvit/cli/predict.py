@@ -21,7 +21,7 @@ from segvit.utils.text import counted
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from segvit.prediction.predict_files import Done, Failure
+    from segvit.prediction.outcome import Done, Failure
     from segvit.utils.progress import FrameProgress
 
 
@@ -44,7 +44,6 @@ def predict(
     write: tuple[AnnotationFormat, ...] = (),
     simplify: float = 0.0,
     video: Annotated[VideoOptions, Parameter(name="*", group=panel("Videos"))] = VideoOptions(),
-    polygons: bool = False,
     overwrite: bool = False,
     workers: int = DataConfig.workers,
     device: Device = "auto",
@@ -87,11 +86,10 @@ def predict(
         Values of the label maps: index for class numbers with a palette, raw for the dataset's own ids.
     write
         Also write the labels of images as files of labelling tools, in the subfolder annotations, with a polygon for
-        each region. coco, label-studio and geojson hold a score for each region, from the confidence maps.
+        each region. coco, label-studio and geojson hold a score for each region, from the confidence maps. GeoTIFF
+        files take geojson alone, in map coordinates.
     simplify
         Tolerance in pixels of these polygons, such as 1. Neighbours keep their common boundary. 0: exact polygons.
-    polygons
-        Also write the regions of each GeoTIFF as GeoJSON, in map coordinates.
     overwrite
         Compute everything again, and replace the files in the output folder.
     workers
@@ -141,7 +139,6 @@ def predict(
                 write=write,
                 simplify=simplify,
                 video=video,
-                polygons=polygons,
                 overwrite=overwrite,
                 workers=workers,
                 progress=bars.images,
@@ -170,9 +167,6 @@ def _tell(done: "Done") -> None:
         print(f"{len(done.written)} label maps in {done.output}")
     for path in done.annotations:
         print(f"annotations: {path}")
-    if done.animations:
-        shown = f"the first is {done.animations[0]}"
-        print(f"warning: only the first frame of {counted(len(done.animations), 'animation')} is labelled ({shown})")
     for video in done.videos:
         print(f"{video.path}: {video.frames} frames labelled")
         if video.dropped:

@@ -56,12 +56,22 @@ def check_image(opened: Image.Image, name: str) -> int:
         UserError: the image is a TIFF of several pages.
     """
     count = count_frames(opened)
-    if count > 1 and opened.format == PAGED:
+    if opened.format == PAGED:
+        check_pages(count, name)
+    return count
+
+
+def check_pages(count: int, name: str) -> None:
+    """Check that an image in a TIFF file has one page.
+
+    Raises:
+        UserError: it has several.
+    """
+    if count > 1:
         raise UserError(
             f"{name}: the TIFF has {count} pages, but one image is needed; save each page as a file of its own, in "
             f"Python: `{SPLIT_PAGES}`"
         )
-    return count
 
 
 def check_labels(opened: Image.Image, path: File) -> None:

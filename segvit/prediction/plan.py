@@ -65,7 +65,7 @@ def make_plan(
     video: VideoOptions,
     *,
     overwrite: bool,
-    polygons: bool = False,
+    write: Sequence[str] = (),
 ) -> Plan:
     """Find the inputs, claim the output folder, and sort the inputs into those left and those done.
 
@@ -76,18 +76,21 @@ def make_plan(
         settings: how label maps are made, as plain values.
         video: how videos are labelled.
         overwrite: plan every input, even if its outputs exist.
-        polygons: scenes get polygons too.
+        write: formats of annotations to write. Scenes take `geojson` alone.
 
     Raises:
-        UserError: what `find_and_check` refuses, polygons without a scene, or a folder that cannot be written to.
+        UserError: what `find_and_check` refuses, a scene with other annotations, or a folder that cannot be written to.
     """
     made_with = {"model": model_digest(model), **settings}
     filmed_with = made_with | video.settings
     output, found = find_and_check(
         inputs, output, ids=settings["ids"], video=video, overwrite=overwrite, settings=filmed_with
     )
-    if polygons and not any(item.scene for item in found.items):
-        raise UserError("--polygons: only for GeoTIFF files, and the inputs hold none; leave it out")
+    if (scene := next((item.path for item in found.items if item.scene), None)) and (others := {*write} - {"geojson"}):
+        raise UserError(
+            f"--write {' '.join(sorted(others))}: {scene} is a GeoTIFF or a very large image, which is written as "
+            "geojson alone; predict it in a command of its own"
+        )
     claim(output, filmed_with)
     plan = Plan(output, found.left_out, [], [], [], [], [], [])
     if address := only_address(inputs):
@@ -103,7 +106,7 @@ def make_plan(
             plan.skipped_videos.append(named(target, VIDEO_OVERLAY))
             if facts.get("broken"):
                 plan.broken.append(Broken(job, facts["broken"], facts["labelled"]))
-        elif item.scene and (overwrite or not is_scene_done(target, job.fingerprint, polygons=polygons)):
+        elif item.scene and (overwrite or not is_scene_done(target, job.fingerprint, polygons="geojson" in write)):
             if overwrite:
                 named(target, SCENE_ROWS).unlink(missing_ok=True)
             plan.scenes.append(job)

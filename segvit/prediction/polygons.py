@@ -1,7 +1,7 @@
 """Turn a label map into polygons: the exact outlines of its regions along the edges of pixels, with holes.
 
     regions = outlines(labels)                                  # labels (H, W)
-    content = coco(labels, classes, file_name="photo.jpg")      # data/annotations/coco.py and other tools read it
+    content = coco(labels, classes, file_name="photo.jpg")      # data/annotations/tools/coco.py and other tools read it
 
 A region is a set of pixels of one class that are connected by their sides. Its rings, filled by the even-odd rule, give
 its pixels back exactly; no two regions overlap. A ring may touch itself at a corner but never crosses itself.

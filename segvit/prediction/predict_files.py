@@ -8,7 +8,7 @@ behind it. Under torchrun the processes share what is left: single images, and w
 is done.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
-from segvit.data.bands.reading import Pixels, read_pixels, remarks
-from segvit.data.images import Unreadable, read_frames
+from segvit.data.bands.reading import Pixels, image_frames, read_pixels, remarks
+from segvit.data.images import Unreadable
 from segvit.errors import UserError
 from segvit.inference.network import Network, classes_of, reading_of
 from segvit.inference.precision import computing_in, resolve_precision
@@ -26,57 +26,20 @@ from segvit.models.modes import evaluating
 from segvit.pictures.paint import without_background
 from segvit.prediction.annotations.annotate import annotate, check_stems
 from segvit.prediction.annotations.kinds import SCORED, AnnotationFormat, check_annotations
-from segvit.prediction.names import VIDEO_OVERLAY, named
+from segvit.prediction.outcome import Done, Failure, gather_done, report_broken, source_name
 from segvit.prediction.outputs import write_outputs
 from segvit.prediction.photo import Prediction, label_photo
-from segvit.prediction.plan import Broken, Job, Plan, make_plan
+from segvit.prediction.plan import Broken, Job, make_plan
 from segvit.prediction.scenes.predict_scene import predict_scene
 from segvit.prediction.video import VideoDone, predict_video
 from segvit.prediction.video_options import VideoOptions
-from segvit.utils.distributed import decided_by_first, gather, rank, world_size
+from segvit.utils.distributed import decided_by_first, rank, world_size
 from segvit.utils.progress import FrameProgress, Progress
 from segvit.utils.threads import in_order, threads
-from segvit.video.address import parse_address
 
 T = TypeVar("T")
 Watch = Callable[[str], AbstractContextManager[FrameProgress]]
 """Takes the name of a video and gives a progress callback for its frames."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """An input without a label map, or a video that broke off, and the reason."""
-
-    path: Path
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """Outcome of a prediction, in the order of the inputs."""
-
-    output: Path
-    """Folder of the outputs."""
-    left_out: Mapping[str, int]
-    """Number of files in the inputs that are neither images nor videos, by suffix."""
-    written: list[Path]
-    """Label maps of images, written by this run."""
-    skipped: list[Path]
-    """Label maps of images that existed already."""
-    animations: list[Path]
-    """Images of several frames, of which the first is labelled."""
-    failures: list[Failure]
-    """Images without a label map."""
-    videos: list[VideoDone]
-    """Videos written by this run, including those that broke off."""
-    skipped_videos: list[Path]
-    """Overlays of videos that existed already."""
-    video_failures: list[Failure]
-    """Videos that could not be read or that broke off, in this run or when they were labelled."""
-    annotations: list[Path]
-    """Files or folders of annotations, one per format asked for."""
-    remarks: list[str]
-    """Images of this process that were read in another way than expected, such as 12 bits in 16."""
 
 
 def predict_files(
@@ -93,7 +56,6 @@ def predict_files(
     write: Sequence[AnnotationFormat] = (),
     simplify: float = 0.0,
     video: VideoOptions | None = None,
-    polygons: bool = False,
     overwrite: bool = False,
     workers: int = DataConfig.workers,
     progress: Progress | None = None,
@@ -121,10 +83,10 @@ def predict_files(
         confidence: write confidence maps too.
         raw_ids: write the dataset's own ids instead of class indices.
         write: formats of labelling tools to write the label maps of the images in too, below `annotations`. Formats
-            with scores need confidence maps, so they are written too.
+            with scores need confidence maps, so they are written too. GeoTIFF files take `geojson` alone, in map
+            coordinates, beside their label maps.
         simplify: tolerance in pixels of the polygons of `write`. 0: exact.
         video: how videos are labelled.
-        polygons: write polygons of GeoTIFF files too, in map coordinates.
         overwrite: label everything again, even if the outputs exist.
         workers: number of threads that read, and of those that write, while the model works. 0: no threads.
         progress: called with the number of images done and their total, both in the share of this process.
@@ -138,7 +100,7 @@ def predict_files(
     chosen, video = resolve_precision(model, precision), video or VideoOptions()
     video.check()
     check_annotations(write, simplify)
-    confidence = confidence or any(kind in SCORED for kind in write)
+    asked, confidence = confidence, confidence or any(kind in SCORED for kind in write)
     settings: dict[str, Any] = resolve_protocol(model, config) | {
         "precision": chosen.name,
         "ids": "raw" if raw_ids else "index",
@@ -157,16 +119,16 @@ def predict_files(
     )
     world_size()  # refuses processes that are in no group, before anything is written
     # One process plans, before any writes: another would find less left.
-    plan = decided_by_first(
-        lambda: make_plan(model, inputs, output, settings, video, overwrite=overwrite, polygons=polygons)
-    )
+    plan = decided_by_first(lambda: make_plan(model, inputs, output, settings, video, overwrite=overwrite, write=write))
     if write:
         check_stems(plan.output, (*(job.target for job in plan.images), *plan.skipped))
     with computing_in(chosen, model.mean.device), evaluating(model):  # cached casts and folds serve all images
         images = _label_images(labeller, plan.images, progress)
-        images += _label_scenes(labeller, plan.scenes, watch_scene, polygons=polygons, first=len(plan.images))
+        images += _label_scenes(
+            labeller, plan.scenes, watch_scene, polygons="geojson" in write, confidence=asked, first=len(plan.images)
+        )
         videos = _label_videos(labeller, plan.videos, watch)
-    done = _done(plan, images, videos, sorted(labeller.remarks))  # threads find them in any order
+    done = gather_done(plan, images, videos, labeller.remarks)
     if write and rank() == 0:
         ids, classes = labeller.style["raw_ids"], classes_of(model)[0]
         maps = [*done.written, *done.skipped]
@@ -191,8 +153,10 @@ class _Labeller:
     def read(self, job: Job) -> Pixels:
         """Read the image of a job as the model takes it."""
         reading = reading_of(self.model)
+        frames = image_frames(Path(job.source))
         pixels = read_pixels(Path(job.source), reading)
-        self.remarks.extend(f"{job.source}: {text}" for text in remarks(pixels, reading))
+        found = [f"an animation of {frames} frames, of which the first is labelled"] if frames > 1 else []
+        self.remarks.extend(f"{job.source}: {text}" for text in [*found, *remarks(pixels, reading)])
         return pixels
 
     def label(self, image: Pixels) -> Prediction:
@@ -262,7 +226,7 @@ def _attempt(path: Path, work: Callable[[], T]) -> T | Failure:
 
 
 def _label_scenes(
-    labeller: _Labeller, jobs: Sequence[Job], watch: Watch | None, *, polygons: bool, first: int
+    labeller: _Labeller, jobs: Sequence[Job], watch: Watch | None, *, polygons: bool, confidence: bool, first: int
 ) -> list[tuple[int, Path | Failure]]:
     """Label this process's share of the scenes; return each number, counted from `first`, with its outcome."""
 
@@ -279,7 +243,7 @@ def _label_scenes(
                 progress=progress,
             )
         labeller.remarks.extend(done.remarks)
-        if labeller.look["confidence"]:
+        if confidence:
             labeller.remarks.append(f"{job.source}: GeoTIFF files get no confidence map")
         return done.labels
 
@@ -300,7 +264,7 @@ def _label_videos(
 
 def _attempt_video(labeller: _Labeller, job: Job, watch: Watch | None) -> tuple[VideoDone | None, Failure | None]:
     """Return the outcome of a video and what was wrong with it; unexpected errors get its name as a note."""
-    name = _name(job)
+    name = source_name(job)
     try:
         with watch(Path(name).name) if watch else nullcontext() as progress:
             done = labeller.film(job, progress)
@@ -311,60 +275,7 @@ def _attempt_video(labeller: _Labeller, job: Job, watch: Watch | None) -> tuple[
     except Exception as error:
         error.add_note(f"while predicting {name}")
         raise
-    return done, _broken(Broken(job, done.broken, done.frames)) if done.broken else None
-
-
-def _broken(broken: Broken) -> Failure:
-    """Report a video that broke off."""
-    name = _name(broken.job)
-    kept = f"the {broken.frames} frames before are labelled in {named(broken.job.target, VIDEO_OVERLAY)}"
-    return Failure(path=Path(name), reason=f"{name}: {broken.reason}; {kept}")
-
-
-def _name(job: Job) -> str:
-    """Return the path of a video file, or the address of a webcam or stream without its password."""
-    address = parse_address(job.source)
-    return address.name if address else job.source
-
-
-# --- the outcome -----------------------------------------------------------------------------------------------------
-
-
-def _done(
-    plan: Plan,
-    images: list[tuple[int, Path | Failure]],
-    videos: list[tuple[int, tuple[VideoDone | None, Failure | None]]],
-    found: list[str],
-) -> Done:
-    """Gather the outcomes of all processes."""
-    all_images, all_videos = _gathered(images), _gathered(videos)
-    return Done(
-        output=plan.output,
-        left_out=plan.left_out,
-        written=[outcome for outcome in all_images if not isinstance(outcome, Failure)],
-        skipped=plan.skipped,
-        animations=[path for job in plan.images if _is_animation(path := Path(job.source))],
-        failures=[outcome for outcome in all_images if isinstance(outcome, Failure)],
-        videos=[outcome for outcome, _ in all_videos if outcome is not None],
-        skipped_videos=plan.skipped_videos,
-        video_failures=[_broken(video) for video in plan.broken]
-        + [failure for _, failure in all_videos if failure is not None],
-        annotations=[],
-        remarks=found,
-    )
-
-
-def _is_animation(path: Path) -> bool:
-    """Return True if an image has several frames. False if it cannot be read, which its failure reports."""
-    try:
-        return read_frames(path) > 1
-    except UserError:
-        return False
-
-
-def _gathered(outcomes: Sequence[tuple[int, T]]) -> list[T]:
-    """Return the outcomes of all processes, in the order of their numbers."""
-    return [outcome for _, outcome in sorted(gather(outcomes), key=lambda pair: pair[0])]
+    return done, report_broken(Broken(job, done.broken, done.frames)) if done.broken else None
 
 
 def _raw_ids(model: Network) -> tuple[int, ...]:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from segvit.data.annotations.coco import CocoLabels
 from segvit.data.annotations.shapes import paint
+from segvit.data.annotations.tools.coco import CocoLabels
 
 
 def painted(path: Path, name: str | None = None, *, unlabeled: int = 255) -> npt.NDArray[Any]:

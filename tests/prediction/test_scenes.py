@@ -56,7 +56,7 @@ def scene(tmp_path: Path) -> Path:
 
 def test_a_scene_gets_a_geotiff_in_its_place(model: segvit.SegViT, scene: Path, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
-    done = predict_files(model, [scene], seen, polygons=True, workers=0)
+    done = predict_files(model, [scene], seen, write=("geojson",), workers=0)
     assert done.written == [seen / "scene_labels.tif"] and not done.failures
     assert sorted(path.name for path in seen.iterdir()) == [
         "predict.yaml", "scene.json", "scene_labels.tif", "scene_polygons.geojson",
@@ -73,7 +73,7 @@ def test_a_scene_gets_a_geotiff_in_its_place(model: segvit.SegViT, scene: Path, 
     _check_polygons(seen / "scene_polygons.geojson", labels, model.classes)
     shares = json.loads((seen / "scene.json").read_text())["shares"]
     assert sum(shares.values()) == pytest.approx(known.mean())
-    again = predict_files(model, [scene], seen, polygons=True, workers=0)
+    again = predict_files(model, [scene], seen, write=("geojson",), workers=0)
     assert again.skipped == done.written and not again.written
 
 

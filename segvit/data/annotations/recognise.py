@@ -13,16 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from segvit.data.annotations.coco import CocoLabels
-from segvit.data.annotations.coco_panoptic import CocoPanopticLabels
-from segvit.data.annotations.cvat import CvatLabels
 from segvit.data.annotations.format import BACKGROUND, Content, FileLabels, ShapeLabels, Summary, spelled
-from segvit.data.annotations.geojson import GeoJsonLabels
-from segvit.data.annotations.labelme import LabelMeLabels
 from segvit.data.annotations.name_list import read_name_list
 from segvit.data.annotations.parse import read_json
 from segvit.data.annotations.tools.class_masks import ClassMaskLabels, are_label_maps, recognise_masks
+from segvit.data.annotations.tools.coco import CocoLabels
+from segvit.data.annotations.tools.coco_panoptic import CocoPanopticLabels
+from segvit.data.annotations.tools.cvat import CvatLabels
+from segvit.data.annotations.tools.geojson import GeoJsonLabels
 from segvit.data.annotations.tools.label_studio import LabelStudioLabels
+from segvit.data.annotations.tools.labelme import LabelMeLabels
 from segvit.data.annotations.tools.run_lengths import RunLengthLabels
 from segvit.data.annotations.tools.supervisely import SuperviselyLabels
 from segvit.data.annotations.tools.via import ViaLabels

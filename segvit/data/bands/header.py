@@ -17,6 +17,8 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_BANDS = {0: (1, False), 2: (3, False), 3: (3, False), 4: (1, True), 6: (3, True)}
 """Bands and transparency by PNG's colour type."""
 PNG_PALETTE = 3
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of TIFF and BigTIFF files in either byte order."""
 TIFF_SUFFIXES = (".tif", ".tiff")
 LARGE_SCENE = 100_000_000
 """Number of pixels above which a TIFF file is labelled window by window, even without a georeference."""
@@ -25,16 +27,31 @@ Kind = Literal["unsigned", "signed", "float"]
 Encoding = Literal["direct", "palette", "CMYK"]
 KINDS: dict[int, Kind] = {1: "unsigned", 2: "signed", 3: "float"}
 """Kinds of numbers by TIFF's sample format."""
-BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 262, 274, 277, 338, 339
+SUBFILE_TYPE, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA_SAMPLES, SAMPLE_FORMAT = 254, 258, 262, 274, 277, 338, 339
 WIDTH, HEIGHT, NODATA = 256, 257, 42113
 """Numbers of TIFF tags; the last is GDAL's."""
 GEO_TAGS = (33550, 34264, 34735)
 """Tags of a GeoTIFF: pixel scale, matrix, and coordinate system."""
-WANTED = {WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA_SAMPLES, SAMPLE_FORMAT, NODATA, *GEO_TAGS}
+WANTED = {
+    SUBFILE_TYPE,
+    WIDTH,
+    HEIGHT,
+    SUBFILE_TYPE,
+    BITS,
+    PHOTOMETRIC,
+    ORIENTATION,
+    SAMPLES,
+    EXTRA_SAMPLES,
+    SAMPLE_FORMAT,
+    NODATA,
+    *GEO_TAGS,
+}
 FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 11: "f", 12: "d", 16: "Q"}
 """Struct codes by TIFF's type of a tag."""
-MOST_VALUES, MOST_TAGS = 1024, 4096
-"""Limits of a tag's values and of a header's tags, so that a damaged file cannot fill the memory."""
+NO_PICTURE = 1 | 4
+"""Bits of the subfile type of reduced copies and masks."""
+MOST_VALUES, MOST_TAGS, MOST_PAGES = 1024, 4096, 100_000
+"""Limits of a tag's values, of a header's tags and of a file's pages, so that a damaged file cannot fill the memory."""
 RGB, PALETTE, CMYK, YCBCR, LAB = 2, 3, 5, 6, 8
 ENCODINGS: dict[int, Encoding] = {PALETTE: "palette", CMYK: "CMYK"}
 COLORS = {RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3, LAB: 3}
@@ -96,7 +113,7 @@ def read_header(path: File) -> Header | None:
             start = file.read(32)
             if start.startswith(PNG_SIGNATURE) and len(start) >= 26:
                 return _png(start)
-            if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            if start[:4] in TIFF_STARTS:
                 return _tiff(file, start)
     except (OSError, struct.error, ValueError, OverflowError):
         return None
@@ -137,14 +154,46 @@ def _tiff(file: BinaryIO, start: bytes) -> Header | None:
     )
 
 
+def count_pages(path: File) -> int:
+    """Count the pages of a TIFF file that are pictures, without reduced copies and masks. Other files have one."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(32)
+            if start[:4] not in TIFF_STARTS:
+                return 1
+            order, big, offset = _begin(start)
+            pictures, seen = 0, set[int]()
+            while offset and offset not in seen and len(seen) < MOST_PAGES:
+                seen.add(offset)
+                tags, offset = _directory(file, offset, order, big)
+                pictures += not int(tags.get(SUBFILE_TYPE, (0,))[0]) & NO_PICTURE
+            return max(pictures, 1)
+    except (OSError, struct.error, ValueError, OverflowError):
+        return 1
+
+
 def _tags(file: BinaryIO, start: bytes) -> Mapping[int, tuple[Any, ...]]:
     """Return the wanted tags of the first image of a TIFF or BigTIFF file."""
+    order, big, offset = _begin(start)
+    return _directory(file, offset, order, big)[0]
+
+
+def _begin(start: bytes) -> tuple[str, bool, int]:
+    """Return the byte order of a TIFF file, True for a BigTIFF file, and the place of the first directory."""
     order, big = ("<" if start[:2] == b"II" else ">"), b"+" in start[:4]
     (offset,) = struct.unpack(order + ("Q" if big else "I"), start[8:16] if big else start[4:8])
+    return order, big, offset
+
+
+def _directory(file: BinaryIO, offset: int, order: str, big: bool) -> tuple[Mapping[int, tuple[Any, ...]], int]:
+    """Return the wanted tags of the directory at a place of a TIFF file, and the place of the next. 0 ends the list."""
     size, inline = (20, 8) if big else (12, 4)
     file.seek(offset)
     (count,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
     content = file.read(size * min(count, MOST_TAGS))
+    file.seek(offset + (8 if big else 2) + size * count)
+    end = file.read(8 if big else 4)
+    following = struct.unpack(order + ("Q" if big else "I"), end)[0] if len(end) == (8 if big else 4) else 0
     found: dict[int, tuple[Any, ...]] = {}
     for begin in range(0, len(content) - size + 1, size):
         tag, kind, number = struct.unpack(order + ("HHQ" if big else "HHI"), content[begin : begin + size - inline])
@@ -158,7 +207,7 @@ def _tags(file: BinaryIO, start: bytes) -> Mapping[int, tuple[Any, ...]]:
             value = file.read(length)
         if len(value) >= length:
             found[tag] = struct.unpack(order + code, value[:length])
-    return found
+    return found, following
 
 
 def _number(text: bytes) -> float | None:

@@ -20,8 +20,9 @@ import numpy.typing as npt
 
 from segvit.data.bands.deep import decode
 from segvit.data.bands.dicom import dicom_size, is_dicom, read_dicom
-from segvit.data.bands.header import Header, read_header
-from segvit.data.images import TURNED, Unreadable, read_image, read_orientation, read_size
+from segvit.data.bands.header import Header, count_pages, read_header
+from segvit.data.frames import check_pages
+from segvit.data.images import TURNED, Unreadable, read_frames, read_image, read_orientation, read_size
 from segvit.data.member import File
 from segvit.errors import UserError
 from segvit.utils.text import counted
@@ -92,6 +93,8 @@ def read_pixels(path: File, reading: Reading) -> Pixels:
     if is_dicom(path):
         return _from_dicom(path, reading)
     header = read_header(path)
+    if header is not None and header.tiff:
+        check_pages(count_pages(path), str(path))
     plain = header is None or (not header.is_deep and header.nodata is None and header.bands <= COLORS)
     if plain and reading.bands == COLORS:
         photo = np.asarray(read_image(path))
@@ -102,6 +105,19 @@ def read_pixels(path: File, reading: Reading) -> Pixels:
     if reading.floats or header.bands not in (1, COLORS) or not header.alpha:
         return pixels
     return pixels._replace(values=np.asarray(read_image(path)))  # transparency as in any other photo
+
+
+def image_frames(path: File) -> int:
+    """Read the number of frames of an image, of which the first is read, from its header alone.
+
+    Raises:
+        UserError: the file does not exist or is not an image, or it is a TIFF of several pages.
+    """
+    header = read_header(path)
+    if header is not None and header.tiff:
+        check_pages(count_pages(path), str(path))
+        return 1
+    return 1 if is_dicom(path) else read_frames(path)
 
 
 def image_orientation(path: File) -> int:

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.bands.reading import Reading, Values, image_orientation, image_size, is_dark, read_pixels
+from segvit.data.bands.reading import Reading, Values, image_frames, image_orientation, image_size, is_dark, read_pixels
 from segvit.data.check.fixes import explain_sizes
 from segvit.data.dataset import Samples, SegmentationDataset
-from segvit.data.images import read_frames, read_orientation
+from segvit.data.images import read_orientation
 from segvit.data.labels.format import Guess
 from segvit.data.member import File
 from segvit.data.pairs import Pair
@@ -113,7 +113,7 @@ def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
     size, orientation, digest, depth, shape, pixels, colors, guess = None, 1, b"", None, None, None, None, None
     unreadable, frames = [], 1
     try:
-        frames = read_frames(pair.image)
+        frames = image_frames(pair.image)
         size, orientation, digest, depth = _look_at_image(pair.image, samples.reading, decode=decode)
     except UserError as error:
         unreadable.append(str(error))

@@ -37,7 +37,7 @@ def annotate(
 
     Args:
         kinds: formats.
-        label_maps: label maps that `predict_files` has written below `folder`.
+        label_maps: label maps that `predict_files` has written below `folder`. Those of scenes are left out.
         classes: names (K,).
         folder: output folder.
         tolerance: see `simplified`.
@@ -46,7 +46,7 @@ def annotate(
     Raises:
         UserError: a label map that cannot be read, or a file that cannot be written.
     """
-    ordered = sorted(set(label_maps))
+    ordered = sorted({path for path in label_maps if path.name.endswith(LABELS)})  # scenes have theirs
     return [
         write_annotations(kind, _read_all(ordered, classes, folder, tolerance, raw_ids), classes, folder / FOLDER)
         for kind in kinds

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from segvit.config import DataConfig
-from segvit.data.annotations.coco import CocoLabels
 from segvit.data.annotations.recognise import recognise
 from segvit.data.annotations.shapes import RunLengths
+from segvit.data.annotations.tools.coco import CocoLabels
 from segvit.data.check.report import check_splits
 from segvit.data.dataset import open_dataset
 from segvit.data.labels.rasterize import decode_rle

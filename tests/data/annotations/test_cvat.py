@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from segvit.data.annotations.cvat import CvatLabels
 from segvit.data.annotations.recognise import recognise
+from segvit.data.annotations.tools.cvat import CvatLabels
 from segvit.errors import UserError
 from tests.helpers.annotated import labels_of, opened, photo, write
 

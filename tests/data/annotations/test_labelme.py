@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from segvit.config import DataConfig
-from segvit.data.annotations.labelme import LabelMeLabels
+from segvit.data.annotations.tools.labelme import LabelMeLabels
 from segvit.data.dataset import open_dataset
 from segvit.data.images import Unreadable
 from segvit.data.spec import DatasetSpec
