@@ -18,6 +18,7 @@ from segvit.data.bands.header import TIFF_SUFFIXES, read_header
 from segvit.data.images import IMAGE_SUFFIXES, lacking
 from segvit.errors import UserError
 from segvit.prediction.names import (
+    ANNOTATIONS,
     ENDINGS,
     OUR_SUFFIXES,
     SCENE_ENDINGS,
@@ -123,6 +124,11 @@ def _clash(one: Path, other: Path, target: Path) -> str:
     return f"{one} and {other} would both be written as {target}: {remedy}"
 
 
+def _is_annotation(path: Path) -> bool:
+    """True for a path in an output folder that `--write` may have written."""
+    return path.parts[0] == ANNOTATIONS and path.suffix.lower() in (".json", ".txt", ".xml", ".yaml", ".geojson")
+
+
 def _walk(
     inputs: Sequence[str | Path], outputs: Sequence[Path], suffixes: Collection[str], left_out: Counter[str]
 ) -> Iterator[Input]:
@@ -138,6 +144,8 @@ def _walk(
             base, files = _matching(given)
         own = given.resolve() in outputs
         files = [path for path in files if own or not _is_inside(path, outputs)]
+        if own:  # by the files of `--write` there, nothing is left out
+            files = [path for path in files if not _is_annotation(path.relative_to(base))]
         readable = [path for path in files if path.suffix.lower() in suffixes and not lacking(path.suffix)]
         ours = left_by_us(readable) | left_by_our_videos(readable) if own else set()
         others = Counter(path.suffix.lower() for path in set(files) - set(readable))

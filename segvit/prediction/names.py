@@ -29,7 +29,9 @@ SCENE_ENDINGS = (SCENE_LABELS, SCENE_POLYGONS, FACTS)
 """Endings that turn the name of a scene into those of its outputs. The rows are those of an unfinished label map."""
 ASIDE = ".segvit-partial"
 """Ending of an unfinished file."""
-OUR_SUFFIXES = (".json", ".yaml", ".csv", ".png", ".mp4", ".txt", ".xml", ".tif", ".geojson", ".rows", ASIDE)
+ANNOTATIONS = "annotations"
+"""Subfolder of an output folder with the files of labelling tools."""
+OUR_SUFFIXES = (".json", ".yaml", ".csv", ".png", ".mp4", ".tif", ".geojson", ".rows", ASIDE)
 """Suffixes of the files in an output folder."""
 
 

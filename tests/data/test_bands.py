@@ -18,7 +18,7 @@ from segvit.data.augment.colors import photometric
 from segvit.data.augment.transform import TrainTransform
 from segvit.data.bands.deep import decode
 from segvit.data.bands.header import read_header
-from segvit.data.bands.reading import Reading, as_picture, likely_white, read_pixels, remarks
+from segvit.data.bands.reading import Reading, as_picture, image_frames, likely_white, read_pixels, remarks
 from segvit.data.bands.sources import to_pixels
 from segvit.data.check.report import check_splits
 from segvit.data.dataset import open_dataset
@@ -238,6 +238,71 @@ def test_augmentation_of_floats_is_that_of_bytes() -> None:
         found, found_labels = transform(image / 255, labels, other)
         assert torch.equal(found_labels, expected_labels) and found.dtype == torch.float32
         assert ((found * 255) - expected).abs().max() < 3  # bytes are rounded before they are multiplied
+
+
+STEPS: dict[str, dict[str, Any]] = {
+    "rotation": {"rotation": 30.0},
+    "gamma": {"gamma": 1.0},
+    "blur": {"blur": 2.0},
+    "noise": {"noise": 20.0},
+    "jpeg": {"jpeg_quality": 60},
+    "erase": {"erase": 1.0},
+    "quarter turns": {"rot90": 1.0, "vertical_flip": 0.5, "aspect": 1.3},
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_each_step_takes_floats_and_any_number_of_bands(name: str) -> None:
+    """The first band of five is that of bytes. JPEG alone needs three bands."""
+    still = {
+        "resize_long": None,
+        "brightness": 0.0,
+        "contrast": 0.0,
+        "saturation": 0.0,
+        "hue": 0.0,
+        "scale": (1.0, 1.0),
+    }
+    augment = AugmentConfig(**{**still, **STEPS[name]})
+    image = torch.randint(256, (3, 30, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(4, (30, 30), generator=torch.Generator().manual_seed(1))
+    five = torch.cat([image, image[:2]]) / 255
+    for seed in range(6):
+        runs = [torch.Generator().manual_seed(seed) for _ in range(3)]
+        expected, expected_labels = TrainTransform(24, augment, [124, 116, 104])(image, labels, runs[0])
+        three, three_labels = TrainTransform(24, augment, [124, 116, 104])(image / 255, labels, runs[1])
+        assert three.dtype == torch.float32 and torch.equal(three_labels, expected_labels)
+        assert (three * 255 - expected).abs().max() <= 1.001
+        if name == "jpeg":
+            with pytest.raises(UserError, match="images have 5 bands, and JPEG has 3: set it to 100"):
+                TrainTransform(24, augment, [124, 116, 104, 124, 116])
+            continue
+        found, found_labels = TrainTransform(24, augment, [124, 116, 104, 124, 116])(five, labels, runs[2])
+        assert found.shape == (5, 24, 24) and torch.equal(found_labels, expected_labels)
+        if name != "noise":  # which is drawn for each band
+            assert torch.allclose(found[:3], three, atol=1e-6)
+
+
+def test_deep_files_of_several_pages_are_refused(tmp_path: Path) -> None:
+    page = {"driver": "GTiff", "width": 8, "height": 6, "count": 5, "dtype": "uint16"}
+    for number in (1, 2):
+        more = {"APPEND_SUBDATASET": "YES"} if number == 2 else {}
+        with rasterio.open(tmp_path / "pages.tif", "w", **page, **more) as file:
+            file.write(np.full((5, 6, 8), number, np.uint16))
+    for look in (
+        lambda: read_pixels(tmp_path / "pages.tif", Reading(bands=5)),
+        lambda: image_frames(tmp_path / "pages.tif"),
+    ):
+        with pytest.raises(UserError, match=r"pages\.tif: the TIFF has 2 pages, but one image is needed"):
+            look()
+
+
+def test_reduced_copies_are_no_pages(tmp_path: Path) -> None:
+    path = tmp_path / "overviews.tif"
+    with rasterio.open(path, "w", driver="GTiff", width=600, height=600, count=2, dtype="uint16") as file:
+        file.write(np.ones((2, 600, 600), np.uint16))
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2, 4])
+    assert image_frames(path) == 1
 
 
 def test_hue_and_saturation_are_left_out_for_other_bands() -> None:

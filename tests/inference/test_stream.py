@@ -45,7 +45,7 @@ def varied_model(num_classes: int, bands: int = 4) -> segvit.SegViT:
 def test_rows_are_those_of_the_image_in_memory(size: tuple[int, int], tile: int) -> None:
     model, protocol = varied_model(6), EvalConfig(stride=20, batch_size=3)
     image = torch.rand(4, *size, generator=torch.Generator().manual_seed(1))
-    for config in (protocol, replace(protocol, flip=True)):
+    for config in (protocol, replace(protocol, flip=True), replace(protocol, blend="gaussian")):
         expected = image_labels(model, image, config)
         rows, parts = zip(*stream_labels(model, InMemory(image), config, tile=tile), strict=True)
         assert [span.start for span in rows] == list(range(0, size[0], tile)) and rows[-1].stop == size[0]

@@ -180,7 +180,7 @@ def test_animations_are_counted_and_stacks_are_refused(segvit: Run, tmp_path: Pa
     photo(tmp_path / "photos" / "c.jpg")
     code, out, error = segvit("photos", "--output", "seen")
     assert code == 2 and "2 label maps in seen" in out
-    assert "only the first frame of 1 animation is labelled (the first is photos/a.webp)" in out
+    assert "photos/a.webp: an animation of 2 frames, of which the first is labelled" in out
     assert "b.tif: the TIFF has 2 pages" in error
 
 

@@ -342,7 +342,7 @@ def test_an_unforeseen_error_names_the_image(
     def fail(*arguments: Any, **settings: Any) -> Any:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(module, "predict", fail)
+    monkeypatch.setattr(module, "label_photo", fail)
     with pytest.raises(RuntimeError, match=r"out of memory") as caught:
         predict_files(model, [photos], tmp_path / "seen")
     assert caught.value.__notes__ == [f"while predicting {photos / '000.png'}"]

@@ -197,7 +197,7 @@ def test_a_protocol_for_photos_is_left_out_with_a_remark(model: segvit.SegViT, s
         assert (one.read(1) == other.read(1)).all() and not plain.remarks
 
 
-def test_polygons_without_a_scene_are_refused_and_overwrite_begins_anew(
+def test_other_annotations_of_a_scene_are_refused_and_overwrite_begins_anew(
     model: segvit.SegViT, scene: Path, tmp_path: Path
 ) -> None:
     seen = tmp_path / "seen"
@@ -208,5 +208,5 @@ def test_polygons_without_a_scene_are_refused_and_overwrite_begins_anew(
     assert again.written == first.written and not (seen / "scene_labels.rows").exists()
     (tmp_path / "photos").mkdir()
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "photos" / "a.png")
-    with pytest.raises(UserError, match="only for GeoTIFF"):
-        predict_files(model, [tmp_path / "photos"], tmp_path / "other", polygons=True, workers=0)
+    with pytest.raises(UserError, match=r"--write coco yolo: .*scene\.tif is a GeoTIFF .* geojson alone"):
+        predict_files(model, [tmp_path], tmp_path / "other", write=("yolo", "coco", "geojson"), workers=0)

@@ -18,10 +18,7 @@ from segvit.errors import UserError
 from segvit.prediction.annotations.annotated import Annotated, trace
 from segvit.prediction.annotations.kinds import AnnotationFormat
 from segvit.prediction.annotations.writers import write_annotations
-from segvit.prediction.names import CONFIDENCE, FACTS, LABELS, named, read_facts
-
-FOLDER = "annotations"
-"""Subfolder of the output folder that holds the files."""
+from segvit.prediction.names import ANNOTATIONS, CONFIDENCE, FACTS, LABELS, named, read_facts
 
 
 def annotate(
@@ -48,7 +45,7 @@ def annotate(
     """
     ordered = sorted({path for path in label_maps if path.name.endswith(LABELS)})  # scenes have theirs
     return [
-        write_annotations(kind, _read_all(ordered, classes, folder, tolerance, raw_ids), classes, folder / FOLDER)
+        write_annotations(kind, _read_all(ordered, classes, folder, tolerance, raw_ids), classes, folder / ANNOTATIONS)
         for kind in kinds
     ]
 
@@ -64,11 +61,11 @@ def check_stems(folder: Path, targets: Iterable[Path]) -> None:
         UserError: there is such an image.
     """
     for target in targets:
-        if FOLDER in target.relative_to(folder).parts[:-1][:1]:
+        if ANNOTATIONS in target.relative_to(folder).parts[:-1][:1]:
             name = target.relative_to(folder)
             raise UserError(
-                f"the results of {name} would be among the files of --write in {folder / FOLDER}: give the photos in "
-                f"the folder {FOLDER} in a command of their own"
+                f"the results of {name} would be among the files of --write in {folder / ANNOTATIONS}: give the photos "
+                f"in the folder {ANNOTATIONS} in a command of their own"
             )
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from segvit.data.transforms import TrainTransform
 from torch.utils.data import DataLoader
 
 from segvit.app.examples import _placed
 from segvit.cli import main as cli
 from segvit.config import AugmentConfig, DataConfig, TrainConfig
+from segvit.data.augment.transform import TrainTransform
 from segvit.data.check.check import check_dataset
 from segvit.data.dataset import open_dataset
 from segvit.data.packed.shard import look_at
