@@ -78,7 +78,7 @@ def test_model_and_data_are_short_for_one_setting(parse: Parse) -> None:
         (("--eval", "slide"), "type --eval.mode slide"),
         (("--optim", "0.01"), "type --optim.lr 0.01"),
         (("--eval", "512"), "type --eval.window 512"),
-        (("--augment", "none"), "give one of them: --augment.resize-long, --augment.resize-short"),
+        (("--augment", "none"), "give one of them: --augment.preset, --augment.resize-long"),
         (("--data", "."), "as in `segvit train PHOTOS MASKS`"),
     ],
 )
