@@ -94,7 +94,9 @@ def _note_given(arguments: cyclopts.ArgumentCollection) -> None:
 def _beside_model(arguments: cyclopts.ArgumentCollection) -> str | None:
     """Return the config.yaml of the run that a model file belongs to, unless flags name another dataset."""
     model = _typed(arguments, "--model")
-    if model is None or any(_typed(arguments, f"--data.{name}") for name in ("spec", "images", "labels")):
+    if model is None or any(
+        _typed(arguments, f"--data.{name}") for name in ("spec", "images", "labels", "hub", "shards")
+    ):
         return None
     file = Path(model).parent / RUN_CONFIG
     return str(file) if Path(model).is_file() and file.is_file() else None

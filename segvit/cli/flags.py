@@ -75,8 +75,14 @@ class ProtocolFlags:
         """Refuse changes that contradict each other.
 
         Raises:
-            UserError: `multi_scale` is combined with `scales` or `flip`.
+            UserError: `multi_scale` is combined with `scales` or `flip`, or the mode whole with windows.
         """
+        windows = {"window": self.window, "stride": self.stride, "blend": self.blend}
+        typed = [name for name, value in windows.items() if value is not None]
+        if self.mode == "whole" and typed:
+            raise UserError(
+                f"--{typed[0]} {windows[typed[0]]} is for windows, and --mode whole has none: leave one of them out"
+            )
         if self.multi_scale and (self.scales is not None or self.flip is not None):
             raise UserError(
                 "--multi-scale sets scales and flip itself: leave --scales and --flip out, or --multi-scale"

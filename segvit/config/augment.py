@@ -131,11 +131,25 @@ def under_preset(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def below_preset(content: Mapping[str, Any], preset: str | None) -> dict[str, Any]:
-    """Return the sections of a file without the settings that a preset sets which a flag chooses, as flags go first."""
+    """Return the sections of a file without the settings that a preset sets which a flag chooses, as flags go first.
+
+    The values of the file's own preset go too, unless the file changes them.
+    """
     if preset is None or "augment" not in content:
         return dict(content)
-    values = preset_values(preset)
-    return {**content, "augment": {key: value for key, value in content["augment"].items() if key not in values}}
+    augment, values = content["augment"], preset_values(preset)
+    before = AugmentConfig(**preset_values(augment.get("preset")))
+    of_preset = {
+        name for name in preset_values(augment.get("preset")) if augment.get(name) == plain_value(before, name)
+    }
+    kept = {key: value for key, value in augment.items() if key not in values and key not in of_preset}
+    return {**content, "augment": kept}
+
+
+def plain_value(augment: "AugmentConfig", name: str) -> Any:
+    """Return a setting as a file holds it."""
+    value = getattr(augment, name)
+    return list(value) if isinstance(value, tuple) else value
 
 
 _init = AugmentConfig.__init__
@@ -143,8 +157,18 @@ _init = AugmentConfig.__init__
 
 @wraps(_init)
 def _init_under_preset(self: AugmentConfig, **given: Any) -> None:
-    """Set the given settings over those of the preset."""
-    _init(self, **{**preset_values(given.get("preset")), **given})
+    """Set the given settings over those of the preset.
+
+    Raises:
+        UserError: every setting is given, as by `dataclasses.replace`, so that the preset would have no effect.
+    """
+    values = preset_values(given.get("preset"))
+    _init(self, **{**values, **given})
+    if values and values.keys() <= given.keys() and all(getattr(self, name) != values[name] for name in values):
+        raise UserError(
+            f"augment.preset {given['preset']!r} has no effect, because every setting of it is given another value: "
+            f'write AugmentConfig(preset="{given["preset"]}"), with only the settings that differ from it'
+        )
 
 
 AugmentConfig.__init__ = _init_under_preset  # type: ignore[method-assign]

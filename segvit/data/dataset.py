@@ -258,6 +258,8 @@ def _find_packed(
     found = find_packed(config, spec.label_format, split)
     if not found.is_share:
         return found.pairs, found.orphans
+    if found.orphans and len(found.pairs) < 2 and fraction != 0:
+        raise UserError(found.orphans.error)
     remedy = "give data.val_shards" if config.hub is None else "name a split with data.val_split"
     return _share(found.pairs, DEFAULT_FRACTION if fraction is None else fraction, split, remedy), found.orphans
 

@@ -263,6 +263,10 @@ def _check_packed_settings(config: DataConfig) -> None:
         wrong.append("hub_subset")
     if wrong:
         raise UserError(f"data.{packed} names the dataset, but data.{wrong[0]} is given as well; drop one of them")
+    if config.val_shards is not None and config.val_fraction is not None:
+        raise UserError(
+            f"data.val_fraction is {config.val_fraction}, but data.val_shards is the validation set; drop one of them"
+        )
 
 
 def check_cache(spec: DatasetSpec) -> None:

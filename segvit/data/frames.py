@@ -16,6 +16,8 @@ PAGED = "TIFF"
 """Pillow's name of the file format whose pages are independent pictures."""
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 """Pillow's names of the file formats whose frames are an animation. Those of JPEG and HEIF files are previews."""
+LOSSY = ("JPEG", "MPO")
+"""Pillow's names of the file formats whose compression changes values."""
 SUBFILE_TYPE = 254
 """TIFF tag that marks a page as a smaller copy (bit 0) or as the transparency (bit 2) of another one."""
 NO_PICTURE = 1 | 4
@@ -75,11 +77,15 @@ def check_pages(count: int, name: str) -> None:
 
 
 def check_labels(opened: Image.Image, path: File) -> None:
-    """Check that an open label map has one page.
+    """Check that an open label map has one page, and kept its values when it was saved.
 
     Raises:
-        UserError: it has several pages or frames.
+        UserError: it has several pages or frames, or is a JPEG file, whatever its suffix.
     """
+    if opened.format in LOSSY:
+        raise UserError(
+            f"{path}: the label map is a JPEG file, whose compression changes values; export it as PNG from its source"
+        )
     count = count_frames(opened)
     if count > 1:
         raise UserError(

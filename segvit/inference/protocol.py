@@ -79,6 +79,8 @@ def protocol_windows(model: Network, config: EvalConfig) -> Windows | None:
     Raises:
         UserError: a window, stride or batch below one, windows that leave gaps, or an unknown blend.
     """
+    if config.blend not in get_args(Blend):
+        raise UserError(f"eval.blend {config.blend!r}: give {' or '.join(get_args(Blend))}")
     if config.mode != "slide":
         return None
     window = model.image_size if config.window is None else config.window
@@ -90,8 +92,6 @@ def protocol_windows(model: Network, config: EvalConfig) -> Windows | None:
         )
     if config.batch_size < 1:
         raise UserError(f"eval.batch_size {config.batch_size}: give the number of windows that run together, 1 or more")
-    if config.blend not in get_args(Blend):
-        raise UserError(f"eval.blend {config.blend!r}: give {' or '.join(get_args(Blend))}")
     return Windows(window, stride, config.blend)
 
 

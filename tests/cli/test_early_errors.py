@@ -41,6 +41,7 @@ LINES = {
     "predict model.safetensors photos --every 0": "--every 0",
     "predict model.safetensors photos --seconds 3": "only for videos",
     "predict model.safetensors photos --multi-scale --flip": "--multi-scale",
+    "predict model.safetensors photos --mode whole --blend gaussian": "--blend gaussian is for windows",
     f"evaluate none.safetensors {DATA}": "no model file none.safetensors",
     "evaluate model.safetensors": "no dataset given, and there is no config.yaml beside model.safetensors: type",
     f"evaluate model.safetensors {DATA} --json photos": "photos is a folder",

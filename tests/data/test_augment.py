@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -430,6 +431,12 @@ def test_a_preset_gives_defaults_that_settings_override(tmp_path: Any) -> None:
     for flags in (["--augment.preset", "microscopy"], ["--augment.preset=microscopy"]):  # a flag goes over the file
         found = TrainConfig.load(tmp_path / "config.yaml", [*flags, "--augment.noise", "1"]).augment
         assert (found.rotation, found.hue, found.noise, found.saturation) == (45.0, 9.0, 1.0, 0.3)
+    photo = replace(AugmentConfig(preset="photo"), noise=3.0)
+    replace(config, augment=photo).save(tmp_path / "photo.yaml")
+    found = TrainConfig.load(tmp_path / "photo.yaml", ["--augment.preset", "aerial"]).augment
+    assert found == AugmentConfig(preset="aerial", noise=3.0)  # nothing of the other preset is left
+    with pytest.raises(UserError, match=r"'aerial' has no effect, .* write AugmentConfig\(preset=\"aerial\"\)"):
+        replace(AugmentConfig(), preset="aerial")
     with pytest.raises(UserError, match=r"augment\.preset 'arial': give photo, aerial, microscopy"):
         AugmentConfig(preset="arial")  # type: ignore[arg-type]
     for name in ("photo", "aerial", "microscopy"):

@@ -66,6 +66,12 @@ def test_an_image_of_several_pages_is_refused_with_the_code_that_splits_it(
     assert [read_image(Path(f"page_{n}.png")).getpixel((0, 0)) for n in range(3)] == [(n, n, n) for n in (9, 7, 5)]
 
 
+def test_a_label_map_saved_as_jpeg_is_refused_whatever_its_suffix(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png", format="JPEG")
+    with pytest.raises(UserError, match=r"a\.png: the label map is a JPEG file, whose compression changes values"):
+        read_labels(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
 def test_of_an_animation_the_first_frame_is_read_and_reported(tmp_path: Path, suffix: str) -> None:
     path = save(

@@ -121,9 +121,10 @@ def test_what_does_not_fit_is_refused(returned: Callable[..., Any], message: str
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A module in the current folder, as a user writes one."""
     (tmp_path / "own_steps_for_test.py").write_text(
-        "def strong(image, mask):\n    return 255 - image, mask\nnumber = 3\n"
+        "def strong(image, mask):\n    return 255 - image, mask\nnumber = 3\nclass Steps:\n    pass\n"
     )
     (tmp_path / "broken_for_test.py").write_text("import nowhere_at_all\n")
+    (tmp_path / "leaving_for_test.py").write_text("raise SystemExit(3)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield "own_steps_for_test"
@@ -137,6 +138,8 @@ def test_a_setting_names_a_transform(module: str) -> None:
         module: "give package:function",
         f"{module}.py:strong": "give package:function",
         f"{module}:weak": f"{module} has no weak",
+        f"{module}:Steps": "is a class: give an instance, such as `steps = Steps()`",
+        "leaving_for_test:f": "leaving_for_test cannot be imported (SystemExit: 3)",
         f"{module}:number": "is int: give a function of an image and a mask",
         "nowhere_for_test:f": "nowhere_for_test cannot be imported (ModuleNotFoundError",
         "broken_for_test:f": "broken_for_test cannot be imported (ModuleNotFoundError: No module named 'nowh",

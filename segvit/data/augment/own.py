@@ -153,7 +153,7 @@ def imported(name: str) -> Callable[..., Any]:
         sys.path.append(here)
     try:
         found: Any = import_module(module)
-    except Exception as error:  # of any type, since the code is not ours
+    except (Exception, SystemExit) as error:  # of any type, since the code is not ours
         raise UserError(
             f"augment.module {name!r}: {module} cannot be imported ({type(error).__name__}: {error}); install it, or "
             "start segvit in the folder of that file"
@@ -164,6 +164,10 @@ def imported(name: str) -> Callable[..., Any]:
         found = getattr(found, part)
     if not callable(found):
         raise UserError(f"augment.module {name!r} is {type(found).__name__}: give a function of an image and a mask")
+    if isinstance(found, type):
+        raise UserError(
+            f"augment.module {name!r} is a class: give an instance, such as `steps = {attribute}()` in {module}"
+        )
     function: Callable[..., Any] = found
     return function
 

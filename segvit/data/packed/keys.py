@@ -99,4 +99,7 @@ def _guess(role: str, found: Sequence[str], parts: Parts) -> str:
     what, flag = ("images", "--data.image-key") if role == "image" else ("label maps", "--data.labels-key")
     if found:
         raise UserError(f"{parts.where} {' and '.join(found)} may be the {what}; choose one, `{flag} {found[0]}`")
-    raise UserError(f"{parts.where} are {parts.listed}, and none looks like the {what}; type `{flag} NAME`")
+    raise UserError(
+        f"{parts.where} are {parts.listed}, and none looks like the {what}; choose one with `{flag}`, or give a "
+        f"dataset with {what}"
+    )

@@ -1,6 +1,6 @@
 """Find the class names of a packed dataset: in id2label.json, in a file of names, or in a column of ClassLabel.
 
-found = find_names(config)
+found = find_packed_names(config)
 found.classes, found.origin                 # ("sky=0", "road=1"), "user/dataset: id2label.json"
 """
 

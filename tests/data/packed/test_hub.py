@@ -133,7 +133,7 @@ def test_unclear_columns_are_listed(tmp_path: Path) -> None:
     rows = as_dataset(made_files(2), names=("scan", "label"))
     folder = saved(tmp_path / "a", rows)
     listed = "scan (Image), label (Image), number (int64)"
-    refused(folder, listed, "none looks like the images", "--data.image-key NAME")
+    refused(folder, listed, "none looks like the images", "--data.image-key")
     assert len(open_dataset(config_of(folder, image_key="scan"), "train")) == 2
     refused(folder, "data.image_key is 'scann'", "did you mean 'scan'", image_key="scann")
     refused(folder, "data.labels_key is 'number', which cannot hold label maps", image_key="scan", labels_key="number")

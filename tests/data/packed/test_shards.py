@@ -189,6 +189,7 @@ def test_keys_twice_and_without_a_partner_are_refused(tmp_path: Path) -> None:
     refused(write_shard(tmp_path / "twice.tar", members("0", "0")), "twice.tar: the key '0' has two members", "0.jpg")
     path = write_shard(tmp_path / "alone.tar", [*members("0"), ("1.jpg", PHOTO), ("2.png", MASK)])
     refused(path, "1 keys have no member png", "alone.tar: 1.jpg", "every key needs")
+    refused(path, "1 keys have no member png", "alone.tar: 1.jpg", val_fraction=0.5)
     samples, orphans = open_incomplete(config_of(path), "train")
     assert len(samples) == 1
     assert orphans.images == (f"{path}: 1.jpg",)
@@ -345,7 +346,9 @@ def test_validation_shards_of_their_own(tmp_path: Path) -> None:
     config = config_of(one, val_shards=str(other), val_fraction=None)
     assert open_dataset(config, "val").read(0).name == "y/y"
     with pytest.raises(UserError, match=r"is in data\.shards and in data\.val_shards"):
-        open_dataset(config_of(one, val_shards=str(one)), "train")
+        open_dataset(config_of(one, val_shards=str(one), val_fraction=None), "train")
+    with pytest.raises(UserError, match=r"data\.val_fraction is 0\.4, but data\.val_shards is the validation set"):
+        open_dataset(config_of(one, val_shards=str(other), val_fraction=0.4), "train")
     write_shard(tmp_path / "more" / "x.tar", members("0"))
     refused(tmp_path / "{x,more/x}.tar", "have the same name", "rename one")
 
