@@ -121,7 +121,11 @@ def without_the_setting(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "structure, upsampling",
-    [("shrunk", "paper"), ("plain", "tap"), pytest.param("naive_shrunk", "tap", marks=pytest.mark.slow)],
+    [
+        ("shrunk", "paper"),
+        pytest.param("plain", "tap", marks=pytest.mark.slow),
+        pytest.param("naive_shrunk", "tap", marks=pytest.mark.slow),
+    ],
 )
 def test_an_older_file_of_shrunk_has_the_papers_upsampling(
     structure: Structure, upsampling: Upsampling, tmp_path: Path

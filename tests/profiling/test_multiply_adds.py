@@ -118,9 +118,8 @@ def total(backbone: str, side: int, structure: Structure, shrink_at: int | None 
     return profile(model, side).multiply_adds / 1e9
 
 
-@pytest.mark.parametrize(
-    "backbone, side, share", [(BASE, 512, 0.75), pytest.param(LARGE, 640, 0.55, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone, side, share", [(BASE, 512, 0.75), (LARGE, 640, 0.55)])
 def test_the_default_shrunk_costs_a_share_of_plain(backbone: str, side: int, share: float) -> None:
     assert total(backbone, side, "shrunk") <= share * total(backbone, side, "plain")
 
