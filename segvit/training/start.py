@@ -146,8 +146,9 @@ def prepare(
         config = replace(config, output=run_to_resume(config.output, name=name_of(config.data, otherwise="") or None))
     state = newest_checkpoint(config.output, say=print) if resume else None
     named = name_classes(config.data)
-    if named.text and first_process():
-        print(named.text)
+    if first_process():
+        for line in (*([named.text] if named.text else []), *(f"warning: {note}" for note in named.notes)):
+            print(line)
     config = replace(config, data=named.config)
     if state is not None:
         config = resumed_statistics(config, state["config"])

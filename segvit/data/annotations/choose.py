@@ -84,6 +84,12 @@ def _choose(found: Sequence[Recognised], given: Sequence[str]) -> Choice:
     if not isinstance(label_format, ShapeLabels):
         return Choice(known, label_format)
     given = given or known
+    if IGNORED in given:
+        raise UserError(
+            f"{where} has a class called {IGNORED!r}, which is the word for pixels that are left out: rename it in the "
+            f"labelling tool, or type {IGNORED}=CLASS in --data.classes to join it to another class, or "
+            f"{IGNORED}={IGNORED} to leave out its pixels"
+        )
     typed = _name_for_nameless(label_format, known, given)
     known = tuple(typed if typed and name == label_format.nameless else name for name in known)
     classes = tuple(text for text in given if text in known or text in BACKGROUNDS)

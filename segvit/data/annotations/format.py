@@ -20,13 +20,14 @@ Letters: H, W size of a label map.
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy.typing as npt
 
+from segvit.data.annotations.name_list import NO_LABELS
 from segvit.data.annotations.names import NameTable, match_names
 from segvit.data.annotations.shapes import Drawing, Shape, paint
 from segvit.data.images import Unreadable, read_size
@@ -35,7 +36,7 @@ from segvit.data.labels.memory import LabelMemory
 from segvit.data.pairs import Orphans, Pair, Place, find_images, find_pairs, first
 from segvit.data.yaml_values import check_keys, read_text, read_texts
 from segvit.errors import UserError
-from segvit.utils.text import suggest
+from segvit.utils.text import counted, suggest
 
 BACKGROUND = "background"
 """Name of the class of pixels outside every shape, if the tool means background."""
@@ -68,7 +69,7 @@ class Summary:
     skipped: Counter[str] = field(default_factory=Counter)
     """Number of shapes that are no areas, by kind."""
     remarks: Counter[str] = field(default_factory=Counter)
-    """Number of other things in the files that a user should know, by a text in the plural."""
+    """Number of other things in the files that a user should know, by a text that starts with a singular noun."""
     unreadable: list[str] = field(default_factory=list)
     """Error texts of files that cannot be read."""
     background: bool = True
@@ -145,6 +146,11 @@ class ShapeLabels(LabelFormat):
     def recognises(cls, content: Content) -> bool:
         """Return True if a file is one of this tool."""
 
+    @classmethod
+    def names_file(cls, labels: Path) -> Path | None:
+        """Return the file that names the classes of the labels in a folder. None if the label files do it."""
+        return None
+
     @abstractmethod
     def summarise(self, labels: Sequence[Path]) -> Summary:
         """Count what label files hold, without reading images.
@@ -196,10 +202,10 @@ class ShapeLabels(LabelFormat):
         """Return the class of a shape, or the word `ignore`. None if the spec does not know its name."""
         if shape.ignored or shape.name in self.ignore:
             return IGNORED
-        name = next((name for name, others in self.merge.items() if shape.name in others), shape.name)
-        if name in classes.classes or name == IGNORED:
-            return name
-        return self.rest(classes) if name in BACKGROUNDS else classes.others
+        joined = next((name for name, others in self.merge.items() if shape.name in others), None)
+        if joined is not None or shape.name in classes.classes:
+            return joined or shape.name
+        return self.rest(classes) if shape.name in BACKGROUNDS else classes.others
 
     def value_of(self, shape: Shape, classes: Classes, where: str) -> int:
         """Return the raw value of a shape. `where` is the file in error texts.
@@ -238,6 +244,9 @@ class ShapeLabels(LabelFormat):
 class FileLabels(ShapeLabels):
     """A tool that writes one file per image, with the image's name."""
 
+    no_labels: ClassVar[Collection[str]] = NO_LABELS
+    """Files with a suffix of labels that are no labels of an image."""
+
     @abstractmethod
     def draw(self, path: Path) -> Drawing:
         """Return the shapes in one file.
@@ -248,7 +257,20 @@ class FileLabels(ShapeLabels):
 
     def find(self, place: Place, classes: Classes, memory: LabelMemory) -> tuple[list[Pair], Orphans]:
         """Find the complete pairs of a split, and the files without a partner."""
-        return self._kept(*find_pairs(place, suffixes=self.suffixes))
+        return self._kept(*find_pairs(place, suffixes=self.suffixes, label_name=self._labelled))
+
+    def image_of(self, name: str) -> str:
+        """Return the name of the image that a label file belongs to, by the name of the file without suffix."""
+        return name
+
+    def remarks(self, labels: Sequence[Path], names: Mapping[str, int]) -> Counter[str]:
+        """Count what a user should know about some files whose areas have these class names. By default, nothing."""
+        return Counter()
+
+    def _labelled(self, name: str) -> str:
+        """Return the name of the image of a file, or an empty text for a file that is no label file."""
+        own = name.rpartition("/")[2]
+        return "" if any(own + suffix in self.no_labels for suffix in self.suffixes) else self.image_of(name)
 
     def drawing(self, pair: Pair, memory: LabelMemory) -> Drawing:
         """Return the shapes of one image."""
@@ -256,6 +278,7 @@ class FileLabels(ShapeLabels):
 
     def summarise(self, labels: Sequence[Path]) -> Summary:
         """Count the shapes in all files."""
+        labels = [path for path in labels if path.name not in self.no_labels]
         summary = Summary(files=len(labels), images=len(labels))
         for path in labels:
             try:
@@ -338,6 +361,12 @@ class SharedLabels(ShapeLabels):
         """
         make: Callable[[], Index] = lambda: self.index(path)  # noqa: E731  # typed, so that `once` knows the result
         return memory.once((self.name, path), make)
+
+
+def remark(count: int, text: str) -> str:
+    """Return a remark with its count, such as "2 classes without a name" for "class without a name"."""
+    thing, _, rest = text.partition(" ")
+    return f"{counted(count, thing)} {rest}"
 
 
 def spelled(counts: Mapping[str, int], most: int = 6) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from segvit.data.annotations.format import BACKGROUND, Content, FileLabels, ShapeLabels, Summary, spelled
+from segvit.data.annotations.format import BACKGROUND, Content, FileLabels, ShapeLabels, Summary, remark, spelled
 from segvit.data.annotations.name_list import read_name_list
 from segvit.data.annotations.parse import read_json
 from segvit.data.annotations.tools.class_masks import ClassMaskLabels, are_label_maps, recognise_masks
@@ -159,11 +159,12 @@ def _refuse_unread(labels: Path) -> None:
 
 def _describe(tool: type[ShapeLabels], labels: str, files: Sequence[Path]) -> Recognised:
     """Return the format with the classes in its files."""
-    summary = _summarise(tool, tuple(files), _state(files))
+    names_file = tool.names_file(files[0].parent)
+    summary = _summarise(tool, tuple(files), _state(files), _state([names_file] if names_file else []))
     source, listed = (None, ()) if summary.declared else read_name_list(Path(labels))
     if listed:
         summary = replace(summary, declared=listed)
-    if len(summary.unreadable) == len(files):
+    if summary.unreadable and len(summary.unreadable) == summary.files:
         raise UserError(summary.unreadable[0])
     if not summary.kinds:
         found = spelled(summary.skipped + summary.remarks) or "no shapes"
@@ -172,21 +173,16 @@ def _describe(tool: type[ShapeLabels], labels: str, files: Sequence[Path]) -> Re
     parts = [counted(summary.files, "file")]
     if summary.images != summary.files:
         parts.append(counted(summary.images, "image"))
-    parts += [
-        counted(count, f"{kind}e" if kind.endswith("x") and count > 1 else kind) for kind, count in _kinds(summary)
-    ]
+    parts += [counted(count, kind) for kind, count in summary.kinds.most_common()]
+    origin = f" (order of {source})" if listed else f" (names from {names_file})" if names_file else ""
     return Recognised(
         label_format=tool(**tool.lenient),
         labels=labels,
         classes=classes,
-        text=f"{tool.name}: {', '.join(parts)}, classes {first(classes, 20)}" + f" (order of {source})" * bool(listed),
+        text=f"{tool.name}: {', '.join(parts)}, classes {first(classes, 20)}" + origin,
         notes=tuple(_notes(summary)),
         summary=summary,
     )
-
-
-def _kinds(summary: Summary) -> list[tuple[str, int]]:
-    return summary.kinds.most_common()
 
 
 def _notes(summary: Summary) -> list[str]:
@@ -195,15 +191,15 @@ def _notes(summary: Summary) -> list[str]:
     if summary.skipped:
         count = summary.skipped.total()
         notes.append(f"{counted(count, 'shape')} of no area left out: {spelled(summary.skipped)}")
-    notes += [f"{count} {text}" for text, count in summary.remarks.items()]
+    notes += [remark(count, text) for text, count in summary.remarks.items()]
     if summary.unreadable:
         notes.append(f"{counted(len(summary.unreadable), 'file')} cannot be read: {summary.unreadable[0]}")
     return notes
 
 
 @functools.lru_cache(maxsize=8)
-def _summarise(tool: type[ShapeLabels], files: tuple[Path, ...], state: State) -> Summary:
-    """Count what files hold, once for each state of theirs, because a command asks several times."""
+def _summarise(tool: type[ShapeLabels], files: tuple[Path, ...], state: State, names: State) -> Summary:
+    """Count what files hold, once for each state of them and of their file of names. A command asks several times."""
     return tool(**tool.lenient).summarise(files)
 
 

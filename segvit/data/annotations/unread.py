@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segvit.data.annotations.format import Content
+from segvit.data.annotations.name_list import NO_LABELS
 
 
 class Unread(NamedTuple):
@@ -51,4 +52,4 @@ SUFFIXES = (".json", ".txt", ".csv", ".xml")
 
 def is_candidate(path: Path) -> bool:
     """True if a file may have one of these forms."""
-    return path.suffix.lower() in SUFFIXES and path.name not in ("classes.txt", "labels.txt", "labelmap.txt")
+    return path.suffix.lower() in SUFFIXES and path.name not in NO_LABELS

@@ -13,8 +13,9 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from segvit.config import DataConfig
+from segvit.data.annotations.name_list import MASK_LISTS
 from segvit.data.annotations.recognise import Recognised
-from segvit.data.check.name_files import NAME_FILES, NameFile, code_of, find_names
+from segvit.data.check.name_files import NameFile, code_of, find_names
 from segvit.data.check.painted import by_color
 from segvit.data.check.scan import Scan, scan_all
 from segvit.data.dataset import SegmentationDataset, open_incomplete
@@ -41,6 +42,8 @@ class NamedClasses:
     config: DataConfig
     text: str = ""
     """Origin of the names, and the columns or endings of a packed dataset, to print. Empty if they were given."""
+    notes: tuple[str, ...] = ()
+    """Warnings about the files of a labelling tool, which the check of the dataset reports too."""
     found: str = ""
     """One line on the files of a labelling tool. Empty for label maps."""
 
@@ -133,10 +136,10 @@ def _name_by_tool(config: DataConfig, found: Sequence[Recognised]) -> NamedClass
     """
     spec = resolve_spec(config)
     lines = "\n".join(each.text for each in found)
+    notes = tuple(dict.fromkeys(note for each in found for note in each.notes))
     if config.classes:
-        return NamedClasses(config=config, found=lines)
-    notes = [f"warning: {note}" for each in found for note in each.notes]
-    return NamedClasses(config=replace(config, classes=spec.classes), text="\n".join([lines, *notes]), found=lines)
+        return NamedClasses(config=config, found=lines, notes=notes)
+    return NamedClasses(config=replace(config, classes=spec.classes), text=lines, found=lines, notes=notes)
 
 
 def _masks(config: DataConfig) -> Iterator[File]:
@@ -220,7 +223,7 @@ def _without_names(config: DataConfig, classes: Sequence[str], ignored: Sequence
     flags = " ".join(f"'{text}'" if "#" in text else text for text in typed) + " ..." * (len(classes) > SHOWN)
     folder = folder_of_names(config) if config.labels is None else config.labels
     folder = folder.parent if folder is not None and not folder.is_dir() else folder
-    file = "" if folder is None else f", or with lines such as {typed[0]} in {folder / NAME_FILES[0]}"
+    file = "" if folder is None else f", or with lines such as {typed[0]} in {folder / MASK_LISTS[0]}"
     text = (
         f"warning: the classes have no names, so they are called by their values in the masks: {names}{left}. "
         f"Name them with --data.classes {flags}{file}"

@@ -85,6 +85,15 @@ def test_a_file_in_the_folder_of_the_photos(tmp_path: Path) -> None:
     assert labels_of(opened(tmp_path / "photos", tmp_path / "photos"))[1, 1] == 2
 
 
+def test_categories_need_an_id_and_a_name_of_their_own(tmp_path: Path) -> None:
+    for categories, told in (
+        ([{"id": 2, "name": "cat"}, {"id": 2, "name": "dog"}], "two categories have the id 2, 'cat' and 'dog'"),
+        ([{"id": 2, "name": "cat"}, {"id": 3}], "category 3: `name` is None, not text"),
+    ):
+        with pytest.raises(UserError, match=told):
+            opened(tmp_path / "photos", coco(tmp_path, row(2), categories=categories))
+
+
 def test_empty_outlines(tmp_path: Path) -> None:
     def labels(**options: Any) -> Any:
         samples = opened(tmp_path / "photos", file)
@@ -116,7 +125,7 @@ def test_boxes_alone_are_no_dataset(tmp_path: Path) -> None:
 def test_what_the_file_does_not_list(tmp_path: Path) -> None:
     file = coco(tmp_path, row(2), row(2, image=77))
     found = recognise(tmp_path / "photos", file)
-    assert found is not None and found.notes == ("1 annotations of images that the file does not list",)
+    assert found is not None and found.notes == ("1 annotation of images that the file does not list",)
     with pytest.raises(UserError, match="image 77, which the file does not describe"):
         CocoLabels(match="name").index(file)
     with pytest.raises(UserError, match="has the category 3, which the file does not list"):
@@ -133,10 +142,10 @@ def test_real_exports(name: str, shared_cases: Path) -> None:
     config = DataConfig(images=folder / "photos", labels=folder / f"{name}.json", val_fraction=0.5)
     told = " ".join(check_splits(config, ["train", "val"]).warnings)
     expected = {
-        "windows": "2 images are in another folder",
+        "windows": "2 images in another folder",
         "folder": "images/0 -> 0",
-        "empty": "1 annotations without an outline, whose boxes are ignored",
-        "lost": f"1 labels without an image are left out: {folder / 'lost.json'}: gone",
+        "empty": "1 annotation without an outline (boxes are ignored)",
+        "lost": f"1 label without an image left out: {folder / 'lost.json'}: gone",
     }
     assert expected.get(name, "") in told and (name in expected) is bool(told)
 

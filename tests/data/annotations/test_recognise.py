@@ -87,9 +87,20 @@ def test_naming_prints_what_was_recognised(folder: Path) -> None:
     again = name_classes(named.config)
     assert again.config == named.config and not again.text and again.found == named.text
     write(folder / "b.json", {"shapes": [shape("dog"), shape("dog", [[1, 1]], "point")], "imagePath": "b.jpg"})
-    assert "\nwarning: 1 shape of no area left out: 1 x point" in name_classes(data).text
+    assert name_classes(data).notes == ("1 shape of no area left out: 1 x point",)
     (folder / "b.json").write_text("{")
-    assert "\nwarning: 1 file cannot be read" in name_classes(data).text
+    assert name_classes(data).notes[0].startswith("1 file cannot be read")
+
+
+def test_a_class_called_ignore_is_never_dropped_silently(folder: Path) -> None:
+    write(folder / "b.json", {"shapes": [shape("ignore")], "imagePath": "b.jpg"})
+    with pytest.raises(UserError, match=r"has a class called 'ignore'.*type ignore=CLASS in --data.classes"):
+        classes_of(folder)
+    with pytest.raises(UserError, match="also has ignore"):
+        classes_of(folder, "background", "car", "van")
+    assert labels_of(opened(folder, folder, "background", "car", "van", "ignore=car"), 1)[1, 1] == 1
+    assert labels_of(opened(folder, folder, "background", "car", "van", "others=car"), 1)[1, 1] == 1
+    assert labels_of(opened(folder, folder, "background", "car", "van", "ignore=ignore"), 1)[1, 1] == 255
 
 
 def test_what_else_is_wrong(folder: Path) -> None:
@@ -166,11 +177,14 @@ def test_the_report_counts_doubtful_shapes(folder: Path) -> None:
     kinds = {finding.kind: finding for finding in survey.findings}
     b = folder / "b.json"
     for kind, text in (
-        ("left-out", f"1 images without labels are left out: {folder / 'new.jpg'}"),
-        ("no-areas", f"1 shapes are no areas and are left out (1 x point): {b}"),
-        ("outside", f"1 shapes reach more than 1 pixel outside the image; that part is cut off: {b}: polygon of 'dog'"),
-        ("tiny", f"1 shapes have less than one pixel, so they may label nothing: {b}: polygon of 'dog '"),
-        ("self-crossing", "1 polygons cross themselves"),
+        ("left-out", f"1 image without labels left out: {folder / 'new.jpg'}"),
+        ("no-areas", f"1 shape of no area left out (1 x point): {b}"),
+        (
+            "outside",
+            f"1 shape with a part more than 1 pixel outside the image, which is cut off: {b}: polygon of 'dog'",
+        ),
+        ("tiny", f"1 shape of less than one pixel, which may label nothing: {b}: polygon of 'dog '"),
+        ("self-crossing", "1 polygon with edges that cross"),
         ("names-alike", "class names differ by case or blanks only: 'Dog' and 'dog' and 'dog '"),
     ):
         assert text in kinds[kind].text and kinds[kind].level == "warning" and kinds[kind].count == 1

@@ -138,7 +138,7 @@ class CocoLabels(SharedLabels):
             if image not in images:
                 if self.missing == "error":
                     _fail(path, f"{where} belongs to image {image}, which the file does not describe")
-                summary.remarks["annotations of images that the file does not list"] += 1
+                summary.remarks["annotation of images that the file does not list"] += 1
                 continue
             if self.match == "name" and category not in categories:
                 _fail(path, f"{where} has the category {category}, which the file does not list")
@@ -160,8 +160,8 @@ class CocoLabels(SharedLabels):
             summary.kinds["mask" if isinstance(outline, dict) else "polygon"] += 1
             summary.names[name] += 1
             return kept
-        what = "with their boxes labelled" if self.empty == "box" else "whose boxes are ignored"
-        summary.remarks[f"annotations without an outline, {what}"] += 1
+        what = "boxes are labelled" if self.empty == "box" else "boxes are ignored"
+        summary.remarks[f"annotation without an outline ({what})"] += 1
         return kept | {"bbox": annotation.get("bbox")}
 
     def draw(self, entry: bytes, path: Path, name: str) -> Drawing:
@@ -262,9 +262,18 @@ def read_categories(rows: Sequence[Any], path: Path) -> dict[int, str]:
     """Return the names of the categories by id.
 
     Raises:
-        UserError: an id is missing or no whole number.
+        UserError: an id is missing, no whole number or that of two categories, or a category has no name.
     """
-    return {whole(row, "id", "a category", path): str(row.get("name", "")) for row in rows}
+    names: dict[int, str] = {}
+    for row in rows:
+        identity = whole(row, "id", "a category", path)
+        name = row.get("name")
+        if not isinstance(name, str) or not name.strip():
+            _fail(path, f"category {identity}: `name` is {repr(name)[:80]}, not text; name it in the labelling tool")
+        if identity in names:
+            _fail(path, f"two categories have the id {identity}, {names[identity]!r} and {name!r}; give each its own")
+        names[identity] = name
+    return names
 
 
 def declared(categories: Sequence[Any], annotations: Sequence[Any]) -> tuple[str, ...]:

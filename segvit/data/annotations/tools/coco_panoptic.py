@@ -56,7 +56,7 @@ class CocoPanopticLabels(SharedLabels):
             if identity not in images:
                 if self.missing == "error":
                     raise UserError(f"{path}: {where}: the file does not describe this image")
-                summary.remarks["annotations of images that the file does not list"] += 1
+                summary.remarks["annotation of images that the file does not list"] += 1
                 continue
             names: dict[int, str] = {}
             for segment in list_of(annotation, "segments_info", f"{path}: {where}"):

@@ -106,6 +106,8 @@ class _Reader:
         try:
             with self.path.open("rb") as file:
                 parser.ParseFile(file)
+        except UserError:  # a ValueError too
+            raise
         except FileNotFoundError:
             raise UserError(f"{self.path}: no such file") from None
         except (OSError, expat.ExpatError, ValueError, LookupError) as error:

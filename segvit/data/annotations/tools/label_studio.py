@@ -152,15 +152,15 @@ def _regions_of(task: dict[str, Any], where: str, summary: Summary) -> list[Any]
     annotations = [mapping_of(each, f"{where}: an annotation") for each in _list(task.get("annotations"))]
     kept = [each for each in annotations if not each.get("was_cancelled")]
     if len(kept) > 1:
-        summary.remarks["tasks with several annotations, of which the ground truth or the latest is read"] += 1
+        summary.remarks["task with several annotations, of which the ground truth or the latest is read"] += 1
     if kept:
         best = max(kept, key=lambda each: (bool(each.get("ground_truth")), str(each.get("updated_at", ""))))
         return list_of(best, "result", f"{where}: its annotation")
     predictions = _list(task.get("predictions"))
     if annotations or not predictions or not isinstance(predictions[-1], dict):
-        summary.remarks["tasks skipped or without annotation, which are left out"] += 1
+        summary.remarks["task skipped or without annotation, left out"] += 1
         return None
-    summary.remarks["tasks without annotation, whose predictions are read"] += 1
+    summary.remarks["task without annotation, whose predictions are read"] += 1
     return list_of(predictions[-1], "result", f"{where}: its prediction")
 
 
