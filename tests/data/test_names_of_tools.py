@@ -123,6 +123,14 @@ def test_masks_beside_their_photos_and_a_table_of_values(tmp_path: Path, suffix:
     assert not check_splits(name_classes(config).config, ["train", "val"]).errors
 
 
+def test_a_value_that_the_table_lacks_is_added_and_the_others_are_kept(tmp_path: Path) -> None:
+    config = roboflow(tmp_path)
+    (tmp_path / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, tool\n")
+    survey = check_splits(name_classes(config).config, ["train", "val"])
+    assert survey.fixed and survey.fixed.classes == ("background=0", "tool=1", "value_2=2")
+    assert "add `NAME=2` to --data.classes" in " ".join(survey.errors)
+
+
 def test_a_table_of_another_task_names_no_classes(tmp_path: Path) -> None:
     config = roboflow(tmp_path, header="filename, tool, box")
     assert name_classes(config).config.classes == ("value_0=0", "value_1=1", "value_2=2")

@@ -20,7 +20,7 @@ Letters: H, W size of a label map.
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -30,18 +30,15 @@ import numpy.typing as npt
 from segvit.data.annotations.name_list import NO_LABELS
 from segvit.data.annotations.names import NameTable, match_names
 from segvit.data.annotations.shapes import Drawing, Shape, paint
+from segvit.data.annotations.summary import Summary, spelled
 from segvit.data.images import Unreadable, read_size
+from segvit.data.labels.background import background_of, is_background
 from segvit.data.labels.format import IGNORED, Classes, LabelFormat, check_class_or_ignored, check_ignored_value
 from segvit.data.labels.memory import LabelMemory
-from segvit.data.pairs import Orphans, Pair, Place, find_images, find_pairs, first
+from segvit.data.pairs import Orphans, Pair, Place, find_images, find_pairs
 from segvit.data.yaml_values import check_keys, read_text, read_texts
 from segvit.errors import UserError
-from segvit.utils.text import counted, suggest
-
-BACKGROUND = "background"
-"""Name of the class of pixels outside every shape, if the tool means background."""
-BACKGROUNDS = (BACKGROUND, "_background_")
-"""Names that stand for the pixels outside every shape. LabelMe writes the second."""
+from segvit.utils.text import suggest
 
 
 class Content(NamedTuple):
@@ -50,46 +47,6 @@ class Content(NamedTuple):
     path: Path
     value: Any
     """Parsed JSON, or the first characters of any other text."""
-
-
-@dataclass(kw_only=True)
-class Summary:
-    """The shapes in all files of one folder, or in one file."""
-
-    files: int = 0
-    """Number of label files."""
-    images: int = 0
-    """Number of images that they describe."""
-    declared: tuple[str, ...] = ()
-    """Class names that the files list, in their order. Empty if they list none."""
-    names: Counter[str] = field(default_factory=Counter)
-    """Number of areas by class name."""
-    kinds: Counter[str] = field(default_factory=Counter)
-    """Number of areas by kind."""
-    skipped: Counter[str] = field(default_factory=Counter)
-    """Number of shapes that are no areas, by kind."""
-    remarks: Counter[str] = field(default_factory=Counter)
-    """Number of other things in the files that a user should know, by a text that starts with a singular noun."""
-    unreadable: list[str] = field(default_factory=list)
-    """Error texts of files that cannot be read."""
-    background: bool = True
-    """True if pixels outside every shape are background. False if the tool leaves them without a class."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names: those that the files list, then the others by name.
-
-        Background is left out if it means the pixels outside every shape.
-        """
-        found = dict.fromkeys((*self.declared, *sorted(self.names)))
-        return tuple(name for name in found if name and not (self.background and name in BACKGROUNDS))
-
-    def add(self, shapes: Iterable[Shape]) -> None:
-        """Count areas."""
-        for shape in shapes:
-            self.kinds[shape.kind] += 1
-            if not shape.ignored:
-                self.names[shape.name] += 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +153,7 @@ class ShapeLabels(LabelFormat):
         """Return the class of pixels outside every shape, or the word `ignore`."""
         if self.unlabeled is not None:
             return self.unlabeled
-        return next((name for name in BACKGROUNDS if name in classes.classes), IGNORED)
+        return background_of(classes.classes) or IGNORED
 
     def class_of(self, shape: Shape, classes: Classes) -> str | None:
         """Return the class of a shape, or the word `ignore`. None if the spec does not know its name."""
@@ -205,7 +162,7 @@ class ShapeLabels(LabelFormat):
         joined = next((name for name, others in self.merge.items() if shape.name in others), None)
         if joined is not None or shape.name in classes.classes:
             return joined or shape.name
-        return self.rest(classes) if shape.name in BACKGROUNDS else classes.others
+        return self.rest(classes) if is_background(shape.name) else classes.others
 
     def value_of(self, shape: Shape, classes: Classes, where: str) -> int:
         """Return the raw value of a shape. `where` is the file in error texts.
@@ -361,14 +318,3 @@ class SharedLabels(ShapeLabels):
         """
         make: Callable[[], Index] = lambda: self.index(path)  # noqa: E731  # typed, so that `once` knows the result
         return memory.once((self.name, path), make)
-
-
-def remark(count: int, text: str) -> str:
-    """Return a remark with its count, such as "2 classes without a name" for "class without a name"."""
-    thing, _, rest = text.partition(" ")
-    return f"{counted(count, thing)} {rest}"
-
-
-def spelled(counts: Mapping[str, int], most: int = 6) -> str:
-    """Return counts as text, the largest first, such as "3 x point, 1 x polyline"."""
-    return first([f"{count} x {kind}" for kind, count in Counter(counts).most_common()], most)

@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from segvit.data.annotations.format import BACKGROUND, Content, FileLabels, ShapeLabels, Summary, remark, spelled
+from segvit.data.annotations.format import Content, FileLabels, ShapeLabels
 from segvit.data.annotations.name_list import read_name_list
 from segvit.data.annotations.parse import read_json
+from segvit.data.annotations.summary import Summary, remark, spelled
 from segvit.data.annotations.tools.class_masks import ClassMaskLabels, are_label_maps, recognise_masks
 from segvit.data.annotations.tools.coco import CocoLabels
 from segvit.data.annotations.tools.coco_panoptic import CocoPanopticLabels
@@ -29,6 +30,7 @@ from segvit.data.annotations.tools.via import ViaLabels
 from segvit.data.annotations.tools.yolo import YoloLabels
 from segvit.data.annotations.unread import is_candidate, unread_form
 from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, Unreadable
+from segvit.data.labels.background import BACKGROUND
 from segvit.data.labels.format import LabelFormat
 from segvit.data.pairs import WILDCARD, Place, Split, files_of, find_images, first
 from segvit.errors import UserError

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from segvit.data.annotations.format import FileLabels, ShapeLabels, SharedLabels, remark, spelled
+from segvit.data.annotations.format import FileLabels, ShapeLabels, SharedLabels
 from segvit.data.annotations.geometry import crosses_itself, is_tiny, outside_by
 from segvit.data.annotations.shapes import Drawing, Rings
+from segvit.data.annotations.summary import remark, spelled
 from segvit.data.check.finding import Finding
 from segvit.data.check.findings import SHOWN
 from segvit.data.check.scan import Named

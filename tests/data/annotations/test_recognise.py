@@ -13,6 +13,8 @@ from segvit.data.check.report import check_splits
 from segvit.data.folder_spec import resolve_spec
 from segvit.data.two_folders import check_folders
 from segvit.errors import UserError
+from segvit.pictures.paint import without_background
+from segvit.prediction.annotations.annotated import drawn_classes
 from tests.helpers.annotated import SQUARE, labels_of, opened, photo, write
 
 CORNER = [[6.0, 4.0], [8.0, 4.0], [8.0, 6.0], [6.0, 6.0]]
@@ -194,3 +196,12 @@ def test_the_report_counts_doubtful_shapes(folder: Path) -> None:
 def test_one_class_alone_says_what_to_type(folder: Path) -> None:
     data = DataConfig(images=folder, labels=folder, classes=("car", "van=ignore", "dog=ignore"), val_fraction=0.5)
     assert "type `--data.classes background car`" in " ".join(check_splits(data, ["train", "val"]).errors)
+
+
+@pytest.mark.parametrize("name", ["background", "Background", "_background_", "bg", " BG "])
+def test_every_part_agrees_on_the_names_of_background(name: str, folder: Path) -> None:
+    write(folder / "b.json", {"shapes": [shape("dog"), shape(name, CORNER)], "imagePath": "b.jpg"})
+    assert classes_of(folder) == ("background", "car", "dog", "van")
+    assert labels_of(opened(folder, folder), 1)[4, 6] == 0
+    assert drawn_classes([name, "car"]) == {1: "car"}
+    assert without_background([name, "car"], [(1, 2, 3), (4, 5, 6)]) == (None, (4, 5, 6))

@@ -17,8 +17,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.annotations.format import Content, ShapeLabels, Summary
+from segvit.data.annotations.format import Content, ShapeLabels
 from segvit.data.annotations.shapes import Drawing, PlacedMask, Shape
+from segvit.data.annotations.summary import Summary
 from segvit.data.frames import check_labels
 from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, Unreadable, open_picture, upright
 from segvit.data.labels.format import Classes

@@ -16,10 +16,11 @@ from typing import Any, ClassVar, Literal, NoReturn, Self
 
 import numpy as np
 
-from segvit.data.annotations.format import Content, Index, ShapeLabels, SharedLabels, Summary
+from segvit.data.annotations.format import Content, Index, ShapeLabels, SharedLabels
 from segvit.data.annotations.names import image_name
 from segvit.data.annotations.parse import FARTHEST, read_json
 from segvit.data.annotations.shapes import Drawing, Ring, Rings, RunLengths, Shape, box
+from segvit.data.annotations.summary import Summary
 from segvit.data.labels.format import MAX_RAW, Classes, check_ignored_value
 from segvit.data.labels.memory import LabelMemory
 from segvit.data.pairs import Orphans, Pair, Place

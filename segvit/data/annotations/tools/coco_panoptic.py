@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from segvit.data.annotations.format import Content, Index, SharedLabels, Summary
+from segvit.data.annotations.format import Content, Index, SharedLabels
 from segvit.data.annotations.parse import list_of, mapping_of, read_json, text_of
 from segvit.data.annotations.shapes import Drawing, PlacedMask, Shape
+from segvit.data.annotations.summary import Summary
 from segvit.data.annotations.tools.coco import declared, has_lists, is_panoptic, read_categories, read_images, whole
 from segvit.data.images import Unreadable, open_picture
 from segvit.errors import UserError

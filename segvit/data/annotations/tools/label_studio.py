@@ -21,10 +21,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.annotations.format import Content, Index, SharedLabels, Summary
+from segvit.data.annotations.format import Content, Index, SharedLabels
 from segvit.data.annotations.names import NameTable, image_name, match_names
 from segvit.data.annotations.parse import list_of, mapping_of, number_of, read_json, ring_of, size_of
 from segvit.data.annotations.shapes import MOST_PIXELS, Drawing, PlacedMask, Rings, Shape, box, ellipse
+from segvit.data.annotations.summary import Summary
 from segvit.data.images import IMAGE_SUFFIXES, Unreadable
 from segvit.data.labels.format import Classes
 from segvit.data.labels.memory import LabelMemory

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import UnidentifiedImageError
 
-from segvit.data.annotations.format import Content, FileLabels, Summary
+from segvit.data.annotations.format import Content, FileLabels
 from segvit.data.annotations.parse import list_of, mapping_of, number_of, read_json, ring_of, size_of, text_of
 from segvit.data.annotations.shapes import Drawing, PlacedMask, Rings, Shape, box
+from segvit.data.annotations.summary import Summary
 from segvit.data.images import Unreadable, open_unlimited
 from segvit.data.lists import stem
 

@@ -18,9 +18,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from segvit.data.annotations.format import Content, FileLabels, Summary
+from segvit.data.annotations.format import Content, FileLabels
 from segvit.data.annotations.name_list import DARKNET_LIST, NAME_LISTS, NO_LABELS
 from segvit.data.annotations.shapes import Drawing, Rings, Shape, box
+from segvit.data.annotations.summary import Summary
 from segvit.data.images import Unreadable, read_size
 from segvit.data.labels.memory import LabelMemory
 from segvit.data.pairs import Pair
