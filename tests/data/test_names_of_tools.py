@@ -10,6 +10,7 @@ from PIL import Image
 from segvit.config import DataConfig
 from segvit.data.check.class_names import name_classes
 from segvit.data.check.findings import painted_spec
+from segvit.data.check.mixed_splits import mixed_splits
 from segvit.data.check.report import check_splits
 from segvit.data.dataset import open_dataset
 from segvit.data.folder_spec import folder_spec
@@ -148,6 +149,16 @@ def test_an_export_of_roboflow(shared_data: Path) -> None:
         "tree",
         "wall",
     ]
+
+
+def test_labels_in_one_file_get_no_proposal_of_folders_that_are_not_there(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / "photos" / split).mkdir(parents=True)
+    (tmp_path / "ann.json").write_text("{}")
+    found = mixed_splits(DataConfig(images=tmp_path / "photos", labels=tmp_path / "ann.json"))
+    assert found is not None and "ann.json/" not in found.text
+    assert "/train TRAIN_LABELS --data.val-images" in found.text
+    assert "with the labels of train/ and val/ in files or folders of their own" in found.text
 
 
 def test_folders_with_several_splits_below_them(tmp_path: Path) -> None:

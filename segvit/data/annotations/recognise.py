@@ -150,13 +150,13 @@ def _refuse_unread(labels: Path) -> None:
     files = [labels] if labels.is_file() else files_of(Path(), str(labels), "labels") if labels.is_dir() else []
     if any(path.suffix.lower() in IMAGE_SUFFIXES for path in files):
         return
-    known = ", ".join(tool.title for tool in TOOLS)
+    known = f"segvit reads masks and the files of {', '.join(tool.title for tool in TOOLS)}"
     for path in [path for path in files if is_candidate(path)][:LOOKED_AT]:
-        content = _content(path)
-        if form := unread_form(content) if content else None:
-            raise UserError(f"{path} is {form.title}, which is not read; {form.export}. Read are masks and {known}")
+        content = _read_content(path)  # an error says where the file is damaged
+        if form := unread_form(content):
+            raise UserError(f"{path} is {form.title}, which segvit does not read; {form.export} ({known})")
     if labels.is_file():
-        raise UserError(f"{labels} is no file of annotations that is read ({known}); give one, or a folder of masks")
+        raise UserError(f"{labels} holds no annotations of a known form; give another file or a folder ({known})")
 
 
 def _describe(tool: type[ShapeLabels], labels: str, files: Sequence[Path]) -> Recognised:
@@ -215,14 +215,29 @@ def _tool_of(path: Path, state: State) -> type[ShapeLabels] | None:
 
 
 def _content(path: Path) -> Content | None:
-    """Return what a file holds: parsed JSON, or the start of any other text. None if it cannot be read."""
+    """Return what a file holds. None if it cannot be read, or is empty where that means a damaged file."""
     try:
-        if path.suffix.lower() == ".json":
-            return Content(path, read_json(path))
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            return Content(path, file.read(HEAD))
-    except (Unreadable, OSError):
+        return _read_content(path)
+    except Unreadable:
         return None
+
+
+def _read_content(path: Path) -> Content:
+    """Return what a file holds: parsed JSON, or the start of any other text.
+
+    Raises:
+        Unreadable: it cannot be read, or is empty. An empty text file may be an image without objects.
+    """
+    if path.suffix.lower() == ".json":
+        return Content(path, read_json(path))
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            text = file.read(HEAD)
+    except OSError as error:
+        raise Unreadable(f"{path}: cannot be read ({error}); export it again") from error
+    if not text.strip() and path.suffix.lower() != ".txt":
+        raise Unreadable(f"{path}: the file is empty; export it again")
+    return Content(path, text)
 
 
 def _annotation_files(images: Path, labels: Path) -> list[Path]:

@@ -33,7 +33,7 @@ UNREAD = (
         lambda content: _is_annotation(content) and "<polygon>" in content.value,
     ),
     Unread(
-        "an annotation of Pascal VOC, which has boxes alone",
+        "an annotation of Pascal VOC, with boxes alone",
         "give the folder SegmentationClass of the export",
         lambda content: _is_annotation(content) and "<bndbox>" in content.value,
     ),

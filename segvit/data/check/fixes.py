@@ -202,7 +202,9 @@ def _candidates(
         second = spec.classes[1] if spec.num_classes > 1 else "thing"
         yield (f"{spec.classes[0]}=0", f"{second}=255"), (255,)  # the default, which gives way to the class
         return
-    if given and all("=" in text for text in given) and len(unknown) <= MANY_VALUES:  # the values are known, such as those of a table of Roboflow's
+    if (
+        given and all("=" in text for text in given) and len(unknown) <= MANY_VALUES
+    ):  # the values are known, such as those of a table of Roboflow's
         yield [*given, *(f"value_{value}={value}" for value in unknown)], spec.ignore
         return
     if unknown == [spec.num_classes] and spec.raw_ids == tuple(range(spec.num_classes)):

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segvit.cli.flags import with_folders
 from segvit.config import DataConfig
 from segvit.data.annotations.recognise import recognise
 from segvit.data.check.class_names import name_classes
 from segvit.data.check.report import check_splits
 from segvit.data.folder_spec import resolve_spec
-from segvit.data.two_folders import check_folders
+from segvit.data.two_folders import check_folders, is_folder_of_both
 from segvit.errors import UserError
 from segvit.pictures.paint import without_background
 from segvit.prediction.annotations.annotated import drawn_classes
@@ -134,8 +135,30 @@ def test_masks_with_other_files_beside_them_stay_masks(folder: Path) -> None:
 
 def test_two_paths_behind_a_command(folder: Path) -> None:
     check_folders(folder, folder / "a.json", verb="train")
-    with pytest.raises(UserError, match=f"one folder: type `segvit train {folder} {folder}`"):
-        check_folders(folder, None, verb="train")
+    assert (
+        is_folder_of_both(folder) and with_folders(DataConfig(), folder, None, verb="train", given=()).labels == folder
+    )
+
+
+def test_the_root_of_an_export_gets_the_command_for_it(tmp_path: Path) -> None:
+    roboflow, yolo, supervisely = (tmp_path / name for name in ("r", "y", "s"))
+    for split in ("train", "valid"):
+        photo(roboflow / split / "a.jpg")
+        write(roboflow / split / "_annotations.coco.json", "{}")
+        photo(yolo / split / "images" / "a.jpg")
+        write(yolo / split / "labels" / "a.txt", "0 0.5 0.5 0.5 0.5")
+    write(yolo / "data.yaml", "train: ../train/images\nval: ../valid/images\nnames: [car]\n")
+    photo(supervisely / "ds" / "img" / "a.jpg")
+    write(supervisely / "ds" / "ann" / "a.jpg.json", "{}")
+    for root, command in (
+        (roboflow, f"{roboflow}/train {roboflow}/train --data.val-images {roboflow}/valid --data.val-labels"),
+        (yolo, f"--data.spec {yolo}/data.yaml --data.root {yolo}`"),
+        (supervisely, f"{supervisely}/ds/img {supervisely}/ds/ann`"),
+    ):
+        assert not is_folder_of_both(root)
+        with pytest.raises(UserError) as caught:
+            check_folders(root, None, verb="train")
+        assert f"type `segvit train {command}" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +174,11 @@ def test_the_same_boxes_in_the_forms_of_seven_tools(name: str, shared_cases: Pat
 
 
 @pytest.mark.parametrize(
-    "element, told", [("polygon", "XML of LabelMe's old website"), ("bndbox", "Pascal VOC, which has boxes alone")]
+    "element, told",
+    [
+        ("polygon", "XML of LabelMe's old website"),
+        ("bndbox", "Pascal VOC, with boxes alone, which segvit does not read; give the folder"),
+    ],
 )
 def test_xml_of_one_photo_is_named(element: str, told: str, tmp_path: Path) -> None:
     text = f"<annotation><object><name>a</name><{element}></{element}></object></annotation>"
@@ -160,9 +187,20 @@ def test_xml_of_one_photo_is_named(element: str, told: str, tmp_path: Path) -> N
 
 
 def test_files_of_no_known_form(tmp_path: Path) -> None:
-    for name, content in (("a.json", "{}"), ("b.json", "{"), ("c.txt", "hello"), ("d.xml", "<a/>"), ("e.bin", "\0")):
-        with pytest.raises(UserError, match="is no file of annotations that is read"):
-            recognise(tmp_path, write(tmp_path / name, content))
+    unknown, place = "holds no annotations of a known form", r"cannot be read as JSON .*line 1 column"
+    for name, content, told in (
+        ("a.json", "{}", unknown),
+        ("b.json", "{", place),
+        ("c.json", "", place),
+        ("c.txt", "hello", unknown),
+        ("d.xml", "<a/>", unknown),
+        ("e.bin", "\0", unknown),
+        ("f.csv", "", "f.csv: the file is empty"),
+        ("g/a.json", "[1,", place),
+    ):
+        file = write(tmp_path / name, content)
+        with pytest.raises(UserError, match=told):
+            recognise(tmp_path, file.parent if file.parent != tmp_path else file)
     assert recognise(tmp_path, tmp_path / "none") is None
 
 
