@@ -17,15 +17,12 @@ from segvit.config import DataConfig
 from segvit.data.annotations.format import ShapeLabels
 from segvit.data.annotations.recognise import Recognised
 from segvit.data.labels.background import background_of, is_background
-from segvit.data.labels.format import IGNORED, LabelFormat
+from segvit.data.labels.format import IGNORED, OTHERS, LabelFormat
 from segvit.data.pairs import Split, first
 from segvit.data.palette import default_palette
 from segvit.data.spec import DEFAULT_IGNORE, DatasetSpec, default_ignore
 from segvit.errors import UserError
 from segvit.utils.text import suggest
-
-OTHERS = "others"
-"""Word in place of a name for all names in the files that are not given."""
 
 
 class Choice(NamedTuple):

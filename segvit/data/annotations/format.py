@@ -108,6 +108,11 @@ class ShapeLabels(LabelFormat):
         """Return the file that names the classes of the labels in a folder. None if the label files do it."""
         return None
 
+    @classmethod
+    def remedy(cls, summary: Summary, images: Path, labels: str) -> str:
+        """Return what else helps if no shape in the files labels pixels, to end an error text. By default, nothing."""
+        return ""
+
     @abstractmethod
     def summarise(self, labels: Sequence[Path]) -> Summary:
         """Count what label files hold, without reading images.

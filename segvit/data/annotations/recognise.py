@@ -110,10 +110,10 @@ def shapes_in(images: Path, labels: Path) -> Recognised | None:
         raise UserError(f"{labels} holds files of several tools: {found}; give one file, or a glob such as '*.xml'")
     ((tool, paths),) = seen.items()
     if issubclass(tool, FileLabels) and not labels.is_file():
-        return _describe(tool, str(labels), [path for path in files if path.suffix.lower() in tool.suffixes])
+        return _describe(tool, images, str(labels), [path for path in files if path.suffix.lower() in tool.suffixes])
     if len(paths) > 1:
         raise UserError(f"{labels} holds several files of {tool.title}: {first([str(p) for p in paths])}; give one")
-    return _describe(tool, str(paths[0]), paths)
+    return _describe(tool, images, str(paths[0]), paths)
 
 
 def class_masks_in(images: Path, labels: Path) -> Recognised | None:
@@ -159,7 +159,7 @@ def _refuse_unread(labels: Path) -> None:
         raise UserError(f"{labels} holds no annotations of a known form; give another file or a folder ({known})")
 
 
-def _describe(tool: type[ShapeLabels], labels: str, files: Sequence[Path]) -> Recognised:
+def _describe(tool: type[ShapeLabels], images: Path, labels: str, files: Sequence[Path]) -> Recognised:
     """Return the format with the classes in its files."""
     names_file = tool.names_file(files[0].parent)
     summary = _summarise(tool, tuple(files), _state(files), _state([names_file] if names_file else []))
@@ -170,7 +170,8 @@ def _describe(tool: type[ShapeLabels], labels: str, files: Sequence[Path]) -> Re
         raise UserError(summary.unreadable[0])
     if not summary.kinds:
         found = spelled(summary.skipped + summary.remarks) or "no shapes"
-        raise UserError(f"{labels}: no shape labels pixels ({found}): draw polygons, boxes or masks in {tool.title}")
+        remedy = f"draw polygons, boxes or masks in {tool.title}{tool.remedy(summary, images, labels)}"
+        raise UserError(f"{labels}: no shape labels pixels ({found}): {remedy}")
     classes = (BACKGROUND,) * summary.background + summary.classes
     parts = [counted(summary.files, "file")]
     if summary.images != summary.files:

@@ -20,6 +20,8 @@ from segvit.data.check.painted import by_color
 from segvit.data.check.scan import Scan, scan_all
 from segvit.data.dataset import SegmentationDataset, open_incomplete
 from segvit.data.folder_spec import ANY, check_given, recognised, resolve_spec
+from segvit.data.labels.color import NEAREST
+from segvit.data.labels.format import OTHERS
 from segvit.data.member import File
 from segvit.data.packed.names import find_packed_names, folder_of_names
 from segvit.data.packed.packed import find_packed
@@ -118,14 +120,16 @@ def _name_typed(config: DataConfig, file: NameFile | None) -> NamedClasses:
     if (
         file is None
         or not file.colors
-        or not set(config.classes) <= set(file.names)
+        or not (names := [name for name in config.classes if name != f"{OTHERS}={NEAREST}"])
+        or not set(names) <= set(file.names)
         or not by_color(_masks(config), file)
     ):
         return NamedClasses(config=config)
     colors = dict(zip(file.names, file.colors, strict=True))
-    classes = tuple(f"{name}={code_of(colors[name])}" for name in config.classes)
+    classes = tuple(f"{name}={code_of(colors[name])}" for name in names)
     text = f"colours of the classes from {file.path}: {first(classes, SHOWN)}"
-    return NamedClasses(config=replace(config, classes=classes), text=text)
+    rest = config.classes[len(names) :] and (f"{OTHERS}={NEAREST}",)
+    return NamedClasses(config=replace(config, classes=(*classes, *rest)), text=text)
 
 
 def _name_by_tool(config: DataConfig, found: Sequence[Recognised]) -> NamedClasses:
@@ -181,6 +185,12 @@ def _name_by_values(config: DataConfig) -> NamedClasses:
     wrong = f"so many look like photos or smoothed masks; if they are classes, name them {remedy}"
     if len(values or colors) > MOST or _is_smooth(values):
         what = f"{len(values)} different values" if values else f"{len(colors)} different colours"
+        if colors:
+            typed = " ".join(f"'NAME={code_of(color)}'" for color, _ in colors.most_common(2))
+            wrong = (
+                "so many look like photos, or like classes with smooth edges; if they are classes, type the colour of "
+                f"each and {OTHERS}={NEAREST} for the edges: `--data.classes {typed} ... {OTHERS}={NEAREST}`"
+            )
         raise UserError(f"the masks in {where} hold {what}: {wrong}")
     if colors:
         codes = [code_of(color) for color in sorted(colors)]

@@ -10,7 +10,7 @@ from segvit.data.check.finding import Finding
 from segvit.data.check.fixes import explain_one_class, explain_values, remap
 from segvit.data.check.name_files import find_names
 from segvit.data.check.scan import Tally
-from segvit.data.folder_spec import FOLDERS
+from segvit.data.labels.format import FOLDERS
 from segvit.data.pairs import first
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from segvit.config import DataConfig
 from segvit.data.annotations.format import ShapeLabels
-from segvit.data.folder_spec import FOLDERS, resolve_spec
+from segvit.data.folder_spec import resolve_spec
 from segvit.data.labels.background import BACKGROUND, is_background
+from segvit.data.labels.format import FOLDERS
 from segvit.data.pairs import Pair, first
 from segvit.data.spec import DEFAULT_IGNORE, IGNORE_INDEX, DatasetSpec
 from segvit.data.yaml_values import quoted

@@ -14,7 +14,7 @@ from segvit.data.annotations.recognise import recognise
 from segvit.data.annotations.shapes import RunLengths
 from segvit.data.annotations.tools.coco import CocoLabels
 from segvit.data.check.report import check_splits
-from segvit.data.dataset import open_dataset
+from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.labels.rasterize import decode_rle
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
@@ -118,8 +118,12 @@ def test_empty_outlines(tmp_path: Path) -> None:
 
 
 def test_boxes_alone_are_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no shape labels pixels"):
+    with pytest.raises(UserError, match=r"no shape labels pixels.*`--data.spec boxes.yaml --data.root .`") as caught:
         opened(tmp_path / "photos", coco(tmp_path, row(2, [], bbox=[1, 1, 3, 3])))
+    spec = write(tmp_path / "boxes.yaml", str(caught.value).partition("\n")[2])  # the printed spec works
+    samples = open_dataset(DataConfig(spec=str(spec), root=tmp_path, val_fraction=0), "train")
+    assert isinstance(samples, SegmentationDataset) and samples.spec.classes == ("background", "dog", "cat")
+    assert (labels_of(samples)[1:4, 1:4] == 2).all() and not labels_of(samples)[0].any()
 
 
 def test_what_the_file_does_not_list(tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from segvit.data.annotations.names import image_name
 from segvit.data.annotations.parse import FARTHEST, read_json
 from segvit.data.annotations.shapes import Drawing, Ring, Rings, RunLengths, Shape, box
 from segvit.data.annotations.summary import Summary
+from segvit.data.labels.background import BACKGROUND
 from segvit.data.labels.format import MAX_RAW, Classes, check_ignored_value
 from segvit.data.labels.memory import LabelMemory
 from segvit.data.pairs import Orphans, Pair, Place
-from segvit.data.yaml_values import check_keys, is_whole
+from segvit.data.yaml_values import check_keys, is_whole, quoted
 from segvit.errors import UserError
 
 LISTS = ("images", "annotations", "categories")
@@ -86,6 +87,19 @@ class CocoLabels(SharedLabels):
     def recognises(cls, content: Content) -> bool:
         """Return True for a mapping with the lists of COCO, unless it is panoptic."""
         return has_lists(content.value) and not is_panoptic(content.value)
+
+    @classmethod
+    def remedy(cls, summary: Summary, images: Path, labels: str) -> str:
+        """Return the spec that labels whole boxes, for a file of boxes alone."""
+        if not any(text.startswith(NO_OUTLINE) for text in summary.remarks):
+            return ""
+        names = ", ".join(map(quoted, (BACKGROUND, *summary.classes)))
+        return (
+            "; to label whole boxes instead, save these lines as boxes.yaml, and give `--data.spec boxes.yaml "
+            f"--data.root .` in place of the folders:\nname: boxes\nclasses: [{names}]\n"
+            "labels: {format: coco, match: name, empty: box}\n"
+            f"splits: {{train: {{images: {quoted(str(images))}, labels: {quoted(labels)}}}}}\nval_fraction: 0.1"
+        )
 
     @property
     def required_keys(self) -> Mapping[str, str]:
