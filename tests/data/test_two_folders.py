@@ -142,9 +142,7 @@ def test_smooth_edges_of_painted_masks_are_read_by_the_word_that_the_errors_name
         open_dataset(replace(config, classes=(*config.classes, "others=sky")), "train")
     ramp = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
     Image.fromarray(ramp).save(tmp_path / "masks" / "0.png")
-    with pytest.raises(
-        UserError, match=r"colours: .*`--data.classes 'NAME=#8c78f0' 'NAME=#.* others=nearest"
-    ):
+    with pytest.raises(UserError, match=r"colours: .*`--data.classes 'NAME=#8c78f0' 'NAME=#.* others=nearest"):
         name_classes(replace(config, classes=()))
 
 

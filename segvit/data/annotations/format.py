@@ -21,7 +21,7 @@ Letters: H, W size of a label map.
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from segvit.data.annotations.name_list import NO_LABELS
 from segvit.data.annotations.names import NameTable, match_names
+from segvit.data.annotations.parse import State, release_json, state_of
 from segvit.data.annotations.shapes import Drawing, Shape, paint
 from segvit.data.annotations.summary import Summary, spelled
 from segvit.data.images import Unreadable, read_size
@@ -268,6 +269,12 @@ class Index:
         self.summary.files, self.summary.images = 1, len(self.images)
 
 
+MOST_PARSED = 4
+"""Number of parsed files that a process keeps: those of two splits, as they are recognised and as they are read."""
+_PARSED: dict[tuple[str, State], Index] = {}
+"""The newest parsed files, by the format with its options and the state of the file."""
+
+
 class SharedLabels(ShapeLabels):
     """A tool that writes one file for many images."""
 
@@ -313,7 +320,7 @@ class SharedLabels(ShapeLabels):
     def summarise(self, labels: Sequence[Path]) -> Summary:
         """Count the shapes in the only file."""
         (path,) = labels
-        return self.index(path).summary
+        return self._parsed(path).summary
 
     def indexed(self, path: Path, memory: LabelMemory) -> Index:
         """Return the parsed file, which is read once.
@@ -321,5 +328,17 @@ class SharedLabels(ShapeLabels):
         Raises:
             UserError: the file cannot be read.
         """
-        make: Callable[[], Index] = lambda: self.index(path)  # noqa: E731  # typed, so that `once` knows the result
+        make: Callable[[], Index] = lambda: self._parsed(path)  # noqa: E731  # typed, so that `once` knows the result
         return memory.once((self.name, path), make)
+
+    def _parsed(self, path: Path) -> Index:
+        """Return the parsed file. A process parses it once for each state of it, however many datasets it opens."""
+        plain = replace(self, unlabeled=None, ignore=(), merge={})  # these three change how shapes are painted, alone
+        key = (repr(plain), state_of([path]) if path.is_file() else ())
+        if key not in _PARSED or not key[1]:
+            index = self.index(path)
+            release_json()
+            while len(_PARSED) >= MOST_PARSED:
+                _PARSED.pop(next(iter(_PARSED)), None)
+            _PARSED[key] = index
+        return _PARSED[key]

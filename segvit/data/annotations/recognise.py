@@ -15,7 +15,7 @@ from pathlib import Path
 
 from segvit.data.annotations.format import Content, FileLabels, ShapeLabels
 from segvit.data.annotations.name_list import read_name_list
-from segvit.data.annotations.parse import read_json
+from segvit.data.annotations.parse import State, read_json, state_of
 from segvit.data.annotations.summary import Summary, remark, spelled
 from segvit.data.annotations.tools.class_masks import ClassMaskLabels, are_label_maps, recognise_masks
 from segvit.data.annotations.tools.coco import CocoLabels
@@ -53,8 +53,6 @@ LOOKED_AT = 5
 """Number of files of one suffix in a folder by which a tool is recognised."""
 HEAD = 4096
 """Number of characters at the start of a text file that are looked at. JSON is parsed in full."""
-State = tuple[tuple[str, int, int], ...]
-"""Path, size and time of files. It changes when they do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +99,7 @@ def shapes_in(images: Path, labels: Path) -> Recognised | None:
     files = _annotation_files(images, labels)
     seen: dict[type[ShapeLabels], list[Path]] = {}
     for path in _first_of_each_suffix(files):
-        if tool := _tool_of(path, _state([path])):
+        if tool := _tool_of(path, state_of([path])):
             seen.setdefault(tool, []).append(path)
     if not seen:
         return None
@@ -162,7 +160,7 @@ def _refuse_unread(labels: Path) -> None:
 def _describe(tool: type[ShapeLabels], images: Path, labels: str, files: Sequence[Path]) -> Recognised:
     """Return the format with the classes in its files."""
     names_file = tool.names_file(files[0].parent)
-    summary = _summarise(tool, tuple(files), _state(files), _state([names_file] if names_file else []))
+    summary = _summarise(tool, tuple(files), state_of(files), state_of([names_file] if names_file else []))
     source, listed = (None, ()) if summary.declared else read_name_list(Path(labels))
     if listed:
         summary = replace(summary, declared=listed)
@@ -265,9 +263,3 @@ def _first_of_each_suffix(files: Sequence[Path]) -> list[Path]:
         if len(found[path.suffix.lower()]) < LOOKED_AT:
             found[path.suffix.lower()].append(path)
     return [path for paths in found.values() for path in paths]
-
-
-def _state(files: Sequence[Path]) -> State:
-    """Return path, size and time of files."""
-    states = ((str(path.absolute()), path.stat()) for path in files)
-    return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)

@@ -13,6 +13,7 @@ from segvit.config import DataConfig
 from segvit.data.annotations.recognise import recognise
 from segvit.data.annotations.shapes import RunLengths
 from segvit.data.annotations.tools.coco import CocoLabels
+from segvit.data.check.class_names import name_classes
 from segvit.data.check.report import check_splits
 from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.labels.rasterize import decode_rle
@@ -115,6 +116,22 @@ def test_empty_outlines(tmp_path: Path) -> None:
         file = coco(tmp_path, row(99_999), row(2, [], bbox=bounds))
         with pytest.raises(UserError, match="`bbox` is"):
             labels(match="name")
+
+
+def test_a_file_is_parsed_once_in_a_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = coco(tmp_path, row(2))
+    photo(tmp_path / "photos" / "b.jpg")
+    content = json.loads(file.read_text())
+    content["images"].append({"id": 9, "file_name": "b.jpg", "height": 6, "width": 8})
+    file.write_text(json.dumps(content))
+    parsed: list[Any] = []
+    loads = json.loads
+    monkeypatch.setattr("segvit.data.annotations.parse.json.loads", lambda *a, **k: parsed.append(a) or loads(*a, **k))
+    config = DataConfig(images=tmp_path / "photos", labels=file, val_fraction=0.5)
+    check_splits(name_classes(config).config, ["train", "val"])
+    assert len([args for args in parsed if args[0] == file.read_bytes()]) == 1
+    write(file, loads(file.read_text()) | {"categories": [{"id": 2, "name": "lion"}]})
+    assert opened(tmp_path / "photos", file).spec.classes == ("background", "lion")
 
 
 def test_boxes_alone_are_no_dataset(tmp_path: Path) -> None:
