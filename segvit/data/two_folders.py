@@ -59,7 +59,18 @@ def check_folders(photos: Path, masks: Path | None, *, verb: str) -> None:
         if not path.is_dir():
             beside = [each.name for each in path.parent.iterdir() if each.is_dir()] if path.parent.is_dir() else []
             raise UserError(f"there is no folder {path}{suggest(path.name, beside)}: give the folder of the {what}")
+    if photos.is_dir() and photos.resolve() == masks.resolve() and _holds_photos_alone(photos):
+        raise UserError(
+            f"{photos} holds photos alone, neither masks such as 0_mask.png nor annotations: give the folder of the "
+            f"masks as the second, as in `segvit {verb} {photos} MASKS`"
+        )
     check_order(photos, masks)
+
+
+def _holds_photos_alone(folder: Path) -> bool:
+    """True if a folder has pictures, each with a name of its own, and no masks or annotations beside them."""
+    names = [path.stem for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+    return len(set(names)) == len(names) > 0 and not is_folder_of_both(folder)
 
 
 def is_folder_of_both(folder: Path) -> bool:

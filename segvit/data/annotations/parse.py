@@ -97,8 +97,11 @@ def number_of(value: Any, where: str) -> float:
     Raises:
         Unreadable: it is no number, or beyond `FARTHEST`.
     """
-    if (is_whole(value) or isinstance(value, float)) and abs(value) <= FARTHEST:
-        return float(value)
+    if is_whole(value) or isinstance(value, float):
+        if abs(value) <= FARTHEST:
+            return float(value)
+        shown = repr(value)[:20]
+        raise Unreadable(f"{where}: {shown} is larger than {FARTHEST:.0f} pixels; correct it in the labelling tool")
     raise Unreadable(f"{where}: {repr(value)[:80]} is no number of pixels; correct it in the labelling tool")
 
 

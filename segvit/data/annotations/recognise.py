@@ -105,7 +105,9 @@ def shapes_in(images: Path, labels: Path) -> Recognised | None:
         return None
     if len(seen) > 1:
         found = first([f"{tool.title} ({paths[0].name})" for tool, paths in seen.items()])
-        raise UserError(f"{labels} holds files of several tools: {found}; give one file, or a glob such as '*.xml'")
+        globs = " or ".join(f"'{labels}/**/*{suffix}'" for suffix in dict.fromkeys(p[0].suffix for p in seen.values()))
+        remedy = f"give one file, or a glob, {globs}" if labels.is_dir() and " or " in globs else "give one file"
+        raise UserError(f"{labels} holds files of several tools: {found}; {remedy}")
     ((tool, paths),) = seen.items()
     if issubclass(tool, FileLabels) and not labels.is_file():
         return _describe(tool, images, str(labels), [path for path in files if path.suffix.lower() in tool.suffixes])

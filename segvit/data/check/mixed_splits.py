@@ -7,13 +7,9 @@ import shlex
 from pathlib import Path
 
 from segvit.config import DataConfig
+from segvit.data.annotations.tools.class_masks import HELD_OUT, TRAINING
 from segvit.data.check.finding import Finding
 from segvit.data.pairs import WILDCARD
-
-TRAINING = ("train", "training")
-"""Usual names of folders of training images."""
-HELD_OUT = ("val", "valid", "validation", "test", "testing")
-"""Usual names of folders of other images, the likeliest to validate on first."""
 
 
 def mixed_splits(config: DataConfig) -> Finding | None:

@@ -115,7 +115,10 @@ def test_what_else_is_wrong(folder: Path) -> None:
     box = '<box label="a" xtl="0" ytl="0" xbr="1" ybr="1"/>'
     xml = f'<annotations><image name="a" width="8" height="6">{box}</image></annotations>'
     write(folder / "a.xml", xml)
-    with pytest.raises(UserError, match=r"files of several tools: .*LabelMe \(a\.json\).*; give one file, or a glob"):
+    with pytest.raises(
+        UserError,
+        match=r"files of several tools: .*LabelMe \(a\.json\).*; give one file, or a glob, .*/\*\*/\*\.json' or",
+    ):
         recognise(folder, folder)
     found = recognise(folder, folder / "*.json")
     assert found is not None and found.summary.files == 2

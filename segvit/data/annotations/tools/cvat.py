@@ -221,6 +221,8 @@ def _number(row: Attributes, key: str, where: str) -> float:
         value = math.nan
     if abs(value) <= FARTHEST:
         return value
+    if abs(value) > FARTHEST:
+        raise UserError(f"{where}: `{key}` is {row.get(key)!r}, larger than {FARTHEST:.0f} pixels; correct it in CVAT")
     raise UserError(f"{where}: `{key}` is {row.get(key)!r}; give a number")
 
 
