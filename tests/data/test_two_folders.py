@@ -200,6 +200,7 @@ def test_the_recipe_names_the_classes_and_keeps_them(tmp_path: Path) -> None:
         ("photos own.yaml", "For a file of settings in YAML, type `segvit {verb} --config own.yaml`"),
         ("spec.yaml", "type `segvit {verb} --data.spec spec.yaml --data.root FOLDER`"),
         ("photos labels.json", "labels.json holds no annotations of a known form; give another file"),
+        ("photos photos", "photos holds photos alone, neither masks such as 0_mask.png nor annotations: give the"),
         ("finetune", "finetune is no folder: type `segvit {verb} --config finetune`"),
         ("camvid", "camvid is no folder: type `segvit {verb} --data.spec camvid --data.root FOLDER`"),
         (

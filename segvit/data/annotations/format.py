@@ -270,7 +270,7 @@ class Index:
 
 
 MOST_PARSED = 4
-"""Number of parsed files that a process keeps: those of two splits, as they are recognised and as they are read."""
+"""Number of parsed files that a process keeps: those of two splits, under two sets of options."""
 _PARSED: dict[tuple[str, State], Index] = {}
 """The newest parsed files, by the format with its options and the state of the file."""
 
