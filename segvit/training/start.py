@@ -147,7 +147,8 @@ def prepare(
     state = newest_checkpoint(config.output, say=print) if resume else None
     named = name_classes(config.data)
     if first_process():
-        for line in (*([named.text] if named.text else []), *(f"warning: {note}" for note in named.notes)):
+        notes = [f"warning: {note}" for note in named.notes] if state is None else []  # a resumed run has printed them
+        for line in [named.text] * bool(named.text) + notes:
             print(line)
     config = replace(config, data=named.config)
     if state is not None:
