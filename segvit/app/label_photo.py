@@ -22,7 +22,7 @@ from segvit.app.size_hint import size_hint
 from segvit.config import PrecisionChoice
 from segvit.data.bands.header import read_header
 from segvit.data.bands.reading import COLORS, Pixels, read_pixels, remarks
-from segvit.data.folder_spec import FOLDERS
+from segvit.data.labels.format import FOLDERS
 from segvit.errors import UserError
 from segvit.inference.network import Network, described, reading_of
 from segvit.inference.onnx_model import place_for

@@ -10,7 +10,8 @@ from segvit.config import DataConfig
 from segvit.data.annotations.choose import spec_of
 from segvit.data.annotations.recognise import Recognised, recognise
 from segvit.data.bands.reading import COLORS
-from segvit.data.labels.color import ColorLabels
+from segvit.data.labels.color import NEAREST, ColorLabels
+from segvit.data.labels.format import FOLDERS, IGNORED, OTHERS
 from segvit.data.labels.index import IndexLabels
 from segvit.data.lists import read_list
 from segvit.data.packed.packed import check_packed
@@ -22,8 +23,6 @@ from segvit.utils.files import check_writable
 
 Role = Literal["train", "val"]
 
-FOLDERS = "folders"
-"""Name of the spec of two plain folders."""
 ANY = ("any",)
 """Class that stands for those of two folders, where only the folders matter."""
 DEFAULT_FRACTION = 0.1
@@ -135,9 +134,10 @@ def _spec_of_classes(config: DataConfig, splits: dict[str, Split], needs: str) -
             "`--data.classes background --data.classes thing`, or `--data.classes thing=7` if the values are not "
             "0, 1, 2, ..."
         )
-    colors = _read_colors(config.classes)
+    given, others = _apart(config.classes)
+    colors = _read_colors(given)
     names, raw_ids = [], []
-    for position, text in enumerate(config.classes):
+    for position, text in enumerate(given):
         name, equals, value = text.rpartition("=")
         if colors:
             value = str(position)
@@ -148,6 +148,8 @@ def _spec_of_classes(config: DataConfig, splits: dict[str, Split], needs: str) -
             )
         names.append(name.strip() if equals else text)
         raw_ids.append(int(value) if equals else position)
+    if others not in (None, NEAREST, IGNORED, *names):
+        raise UserError(f"data.classes: '{OTHERS}={others}': write {OTHERS}={NEAREST}, {OTHERS}={IGNORED} or a class")
     untouched = tuple(config.ignore) == DEFAULT_IGNORE
     return DatasetSpec(
         name=FOLDERS,
@@ -155,7 +157,8 @@ def _spec_of_classes(config: DataConfig, splits: dict[str, Split], needs: str) -
         palette=colors or default_palette(len(names)),
         raw_ids=tuple(raw_ids),
         ignore=default_ignore(raw_ids) if untouched else tuple(config.ignore),
-        label_format=ColorLabels() if colors else IndexLabels(),
+        others=None if others == NEAREST else others,
+        label_format=ColorLabels(others="nearest" if others == NEAREST else None) if colors else IndexLabels(),
         splits=splits,
         val_fraction=None if "val" in splits else DEFAULT_FRACTION,
     )
@@ -287,6 +290,14 @@ def _check_place(place: Place, *, pictures: bool) -> None:
         folder_of(root, split.labels, f"{what}: label maps ({options[1]})")
     if split.list is not None:
         read_list(root / split.list, what)
+
+
+def _apart(classes: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
+    """Return the classes of painted masks without `others=TARGET`, and the target. Other masks keep all their words."""
+    given = tuple(text for text in classes if not text.startswith(f"{OTHERS}=") or COLOR_CLASS.fullmatch(text))
+    if len(given) == len(classes) or not any(map(COLOR_CLASS.fullmatch, given)):
+        return classes, None
+    return given, next(text for text in classes if text not in given).partition("=")[2]
 
 
 def _read_colors(classes: tuple[str, ...]) -> tuple[Color, ...]:

@@ -27,6 +27,12 @@ COMMENT = "#"
 """Start of a line that is passed over."""
 FLAGS = ("1", "-1")
 """Second words of VOC's lists: the image is used, or left out."""
+HEADER = frozenset(
+    f"{word}{ending}"
+    for word in ("image", "photo", "file", "filename", "img", "mask", "label", "annotation")
+    for ending in ("", "s", "_path")
+)
+"""Words of a line above the pairs that names the two columns."""
 BETWEEN = re.compile(r"[\s,]")
 """A mark between two words."""
 WORD = re.compile(r'"([^"]*)"|\'([^\']*)\'|(\S+)')
@@ -111,6 +117,8 @@ def read_entries(
     """
 
     both = (images, labels)
+    if lines and _is_header(lines[0], both, suffixes):
+        lines = lines[1:]
     rows = [_words(line, both, suffixes) for line in lines]
     flagged = all(row[1] in FLAGS for row in rows if len(row) == 2)
     entries: dict[str, Entry] = {}
@@ -131,6 +139,8 @@ def read_entries(
         if (before := entries.setdefault(entry.image, entry)) != entry:
             two = f"{before.labels!r} and {entry.labels!r}"
             raise UserError(f"{where}: {entry.image!r} has two label maps, {two}; keep one line")
+    if not rows:
+        raise UserError(f"{where}: there is no pair below the names of the columns")
     if not entries:
         raise UserError(f"{where}: every line ends with -1, so no image is left; end those to use with 1")
     return list(entries.values())
@@ -170,6 +180,13 @@ def _check_files(words: tuple[str, str], entry: Entry, known: tuple[Known, Known
                 f"{where}: {word} is a file, but not below the folders of this split, whose file of that name is "
                 f"{wanted[0]}; correct the path, or give the folder that holds it"
             )
+
+
+def _is_header(line: str, both: tuple[Known, Known], suffixes: Sequence[str]) -> bool:
+    """True if a line names the two columns, and no file has such a name."""
+    words = _split(line)
+    known = any(among.find(word, suffixes) for among in both for word in words)
+    return len(words) == 2 and not known and {word.lower() for word in words} <= HEADER
 
 
 def _forward(word: str) -> str:

@@ -130,8 +130,10 @@ def find_pairs(
             f"they are named in {root / str(split.list)}: add the files, or remove the names from the list ({LINES})"
         )
     elif described is not None:
-        skip = "or leave them out with `missing: skip` under `labels`"
-        remedy = f"they are named in {root / split.labels}: add the files, {skip}"
+        skip = "leave them out with `missing: skip` under `labels`"
+        if options[0].startswith("data."):  # flags, whose users have no section `labels`
+            skip = f"give the folder of these images as {options[0]}"
+        remedy = f"they are named in {root / split.labels}: add the files, or {skip}"
     else:
         remedy = (
             "every image needs one label map with the same path except for the suffix: move or delete the others; "

@@ -3,10 +3,12 @@
 check_folders(Path("photos"), Path("masks"), verb="train")
 """
 
+import re
+import shlex
 from pathlib import Path
 
 from segvit.config_files import find_config
-from segvit.data.annotations.recognise import recognise
+from segvit.data.annotations.recognise import shapes_in
 from segvit.data.given import YAML_SUFFIXES
 from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, LOSSY_SUFFIXES, open_picture
 from segvit.data.masks_beside import has_masks
@@ -25,6 +27,12 @@ MASK_FOLDERS = ("masks", "labels", "annotations", "mask", "label", "gt", "Segmen
 """Usual names of folders of masks."""
 PHOTO_FOLDERS = ("photos", "images", "image", "img", "imgs", "JPEGImages")
 """Usual names of folders of photos."""
+YOLO_NAMES = re.compile(r"^names\s*:", re.MULTILINE)
+"""Line in the YAML file of a YOLO dataset."""
+ROBOFLOW_COCO = "_annotations.coco.json"
+"""Roboflow's file of COCO, in the folder of the photos of a split."""
+ROBOFLOW_SPLITS = ("train", "valid", "test")
+"""Roboflow's folders of splits."""
 
 
 def check_folders(photos: Path, masks: Path | None, *, verb: str) -> None:
@@ -51,12 +59,29 @@ def check_folders(photos: Path, masks: Path | None, *, verb: str) -> None:
         if not path.is_dir():
             beside = [each.name for each in path.parent.iterdir() if each.is_dir()] if path.parent.is_dir() else []
             raise UserError(f"there is no folder {path}{suggest(path.name, beside)}: give the folder of the {what}")
+    if photos.is_dir() and photos.resolve() == masks.resolve() and _holds_photos_alone(photos):
+        raise UserError(
+            f"{photos} holds photos alone, neither masks such as 0_mask.png nor annotations: give the folder of the "
+            f"masks as the second, as in `segvit {verb} {photos} MASKS`"
+        )
     check_order(photos, masks)
 
 
+def _holds_photos_alone(folder: Path) -> bool:
+    """True if a folder has pictures, each with a name of its own, and no masks or annotations beside them."""
+    names = [path.stem for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+    return len(set(names)) == len(names) > 0 and not is_folder_of_both(folder)
+
+
 def is_folder_of_both(folder: Path) -> bool:
-    """Return True if a folder holds photos and, beside them, masks such as `0_mask.png`."""
-    return has_masks(folder, LOSSLESS_SUFFIXES)
+    """Return True if a folder holds photos and, beside them, masks such as `0_mask.png` or files of a labelling tool.
+
+    Raises:
+        UserError: it holds files of several tools, or all of them are damaged.
+    """
+    if not folder.is_dir():
+        return False
+    return has_masks(folder, LOSSLESS_SUFFIXES) or (bool(_pictures(folder)) and shapes_in(folder, folder) is not None)
 
 
 def check_order(photos: Path, masks: Path) -> None:
@@ -116,14 +141,30 @@ def _explain_one(path: Path, verb: str) -> str:
         if remedy := _known_name(str(path)):
             return f"{path} is no folder: type `segvit {verb} {remedy}`"
         return f"there is no folder {path}: give two folders, {both}"
+    if remedy := _export_of_a_tool(path):
+        return f"{path} is the export of a labelling tool: type `segvit {verb} {remedy}`"
     inside = {child.name for child in path.iterdir() if child.is_dir()}
     masks = next((name for name in MASK_FOLDERS if name in inside), None)
     photos = next((name for name in PHOTO_FOLDERS if name in inside), None)
     if masks and photos:
         return f"give two folders: `segvit {verb} {path / photos} {path / masks}`"
-    if recognise(path, path):
-        return f"photos and annotations are in one folder: type `segvit {verb} {path} {path}`"
     return f"give the folder of the masks as well: `segvit {verb} {path} MASKS`"
+
+
+def _export_of_a_tool(folder: Path) -> str | None:
+    """Return what to type for the root of an export of YOLO, Roboflow or Supervisely. None for another folder."""
+    for file in sorted(path for path in folder.iterdir() if path.suffix.lower() in YAML_SUFFIXES):
+        if YOLO_NAMES.search(file.read_text(encoding="utf-8", errors="replace")):
+            return shlex.join(["--data.spec", str(file), "--data.root", str(folder)])
+    splits = {name: folder / name for name in ROBOFLOW_SPLITS if (folder / name / ROBOFLOW_COCO).is_file()}
+    if "train" in splits:
+        words = [str(splits.pop("train"))] * 2
+        for place in list(splits.values())[:1]:
+            words += ["--data.val-images", str(place), "--data.val-labels", str(place)]
+        return shlex.join(words)
+    found = [(child / "img", child / "ann") for child in (folder, *sorted(folder.iterdir()))]
+    complete = [pair for pair in found if all(place.is_dir() for place in pair)]
+    return shlex.join(map(str, complete[0])) if complete else None
 
 
 def _explain_file(path: Path, verb: str) -> str:

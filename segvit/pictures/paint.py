@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageFilter
 
+from segvit.data.labels.background import is_background
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
@@ -35,8 +36,6 @@ WRONG = (213, 94, 0)
 """Colour of wrong pixels in an error map: vermillion, visible on grey even with red-green colour blindness."""
 LINE = (255, 255, 255)
 """Colour of the line between two classes."""
-BACKGROUND = ("background", "_background_", "bg")
-"""Names of a background class, in lower case."""
 IGNORED_16_BIT = 65_535
 """Value of ignored pixels in a 16-bit index PNG."""
 
@@ -69,7 +68,7 @@ def without_background(names: Sequence[str], palette: Sequence[Color | None]) ->
     Raises:
         UserError: no class has such a name.
     """
-    found = [name.strip().lower() in BACKGROUND for name in names]
+    found = [is_background(name) for name in names]
     if not any(found):
         shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
         raise UserError(

@@ -146,8 +146,10 @@ def prepare(
         config = replace(config, output=run_to_resume(config.output, name=name_of(config.data, otherwise="") or None))
     state = newest_checkpoint(config.output, say=print) if resume else None
     named = name_classes(config.data)
-    if named.text and first_process():
-        print(named.text)
+    if first_process():
+        notes = [f"warning: {note}" for note in named.notes] if state is None else []  # a resumed run has printed them
+        for line in [named.text] * bool(named.text) + notes:
+            print(line)
     config = replace(config, data=named.config)
     if state is not None:
         config = resumed_statistics(config, state["config"])

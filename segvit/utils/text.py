@@ -46,5 +46,10 @@ def score_text(score: float | None, digits: str = ".4f") -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """Return a count and its noun, such as "1 video" or "2 videos"."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+    """Return a count and its noun, such as "1 video", "2 videos" or "2 boxes"."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}{'es' if thing.endswith(('s', 'x')) else 's'}"
+
+
+def counted_are(count: int, thing: str) -> str:
+    """Return a count, its noun and the verb, such as "1 image is" or "2 images are"."""
+    return f"{counted(count, thing)} {'is' if count == 1 else 'are'}"

@@ -368,7 +368,7 @@ def test_the_same_picture_in_train_and_val(files: Set, segvit: Command) -> None:
     assert said.code == 0 and "3 images are in train and in val" in said.out and "renamed.png" in said.out
     assert "are in train and in val" not in segvit("check-data", *files.flags, *flags, "--split", "val").out
     shutil.copy(files.photos / "05.png", files.photos / "06.png")
-    assert "train: 1 images are copies" in segvit("check-data", *files.flags, *flags).out
+    assert "train: 1 image is in the data again under another name" in segvit("check-data", *files.flags, *flags).out
 
 
 def test_the_sheet_shows_labels_over_photos(files: Set, segvit: Command) -> None:

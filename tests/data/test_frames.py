@@ -81,7 +81,7 @@ def test_of_an_animation_the_first_frame_is_read_and_reported(tmp_path: Path, su
     save(tmp_path / "masks" / "a.png", VALUES)
     config = DataConfig(images=path.parent, labels=tmp_path / "masks", classes=("a", "b"), val_fraction=0)
     (warning,) = check_splits(config, ["train"]).warnings
-    assert f"1 images are animations, of which only the first frame is read: {path} of 2 frames" in warning
+    assert f"1 image is read by the first frame of an animation alone: {path} of 2 frames" in warning
     with pytest.warns(UserWarning, match="an animation of 2 frames, of which the first is read"):
         segvit.data.images.to_rgb(path)
 

@@ -47,6 +47,7 @@ def pairs(config: DataConfig, text: str | bytes) -> list[tuple[str, int]]:
         ("photos/0.jpg masks/0.png\nphotos/2.jpg masks/2.png", [("0", 0), ("2", 2)]),
         ("photos/0.jpg\tmasks/1.png", [("0", 1)]),
         ("photos/0.jpg, masks/1.png", [("0", 1)]),
+        ("image,mask\nphotos/0.jpg,masks/1.png", [("0", 1)]),
         ("0 2\n1 2", [("0", 2), ("1", 2)]),
         ("0 1\n1 -1\n2 1", [("0", 0), ("2", 2)]),
         ("0,1\n1,-1\n", [("0", 0)]),

@@ -10,6 +10,7 @@ from PIL import Image
 from segvit.config import DataConfig
 from segvit.data.check.class_names import name_classes
 from segvit.data.check.findings import painted_spec
+from segvit.data.check.mixed_splits import mixed_splits
 from segvit.data.check.report import check_splits
 from segvit.data.dataset import open_dataset
 from segvit.data.folder_spec import folder_spec
@@ -123,6 +124,14 @@ def test_masks_beside_their_photos_and_a_table_of_values(tmp_path: Path, suffix:
     assert not check_splits(name_classes(config).config, ["train", "val"]).errors
 
 
+def test_a_value_that_the_table_lacks_is_added_and_the_others_are_kept(tmp_path: Path) -> None:
+    config = roboflow(tmp_path)
+    (tmp_path / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, tool\n")
+    survey = check_splits(name_classes(config).config, ["train", "val"])
+    assert survey.fixed and survey.fixed.classes == ("background=0", "tool=1", "value_2=2")
+    assert "add `NAME=2` to --data.classes" in " ".join(survey.errors)
+
+
 def test_a_table_of_another_task_names_no_classes(tmp_path: Path) -> None:
     config = roboflow(tmp_path, header="filename, tool, box")
     assert name_classes(config).config.classes == ("value_0=0", "value_1=1", "value_2=2")
@@ -140,6 +149,16 @@ def test_an_export_of_roboflow(shared_data: Path) -> None:
         "tree",
         "wall",
     ]
+
+
+def test_labels_in_one_file_get_no_proposal_of_folders_that_are_not_there(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / "photos" / split).mkdir(parents=True)
+    (tmp_path / "ann.json").write_text("{}")
+    found = mixed_splits(DataConfig(images=tmp_path / "photos", labels=tmp_path / "ann.json"))
+    assert found is not None and "ann.json/" not in found.text
+    assert "/train TRAIN_LABELS --data.val-images" in found.text
+    assert "with the labels of train/ and val/ in files or folders of their own" in found.text
 
 
 def test_folders_with_several_splits_below_them(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Two folders behind a command, `segvit check-data PHOTOS MASKS`: what is refused, and where class names come from."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,32 @@ def test_painted_masks_take_names_from_the_colours_of_a_labelmap(tmp_path: Path)
     assert train.read(0).labels[0, :3].tolist() == [0, 1, 2]  # the columns hold black, blue, red
 
 
+def test_smooth_edges_of_painted_masks_are_read_by_the_word_that_the_errors_name(tmp_path: Path) -> None:
+    pixels = np.zeros((16, 24, 3), dtype=np.uint8)
+    pixels[:, 12:] = 0x8C, 0x78, 0xF0
+    pixels[:, :12, 0] = np.arange(192).reshape(16, 12) % 60  # a smooth edge, nearest to black
+    for number in range(2):
+        for folder in ("photos", "masks"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        Image.new("RGB", (24, 16), (number, 0, 0)).save(tmp_path / "photos" / f"{number}.jpg")
+        Image.fromarray(pixels).save(tmp_path / "masks" / f"{number}.png")
+    config = DataConfig(
+        images=tmp_path / "photos", labels=tmp_path / "masks", classes=("ground=#000000", "box=#8c78f0")
+    )
+    with pytest.raises(UserError, match=r"smooth edges.*add `others=nearest` to --data.classes") as caught:
+        open_dataset(config, "train").read(0)  # type: ignore[union-attr]
+    assert "format: color" not in str(caught.value)
+    for word, value in (("nearest", 0), ("ignore", 255), ("box", 1)):
+        samples = open_dataset(replace(config, classes=(*config.classes, f"others={word}")), "train")
+        assert samples.read(0).labels[1, 1] == value and samples.read(0).labels[1, 20] == 1  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="'others=sky': write others=nearest, others=ignore or a class"):
+        open_dataset(replace(config, classes=(*config.classes, "others=sky")), "train")
+    ramp = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    Image.fromarray(ramp).save(tmp_path / "masks" / "0.png")
+    with pytest.raises(UserError, match=r"colours: .*`--data.classes 'NAME=#8c78f0' 'NAME=#.* others=nearest"):
+        name_classes(replace(config, classes=()))
+
+
 def test_painted_masks_without_names_are_named_by_their_colours(tmp_path: Path) -> None:
     named = name_classes(write(tmp_path, 0, 1, colors=True))
     assert named.config.classes == ("color_000000=#000000", "color_fa3214=#fa3214")
@@ -172,7 +199,8 @@ def test_the_recipe_names_the_classes_and_keeps_them(tmp_path: Path) -> None:
         ("photos/0.png masks", "photos/0.png is a file: give the folder of the photos, as in `segvit {verb} PHOTOS"),
         ("photos own.yaml", "For a file of settings in YAML, type `segvit {verb} --config own.yaml`"),
         ("spec.yaml", "type `segvit {verb} --data.spec spec.yaml --data.root FOLDER`"),
-        ("photos labels.json", "labels.json is no file of annotations that is read (COCO"),
+        ("photos labels.json", "labels.json holds no annotations of a known form; give another file"),
+        ("photos photos", "photos holds photos alone, neither masks such as 0_mask.png nor annotations: give the"),
         ("finetune", "finetune is no folder: type `segvit {verb} --config finetune`"),
         ("camvid", "camvid is no folder: type `segvit {verb} --data.spec camvid --data.root FOLDER`"),
         (
@@ -225,7 +253,7 @@ def test_files_of_a_labelling_tool_are_checked_without_flags(
     write_labelme(tmp_path)
     code, said = command("check-data", "photos", "labelled")
     assert code == 0 and said.startswith("labelme: 4 files, 4 polygons, classes background, leaf\n")
-    assert said.count("4 shapes are no areas and are left out (4 x point)") == 1
+    assert said.count("4 shapes of no area left out (4 x point)") == 1
     assert said.endswith("Run:\n  segvit train photos labelled\n")
     code, said = command("check-data", "--data.images", "photos", "--data.labels", "labelled", "--data.classes", "leaf")
     assert code == 1 and "type `--data.classes background leaf`" in said
@@ -238,7 +266,9 @@ def test_files_of_a_labelling_tool_are_trained_on(tmp_path: Path, command: Calla
     write_labelme(tmp_path)
     small = ("--model.no-pretrained", "--model.backbone", "vit_tiny_patch16_224", "--model.image-size", 32)
     code, said = command("train", "photos", "labelled", "--steps", 2, *small)
-    assert code == 0 and said.count("labelme: 4 files") == 1 and "warning: 4 shapes of no area left out" in said
+    assert (
+        code == 0 and said.count("labelme: 4 files") == 1 and said.count("warning: 4 shapes of no area left out") == 1
+    )
     code, said = command("evaluate", "runs/photos/best.safetensors")
     assert code == 0 and "leaf" in said
     code, said = command("train", "--resume", "--steps", 3)

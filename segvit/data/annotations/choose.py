@@ -14,17 +14,15 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from segvit.config import DataConfig
-from segvit.data.annotations.format import BACKGROUNDS, ShapeLabels
+from segvit.data.annotations.format import ShapeLabels
 from segvit.data.annotations.recognise import Recognised
-from segvit.data.labels.format import IGNORED, LabelFormat
+from segvit.data.labels.background import background_of, is_background
+from segvit.data.labels.format import IGNORED, OTHERS, LabelFormat
 from segvit.data.pairs import Split, first
 from segvit.data.palette import default_palette
 from segvit.data.spec import DEFAULT_IGNORE, DatasetSpec, default_ignore
 from segvit.errors import UserError
 from segvit.utils.text import suggest
-
-OTHERS = "others"
-"""Word in place of a name for all names in the files that are not given."""
 
 
 class Choice(NamedTuple):
@@ -84,9 +82,15 @@ def _choose(found: Sequence[Recognised], given: Sequence[str]) -> Choice:
     if not isinstance(label_format, ShapeLabels):
         return Choice(known, label_format)
     given = given or known
+    if IGNORED in given:
+        raise UserError(
+            f"{where} has a class called {IGNORED!r}, which is the word for pixels that are left out: rename it in the "
+            f"labelling tool, or type {IGNORED}=CLASS in --data.classes to join it to another class, or "
+            f"{IGNORED}={IGNORED} to leave out its pixels"
+        )
     typed = _name_for_nameless(label_format, known, given)
     known = tuple(typed if typed and name == label_format.nameless else name for name in known)
-    classes = tuple(text for text in given if text in known or text in BACKGROUNDS)
+    classes = tuple(text for text in given if text in known or is_background(text))
     targets: dict[str, list[str]] = {name: [] for name in (IGNORED, *classes)}  # names in the files by what they become
     if typed and label_format.nameless:
         targets[typed].append(label_format.nameless)
@@ -99,23 +103,24 @@ def _choose(found: Sequence[Recognised], given: Sequence[str]) -> Choice:
             others = target
         else:
             targets[target].append(name)
-    used = {*classes, *BACKGROUNDS, *(name for names in targets.values() for name in names)}
-    drawn = sorted({name for each in found for name in each.summary.names} - used)
+    used = {*classes, *(name for names in targets.values() for name in names)}
+    names = {name for each in found for name in each.summary.names if not is_background(name)}
+    drawn = sorted(names - used)
     if drawn and others is None:
         raise UserError(
             f"{where} also has {first(drawn, 10)}: add {'it' if len(drawn) == 1 else 'them'} to --data.classes, or "
             f"type there {drawn[0]}={IGNORED} to ignore the pixels of one, or {OTHERS}={IGNORED} to ignore all others"
         )
     merge = {name: tuple(names) for name, names in targets.items() if names and name != IGNORED}
-    like_others = not all(each.summary.background for each in found) and any(name in known for name in BACKGROUNDS)
-    outside = next((name for name in classes if name in BACKGROUNDS and not like_others), IGNORED)
+    like_others = not all(each.summary.background for each in found) and background_of(known) is not None
+    outside = IGNORED if like_others else background_of(classes) or IGNORED
     chosen = replace(label_format, unlabeled=outside, ignore=tuple(targets[IGNORED]), merge=merge)
     return Choice(classes, chosen, others)
 
 
 def _name_for_nameless(label_format: ShapeLabels, known: Sequence[str], given: Sequence[str]) -> str | None:
     """Return the typed name of the only class, if the files have no names."""
-    typed = [text for text in given if text not in (*known, *BACKGROUNDS) and "=" not in text]
+    typed = [text for text in given if text not in known and not is_background(text) and "=" not in text]
     unnamed = label_format.nameless in known and label_format.nameless not in given
     return typed[0] if unnamed and len(typed) == 1 else None
 

@@ -20,27 +20,26 @@ Letters: H, W size of a label map.
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy.typing as npt
 
+from segvit.data.annotations.name_list import NO_LABELS
 from segvit.data.annotations.names import NameTable, match_names
+from segvit.data.annotations.parse import State, release_json, state_of
 from segvit.data.annotations.shapes import Drawing, Shape, paint
+from segvit.data.annotations.summary import Summary, spelled
 from segvit.data.images import Unreadable, read_size
+from segvit.data.labels.background import background_of, is_background
 from segvit.data.labels.format import IGNORED, Classes, LabelFormat, check_class_or_ignored, check_ignored_value
 from segvit.data.labels.memory import LabelMemory
-from segvit.data.pairs import Orphans, Pair, Place, find_images, find_pairs, first
+from segvit.data.pairs import Orphans, Pair, Place, find_images, find_pairs
 from segvit.data.yaml_values import check_keys, read_text, read_texts
 from segvit.errors import UserError
 from segvit.utils.text import suggest
-
-BACKGROUND = "background"
-"""Name of the class of pixels outside every shape, if the tool means background."""
-BACKGROUNDS = (BACKGROUND, "_background_")
-"""Names that stand for the pixels outside every shape. LabelMe writes the second."""
 
 
 class Content(NamedTuple):
@@ -49,46 +48,6 @@ class Content(NamedTuple):
     path: Path
     value: Any
     """Parsed JSON, or the first characters of any other text."""
-
-
-@dataclass(kw_only=True)
-class Summary:
-    """The shapes in all files of one folder, or in one file."""
-
-    files: int = 0
-    """Number of label files."""
-    images: int = 0
-    """Number of images that they describe."""
-    declared: tuple[str, ...] = ()
-    """Class names that the files list, in their order. Empty if they list none."""
-    names: Counter[str] = field(default_factory=Counter)
-    """Number of areas by class name."""
-    kinds: Counter[str] = field(default_factory=Counter)
-    """Number of areas by kind."""
-    skipped: Counter[str] = field(default_factory=Counter)
-    """Number of shapes that are no areas, by kind."""
-    remarks: Counter[str] = field(default_factory=Counter)
-    """Number of other things in the files that a user should know, by a text in the plural."""
-    unreadable: list[str] = field(default_factory=list)
-    """Error texts of files that cannot be read."""
-    background: bool = True
-    """True if pixels outside every shape are background. False if the tool leaves them without a class."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names: those that the files list, then the others by name.
-
-        Background is left out if it means the pixels outside every shape.
-        """
-        found = dict.fromkeys((*self.declared, *sorted(self.names)))
-        return tuple(name for name in found if name and not (self.background and name in BACKGROUNDS))
-
-    def add(self, shapes: Iterable[Shape]) -> None:
-        """Count areas."""
-        for shape in shapes:
-            self.kinds[shape.kind] += 1
-            if not shape.ignored:
-                self.names[shape.name] += 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +104,16 @@ class ShapeLabels(LabelFormat):
     def recognises(cls, content: Content) -> bool:
         """Return True if a file is one of this tool."""
 
+    @classmethod
+    def names_file(cls, labels: Path) -> Path | None:
+        """Return the file that names the classes of the labels in a folder. None if the label files do it."""
+        return None
+
+    @classmethod
+    def remedy(cls, summary: Summary, images: Path, labels: str) -> str:
+        """Return what else helps if no shape in the files labels pixels, to end an error text. By default, nothing."""
+        return ""
+
     @abstractmethod
     def summarise(self, labels: Sequence[Path]) -> Summary:
         """Count what label files hold, without reading images.
@@ -190,16 +159,16 @@ class ShapeLabels(LabelFormat):
         """Return the class of pixels outside every shape, or the word `ignore`."""
         if self.unlabeled is not None:
             return self.unlabeled
-        return next((name for name in BACKGROUNDS if name in classes.classes), IGNORED)
+        return background_of(classes.classes) or IGNORED
 
     def class_of(self, shape: Shape, classes: Classes) -> str | None:
         """Return the class of a shape, or the word `ignore`. None if the spec does not know its name."""
         if shape.ignored or shape.name in self.ignore:
             return IGNORED
-        name = next((name for name, others in self.merge.items() if shape.name in others), shape.name)
-        if name in classes.classes or name == IGNORED:
-            return name
-        return self.rest(classes) if name in BACKGROUNDS else classes.others
+        joined = next((name for name, others in self.merge.items() if shape.name in others), None)
+        if joined is not None or shape.name in classes.classes:
+            return joined or shape.name
+        return self.rest(classes) if is_background(shape.name) else classes.others
 
     def value_of(self, shape: Shape, classes: Classes, where: str) -> int:
         """Return the raw value of a shape. `where` is the file in error texts.
@@ -238,6 +207,9 @@ class ShapeLabels(LabelFormat):
 class FileLabels(ShapeLabels):
     """A tool that writes one file per image, with the image's name."""
 
+    no_labels: ClassVar[Collection[str]] = NO_LABELS
+    """Files with a suffix of labels that are no labels of an image."""
+
     @abstractmethod
     def draw(self, path: Path) -> Drawing:
         """Return the shapes in one file.
@@ -248,7 +220,20 @@ class FileLabels(ShapeLabels):
 
     def find(self, place: Place, classes: Classes, memory: LabelMemory) -> tuple[list[Pair], Orphans]:
         """Find the complete pairs of a split, and the files without a partner."""
-        return self._kept(*find_pairs(place, suffixes=self.suffixes))
+        return self._kept(*find_pairs(place, suffixes=self.suffixes, label_name=self._labelled))
+
+    def image_of(self, name: str) -> str:
+        """Return the name of the image that a label file belongs to, by the name of the file without suffix."""
+        return name
+
+    def remarks(self, labels: Sequence[Path], names: Mapping[str, int]) -> Counter[str]:
+        """Count what a user should know about some files whose areas have these class names. By default, nothing."""
+        return Counter()
+
+    def _labelled(self, name: str) -> str:
+        """Return the name of the image of a file, or an empty text for a file that is no label file."""
+        own = name.rpartition("/")[2]
+        return "" if any(own + suffix in self.no_labels for suffix in self.suffixes) else self.image_of(name)
 
     def drawing(self, pair: Pair, memory: LabelMemory) -> Drawing:
         """Return the shapes of one image."""
@@ -256,6 +241,7 @@ class FileLabels(ShapeLabels):
 
     def summarise(self, labels: Sequence[Path]) -> Summary:
         """Count the shapes in all files."""
+        labels = [path for path in labels if path.name not in self.no_labels]
         summary = Summary(files=len(labels), images=len(labels))
         for path in labels:
             try:
@@ -281,6 +267,12 @@ class Index:
     def __post_init__(self) -> None:
         self.lookup = NameTable(self.images)
         self.summary.files, self.summary.images = 1, len(self.images)
+
+
+MOST_PARSED = 4
+"""Number of parsed files that a process keeps: those of two splits, under two sets of options."""
+_PARSED: dict[tuple[str, State], Index] = {}
+"""The newest parsed files, by the format with its options and the state of the file."""
 
 
 class SharedLabels(ShapeLabels):
@@ -328,7 +320,7 @@ class SharedLabels(ShapeLabels):
     def summarise(self, labels: Sequence[Path]) -> Summary:
         """Count the shapes in the only file."""
         (path,) = labels
-        return self.index(path).summary
+        return self._parsed(path).summary
 
     def indexed(self, path: Path, memory: LabelMemory) -> Index:
         """Return the parsed file, which is read once.
@@ -336,10 +328,17 @@ class SharedLabels(ShapeLabels):
         Raises:
             UserError: the file cannot be read.
         """
-        make: Callable[[], Index] = lambda: self.index(path)  # noqa: E731  # typed, so that `once` knows the result
+        make: Callable[[], Index] = lambda: self._parsed(path)  # noqa: E731  # typed, so that `once` knows the result
         return memory.once((self.name, path), make)
 
-
-def spelled(counts: Mapping[str, int], most: int = 6) -> str:
-    """Return counts as text, the largest first, such as "3 x point, 1 x polyline"."""
-    return first([f"{count} x {kind}" for kind, count in Counter(counts).most_common()], most)
+    def _parsed(self, path: Path) -> Index:
+        """Return the parsed file. A process parses it once for each state of it, however many datasets it opens."""
+        plain = replace(self, unlabeled=None, ignore=(), merge={})  # these three change how shapes are painted, alone
+        key = (repr(plain), state_of([path]) if path.is_file() else ())
+        if key not in _PARSED or not key[1]:
+            index = self.index(path)
+            release_json()
+            while len(_PARSED) >= MOST_PARSED:
+                _PARSED.pop(next(iter(_PARSED)), None)
+            _PARSED[key] = index
+        return _PARSED[key]

@@ -1,10 +1,18 @@
-"""Find the list of class names that a labelling tool was started with, such as LabelMe's labels.txt."""
+"""Name the files that list class names, and read those with one name a line, such as LabelMe's labels.txt."""
 
 from pathlib import Path
 
 NAME_LISTS = ("labels.txt", "classes.txt", "class_names.txt")
 """Files of class names, one a line, in the folder of the labels or beside it, in the order in which they are tried."""
-NO_NAME = ("#", "__ignore__")
+DARKNET_LIST = "obj.names"
+"""Darknet's file of class names, one a line, above the folder of the labels."""
+MASK_LISTS = ("classes.txt", "labelmap.txt", "class_names.txt", "_classes.csv")
+"""Files of class names in the folder of masks or beside it, in the order in which they are tried."""
+NO_LABELS = frozenset((*NAME_LISTS, *MASK_LISTS, DARKNET_LIST))
+"""Files that list class names, so they are never labels of an image."""
+LEFT_OUT = "__ignore__"
+"""LabelMe's name for pixels without a class."""
+NO_NAME = ("#", LEFT_OUT)
 """Starts of lines that name no class."""
 
 

@@ -3,7 +3,9 @@
 Every error names the file and the entry.
 """
 
+import functools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,22 +15,45 @@ from segvit.data.annotations.shapes import Ring
 from segvit.data.images import Unreadable
 from segvit.data.yaml_values import is_whole
 
+State = tuple[tuple[str, int, int], ...]
+"""Path, size and time of files. It changes when they do."""
 FARTHEST = 1e7
 """Largest coordinate, in pixels, that is accepted."""
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file.
+    """Return the content of a JSON file, which must not be changed: the newest one is kept until `release_json`.
 
     Raises:
         Unreadable: the file does not exist, is not JSON, or holds NaN or infinite numbers.
     """
     try:
-        return json.loads(path.read_bytes(), parse_constant=_refuse)
+        return _parse(path, state_of([path]))
     except FileNotFoundError:
         raise Unreadable(f"{path}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:
         raise Unreadable(f"{path}: cannot be read as JSON ({error}); export it again") from error
+
+
+def release_json() -> None:
+    """Forget the newest JSON file, to free its memory."""
+    _parse.cache_clear()
+
+
+def state_of(files: Iterable[Path]) -> State:
+    """Return path, size and time of files.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    states = ((str(path.absolute()), path.stat()) for path in files)
+    return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
+
+
+@functools.lru_cache(maxsize=1)
+def _parse(path: Path, state: State) -> Any:
+    """Parse a JSON file, once for each state of it: recognising a large file and reading it are one pass."""
+    return json.loads(path.read_bytes(), parse_constant=_refuse)
 
 
 def mapping_of(value: Any, where: str) -> dict[str, Any]:
@@ -72,8 +97,11 @@ def number_of(value: Any, where: str) -> float:
     Raises:
         Unreadable: it is no number, or beyond `FARTHEST`.
     """
-    if (is_whole(value) or isinstance(value, float)) and abs(value) <= FARTHEST:
-        return float(value)
+    if is_whole(value) or isinstance(value, float):
+        if abs(value) <= FARTHEST:
+            return float(value)
+        shown = repr(value)[:20]
+        raise Unreadable(f"{where}: {shown} is larger than {FARTHEST:.0f} pixels; correct it in the labelling tool")
     raise Unreadable(f"{where}: {repr(value)[:80]} is no number of pixels; correct it in the labelling tool")
 
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from segvit.data.annotations.format import BACKGROUND, Content, FileLabels, ShapeLabels, Summary, spelled
+from segvit.data.annotations.format import Content, FileLabels, ShapeLabels
 from segvit.data.annotations.name_list import read_name_list
-from segvit.data.annotations.parse import read_json
+from segvit.data.annotations.parse import State, read_json, state_of
+from segvit.data.annotations.summary import Summary, remark, spelled
 from segvit.data.annotations.tools.class_masks import ClassMaskLabels, are_label_maps, recognise_masks
 from segvit.data.annotations.tools.coco import CocoLabels
 from segvit.data.annotations.tools.coco_panoptic import CocoPanopticLabels
@@ -29,6 +30,7 @@ from segvit.data.annotations.tools.via import ViaLabels
 from segvit.data.annotations.tools.yolo import YoloLabels
 from segvit.data.annotations.unread import is_candidate, unread_form
 from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, Unreadable
+from segvit.data.labels.background import BACKGROUND
 from segvit.data.labels.format import LabelFormat
 from segvit.data.pairs import WILDCARD, Place, Split, files_of, find_images, first
 from segvit.errors import UserError
@@ -51,8 +53,6 @@ LOOKED_AT = 5
 """Number of files of one suffix in a folder by which a tool is recognised."""
 HEAD = 4096
 """Number of characters at the start of a text file that are looked at. JSON is parsed in full."""
-State = tuple[tuple[str, int, int], ...]
-"""Path, size and time of files. It changes when they do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,19 +99,21 @@ def shapes_in(images: Path, labels: Path) -> Recognised | None:
     files = _annotation_files(images, labels)
     seen: dict[type[ShapeLabels], list[Path]] = {}
     for path in _first_of_each_suffix(files):
-        if tool := _tool_of(path, _state([path])):
+        if tool := _tool_of(path, state_of([path])):
             seen.setdefault(tool, []).append(path)
     if not seen:
         return None
     if len(seen) > 1:
         found = first([f"{tool.title} ({paths[0].name})" for tool, paths in seen.items()])
-        raise UserError(f"{labels} holds files of several tools: {found}; give one file, or a glob such as '*.xml'")
+        globs = " or ".join(f"'{labels}/**/*{suffix}'" for suffix in dict.fromkeys(p[0].suffix for p in seen.values()))
+        remedy = f"give one file, or a glob, {globs}" if labels.is_dir() and " or " in globs else "give one file"
+        raise UserError(f"{labels} holds files of several tools: {found}; {remedy}")
     ((tool, paths),) = seen.items()
     if issubclass(tool, FileLabels) and not labels.is_file():
-        return _describe(tool, str(labels), [path for path in files if path.suffix.lower() in tool.suffixes])
+        return _describe(tool, images, str(labels), [path for path in files if path.suffix.lower() in tool.suffixes])
     if len(paths) > 1:
         raise UserError(f"{labels} holds several files of {tool.title}: {first([str(p) for p in paths])}; give one")
-    return _describe(tool, str(paths[0]), paths)
+    return _describe(tool, images, str(paths[0]), paths)
 
 
 def class_masks_in(images: Path, labels: Path) -> Recognised | None:
@@ -148,45 +150,42 @@ def _refuse_unread(labels: Path) -> None:
     files = [labels] if labels.is_file() else files_of(Path(), str(labels), "labels") if labels.is_dir() else []
     if any(path.suffix.lower() in IMAGE_SUFFIXES for path in files):
         return
-    known = ", ".join(tool.title for tool in TOOLS)
+    known = f"segvit reads masks and the files of {', '.join(tool.title for tool in TOOLS)}"
     for path in [path for path in files if is_candidate(path)][:LOOKED_AT]:
-        content = _content(path)
-        if form := unread_form(content) if content else None:
-            raise UserError(f"{path} is {form.title}, which is not read; {form.export}. Read are masks and {known}")
+        content = _read_content(path)  # an error says where the file is damaged
+        if form := unread_form(content):
+            raise UserError(f"{path} is {form.title}, which segvit does not read; {form.export} ({known})")
     if labels.is_file():
-        raise UserError(f"{labels} is no file of annotations that is read ({known}); give one, or a folder of masks")
+        raise UserError(f"{labels} holds no annotations of a known form; give another file or a folder ({known})")
 
 
-def _describe(tool: type[ShapeLabels], labels: str, files: Sequence[Path]) -> Recognised:
+def _describe(tool: type[ShapeLabels], images: Path, labels: str, files: Sequence[Path]) -> Recognised:
     """Return the format with the classes in its files."""
-    summary = _summarise(tool, tuple(files), _state(files))
+    names_file = tool.names_file(files[0].parent)
+    summary = _summarise(tool, tuple(files), state_of(files), state_of([names_file] if names_file else []))
     source, listed = (None, ()) if summary.declared else read_name_list(Path(labels))
     if listed:
         summary = replace(summary, declared=listed)
-    if len(summary.unreadable) == len(files):
+    if summary.unreadable and len(summary.unreadable) == summary.files:
         raise UserError(summary.unreadable[0])
     if not summary.kinds:
         found = spelled(summary.skipped + summary.remarks) or "no shapes"
-        raise UserError(f"{labels}: no shape labels pixels ({found}): draw polygons, boxes or masks in {tool.title}")
+        remedy = f"draw polygons, boxes or masks in {tool.title}{tool.remedy(summary, images, labels)}"
+        raise UserError(f"{labels}: no shape labels pixels ({found}): {remedy}")
     classes = (BACKGROUND,) * summary.background + summary.classes
     parts = [counted(summary.files, "file")]
     if summary.images != summary.files:
         parts.append(counted(summary.images, "image"))
-    parts += [
-        counted(count, f"{kind}e" if kind.endswith("x") and count > 1 else kind) for kind, count in _kinds(summary)
-    ]
+    parts += [counted(count, kind) for kind, count in summary.kinds.most_common()]
+    origin = f" (order of {source})" if listed else f" (names from {names_file})" if names_file else ""
     return Recognised(
         label_format=tool(**tool.lenient),
         labels=labels,
         classes=classes,
-        text=f"{tool.name}: {', '.join(parts)}, classes {first(classes, 20)}" + f" (order of {source})" * bool(listed),
+        text=f"{tool.name}: {', '.join(parts)}, classes {first(classes, 20)}" + origin,
         notes=tuple(_notes(summary)),
         summary=summary,
     )
-
-
-def _kinds(summary: Summary) -> list[tuple[str, int]]:
-    return summary.kinds.most_common()
 
 
 def _notes(summary: Summary) -> list[str]:
@@ -195,15 +194,15 @@ def _notes(summary: Summary) -> list[str]:
     if summary.skipped:
         count = summary.skipped.total()
         notes.append(f"{counted(count, 'shape')} of no area left out: {spelled(summary.skipped)}")
-    notes += [f"{count} {text}" for text, count in summary.remarks.items()]
+    notes += [remark(count, text) for text, count in summary.remarks.items()]
     if summary.unreadable:
         notes.append(f"{counted(len(summary.unreadable), 'file')} cannot be read: {summary.unreadable[0]}")
     return notes
 
 
 @functools.lru_cache(maxsize=8)
-def _summarise(tool: type[ShapeLabels], files: tuple[Path, ...], state: State) -> Summary:
-    """Count what files hold, once for each state of theirs, because a command asks several times."""
+def _summarise(tool: type[ShapeLabels], files: tuple[Path, ...], state: State, names: State) -> Summary:
+    """Count what files hold, once for each state of them and of their file of names. A command asks several times."""
     return tool(**tool.lenient).summarise(files)
 
 
@@ -217,14 +216,29 @@ def _tool_of(path: Path, state: State) -> type[ShapeLabels] | None:
 
 
 def _content(path: Path) -> Content | None:
-    """Return what a file holds: parsed JSON, or the start of any other text. None if it cannot be read."""
+    """Return what a file holds. None if it cannot be read, or is empty where that means a damaged file."""
     try:
-        if path.suffix.lower() == ".json":
-            return Content(path, read_json(path))
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            return Content(path, file.read(HEAD))
-    except (Unreadable, OSError):
+        return _read_content(path)
+    except Unreadable:
         return None
+
+
+def _read_content(path: Path) -> Content:
+    """Return what a file holds: parsed JSON, or the start of any other text.
+
+    Raises:
+        Unreadable: it cannot be read, or is empty. An empty text file may be an image without objects.
+    """
+    if path.suffix.lower() == ".json":
+        return Content(path, read_json(path))
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            text = file.read(HEAD)
+    except OSError as error:
+        raise Unreadable(f"{path}: cannot be read ({error}); export it again") from error
+    if not text.strip() and path.suffix.lower() != ".txt":
+        raise Unreadable(f"{path}: the file is empty; export it again")
+    return Content(path, text)
 
 
 def _annotation_files(images: Path, labels: Path) -> list[Path]:
@@ -251,9 +265,3 @@ def _first_of_each_suffix(files: Sequence[Path]) -> list[Path]:
         if len(found[path.suffix.lower()]) < LOOKED_AT:
             found[path.suffix.lower()].append(path)
     return [path for paths in found.values() for path in paths]
-
-
-def _state(files: Sequence[Path]) -> State:
-    """Return path, size and time of files."""
-    states = ((str(path.absolute()), path.stat()) for path in files)
-    return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)

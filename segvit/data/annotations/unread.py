@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segvit.data.annotations.format import Content
+from segvit.data.annotations.name_list import NO_LABELS
 
 
 class Unread(NamedTuple):
@@ -32,7 +33,7 @@ UNREAD = (
         lambda content: _is_annotation(content) and "<polygon>" in content.value,
     ),
     Unread(
-        "an annotation of Pascal VOC, which has boxes alone",
+        "an annotation of Pascal VOC, with boxes alone",
         "give the folder SegmentationClass of the export",
         lambda content: _is_annotation(content) and "<bndbox>" in content.value,
     ),
@@ -51,4 +52,4 @@ SUFFIXES = (".json", ".txt", ".csv", ".xml")
 
 def is_candidate(path: Path) -> bool:
     """True if a file may have one of these forms."""
-    return path.suffix.lower() in SUFFIXES and path.name not in ("classes.txt", "labels.txt", "labelmap.txt")
+    return path.suffix.lower() in SUFFIXES and path.name not in NO_LABELS

@@ -13,12 +13,15 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from segvit.config import DataConfig
+from segvit.data.annotations.name_list import MASK_LISTS
 from segvit.data.annotations.recognise import Recognised
-from segvit.data.check.name_files import NAME_FILES, NameFile, code_of, find_names
+from segvit.data.check.name_files import NameFile, code_of, find_names
 from segvit.data.check.painted import by_color
 from segvit.data.check.scan import Scan, scan_all
 from segvit.data.dataset import SegmentationDataset, open_incomplete
 from segvit.data.folder_spec import ANY, check_given, recognised, resolve_spec
+from segvit.data.labels.color import NEAREST
+from segvit.data.labels.format import OTHERS
 from segvit.data.member import File
 from segvit.data.packed.names import find_packed_names, folder_of_names
 from segvit.data.packed.packed import find_packed
@@ -41,6 +44,8 @@ class NamedClasses:
     config: DataConfig
     text: str = ""
     """Origin of the names, and the columns or endings of a packed dataset, to print. Empty if they were given."""
+    notes: tuple[str, ...] = ()
+    """Warnings about the files of a labelling tool, which the check of the dataset reports too."""
     found: str = ""
     """One line on the files of a labelling tool. Empty for label maps."""
 
@@ -115,14 +120,16 @@ def _name_typed(config: DataConfig, file: NameFile | None) -> NamedClasses:
     if (
         file is None
         or not file.colors
-        or not set(config.classes) <= set(file.names)
+        or not (names := [name for name in config.classes if name != f"{OTHERS}={NEAREST}"])
+        or not set(names) <= set(file.names)
         or not by_color(_masks(config), file)
     ):
         return NamedClasses(config=config)
     colors = dict(zip(file.names, file.colors, strict=True))
-    classes = tuple(f"{name}={code_of(colors[name])}" for name in config.classes)
+    classes = tuple(f"{name}={code_of(colors[name])}" for name in names)
     text = f"colours of the classes from {file.path}: {first(classes, SHOWN)}"
-    return NamedClasses(config=replace(config, classes=classes), text=text)
+    rest = config.classes[len(names) :] and (f"{OTHERS}={NEAREST}",)
+    return NamedClasses(config=replace(config, classes=(*classes, *rest)), text=text)
 
 
 def _name_by_tool(config: DataConfig, found: Sequence[Recognised]) -> NamedClasses:
@@ -133,10 +140,10 @@ def _name_by_tool(config: DataConfig, found: Sequence[Recognised]) -> NamedClass
     """
     spec = resolve_spec(config)
     lines = "\n".join(each.text for each in found)
+    notes = tuple(dict.fromkeys(note for each in found for note in each.notes))
     if config.classes:
-        return NamedClasses(config=config, found=lines)
-    notes = [f"warning: {note}" for each in found for note in each.notes]
-    return NamedClasses(config=replace(config, classes=spec.classes), text="\n".join([lines, *notes]), found=lines)
+        return NamedClasses(config=config, found=lines, notes=notes)
+    return NamedClasses(config=replace(config, classes=spec.classes), text=lines, found=lines, notes=notes)
 
 
 def _masks(config: DataConfig) -> Iterator[File]:
@@ -178,6 +185,12 @@ def _name_by_values(config: DataConfig) -> NamedClasses:
     wrong = f"so many look like photos or smoothed masks; if they are classes, name them {remedy}"
     if len(values or colors) > MOST or _is_smooth(values):
         what = f"{len(values)} different values" if values else f"{len(colors)} different colours"
+        if colors:
+            typed = " ".join(f"'NAME={code_of(color)}'" for color, _ in colors.most_common(2))
+            wrong = (
+                "so many look like photos, or like classes with smooth edges; if they are classes, type the colour of "
+                f"each and {OTHERS}={NEAREST} for the edges: `--data.classes {typed} ... {OTHERS}={NEAREST}`"
+            )
         raise UserError(f"the masks in {where} hold {what}: {wrong}")
     if colors:
         codes = [code_of(color) for color in sorted(colors)]
@@ -220,7 +233,7 @@ def _without_names(config: DataConfig, classes: Sequence[str], ignored: Sequence
     flags = " ".join(f"'{text}'" if "#" in text else text for text in typed) + " ..." * (len(classes) > SHOWN)
     folder = folder_of_names(config) if config.labels is None else config.labels
     folder = folder.parent if folder is not None and not folder.is_dir() else folder
-    file = "" if folder is None else f", or with lines such as {typed[0]} in {folder / NAME_FILES[0]}"
+    file = "" if folder is None else f", or with lines such as {typed[0]} in {folder / MASK_LISTS[0]}"
     text = (
         f"warning: the classes have no names, so they are called by their values in the masks: {names}{left}. "
         f"Name them with --data.classes {flags}{file}"

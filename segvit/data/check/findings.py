@@ -10,12 +10,12 @@ from segvit.data.check.finding import Finding
 from segvit.data.check.fixes import explain_one_class, explain_values, remap
 from segvit.data.check.name_files import find_names
 from segvit.data.check.scan import Tally
-from segvit.data.folder_spec import FOLDERS
+from segvit.data.labels.format import FOLDERS
 from segvit.data.pairs import first
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.data.yaml_values import quoted
-from segvit.utils.text import percentage
+from segvit.utils.text import counted_are, percentage
 
 SHOWN = 5
 """Number of findings of one kind that a report spells out. The others are counted."""
@@ -108,7 +108,7 @@ def _label_maps(tally: Tally) -> Iterator[Finding]:
         yield Finding(kind="uniform", level="warning", text=text, count=len(tally.uniform))
     if tally.animations.count:
         text = (
-            f"{tally.animations.count} images are animations, of which only the first frame is read: "
+            f"{counted_are(tally.animations.count, 'image')} read by the first frame of an animation alone: "
             f"{first(tally.animations.names)}; check that their label maps belong to that frame"
         )
         yield Finding(kind="animations", level="warning", text=text, count=tally.animations.count)

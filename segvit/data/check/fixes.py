@@ -7,14 +7,14 @@ from pathlib import Path
 
 from segvit.config import DataConfig
 from segvit.data.annotations.format import ShapeLabels
-from segvit.data.folder_spec import FOLDERS, resolve_spec
+from segvit.data.folder_spec import resolve_spec
+from segvit.data.labels.background import BACKGROUND, is_background
+from segvit.data.labels.format import FOLDERS
 from segvit.data.pairs import Pair, first
 from segvit.data.spec import DEFAULT_IGNORE, IGNORE_INDEX, DatasetSpec
 from segvit.data.yaml_values import quoted
 from segvit.errors import UserError
 
-BACKGROUND = "background"
-"""Name that we propose for a class of everything else."""
 EMPTY = "empty-"
 """Prefix of a flag that sets an empty list."""
 TAKE_FOLDERS = ("train", "check-data")
@@ -67,7 +67,10 @@ def explain_values(values: Sequence[int], spec: DatasetSpec, *, what: str = "the
         if 0 not in values:
             return text + f"all values seem one too large: {shifted}"
         ignored = "`--data.ignore 0`" if spec.name == FOLDERS else "`ignore: [0]`"
-        return text + f"a class name is missing, or 0 means unlabelled and classes start at 1: {shifted} and {ignored}"
+        add = f" (add `NAME={unknown[0]}` to --data.classes)" if spec.name == FOLDERS else ""
+        return (
+            f"{text}a class name is missing{add}, or 0 means unlabelled and classes start at 1: {shifted} and {ignored}"
+        )
     if spec.num_classes > 2 and (ordered := _in_order(spec, values)):  # one file of two classes proves too little
         return text + f"there are as many values as classes: if they are in the same order, {remap(spec, ordered)}"
     if spec.name == FOLDERS:
@@ -100,7 +103,7 @@ def split_at_commas(name: str) -> list[str]:
 def _with_background(values: Collection[int], spec: DatasetSpec) -> list[str]:
     """Return the classes of masks with two values, for a spec whose only class is the thing. Else nothing."""
     two = sorted(values if len(values) == 2 else set(values) - set(DEFAULT_IGNORE))
-    name = spec.classes[0] if spec.classes[0] != BACKGROUND else "thing"
+    name = "thing" if is_background(spec.classes[0]) else spec.classes[0]
     return [f"{BACKGROUND}={two[0]}", f"{name}={two[1]}"] if len(two) == 2 else []
 
 
@@ -170,7 +173,7 @@ def fix_values(config: DataConfig, values: Collection[int]) -> DataConfig | None
     spec = resolve_spec(config)
     if spec.name != FOLDERS:
         return None
-    for classes, ignore in _candidates(spec, values):
+    for classes, ignore in _candidates(spec, values, config.classes):
         try:
             fixed = replace(config, classes=tuple(classes), ignore=ignore)
             result = resolve_spec(fixed)
@@ -183,7 +186,9 @@ def fix_values(config: DataConfig, values: Collection[int]) -> DataConfig | None
     return None
 
 
-def _candidates(spec: DatasetSpec, values: Collection[int]) -> Iterator[tuple[Sequence[str], tuple[int, ...]]]:
+def _candidates(
+    spec: DatasetSpec, values: Collection[int], given: Sequence[str]
+) -> Iterator[tuple[Sequence[str], tuple[int, ...]]]:
     """Yield classes and ignored values to try, the likeliest first."""
     unknown = spec.unknown(sorted(values))
     if spec.num_classes == 1:
@@ -197,6 +202,11 @@ def _candidates(spec: DatasetSpec, values: Collection[int]) -> Iterator[tuple[Se
     if set(values) <= {0, 255}:
         second = spec.classes[1] if spec.num_classes > 1 else "thing"
         yield (f"{spec.classes[0]}=0", f"{second}=255"), (255,)  # the default, which gives way to the class
+        return
+    if (
+        given and all("=" in text for text in given) and len(unknown) <= MANY_VALUES
+    ):  # the values are known, such as those of a table of Roboflow's
+        yield [*given, *(f"value_{value}={value}" for value in unknown)], spec.ignore
         return
     if unknown == [spec.num_classes] and spec.raw_ids == tuple(range(spec.num_classes)):
         ignore = tuple(dict.fromkeys((*spec.ignore, *([0] if 0 in values else []))))

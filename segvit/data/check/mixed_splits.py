@@ -7,13 +7,9 @@ import shlex
 from pathlib import Path
 
 from segvit.config import DataConfig
+from segvit.data.annotations.tools.class_masks import HELD_OUT, TRAINING
 from segvit.data.check.finding import Finding
 from segvit.data.pairs import WILDCARD
-
-TRAINING = ("train", "training")
-"""Usual names of folders of training images."""
-HELD_OUT = ("val", "valid", "validation", "test", "testing")
-"""Usual names of folders of other images, the likeliest to validate on first."""
 
 
 def mixed_splits(config: DataConfig) -> Finding | None:
@@ -25,14 +21,20 @@ def mixed_splits(config: DataConfig) -> Finding | None:
     others = [inside[name] for name in HELD_OUT if name in inside]
     if train is None or not others:
         return None
-    folders = [root / name for name in (train, others[0]) for root in (config.images, config.labels)]
-    words = ["segvit", "check-data", *map(str, folders[:2]), "--data.val-images", str(folders[2])]
+    beside = _subfolders(config.labels)
+    labels = [
+        str(config.labels / beside[name.lower()]) if name.lower() in beside else f"{name.upper()}_LABELS"
+        for name in (train, others[0])
+    ]
+    words = ["segvit", "check-data", str(config.images / train), labels[0]]
+    words += ["--data.val-images", str(config.images / others[0]), "--data.val-labels", labels[1]]
     named = ", ".join(f"{name}/" for name in (train, *others))
     text = (
         f"{config.images} holds {named}, and all are used as one set, of which a share is held out at random; to "
-        f"validate on {others[0]}/ and keep the others out of training, type "
-        f"`{shlex.join([*words, '--data.val-labels', str(folders[3])])}`"
+        f"validate on {others[0]}/ and keep the others out of training, type `{shlex.join(words)}`"
     )
+    if missing := [f"{name}/" for name in (train, others[0]) if name.lower() not in beside]:
+        text += f" with the labels of {' and '.join(missing)} in files or folders of their own"
     return Finding(kind="mixed-splits", level="warning", text=text, count=len(others) + 1)
 
 

@@ -13,15 +13,12 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from segvit.data.annotations.name_list import LEFT_OUT, MASK_LISTS
 from segvit.data.palette import Color
 from segvit.errors import UserError
 
-NAME_FILES = ("classes.txt", "labelmap.txt", "class_names.txt", "_classes.csv")
-"""Files of class names in the folder of the masks or beside it, in the order in which they are looked for."""
 CVAT_LINE = re.compile(r"(?P<name>[^:]+):(?P<color>\d+,\d+,\d+)?:[^:]*:[^:]*")
 NUMBERED_LINE = re.compile(r"(?P<value>\d+)\s*[\s:,;]\s*(?P<name>\S.*)")
-LEFT_OUT = "__ignore__"
-"""LabelMe's first entry, for pixels without a class."""
 CSV_HEADER = ["pixel value", "class"]
 """First line of Roboflow's table of masks. Its tables of other tasks have the same name and another first line."""
 
@@ -48,7 +45,7 @@ def find_names(labels: Path) -> NameFile | None:
         UserError: there is one, and it cannot be read or has no names.
     """
     folder = labels if labels.is_dir() else labels.parent
-    for file in (place / name for place in (folder, folder.parent) for name in NAME_FILES):
+    for file in (place / name for place in (folder, folder.parent) for name in MASK_LISTS):
         if file.is_file() and (found := _read(file)):
             return found
     return None

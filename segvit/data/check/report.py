@@ -28,7 +28,7 @@ from segvit.data.palette import Color
 from segvit.errors import UserError
 from segvit.utils.progress import Progress
 from segvit.utils.tables import Fitted
-from segvit.utils.text import percentage
+from segvit.utils.text import counted_are, percentage
 
 SplitName = Literal["train", "val"]
 MANY = 40
@@ -254,8 +254,8 @@ def copies(reports: Mapping[Any, CheckReport]) -> Iterator[Finding]:
     if both:
         shown = "; ".join(f"{train[key][0]} = {val[key][0]}" for key in sorted(both, key=lambda key: val[key])[:SHOWN])
         text = (
-            f"{len(both)} images are in train and in val ({shown}): the model memorises them, so its scores come out "
-            "too high; remove them from one of the two"
+            f"{counted_are(len(both), 'image')} in train and in val ({shown}): the model memorises "
+            "them, so its scores come out too high; remove them from one of the two"
         )
         yield Finding(kind="leak", level="warning", text=text, count=len(both))
     for split, report in reports.items():
@@ -263,7 +263,7 @@ def copies(reports: Mapping[Any, CheckReport]) -> Iterator[Finding]:
         if groups:
             count = sum(len(files) - 1 for files in groups)
             shown = "; ".join(" = ".join(files[:SHOWN]) for files in groups[:3])
-            text = f"{split}: {count} images are copies of others under another name: {shown}"
+            text = f"{split}: {counted_are(count, 'image')} in the data again under another name: {shown}"
             yield Finding(kind="copies", level="warning", text=text, count=count)
 
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from segvit.data.annotations.format import ShapeLabels, SharedLabels, spelled
+from segvit.data.annotations.format import FileLabels, ShapeLabels, SharedLabels
 from segvit.data.annotations.geometry import crosses_itself, is_tiny, outside_by
 from segvit.data.annotations.shapes import Drawing, Rings
+from segvit.data.annotations.summary import remark, spelled
 from segvit.data.check.finding import Finding
 from segvit.data.check.findings import SHOWN
 from segvit.data.check.scan import Named
@@ -20,6 +21,7 @@ from segvit.data.dataset import Samples, SegmentationDataset
 from segvit.data.images import read_size
 from segvit.data.pairs import Orphans, first
 from segvit.errors import UserError
+from segvit.utils.text import counted
 
 FAR = 1.0
 """Distance in pixels beyond the image up to which a shape is not reported. Tools write such points on the edge."""
@@ -40,6 +42,8 @@ class _Seen:
     """Names in the file and of the image, where they differ."""
     remarks: dict[Any, Counter[str]] = field(default_factory=dict)
     """Remarks on a file, by file."""
+    on_files: Counter[str] = field(default_factory=Counter)
+    """Remarks on the files of tools with one file per image."""
 
     def add(self, drawing: Drawing, size: tuple[int, int]) -> None:
         """Count the shapes of one image."""
@@ -63,14 +67,15 @@ def shape_findings(samples: Mapping[Any, Samples]) -> Iterator[Finding]:
     for dataset in samples.values():
         if isinstance(dataset, SegmentationDataset) and isinstance(dataset.spec.label_format, ShapeLabels):
             _look(dataset, dataset.spec.label_format, seen)
+            _remark(dataset, dataset.spec.label_format, seen)
     yield from _left_out(seen)
     for found, kind, text in (
-        (seen.outside, "outside", f"shapes reach more than {FAR:g} pixel outside the image; that part is cut off"),
-        (seen.tiny, "tiny", "shapes have less than one pixel, so they may label nothing"),
-        (seen.crossing, "self-crossing", "polygons cross themselves; where they overlap twice, they have a hole"),
+        (seen.outside, "outside", f"shape with a part more than {FAR:g} pixel outside the image, which is cut off"),
+        (seen.tiny, "tiny", "shape of less than one pixel, which may label nothing"),
+        (seen.crossing, "self-crossing", "polygon with edges that cross; what it covers twice becomes a hole"),
     ):
         if found.count:
-            yield _warning(kind, f"{found.count} {text}: {first(found.names, SHOWN)}", found.count)
+            yield _warning(kind, f"{remark(found.count, text)}: {first(found.names, SHOWN)}", found.count)
     by_folded: dict[str, list[str]] = {}
     for name in seen.names:
         by_folded.setdefault(name.strip().casefold(), []).append(name)
@@ -83,9 +88,9 @@ def shape_findings(samples: Mapping[Any, Samples]) -> Iterator[Finding]:
 
 def left_out(orphans: Orphans) -> Iterator[Finding]:
     """Yield warnings about images and labels without a partner that are left out."""
-    for files, what in ((orphans.images, "images without labels"), (orphans.labels, "labels without an image")):
+    for files, what in ((orphans.images, "image without labels"), (orphans.labels, "label without an image")):
         if files:
-            yield _warning("left-out", f"{len(files)} {what} are left out: {first(files, SHOWN)}", len(files))
+            yield _warning("left-out", f"{remark(len(files), what)} left out: {first(files, SHOWN)}", len(files))
 
 
 def _look(dataset: SegmentationDataset, label_format: ShapeLabels, seen: _Seen) -> None:
@@ -104,22 +109,28 @@ def _look(dataset: SegmentationDataset, label_format: ShapeLabels, seen: _Seen) 
                 seen.renamed.append(f"{name} -> {pair.name}")
 
 
+def _remark(dataset: SegmentationDataset, label_format: ShapeLabels, seen: _Seen) -> None:
+    """Keep the remarks on files of one image each, for the names seen so far: the last split has those of all."""
+    if isinstance(label_format, FileLabels):
+        seen.on_files |= label_format.remarks([pair.label_path for pair in dataset.pairs], seen.names)
+
+
 def _left_out(seen: _Seen) -> Iterator[Finding]:
     """Report what is not painted, and names that differ."""
     if seen.skipped:
         count = seen.skipped.total()
         text = (
-            f"{count} shapes are no areas and are left out ({spelled(seen.skipped)}): {first(seen.without_area.names)}"
+            f"{counted(count, 'shape')} of no area left out ({spelled(seen.skipped)}): {first(seen.without_area.names)}"
         )
         yield _warning("no-areas", text, count)
     for path, remarks in seen.remarks.items():
         for text, count in remarks.items():
-            yield _warning("remark", f"{path}: {count} {text}", count)
+            yield _warning("remark", f"{path}: {remark(count, text)}", count)
+    for text, count in seen.on_files.items():
+        yield _warning("remark", remark(count, text), count)
     if seen.renamed:
         shown = first(seen.renamed, SHOWN)
-        text = (
-            f"{len(seen.renamed)} images are in another folder than the labels have, and were matched by name: {shown}"
-        )
+        text = f"{counted(len(seen.renamed), 'image')} in another folder than the labels give, matched by name: {shown}"
         yield _warning("renamed", text, len(seen.renamed))
 
 

@@ -13,7 +13,16 @@ from PIL import ImageOps
 
 from segvit.data.frames import check_labels
 from segvit.data.images import LOSSLESS_SUFFIXES, open_picture
-from segvit.data.labels.format import IGNORED, Classes, Guess, LabelFormat, check_class_or_ignored, check_ignored_value
+from segvit.data.labels.format import (
+    FOLDERS,
+    IGNORED,
+    OTHERS,
+    Classes,
+    Guess,
+    LabelFormat,
+    check_class_or_ignored,
+    check_ignored_value,
+)
 from segvit.data.labels.memory import LabelMemory
 from segvit.data.member import File
 from segvit.data.pairs import Pair
@@ -178,6 +187,15 @@ class ColorTable:
             f"ignored{more}; "
             f"the nearest known one is {self.colors[nearest].tolist()} ({self.names[nearest]}); "
         )
+        if self._dataset == FOLDERS:
+            cause = "so many colours come from smooth edges, resizing or an earlier JPEG: " * (
+                len(values) > MANY_COLORS
+            )
+            red, green, blue = color[0].tolist()
+            return (
+                f"{text}{cause}add `{OTHERS}={NEAREST}` to --data.classes to give each pixel the nearest known colour, "
+                f"`{OTHERS}={IGNORED}` to leave out such pixels, or a class, `NAME=#{red:02x}{green:02x}{blue:02x}`"
+            )
         if len(values) > MANY_COLORS:
             return text + (
                 "so many colours come from smooth edges, resizing or an earlier JPEG: write "

@@ -24,6 +24,10 @@ from segvit.utils.text import suggest
 
 IGNORED = "ignore"
 """Word in place of a class name for pixels that are ignored."""
+OTHERS = "others"
+"""Word in place of a name for everything that is not given."""
+FOLDERS = "folders"
+"""Name of the spec of two plain folders, whose users type flags and have no YAML."""
 MAX_RAW = 65_535
 """Largest raw value a label file may hold (16 bits)."""
 

@@ -10,12 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from segvit.data.labels.background import is_background
 from segvit.data.labels.rasterize import fill_polygon
 from segvit.prediction.annotations.simplify import simplified
 from segvit.prediction.polygons import Region, bridged, outlines
-
-BACKGROUND = "background"
-"""Name of the class that annotation files leave out: pixels without an annotation are background in every tool."""
 
 
 class Annotated(NamedTuple):
@@ -64,8 +62,8 @@ def trace(
 
 
 def drawn_classes(classes: Sequence[str]) -> dict[int, str]:
-    """Return the names by class number, without the class called background."""
-    return {index: name for index, name in enumerate(classes) if name.lower() != BACKGROUND}
+    """Return the names by class number, without the background: in every tool, it is the pixels of no annotation."""
+    return {index: name for index, name in enumerate(classes) if not is_background(name)}
 
 
 def _mean(confidence: npt.NDArray[np.floating[Any]], region: Region) -> float:

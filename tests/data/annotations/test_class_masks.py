@@ -40,6 +40,20 @@ def test_folders_and_endings(tmp_path: Path, pattern: str) -> None:
     assert labels_of(samples)[0].tolist() == [0, 1, 1, 2, 2, 0, 0, 0]
 
 
+def test_one_class_in_each_image(tmp_path: Path) -> None:
+    for name, kind in (("a", "car"), ("b", "dog")):
+        photo(tmp_path / "photos" / f"{name}.jpg")
+        save(tmp_path / "masks" / kind / f"{name}.png", 1)
+        save(tmp_path / "one" / "car" / f"{name}.png", 1)
+        save(tmp_path / "splits" / ("train" if name == "a" else "val") / f"{name}.png", 1)
+    samples = opened(tmp_path / "photos", tmp_path / "masks")
+    assert samples.spec.classes == ("background", "car", "dog")
+    assert [labels_of(samples, index)[0, 1] for index in range(2)] == [1, 2]
+    with pytest.raises(UserError, match=f"give that folder, as in `segvit check-data PHOTOS {tmp_path}/one/car`"):
+        recognise(tmp_path / "photos", tmp_path / "one")
+    assert recognise(tmp_path / "photos", tmp_path / "splits") is None
+
+
 def test_the_last_class_wins(tmp_path: Path) -> None:
     samples = dataset(tmp_path, "{kind}/{name}.png", "van", "background", "car")
     assert labels_of(samples)[0].tolist() == [1, 2, 2, 2, 0, 1, 1, 1]

@@ -13,8 +13,9 @@ from segvit.config import DataConfig
 from segvit.data.annotations.recognise import recognise
 from segvit.data.annotations.shapes import RunLengths
 from segvit.data.annotations.tools.coco import CocoLabels
+from segvit.data.check.class_names import name_classes
 from segvit.data.check.report import check_splits
-from segvit.data.dataset import open_dataset
+from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.labels.rasterize import decode_rle
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
@@ -85,6 +86,15 @@ def test_a_file_in_the_folder_of_the_photos(tmp_path: Path) -> None:
     assert labels_of(opened(tmp_path / "photos", tmp_path / "photos"))[1, 1] == 2
 
 
+def test_categories_need_an_id_and_a_name_of_their_own(tmp_path: Path) -> None:
+    for categories, told in (
+        ([{"id": 2, "name": "cat"}, {"id": 2, "name": "dog"}], "two categories have the id 2, 'cat' and 'dog'"),
+        ([{"id": 2, "name": "cat"}, {"id": 3}], "category 3: `name` is None, not text"),
+    ):
+        with pytest.raises(UserError, match=told):
+            opened(tmp_path / "photos", coco(tmp_path, row(2), categories=categories))
+
+
 def test_empty_outlines(tmp_path: Path) -> None:
     def labels(**options: Any) -> Any:
         samples = opened(tmp_path / "photos", file)
@@ -108,15 +118,35 @@ def test_empty_outlines(tmp_path: Path) -> None:
             labels(match="name")
 
 
+def test_a_file_is_parsed_once_in_a_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = coco(tmp_path, row(2))
+    photo(tmp_path / "photos" / "b.jpg")
+    content = json.loads(file.read_text())
+    content["images"].append({"id": 9, "file_name": "b.jpg", "height": 6, "width": 8})
+    file.write_text(json.dumps(content))
+    parsed: list[Any] = []
+    loads = json.loads
+    monkeypatch.setattr("segvit.data.annotations.parse.json.loads", lambda *a, **k: parsed.append(a) or loads(*a, **k))
+    config = DataConfig(images=tmp_path / "photos", labels=file, val_fraction=0.5)
+    check_splits(name_classes(config).config, ["train", "val"])
+    assert len([args for args in parsed if args[0] == file.read_bytes()]) == 1
+    write(file, loads(file.read_text()) | {"categories": [{"id": 2, "name": "lion"}]})
+    assert opened(tmp_path / "photos", file).spec.classes == ("background", "lion")
+
+
 def test_boxes_alone_are_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no shape labels pixels"):
+    with pytest.raises(UserError, match=r"no shape labels pixels.*`--data.spec boxes.yaml --data.root .`") as caught:
         opened(tmp_path / "photos", coco(tmp_path, row(2, [], bbox=[1, 1, 3, 3])))
+    spec = write(tmp_path / "boxes.yaml", str(caught.value).partition("\n")[2])  # the printed spec works
+    samples = open_dataset(DataConfig(spec=str(spec), root=tmp_path, val_fraction=0), "train")
+    assert isinstance(samples, SegmentationDataset) and samples.spec.classes == ("background", "dog", "cat")
+    assert (labels_of(samples)[1:4, 1:4] == 2).all() and not labels_of(samples)[0].any()
 
 
 def test_what_the_file_does_not_list(tmp_path: Path) -> None:
     file = coco(tmp_path, row(2), row(2, image=77))
     found = recognise(tmp_path / "photos", file)
-    assert found is not None and found.notes == ("1 annotations of images that the file does not list",)
+    assert found is not None and found.notes == ("1 annotation of images that the file does not list",)
     with pytest.raises(UserError, match="image 77, which the file does not describe"):
         CocoLabels(match="name").index(file)
     with pytest.raises(UserError, match="has the category 3, which the file does not list"):
@@ -133,10 +163,10 @@ def test_real_exports(name: str, shared_cases: Path) -> None:
     config = DataConfig(images=folder / "photos", labels=folder / f"{name}.json", val_fraction=0.5)
     told = " ".join(check_splits(config, ["train", "val"]).warnings)
     expected = {
-        "windows": "2 images are in another folder",
+        "windows": "2 images in another folder",
         "folder": "images/0 -> 0",
-        "empty": "1 annotations without an outline, whose boxes are ignored",
-        "lost": f"1 labels without an image are left out: {folder / 'lost.json'}: gone",
+        "empty": "1 annotation without an outline (boxes are ignored)",
+        "lost": f"1 label without an image left out: {folder / 'lost.json'}: gone",
     }
     assert expected.get(name, "") in told and (name in expected) is bool(told)
 

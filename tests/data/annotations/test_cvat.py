@@ -112,6 +112,17 @@ def test_a_malformed_file_is_named(text: str, told: str, tmp_path: Path) -> None
         CvatLabels().index(write(tmp_path / "a.xml", text))
 
 
+def test_blanks_around_a_label_make_no_class_of_their_own(tmp_path: Path) -> None:
+    file = cvat(tmp_path, POLYGON.format("ant ", 0), LABELS)
+    assert opened(tmp_path / "photos", file).spec.classes == ("background", "zebra", "ant")
+
+
+def test_an_error_of_the_content_is_no_error_of_xml(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        recognise(tmp_path / "photos", cvat(tmp_path, "<nonsense/>"))
+    assert "element 'nonsense' is no shape" in str(caught.value) and "cannot be read as XML" not in str(caught.value)
+
+
 def test_a_file_without_areas_is_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no shape labels pixels \(1 x points\)"):
         opened(tmp_path / "photos", cvat(tmp_path, '<points label="a" points="1,1"/>'))

@@ -157,8 +157,8 @@ def test_skipped_tasks_and_predictions(tmp_path: Path) -> None:
     samples = export(tmp_path, skipped, predicted)
     assert [pair.name for pair in samples.pairs] == ["b"] and labels_of(samples).sum() == 9
     found = recognise(tmp_path / "photos", tmp_path / "export.json")
-    assert found and "1 tasks skipped or without annotation, which are left out" in found.notes
-    assert "1 tasks without annotation, whose predictions are read" in found.notes
+    assert found and "1 task skipped or without annotation, left out" in found.notes
+    assert "1 task without annotation, whose predictions are read" in found.notes
 
 
 @pytest.mark.parametrize(

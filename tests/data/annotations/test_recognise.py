@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segvit.cli.flags import with_folders
 from segvit.config import DataConfig
 from segvit.data.annotations.recognise import recognise
 from segvit.data.check.class_names import name_classes
 from segvit.data.check.report import check_splits
 from segvit.data.folder_spec import resolve_spec
-from segvit.data.two_folders import check_folders
+from segvit.data.two_folders import check_folders, is_folder_of_both
 from segvit.errors import UserError
+from segvit.pictures.paint import without_background
+from segvit.prediction.annotations.annotated import drawn_classes
 from tests.helpers.annotated import SQUARE, labels_of, opened, photo, write
 
 CORNER = [[6.0, 4.0], [8.0, 4.0], [8.0, 6.0], [6.0, 6.0]]
@@ -87,9 +90,20 @@ def test_naming_prints_what_was_recognised(folder: Path) -> None:
     again = name_classes(named.config)
     assert again.config == named.config and not again.text and again.found == named.text
     write(folder / "b.json", {"shapes": [shape("dog"), shape("dog", [[1, 1]], "point")], "imagePath": "b.jpg"})
-    assert "\nwarning: 1 shape of no area left out: 1 x point" in name_classes(data).text
+    assert name_classes(data).notes == ("1 shape of no area left out: 1 x point",)
     (folder / "b.json").write_text("{")
-    assert "\nwarning: 1 file cannot be read" in name_classes(data).text
+    assert name_classes(data).notes[0].startswith("1 file cannot be read")
+
+
+def test_a_class_called_ignore_is_never_dropped_silently(folder: Path) -> None:
+    write(folder / "b.json", {"shapes": [shape("ignore")], "imagePath": "b.jpg"})
+    with pytest.raises(UserError, match=r"has a class called 'ignore'.*type ignore=CLASS in --data.classes"):
+        classes_of(folder)
+    with pytest.raises(UserError, match="also has ignore"):
+        classes_of(folder, "background", "car", "van")
+    assert labels_of(opened(folder, folder, "background", "car", "van", "ignore=car"), 1)[1, 1] == 1
+    assert labels_of(opened(folder, folder, "background", "car", "van", "others=car"), 1)[1, 1] == 1
+    assert labels_of(opened(folder, folder, "background", "car", "van", "ignore=ignore"), 1)[1, 1] == 255
 
 
 def test_what_else_is_wrong(folder: Path) -> None:
@@ -101,7 +115,10 @@ def test_what_else_is_wrong(folder: Path) -> None:
     box = '<box label="a" xtl="0" ytl="0" xbr="1" ybr="1"/>'
     xml = f'<annotations><image name="a" width="8" height="6">{box}</image></annotations>'
     write(folder / "a.xml", xml)
-    with pytest.raises(UserError, match=r"files of several tools: .*LabelMe \(a\.json\).*; give one file, or a glob"):
+    with pytest.raises(
+        UserError,
+        match=r"files of several tools: .*LabelMe \(a\.json\).*; give one file, or a glob, .*/\*\*/\*\.json' or",
+    ):
         recognise(folder, folder)
     found = recognise(folder, folder / "*.json")
     assert found is not None and found.summary.files == 2
@@ -121,8 +138,30 @@ def test_masks_with_other_files_beside_them_stay_masks(folder: Path) -> None:
 
 def test_two_paths_behind_a_command(folder: Path) -> None:
     check_folders(folder, folder / "a.json", verb="train")
-    with pytest.raises(UserError, match=f"one folder: type `segvit train {folder} {folder}`"):
-        check_folders(folder, None, verb="train")
+    assert (
+        is_folder_of_both(folder) and with_folders(DataConfig(), folder, None, verb="train", given=()).labels == folder
+    )
+
+
+def test_the_root_of_an_export_gets_the_command_for_it(tmp_path: Path) -> None:
+    roboflow, yolo, supervisely = (tmp_path / name for name in ("r", "y", "s"))
+    for split in ("train", "valid"):
+        photo(roboflow / split / "a.jpg")
+        write(roboflow / split / "_annotations.coco.json", "{}")
+        photo(yolo / split / "images" / "a.jpg")
+        write(yolo / split / "labels" / "a.txt", "0 0.5 0.5 0.5 0.5")
+    write(yolo / "data.yaml", "train: ../train/images\nval: ../valid/images\nnames: [car]\n")
+    photo(supervisely / "ds" / "img" / "a.jpg")
+    write(supervisely / "ds" / "ann" / "a.jpg.json", "{}")
+    for root, command in (
+        (roboflow, f"{roboflow}/train {roboflow}/train --data.val-images {roboflow}/valid --data.val-labels"),
+        (yolo, f"--data.spec {yolo}/data.yaml --data.root {yolo}`"),
+        (supervisely, f"{supervisely}/ds/img {supervisely}/ds/ann`"),
+    ):
+        assert not is_folder_of_both(root)
+        with pytest.raises(UserError) as caught:
+            check_folders(root, None, verb="train")
+        assert f"type `segvit train {command}" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +177,11 @@ def test_the_same_boxes_in_the_forms_of_seven_tools(name: str, shared_cases: Pat
 
 
 @pytest.mark.parametrize(
-    "element, told", [("polygon", "XML of LabelMe's old website"), ("bndbox", "Pascal VOC, which has boxes alone")]
+    "element, told",
+    [
+        ("polygon", "XML of LabelMe's old website"),
+        ("bndbox", "Pascal VOC, with boxes alone, which segvit does not read; give the folder"),
+    ],
 )
 def test_xml_of_one_photo_is_named(element: str, told: str, tmp_path: Path) -> None:
     text = f"<annotation><object><name>a</name><{element}></{element}></object></annotation>"
@@ -147,9 +190,20 @@ def test_xml_of_one_photo_is_named(element: str, told: str, tmp_path: Path) -> N
 
 
 def test_files_of_no_known_form(tmp_path: Path) -> None:
-    for name, content in (("a.json", "{}"), ("b.json", "{"), ("c.txt", "hello"), ("d.xml", "<a/>"), ("e.bin", "\0")):
-        with pytest.raises(UserError, match="is no file of annotations that is read"):
-            recognise(tmp_path, write(tmp_path / name, content))
+    unknown, place = "holds no annotations of a known form", r"cannot be read as JSON .*line 1 column"
+    for name, content, told in (
+        ("a.json", "{}", unknown),
+        ("b.json", "{", place),
+        ("c.json", "", place),
+        ("c.txt", "hello", unknown),
+        ("d.xml", "<a/>", unknown),
+        ("e.bin", "\0", unknown),
+        ("f.csv", "", "f.csv: the file is empty"),
+        ("g/a.json", "[1,", place),
+    ):
+        file = write(tmp_path / name, content)
+        with pytest.raises(UserError, match=told):
+            recognise(tmp_path, file.parent if file.parent != tmp_path else file)
     assert recognise(tmp_path, tmp_path / "none") is None
 
 
@@ -166,11 +220,14 @@ def test_the_report_counts_doubtful_shapes(folder: Path) -> None:
     kinds = {finding.kind: finding for finding in survey.findings}
     b = folder / "b.json"
     for kind, text in (
-        ("left-out", f"1 images without labels are left out: {folder / 'new.jpg'}"),
-        ("no-areas", f"1 shapes are no areas and are left out (1 x point): {b}"),
-        ("outside", f"1 shapes reach more than 1 pixel outside the image; that part is cut off: {b}: polygon of 'dog'"),
-        ("tiny", f"1 shapes have less than one pixel, so they may label nothing: {b}: polygon of 'dog '"),
-        ("self-crossing", "1 polygons cross themselves"),
+        ("left-out", f"1 image without labels left out: {folder / 'new.jpg'}"),
+        ("no-areas", f"1 shape of no area left out (1 x point): {b}"),
+        (
+            "outside",
+            f"1 shape with a part more than 1 pixel outside the image, which is cut off: {b}: polygon of 'dog'",
+        ),
+        ("tiny", f"1 shape of less than one pixel, which may label nothing: {b}: polygon of 'dog '"),
+        ("self-crossing", "1 polygon with edges that cross"),
         ("names-alike", "class names differ by case or blanks only: 'Dog' and 'dog' and 'dog '"),
     ):
         assert text in kinds[kind].text and kinds[kind].level == "warning" and kinds[kind].count == 1
@@ -180,3 +237,12 @@ def test_the_report_counts_doubtful_shapes(folder: Path) -> None:
 def test_one_class_alone_says_what_to_type(folder: Path) -> None:
     data = DataConfig(images=folder, labels=folder, classes=("car", "van=ignore", "dog=ignore"), val_fraction=0.5)
     assert "type `--data.classes background car`" in " ".join(check_splits(data, ["train", "val"]).errors)
+
+
+@pytest.mark.parametrize("name", ["background", "Background", "_background_", "bg", " BG "])
+def test_every_part_agrees_on_the_names_of_background(name: str, folder: Path) -> None:
+    write(folder / "b.json", {"shapes": [shape("dog"), shape(name, CORNER)], "imagePath": "b.jpg"})
+    assert classes_of(folder) == ("background", "car", "dog", "van")
+    assert labels_of(opened(folder, folder), 1)[4, 6] == 0
+    assert drawn_classes([name, "car"]) == {1: "car"}
+    assert without_background([name, "car"], [(1, 2, 3), (4, 5, 6)]) == (None, (4, 5, 6))

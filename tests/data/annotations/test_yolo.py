@@ -8,6 +8,8 @@ from PIL import Image
 
 from segvit.config import DataConfig
 from segvit.data.annotations.recognise import recognise
+from segvit.data.check.class_names import name_classes
+from segvit.data.check.report import check_splits
 from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.given import data_of
 from segvit.data.spec import DatasetSpec, load_spec
@@ -72,6 +74,36 @@ def test_names_by_number(tmp_path: Path, names: str, classes: tuple[str, ...]) -
 def test_the_names_of_another_file_beside_the_labels_are_a_list(tmp_path: Path) -> None:
     write(tmp_path / "labels" / "train" / "classes.txt", "car\nbus\n")
     assert len(dataset(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("file", ["labels/train/classes.txt", "labels/classes.txt", "classes.txt", "obj.names"])
+def test_line_n_of_a_list_names_class_n(tmp_path: Path, file: str) -> None:
+    dataset(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    folders = tmp_path / "images", tmp_path / "labels"
+    assert "class_1" in name_classes(DataConfig(images=folders[0], labels=folders[1])).config.classes
+    write(tmp_path / file, "car\nred bus\n\n")  # the summary of the state before must not stay
+    samples = opened(*folders)
+    assert samples.spec.classes == ("background", "car", "red bus") and labels_of(samples)[1, 1] == 2
+    survey = check_splits(DataConfig(images=folders[0], labels=folders[1], val_fraction=0), ["train"])
+    assert not [finding for finding in survey.findings if finding.kind in ("left-out", "remark")]
+
+
+def test_classes_without_names_are_reported_once(tmp_path: Path) -> None:
+    dataset(tmp_path, names="nc: 2")
+    photo(tmp_path / "images" / "train" / "b.jpg")
+    write(tmp_path / "labels" / "train" / "b.txt", OUTLINE)
+    config = DataConfig(images=tmp_path / "images", labels=tmp_path / "labels", val_fraction=0.5)
+    texts = check_splits(config, ["train", "val"]).warnings
+    assert len([text for text in texts if "1 class without a name, because" in text]) == 1
+    assert "without a name" not in name_classes(config).text
+
+
+def test_a_damaged_yaml_file_with_names_is_named(tmp_path: Path) -> None:
+    dataset(tmp_path)
+    write(tmp_path / "data.yaml", "names: [car, bus\ntrain: images")
+    with pytest.raises(UserError, match=r"data.yaml names the classes of the labels below it, and cannot be read"):
+        recognise(tmp_path / "images", tmp_path / "labels")
 
 
 @pytest.mark.parametrize("root", [".", None])

@@ -17,8 +17,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.annotations.format import Content, ShapeLabels, Summary
+from segvit.data.annotations.format import Content, ShapeLabels
 from segvit.data.annotations.shapes import Drawing, PlacedMask, Shape
+from segvit.data.annotations.summary import Summary
 from segvit.data.frames import check_labels
 from segvit.data.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, Unreadable, open_picture, upright
 from segvit.data.labels.format import Classes
@@ -32,6 +33,10 @@ Masks = Mapping[str, Mapping[str, Path]]
 """Files by the name of the image and the class."""
 SEPARATORS = ("_", "-", ".")
 """Marks between the name of an image and the class at its end."""
+TRAINING = ("train", "training")
+"""Usual names of folders of training images, which are no classes."""
+HELD_OUT = ("val", "valid", "validation", "test", "testing")
+"""Usual names of folders of other images, the likeliest to validate on first."""
 LOOKED_AT = 6
 """Number of masks that are looked at to recognise them."""
 
@@ -130,13 +135,29 @@ def are_label_maps(images: Path, folder: Path) -> bool:
 def recognise_masks(images: Iterable[str], folder: Path) -> Masks | None:
     """Return the masks in a folder if they are of one class each. None if they are label maps or something else.
 
-    Some image must have masks of two classes, every mask must belong to an image, and those looked at must be binary.
+    Every mask must belong to an image, and those looked at must be binary. Some image must have masks of two classes,
+    or the masks must be in a folder per class.
+
+    Raises:
+        UserError: all masks are in one folder, so they are label maps of that class.
     """
     try:
         masks = find_masks(images, folder)
         files = [path for kinds in masks.values() for path in kinds.values()]
-        if any("" in kinds for kinds in masks.values()) or not any(len(kinds) > 1 for kinds in masks.values()):
+        classes = {kind for kinds in masks.values() for kind in kinds}
+        several = any(len(kinds) > 1 for kinds in masks.values())
+        in_folders = classes.isdisjoint((*TRAINING, *HELD_OUT)) and all((folder / kind).is_dir() for kind in classes)
+        if "" in classes or not (several or in_folders):
             return None
+    except UserError:
+        return None
+    if len(classes) == 1:
+        own = folder / next(iter(classes))
+        raise UserError(
+            f"all masks in {folder} are in the folder {own.name}: give that folder, as in "
+            f"`segvit check-data PHOTOS {own}`"
+        )
+    try:
         for path in files[:LOOKED_AT]:
             _read_mask(path)
     except UserError:

@@ -16,14 +16,16 @@ from typing import Any, ClassVar, Literal, NoReturn, Self
 
 import numpy as np
 
-from segvit.data.annotations.format import Content, Index, ShapeLabels, SharedLabels, Summary
+from segvit.data.annotations.format import Content, Index, ShapeLabels, SharedLabels
 from segvit.data.annotations.names import image_name
 from segvit.data.annotations.parse import FARTHEST, read_json
 from segvit.data.annotations.shapes import Drawing, Ring, Rings, RunLengths, Shape, box
+from segvit.data.annotations.summary import Summary
+from segvit.data.labels.background import BACKGROUND
 from segvit.data.labels.format import MAX_RAW, Classes, check_ignored_value
 from segvit.data.labels.memory import LabelMemory
 from segvit.data.pairs import Orphans, Pair, Place
-from segvit.data.yaml_values import check_keys, is_whole
+from segvit.data.yaml_values import check_keys, is_whole, quoted
 from segvit.errors import UserError
 
 LISTS = ("images", "annotations", "categories")
@@ -86,6 +88,19 @@ class CocoLabels(SharedLabels):
         """Return True for a mapping with the lists of COCO, unless it is panoptic."""
         return has_lists(content.value) and not is_panoptic(content.value)
 
+    @classmethod
+    def remedy(cls, summary: Summary, images: Path, labels: str) -> str:
+        """Return the spec that labels whole boxes, for a file of boxes alone."""
+        if not any(text.startswith(NO_OUTLINE) for text in summary.remarks):
+            return ""
+        names = ", ".join(map(quoted, (BACKGROUND, *summary.classes)))
+        return (
+            "; to label whole boxes instead, save these lines as boxes.yaml, and give `--data.spec boxes.yaml "
+            f"--data.root .` in place of the folders:\nname: boxes\nclasses: [{names}]\n"
+            "labels: {format: coco, match: name, empty: box}\n"
+            f"splits: {{train: {{images: {quoted(str(images))}, labels: {quoted(labels)}}}}}\nval_fraction: 0.1"
+        )
+
     @property
     def required_keys(self) -> Mapping[str, str]:
         """Keys that each class of a spec must have: `raw`, unless categories are matched by name."""
@@ -138,7 +153,7 @@ class CocoLabels(SharedLabels):
             if image not in images:
                 if self.missing == "error":
                     _fail(path, f"{where} belongs to image {image}, which the file does not describe")
-                summary.remarks["annotations of images that the file does not list"] += 1
+                summary.remarks["annotation of images that the file does not list"] += 1
                 continue
             if self.match == "name" and category not in categories:
                 _fail(path, f"{where} has the category {category}, which the file does not list")
@@ -160,8 +175,8 @@ class CocoLabels(SharedLabels):
             summary.kinds["mask" if isinstance(outline, dict) else "polygon"] += 1
             summary.names[name] += 1
             return kept
-        what = "with their boxes labelled" if self.empty == "box" else "whose boxes are ignored"
-        summary.remarks[f"annotations without an outline, {what}"] += 1
+        what = "boxes are labelled" if self.empty == "box" else "boxes are ignored"
+        summary.remarks[f"annotation without an outline ({what})"] += 1
         return kept | {"bbox": annotation.get("bbox")}
 
     def draw(self, entry: bytes, path: Path, name: str) -> Drawing:
@@ -262,9 +277,18 @@ def read_categories(rows: Sequence[Any], path: Path) -> dict[int, str]:
     """Return the names of the categories by id.
 
     Raises:
-        UserError: an id is missing or no whole number.
+        UserError: an id is missing, no whole number or that of two categories, or a category has no name.
     """
-    return {whole(row, "id", "a category", path): str(row.get("name", "")) for row in rows}
+    names: dict[int, str] = {}
+    for row in rows:
+        identity = whole(row, "id", "a category", path)
+        name = row.get("name")
+        if not isinstance(name, str) or not name.strip():
+            _fail(path, f"category {identity}: `name` is {repr(name)[:80]}, not text; name it in the labelling tool")
+        if identity in names:
+            _fail(path, f"two categories have the id {identity}, {names[identity]!r} and {name!r}; give each its own")
+        names[identity] = name
+    return names
 
 
 def declared(categories: Sequence[Any], annotations: Sequence[Any]) -> tuple[str, ...]:

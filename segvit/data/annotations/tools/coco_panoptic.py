@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from segvit.data.annotations.format import Content, Index, SharedLabels, Summary
+from segvit.data.annotations.format import Content, Index, SharedLabels
 from segvit.data.annotations.parse import list_of, mapping_of, read_json, text_of
 from segvit.data.annotations.shapes import Drawing, PlacedMask, Shape
+from segvit.data.annotations.summary import Summary
 from segvit.data.annotations.tools.coco import declared, has_lists, is_panoptic, read_categories, read_images, whole
 from segvit.data.images import Unreadable, open_picture
 from segvit.errors import UserError
@@ -56,7 +57,7 @@ class CocoPanopticLabels(SharedLabels):
             if identity not in images:
                 if self.missing == "error":
                     raise UserError(f"{path}: {where}: the file does not describe this image")
-                summary.remarks["annotations of images that the file does not list"] += 1
+                summary.remarks["annotation of images that the file does not list"] += 1
                 continue
             names: dict[int, str] = {}
             for segment in list_of(annotation, "segments_info", f"{path}: {where}"):

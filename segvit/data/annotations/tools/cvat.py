@@ -21,10 +21,11 @@ from xml.parsers import expat
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.annotations.format import Content, Index, SharedLabels, Summary
+from segvit.data.annotations.format import Content, Index, SharedLabels
 from segvit.data.annotations.names import image_name
 from segvit.data.annotations.parse import FARTHEST
 from segvit.data.annotations.shapes import Drawing, PlacedMask, Ring, Rings, Shape, box, ellipse
+from segvit.data.annotations.summary import Summary
 from segvit.errors import UserError
 
 ROOT = re.compile(r"<annotations[\s>]")
@@ -106,6 +107,8 @@ class _Reader:
         try:
             with self.path.open("rb") as file:
                 parser.ParseFile(file)
+        except UserError:  # a ValueError too
+            raise
         except FileNotFoundError:
             raise UserError(f"{self.path}: no such file") from None
         except (OSError, expat.ExpatError, ValueError, LookupError) as error:
@@ -119,6 +122,7 @@ class _Reader:
         if name == "image":
             self._image, self._rows = attributes, []
         elif above == "image" and self._image is not None:
+            attributes["label"] = attributes.get("label", "").strip()  # as the names in the list of labels
             self._rows.append((name, attributes))
         elif name == "label":
             self._label = {}
@@ -217,6 +221,8 @@ def _number(row: Attributes, key: str, where: str) -> float:
         value = math.nan
     if abs(value) <= FARTHEST:
         return value
+    if abs(value) > FARTHEST:
+        raise UserError(f"{where}: `{key}` is {row.get(key)!r}, larger than {FARTHEST:.0f} pixels; correct it in CVAT")
     raise UserError(f"{where}: `{key}` is {row.get(key)!r}; give a number")
 
 

@@ -21,10 +21,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.annotations.format import Content, Index, SharedLabels, Summary
+from segvit.data.annotations.format import Content, Index, SharedLabels
 from segvit.data.annotations.names import NameTable, image_name, match_names
 from segvit.data.annotations.parse import list_of, mapping_of, number_of, read_json, ring_of, size_of
 from segvit.data.annotations.shapes import MOST_PIXELS, Drawing, PlacedMask, Rings, Shape, box, ellipse
+from segvit.data.annotations.summary import Summary
 from segvit.data.images import IMAGE_SUFFIXES, Unreadable
 from segvit.data.labels.format import Classes
 from segvit.data.labels.memory import LabelMemory
@@ -152,15 +153,15 @@ def _regions_of(task: dict[str, Any], where: str, summary: Summary) -> list[Any]
     annotations = [mapping_of(each, f"{where}: an annotation") for each in _list(task.get("annotations"))]
     kept = [each for each in annotations if not each.get("was_cancelled")]
     if len(kept) > 1:
-        summary.remarks["tasks with several annotations, of which the ground truth or the latest is read"] += 1
+        summary.remarks["task with several annotations, of which the ground truth or the latest is read"] += 1
     if kept:
         best = max(kept, key=lambda each: (bool(each.get("ground_truth")), str(each.get("updated_at", ""))))
         return list_of(best, "result", f"{where}: its annotation")
     predictions = _list(task.get("predictions"))
     if annotations or not predictions or not isinstance(predictions[-1], dict):
-        summary.remarks["tasks skipped or without annotation, which are left out"] += 1
+        summary.remarks["task skipped or without annotation, left out"] += 1
         return None
-    summary.remarks["tasks without annotation, whose predictions are read"] += 1
+    summary.remarks["task without annotation, whose predictions are read"] += 1
     return list_of(predictions[-1], "result", f"{where}: its prediction")
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import UnidentifiedImageError
 
 from segvit.data.annotations.format import Content, FileLabels
+from segvit.data.annotations.name_list import LEFT_OUT
 from segvit.data.annotations.parse import list_of, mapping_of, read_json, ring_of, size_of, text_of
 from segvit.data.annotations.shapes import Drawing, PlacedMask, Rings, Shape, box, ellipse
 from segvit.data.images import IMAGE_SUFFIXES, Unreadable, embedded_image, open_unlimited
@@ -26,8 +27,6 @@ from segvit.data.labels.format import Classes
 from segvit.data.labels.memory import LabelMemory
 from segvit.data.pairs import Orphans, Pair, Place, files_of, find_images, find_labels, read_listed
 
-LEFT_OUT = "__ignore__"
-"""Label of shapes whose pixels are ignored."""
 NO_AREAS = ("point", "points", "line", "linestrip")
 """Values of `shape_type` that are no areas."""
 

@@ -19,9 +19,10 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.annotations.format import Content, Index, ShapeLabels, SharedLabels, Summary
+from segvit.data.annotations.format import Content, Index, ShapeLabels, SharedLabels
 from segvit.data.annotations.names import image_name
 from segvit.data.annotations.shapes import Drawing, PlacedMask, Shape
+from segvit.data.annotations.summary import Summary
 from segvit.data.images import Unreadable, read_size
 from segvit.data.labels.memory import LabelMemory
 from segvit.data.pairs import Pair

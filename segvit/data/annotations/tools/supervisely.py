@@ -10,7 +10,7 @@ import base64
 import io
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,14 +19,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import UnidentifiedImageError
 
-from segvit.data.annotations.format import Content, FileLabels, Summary
+from segvit.data.annotations.format import Content, FileLabels
 from segvit.data.annotations.parse import list_of, mapping_of, number_of, read_json, ring_of, size_of, text_of
 from segvit.data.annotations.shapes import Drawing, PlacedMask, Rings, Shape, box
+from segvit.data.annotations.summary import Summary
 from segvit.data.images import Unreadable, open_unlimited
-from segvit.data.labels.format import Classes
-from segvit.data.labels.memory import LabelMemory
 from segvit.data.lists import stem
-from segvit.data.pairs import Orphans, Pair, Place, find_pairs
 
 AREAS = ("polygon", "bitmap", "rectangle")
 """Values of `geometryType` that are areas."""
@@ -43,6 +41,7 @@ class SuperviselyLabels(FileLabels):
     name: ClassVar[str] = "supervisely"
     title: ClassVar[str] = "Supervisely"
     suffixes: ClassVar[Sequence[str]] = (".json",)
+    no_labels: ClassVar[Collection[str]] = (META,)
 
     @classmethod
     def recognises(cls, content: Content) -> bool:
@@ -52,18 +51,22 @@ class SuperviselyLabels(FileLabels):
             isinstance(value, dict) and isinstance(value.get("objects"), list) and isinstance(value.get("size"), dict)
         )
 
-    def find(self, place: Place, classes: Classes, memory: LabelMemory) -> tuple[list[Pair], Orphans]:
-        """Find the complete pairs of a split. The name of a file has the suffix of its image."""
-        return self._kept(*find_pairs(place, suffixes=self.suffixes, label_name=_image_of))
+    def image_of(self, name: str) -> str:
+        """Return the name of the image of `photo.jpg.json` or, in the folder of a data set, of `ann/photo.jpg.json`."""
+        return stem(name.removeprefix("ann/"))
 
     def summarise(self, labels: Sequence[Path]) -> Summary:
         """Count the objects in all files, and read the classes of the project."""
-        summary = super().summarise([path for path in labels if path.name != META])
-        if labels:
-            folder = labels[0].parent
-            meta = next((place / META for place in (folder, *folder.parents[:2]) if (place / META).is_file()), None)
-            summary.declared = _classes(meta) if meta else ()
+        summary = super().summarise(labels)
+        meta = self.names_file(labels[0].parent) if labels else None
+        summary.declared = _classes(meta) if meta else ()
         return summary
+
+    @classmethod
+    def names_file(cls, labels: Path) -> Path | None:
+        """Return the project's file of classes, in the folder of the labels or up to two folders above."""
+        places = (labels, *labels.parents[:2])
+        return next((place / META for place in places if (place / META).is_file()), None)
 
     def draw(self, path: Path) -> Drawing:
         """Return the objects in one file."""
@@ -80,11 +83,6 @@ class SuperviselyLabels(FileLabels):
             shapes.append(Shape(name=text_of(row, "classTitle", where), kind=kind, area=_area(kind, row, where)))
         size = size_of(mapping_of(content.get("size"), f"{path}: `size`"), "height", "width", str(path))
         return Drawing(where=str(path), size=size, shapes=tuple(shapes), skipped=skipped)
-
-
-def _image_of(name: str) -> str:
-    """Return the name of the image of `photo.jpg.json` or, in the folder of a data set, of `ann/photo.jpg.json`."""
-    return stem(name.removeprefix("ann/"))
 
 
 def _classes(meta: Path) -> tuple[str, ...]:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from segvit.data.annotations.format import Content, Index, SharedLabels, Summary, spelled
+from segvit.data.annotations.format import Content, Index, SharedLabels
 from segvit.data.annotations.names import image_name
 from segvit.data.annotations.parse import mapping_of, number_of, read_json, ring_of, text_of
 from segvit.data.annotations.shapes import Drawing, Ring, Rings, Shape, box, ellipse
+from segvit.data.annotations.summary import Summary, spelled
 from segvit.data.images import Unreadable
 from segvit.errors import UserError
 

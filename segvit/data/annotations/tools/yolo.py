@@ -4,11 +4,13 @@
     0 0.25 0.35 0.3 0.3             a box: the number of a class, then x and y of its centre, width and height
 
 An empty file is an image without objects. Pixels outside every outline are background. A YAML file such as `data.yaml`
-names the classes, with the key `names`. It is in the folder of the labels or up to three folders above.
+names the classes, with the key `names`. It is in the folder of the labels or up to three folders above. Without one,
+line number N of classes.txt, labels.txt or obj.names in these folders names class N, counted from 0.
 """
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +18,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from segvit.data.annotations.format import Content, FileLabels, Summary
-from segvit.data.annotations.name_list import NAME_LISTS
+from segvit.data.annotations.format import Content, FileLabels
+from segvit.data.annotations.name_list import DARKNET_LIST, NAME_LISTS, NO_LABELS
 from segvit.data.annotations.shapes import Drawing, Rings, Shape, box
+from segvit.data.annotations.summary import Summary
 from segvit.data.images import Unreadable, read_size
 from segvit.data.labels.memory import LabelMemory
 from segvit.data.pairs import Pair
@@ -30,7 +33,13 @@ LINE = re.compile(r"\s*\d+(?:[ \t]+[-+.\deE]+){4,}[ \t\r]*(?:\n|$)")
 """First line of a file of labels."""
 YAML_SUFFIXES = (".yaml", ".yml")
 ABOVE = 3
-"""Number of folders above the labels in which the YAML file is looked for."""
+"""Number of folders above the labels in which the file of names is looked for."""
+LISTS = ("classes.txt", DARKNET_LIST, *(name for name in NAME_LISTS if name != "classes.txt"))
+"""Files with the name of one class a line, in the order in which they are tried."""
+HAS_NAMES = re.compile(r"^[\"']?names[\"']?\s*:", re.MULTILINE)
+"""Line of a YAML file that names classes."""
+UNNAMED = "class without a name, because there is no data.yaml or classes.txt in or above the folder of labels"
+"""Remark on classes that are called by their numbers."""
 SLACK = 0.05
 """Largest distance of a point outside the image, as a share of the image, that is accepted."""
 BOX = 4
@@ -60,22 +69,28 @@ class YoloLabels(FileLabels):
 
     @classmethod
     def recognises(cls, content: Content) -> bool:
-        """Return True for a line of numbers, and for an empty file below a YAML file with names."""
-        if not isinstance(content.value, str) or content.path.name in NAME_LISTS:
+        """Return True for a line of numbers, and for an empty file below a file of names."""
+        if not isinstance(content.value, str) or content.path.name in NO_LABELS:
             return False
         if not content.value.strip():
-            return find_yaml(content.path.parent) is not None
+            return find_names(content.path.parent) is not None
         return LINE.match(content.value) is not None
 
     def summarise(self, labels: Sequence[Path]) -> Summary:
         """Count the outlines and boxes in all files, and read the names of the classes."""
-        summary = super().summarise([path for path in labels if path.name not in NAME_LISTS])
+        summary = super().summarise(labels)
         names = names_above(labels[0].parent) if labels else {}
-        if not names and summary.names:
-            summary.remarks["classes without a name, because there is no data.yaml above the labels"] = len(
-                summary.names
-            )
-        return replace(summary, declared=tuple(names.values()))
+        return replace(summary, declared=tuple(names.values()), remarks=self.remarks(labels, summary.names))
+
+    @classmethod
+    def names_file(cls, labels: Path) -> Path | None:
+        """Return the file that names the classes of the labels in a folder."""
+        return find_names(labels)
+
+    def remarks(self, labels: Sequence[Path], names: Mapping[str, int]) -> Counter[str]:
+        """Count the classes without a name."""
+        named = self.names or not names or names_above(labels[0].parent)
+        return Counter() if named else Counter({UNNAMED: len(names)})
 
     def drawing(self, pair: Pair, memory: LabelMemory) -> Drawing:
         """Return the areas of one image, in pixels of its displayed size."""
@@ -102,19 +117,25 @@ class YoloLabels(FileLabels):
         return Drawing(where=str(path), size=size, shapes=tuple(shapes))
 
 
-def find_yaml(folder: Path) -> Path | None:
-    """Return the YAML file with `names` in a folder or up to `ABOVE` folders above. None if there is none."""
+def find_names(folder: Path) -> Path | None:
+    """Return the file of names in a folder or up to `ABOVE` folders above, a YAML file first. None if there is none.
+
+    Raises:
+        UserError: a YAML file with names cannot be read.
+    """
     absolute = folder.absolute()
-    for place in (absolute, *absolute.parents[:ABOVE]):
-        for path in _yaml_files(place, _state(place)):
-            if _names_in(path, _state(path)):
-                return path
-    return None
+    found = [path for place in (absolute, *absolute.parents[:ABOVE]) for path in _name_files(place, _state(place))]
+    ordered = sorted(found, key=lambda path: path.suffix.lower() not in YAML_SUFFIXES)  # stable: the nearest first
+    return next((path for path in ordered if _names_in(path, _state(path))), None)
 
 
 def names_above(folder: Path) -> dict[int, str]:
-    """Return the class names by their numbers, for the labels in a folder. Empty without a YAML file."""
-    path = find_yaml(folder)
+    """Return the class names by their numbers, for the labels in a folder. Empty without a file of names.
+
+    Raises:
+        UserError: a YAML file with names cannot be read.
+    """
+    path = find_names(folder)
     return dict(_names_in(path, _state(path))) if path else {}
 
 
@@ -142,22 +163,38 @@ def _state(path: Path) -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def _yaml_files(folder: Path, modified: int) -> tuple[Path, ...]:
-    """Return the YAML files in a folder, once for each state of it: each of its labels asks."""
+def _name_files(folder: Path, modified: int) -> tuple[Path, ...]:
+    """Return the YAML files and lists of names in a folder, once for each state of it: each of its labels asks."""
     try:
-        return tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in YAML_SUFFIXES))
+        inside = sorted(folder.iterdir())
     except OSError:
         return ()
+    lists = [folder / name for name in LISTS if folder / name in inside]
+    return (*(path for path in inside if path.suffix.lower() in YAML_SUFFIXES), *lists)
 
 
 @functools.lru_cache(maxsize=32)
 def _names_in(path: Path, modified: int) -> Mapping[int, str]:
-    """Return the class names in a YAML file, once for each state of it. Empty if it is no file of YOLO."""
+    """Return the class names in a file, once for each state of it. Empty if it is no file of YOLO."""
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"), source=str(path))
-    except (UserError, OSError, UnicodeDecodeError):
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    if path.suffix.lower() not in YAML_SUFFIXES:
+        return _names_by_line(text)
+    try:
+        content = load_yaml(text, source=str(path))
+    except UserError as error:
+        if HAS_NAMES.search(text):
+            raise UserError(f"{path} names the classes of the labels below it, and cannot be read: {error}") from error
         return {}
     return read_names(content, str(path)) if isinstance(content, dict) and "names" in content else {}
+
+
+def _names_by_line(text: str) -> Mapping[int, str]:
+    """Return the name in each line by the number of the line. Empty for a list that describes label maps."""
+    names = {number: line.strip() for number, line in enumerate(text.splitlines()) if line.strip()}
+    return {} if any("=" in name or ":" in name for name in names.values()) else names
 
 
 def _shape(line: str, names: Mapping[int, str], size: tuple[int, int], where: str) -> Shape:

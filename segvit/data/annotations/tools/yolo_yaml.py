@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segvit.data.annotations.format import BACKGROUND
 from segvit.data.annotations.tools.yolo import read_names
+from segvit.data.labels.background import BACKGROUND, is_background
 from segvit.errors import UserError
 from segvit.utils.files import files_below
 
@@ -49,7 +49,7 @@ def spec_content(content: Mapping[str, Any], file: Path) -> dict[str, Any]:
     listed = [names.get(number, f"class_{number}") for number in range(max(names, default=-1) + 1)]
     return {
         "name": file.stem,
-        "classes": [BACKGROUND, *(name for name in dict.fromkeys(names.values()) if name != BACKGROUND)],
+        "classes": [BACKGROUND, *(name for name in dict.fromkeys(names.values()) if not is_background(name))],
         "labels": {"format": "yolo", "names": listed, "missing": "skip"},
         "splits": {key: _split(content[key], key, content, file) for key in SPLITS if content.get(key)},
     }
