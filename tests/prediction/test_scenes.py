@@ -210,3 +210,52 @@ def test_other_annotations_of_a_scene_are_refused_and_overwrite_begins_anew(
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "photos" / "a.png")
     with pytest.raises(UserError, match=r"--write coco yolo: .*scene\.tif is a GeoTIFF .* geojson alone"):
         predict_files(model, [tmp_path], tmp_path / "other", write=("yolo", "coco", "geojson"), workers=0)
+
+
+def test_a_run_killed_while_it_writes_is_resumed(
+    model: segvit.SegViT, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = tmp_path / "whole" / "scene", tmp_path / "cut" / "scene"
+    scenes.predict_scene(model, scene, whole, fingerprint="f")
+    write = scenes._write
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    for config in (None, segvit.EvalConfig(mode="whole")):
+        monkeypatch.setattr(scenes, "_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            scenes.predict_scene(model, scene, cut, config=config, fingerprint="f")
+        monkeypatch.setattr(scenes, "_write", write)
+        done = scenes.predict_scene(model, scene, cut, config=config, fingerprint="f")
+        assert done.resumed_rows == 1 and not (tmp_path / "cut" / "scene_labels.rows").exists()
+        if config is None:
+            with rasterio.open(done.labels) as one, rasterio.open(f"{whole}_labels.tif") as other:
+                assert (one.read(1) == other.read(1)).all()
+
+
+def test_a_refused_scene_leaves_nothing_and_is_refused_at_once(
+    model: segvit.SegViT, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last pixel of a float scene is above 1, which only a white value explains."""
+    monkeypatch.setattr(scenes, "BLOCK", BLOCK)
+    monkeypatch.setattr(scenes, "TRACED_SIDE", 2 * BLOCK)
+    with rasterio.open(scene) as source:
+        values, place = source.read().astype(np.float32) / 4095, {"crs": source.crs, "transform": source.transform}
+    values[0, -1, -1] = 7
+    form = {"driver": "GTiff", "height": HEIGHT, "width": WIDTH, "count": 4, "dtype": "float32"}
+    path, target = tmp_path / "floats.tif", tmp_path / "seen" / "floats"
+    with rasterio.open(path, "w", **form, **place) as written:
+        written.write(values)
+    done: list[int] = []
+    model.spec = replace(model.spec, white=None)
+    with pytest.raises(UserError, match=r"floats up to 7; .*--data.white 7"):
+        scenes.predict_scene(model, path, target, fingerprint="f", progress=lambda count, _: done.append(count))
+    assert not done and not target.parent.exists()
+    model.spec = replace(model.spec, white=7)
+    assert scenes.predict_scene(model, path, target, fingerprint="f").labels.is_file()
+    other = ModelConfig(embed_dim=32, depth=2, num_heads=2, taps=(0, 1), bands=2)
+    two = segvit.create_model("vit_tiny_patch16_224", num_classes=2, image_size=32, config=other).eval()
+    with pytest.raises(UserError, match="has 4 bands"):
+        scenes.predict_scene(two, scene, tmp_path / "other" / "scene", fingerprint="f")
+    assert not (tmp_path / "other").exists()

@@ -10,7 +10,7 @@ Letters: H, W size of the raster, N bands, y x pixels of a part.
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from segvit.data.bands.deep import check_encoding, expand, open_rasterio
 from segvit.data.bands.header import Header, read_header
-from segvit.data.bands.reading import Pixels, Reading, scaled
+from segvit.data.bands.reading import Pixels, Reading, scaled, white_of
 from segvit.data.images import Unreadable
 from segvit.utils.optional import need
 
@@ -85,6 +85,28 @@ class Raster:
         """
         values = self.pixels(rows, columns).values
         return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
+
+    def check(self, step: int) -> None:
+        """Refuse a raster that a later window could not be read from, before the first one is used.
+
+        Unsigned integers need one pixel for that. Other kinds of numbers may be below 0 or above white anywhere, so the
+        raster is read once, in squares of `step` pixels.
+
+        Raises:
+            UserError: other bands than the model's, values below 0, or values without a known white.
+        """
+        if self.header.kind == "unsigned":
+            self.pixels(slice(0, 1), slice(0, 1))
+            return
+        height, width = self.size
+        measured = replace(self, reading=replace(self.reading, white=self.reading.white or 1.0))
+        peaks = [
+            measured.pixels(slice(top, min(top + step, height)), slice(left, min(left + step, width))).peak or 0.0
+            for top in range(0, height, step)
+            for left in range(0, width, step)
+        ]
+        if self.header.is_deep:
+            white_of(self.header, self.reading, max(peaks), str(self.path))
 
     def missing(self, rows: slice, step: int) -> npt.NDArray[np.bool_] | None:
         """Return where some rows (y, W) have no data, read `step` columns at a time. None: they have data everywhere.

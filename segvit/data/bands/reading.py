@@ -180,19 +180,19 @@ def scaled(raw: npt.NDArray[Any], header: Header, reading: Reading, *, name: str
     """
     chosen, dropped = _choose(raw, header, reading, name)
     missing = _missing(chosen, header.nodata)
-    known = chosen if missing is None else np.where(missing[..., None], 0, chosen)
+    known = chosen if missing is None else np.where(missing[..., None], chosen.dtype.type(0), chosen)
     if header.kind != "unsigned" and known.min() < 0:
         raise Unreadable(f"{name}: values reach down to {known.min():g}; save the image with 0 as black")
     if not header.is_deep:
         values = _unit(known)
         return Pixels(values if reading.floats else _bytes(values), missing, dropped=dropped)
     peak = float(known.max())
-    values = np.divide(known, _white(header, reading, peak, name), dtype=np.float32)
+    values = np.divide(known, white_of(header, reading, peak, name), dtype=np.float32)
     np.minimum(values, 1, out=values)
     return Pixels(values if reading.floats else _bytes(values), missing, peak, header.full, dropped)
 
 
-def _white(header: Header, reading: Reading, peak: float, name: str) -> float:
+def white_of(header: Header, reading: Reading, peak: float, name: str) -> float:
     """Return the value of a deep file that becomes 1.
 
     Raises:

@@ -80,13 +80,16 @@ def predict_scene(
     config, said = _at_own_size(config or model.protocol)
     reading = reading_of(model)
     with open_raster(path, reading) as raster, explaining(target):
+        _check_scene(raster, config)
         target.parent.mkdir(parents=True, exist_ok=True)
         source, log_path = _Peak(raster), named(target, SCENE_ROWS)
         with RowLog.open(log_path, f"{fingerprint} {raw_ids}") as log:
             resumed = log.count
             total = -(-raster.size[0] // BLOCK)
             nodata = _nodata(raw_ids)
-            for labels in _label_rows(model, raster, source, config, first=resumed):
+            # A run that was killed while it wrote its outputs has no row left to label.
+            left = _label_rows(model, raster, source, config, first=resumed) if resumed < total else ()
+            for labels in left:
                 log.append(_values(labels, raw_ids, nodata))
                 if progress:
                     progress(log.count, total)
@@ -116,6 +119,22 @@ def _at_own_size(config: EvalConfig) -> tuple[EvalConfig, list[str]]:
     return own, [text + "resize the scene by the same factor first"]
 
 
+def _check_scene(raster: Raster, config: EvalConfig) -> None:
+    """Refuse a scene that cannot be labelled, before anything is computed or written.
+
+    Raises:
+        UserError: other bands than the model's, values below 0 or without a known white, or a protocol that needs more
+            memory than there is.
+    """
+    height, width = raster.size
+    if not can_stream(config) and height * width > LARGE_SCENE:
+        raise UserError(
+            f"{raster.path} has {height * width / 1e6:.0f} megapixels, and the protocol needs all of them in memory: "
+            "type --mode slide --scales 1"
+        )
+    raster.check(step=TRACED_SIDE)
+
+
 class _Peak:
     """A raster that notes the largest value that was read, and the bands that were not."""
 
@@ -142,16 +161,10 @@ def _label_rows(
     model: Network, raster: Raster, source: _Peak, config: EvalConfig, *, first: int
 ) -> Iterator[npt.NDArray[np.int64]]:
     """Yield the labels (y, W) of each row of tiles from number `first` on, `IGNORE_INDEX` where there is no data."""
-    height, width = raster.size
     if can_stream(config):
         found = stream_labels(model, source, config, tile=BLOCK, first=first)
-    elif height * width <= LARGE_SCENE:
-        found = _whole_labels(model, source, config, first=first)
     else:
-        raise UserError(
-            f"{raster.path} has {height * width / 1e6:.0f} megapixels, and the protocol needs all of them in memory: "
-            "type --mode slide --scales 1"
-        )
+        found = _whole_labels(model, source, config, first=first)
     for rows, tensor in found:
         labels = tensor.cpu().numpy()
         missing = raster.missing(rows, step=TRACED_SIDE)
