@@ -259,3 +259,25 @@ def test_a_refused_scene_leaves_nothing_and_is_refused_at_once(
     with pytest.raises(UserError, match="has 4 bands"):
         scenes.predict_scene(two, scene, tmp_path / "other" / "scene", fingerprint="f")
     assert not (tmp_path / "other").exists()
+
+
+def test_polygons_are_added_to_the_label_map_on_disk(
+    model: segvit.SegViT, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Polygons need no confidence of a scene, and no second pass of the model. A photo still needs confidence."""
+    seen, photo = tmp_path / "seen", tmp_path / "photos" / "a.tif"
+    first = predict_files(model, [scene], seen, workers=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(scenes, "stream_labels", None)
+        again = predict_files(model, [scene], seen, workers=0, write=("geojson",))
+    assert again.written == first.written and not again.failures
+    with rasterio.open(seen / "scene_labels.tif") as written:
+        _check_polygons(seen / "scene_polygons.geojson", written.read(1), model.classes)
+    photo.parent.mkdir()
+    with rasterio.open(photo, "w", driver="GTiff", height=32, width=32, count=4, dtype="uint16") as written:
+        written.write(np.ones((4, 32, 32), np.uint16))
+    mixed = predict_files(model, [scene, photo], seen, workers=0, write=("geojson",))
+    assert mixed.skipped == first.written and (seen / "a_confidence.png").is_file()
+    assert predict_files(model, [scene], seen, workers=0).skipped == first.written
+    with pytest.raises(UserError, match="confidence was on and is off"):
+        predict_files(model, [photo], seen, workers=0)
