@@ -21,7 +21,8 @@ from segvit.app.photo import open_photo
 from segvit.app.size_hint import size_hint
 from segvit.config import PrecisionChoice
 from segvit.data.bands.header import read_header
-from segvit.data.bands.reading import COLORS, Pixels, read_pixels, remarks
+from segvit.data.bands.names import COLORS
+from segvit.data.bands.reading import Pixels, read_pixels, remarks
 from segvit.data.folder_spec import FOLDERS
 from segvit.errors import UserError
 from segvit.inference.network import Network, described, reading_of

@@ -134,6 +134,7 @@ def open_dataset(
     size: int = 256,
     labels: LabelFormat | None = None,
     bands: int | None = None,
+    bands_of: str = "model.bands",
 ) -> Samples:
     """Open the pairs to train on or to validate on.
 
@@ -154,11 +155,12 @@ def open_dataset(
         size: side in pixels of the procedural scenes (spec "shapes" without a root); unused by files.
         labels: format of the label files, in place of the one that the spec names (docs/extending.md).
         bands: number of bands of the images, if the data do not name them (`model.bands`).
+        bands_of: where that number comes from, in error texts.
 
     Raises:
         UserError: no dataset or a contradictory one is given, folders are missing or empty, or pairs are incomplete.
     """
-    samples, orphans = open_incomplete(config, split, size=size, labels=labels, bands=bands)
+    samples, orphans = open_incomplete(config, split, size=size, labels=labels, bands=bands, bands_of=bands_of)
     if orphans:
         raise UserError(orphans.error)
     return samples
@@ -172,6 +174,7 @@ def open_incomplete(
     labels: LabelFormat | None = None,
     memory: LabelMemory | None = None,
     bands: int | None = None,
+    bands_of: str = "model.bands",
 ) -> tuple[Samples, Orphans]:
     """Open the complete pairs of `open_dataset`, and return the files without a partner as well, for a full check.
 
@@ -185,7 +188,7 @@ def open_incomplete(
     Raises:
         UserError: as `open_dataset`, except for files without a partner if at least one pair is complete.
     """
-    spec = with_bands(resolve_spec(config), bands)
+    spec = with_bands(resolve_spec(config), bands, source=bands_of)
     if labels is not None:
         spec = replace(spec, label_format=labels)
     if config.spec == PROCEDURAL and config.root is None and not config.is_packed:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from segvit.config import ModelConfig, Structure, TrainConfig, Upsampling
 from segvit.config_files import CONFIG_DIRS
-from segvit.data.bands.reading import COLORS
+from segvit.data.bands.names import COLORS
 from segvit.data.folder_spec import resolve_spec
 from segvit.errors import UserError
 from segvit.inference.network import described

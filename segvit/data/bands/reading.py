@@ -21,14 +21,13 @@ import numpy.typing as npt
 from segvit.data.bands.deep import decode
 from segvit.data.bands.dicom import dicom_size, is_dicom, read_dicom
 from segvit.data.bands.header import Header, count_pages, read_header
+from segvit.data.bands.names import COLORS
 from segvit.data.frames import check_pages
 from segvit.data.images import TURNED, Unreadable, read_frames, read_image, read_orientation, read_size
 from segvit.data.member import File
 from segvit.errors import UserError
 from segvit.utils.text import counted
 
-COLORS = 3
-"""Number of bands of a photo: red, green, blue."""
 DARK = 1 / 4
 """Share of the range of 16 bits below which a picture is taken for 10 to 14 bits in 16."""
 

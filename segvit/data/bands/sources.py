@@ -13,7 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from segvit.data.bands.header import Header
-from segvit.data.bands.reading import COLORS, Pixels, Reading, read_pixels, scaled
+from segvit.data.bands.names import COLORS
+from segvit.data.bands.reading import Pixels, Reading, read_pixels, scaled
 from segvit.data.images import SIXTEEN_BIT, Source, photo_file, to_rgb, upright
 from segvit.errors import UserError
 

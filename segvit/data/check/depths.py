@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from segvit.data.bands.reading import COLORS, likely_white
+from segvit.data.bands.names import COLORS
+from segvit.data.bands.reading import likely_white
 from segvit.data.check.finding import Finding
 from segvit.data.check.scan import Depth
 from segvit.data.pairs import first
