@@ -20,6 +20,7 @@ from torchvision import tv_tensors
 
 from segvit.config import DataConfig
 from segvit.data.bands.reading import Reading, read_pixels
+from segvit.data.bands.tensors import to_tensor
 from segvit.data.check.fixes import explain_sizes, explain_values
 from segvit.data.folder_spec import DEFAULT_FRACTION, check_cache, place_of, resolve_spec, with_bands
 from segvit.data.labels.cache import LabelCache
@@ -115,7 +116,7 @@ class SegmentationDataset(Dataset[Sample]):
         labels = self._to_classes(raw, pair.source)
         if missing is not None:
             labels[missing] = IGNORE_INDEX
-        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+        image = to_tensor(pixels)
         return Sample(tv_tensors.Image(image), tv_tensors.Mask(torch.from_numpy(labels)), pair.name)
 
     def _to_classes(self, raw: npt.NDArray[Any], source: str) -> npt.NDArray[np.int64]:

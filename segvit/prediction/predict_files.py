@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
-from segvit.data.bands.reading import Pixels, image_frames, read_pixels, remarks
+from segvit.data.bands.reading import Pixels, image_frames, read_pixels
+from segvit.data.bands.remarks import remarks
 from segvit.data.images import Unreadable
 from segvit.errors import UserError
 from segvit.inference.network import Network, classes_of, reading_of

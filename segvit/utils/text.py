@@ -48,3 +48,8 @@ def score_text(score: float | None, digits: str = ".4f") -> str:
 def counted(count: int, thing: str) -> str:
     """Return a count and its noun, such as "1 video" or "2 videos"."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def plain_number(value: float) -> str:
+    """Return a number as people write it: whole numbers in full, others with six digits."""
+    return f"{value:.0f}" if value == round(value) else f"{value:g}"

@@ -281,3 +281,26 @@ def test_polygons_are_added_to_the_label_map_on_disk(
     assert predict_files(model, [scene], seen, workers=0).skipped == first.written
     with pytest.raises(UserError, match="confidence was on and is off"):
         predict_files(model, [photo], seen, workers=0)
+
+
+def test_a_clear_orthophoto_has_no_labels_outside_its_picture(tmp_path: Path) -> None:
+    """Pixels of transparency 0 are 255 in the label map. Near infrared in its place gets a remark."""
+    config = ModelConfig(embed_dim=32, depth=2, num_heads=2, taps=(0, 1))
+    model = segvit.create_model("vit_tiny_patch16_224", num_classes=2, image_size=32, config=config).eval()
+    values = np.random.default_rng(0).integers(1, 255, (4, 40, 50), np.uint8)
+    values[3] = 255
+    values[3, :10, 5:] = 0
+    place = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(500_000, 5_000_000, 10, 10)}
+    form = {"driver": "GTiff", "height": 40, "width": 50, "count": 4, "dtype": "uint8"}
+    for name in ("ortho", "nir"):
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **form, **place) as target:
+            target.write(values)
+        values[3, 20:] = 99
+    done = [
+        scenes.predict_scene(model, tmp_path / f"{name}.tif", tmp_path / name, fingerprint="f")
+        for name in ("ortho", "nir")
+    ]
+    for each in done:
+        with rasterio.open(each.labels) as written:
+            assert ((written.read(1) == 255) == (values[3] == 0)).all()
+    assert not done[0].remarks and "marked as transparency" in done[1].remarks[0]

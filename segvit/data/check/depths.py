@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 
 from segvit.data.bands.names import COLORS
-from segvit.data.bands.reading import likely_white
+from segvit.data.bands.remarks import alpha_setting, left_out_alpha, likely_white
 from segvit.data.check.finding import Finding
 from segvit.data.check.scan import Depth
 from segvit.data.pairs import first
-from segvit.utils.text import counted
+from segvit.utils.text import counted, plain_number
 
 
 def judge_depths(depths: Mapping[str, Depth]) -> Iterator[Finding]:
@@ -21,15 +21,15 @@ def judge_depths(depths: Mapping[str, Depth]) -> Iterator[Finding]:
     if dark and all(depth.dark for depth in deep):  # one bright image shows that white is right
         peak, full = max(depth.peak or 0 for depth in deep), max(depth.full or 0 for depth in deep)
         text = (
-            f"{counted(len(dark), 'image')} with no value above {peak:g} of {full}: almost black; give the value of "
-            f"white, which the model keeps: --data.white {likely_white(peak)} ({first(dark)})"
+            f"{counted(len(dark), 'image')} with no value above {plain_number(peak)} of {full}: almost black; "
+            f"give the value of white, which the model keeps: --data.white {likely_white(peak)} ({first(dark)})"
         )
         yield Finding(kind="dark", level="warning", text=text, count=len(dark))
     if cut := [name for name, depth in depths.items() if depth.cut]:
         peak = max(depths[name].peak or 0 for name in cut)
         text = (
-            f"{counted(len(cut), 'image')} with values above data.white, up to {peak:g}, which are cut to white: "
-            f"if they matter, give --data.white {peak:g} ({first(cut)})"
+            f"{counted(len(cut), 'image')} with values above data.white, up to {plain_number(peak)}, which are cut to "
+            f"white: if they matter, give --data.white {plain_number(peak)} ({first(cut)})"
         )
         yield Finding(kind="above-white", level="warning", text=text, count=len(cut))
     if more := [name for name, depth in depths.items() if depth.dropped]:
@@ -40,3 +40,10 @@ def judge_depths(depths: Mapping[str, Depth]) -> Iterator[Finding]:
             f"to use all, name them: --data.bands {names} ({first(more)})"
         )
         yield Finding(kind="bands", level="warning", text=text, count=len(more))
+    if marked := [name for name, depth in depths.items() if depth.alpha]:
+        channels = max(depths[name].alpha for name in marked)
+        text = (
+            f"{counted(len(marked), 'image')}: {left_out_alpha(channels)}, give {alpha_setting(channels)} "
+            f"({first(marked)})"
+        )
+        yield Finding(kind="alpha", level="warning", text=text, count=len(marked))

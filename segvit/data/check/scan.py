@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.bands.reading import Reading, Values, image_frames, image_orientation, image_size, is_dark, read_pixels
+from segvit.data.bands.reading import Reading, Values, image_frames, image_orientation, image_size, read_pixels
+from segvit.data.bands.remarks import is_dark
 from segvit.data.check.fixes import explain_sizes
 from segvit.data.dataset import Samples, SegmentationDataset
 from segvit.data.images import read_orientation
@@ -54,6 +55,8 @@ class Depth(NamedTuple):
     """True if values are above the white that is given."""
     dropped: int
     """Number of bands left out."""
+    alpha: int
+    """Number of channels if the last one was taken for transparency and may be a band, otherwise 0."""
 
 
 class Scan(NamedTuple):
@@ -194,9 +197,15 @@ def _look_at_image(path: File, reading: Reading, *, decode: bool) -> tuple[Size,
         dark=is_dark(pixels, reading),
         cut=reading.white is not None and pixels.peak is not None and pixels.peak > reading.white,
         dropped=pixels.dropped,
+        alpha=pixels.alpha,
     )
     height, width = pixels.values.shape[:2]
-    return (height, width), orientation, _hash(pixels.values), depth if pixels.peak or pixels.dropped else None
+    return (
+        (height, width),
+        orientation,
+        _hash(pixels.values),
+        depth if pixels.peak or pixels.dropped or pixels.alpha else None,
+    )
 
 
 def _hash(pixels: Values) -> bytes:

@@ -21,7 +21,9 @@ import torch
 from segvit.config import EvalConfig
 from segvit.data.bands.header import LARGE_SCENE
 from segvit.data.bands.raster import Raster, open_raster
-from segvit.data.bands.reading import Pixels, remarks
+from segvit.data.bands.reading import Pixels
+from segvit.data.bands.remarks import remarks
+from segvit.data.bands.tensors import to_tensor
 from segvit.data.labels.format import MAX_RAW
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
@@ -124,7 +126,9 @@ def _label_scene(
                     progress(log.count, total)
             _write(model, raster, log, target, raw_ids=raw_ids, fingerprint=fingerprint, path=path)
         log_path.unlink(missing_ok=True)
-        seen = Pixels(np.empty((0, 0, 0), np.uint8), None, source.peak, raster.header.full, source.dropped)
+        seen = Pixels(
+            np.empty((0, 0, 0), np.uint8), None, source.peak, raster.header.full, source.dropped, source.alpha
+        )
         return SceneDone(
             labels=named(target, SCENE_LABELS),
             resumed_rows=resumed,
@@ -170,7 +174,7 @@ class _Peak:
     def __init__(self, raster: Raster) -> None:
         self.raster = raster
         self.peak: float | None = None
-        self.dropped = 0
+        self.dropped = self.alpha = 0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -182,8 +186,8 @@ class _Peak:
         pixels = self.raster.pixels(rows, columns)
         if pixels.peak is not None:
             self.peak = max(self.peak or 0, pixels.peak)
-        self.dropped = pixels.dropped
-        return torch.from_numpy(np.ascontiguousarray(pixels.values.transpose(2, 0, 1)))
+        self.dropped, self.alpha = pixels.dropped, self.alpha or pixels.alpha
+        return to_tensor(pixels.values)
 
 
 def _label_rows(
