@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from PIL import Image
 
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
 from segvit.data.bands.names import COLORS
-from segvit.data.bands.reading import Values, as_picture
+from segvit.data.bands.reading import Values
 from segvit.data.bands.tensors import to_tensor
 from segvit.data.images import Unreadable
 from segvit.inference.network import Network, classes_of
@@ -97,8 +97,8 @@ def predict_video(
         progress: called after each frame.
 
     Raises:
-        UserError: a model of other bands than colours or grey, a source that cannot be opened or holds no picture, an impossible option, a precision that the
-            device lacks, or a disk that is full.
+        UserError: a model of other bands than colours or grey, a source that cannot be opened or holds no picture, an
+            impossible option, a precision that the device lacks, or a disk that is full.
     """
     options, config = options or VideoOptions(), config or model.protocol
     options.check()
@@ -137,14 +137,13 @@ def _label(
     """Label frames of one size, which run through the model together unless `confidence` is asked for."""
     pictures = [_as_model_reads(model, frame) for frame in frames]
     if confidence:
-        return [predict(model, image, config=config, precision=precision, confidence=True) for image in pictures]
+        found = [predict(model, image, config=config, precision=precision, confidence=True) for image in pictures]
+        return [replace(each, image=frame.image) for each, frame in zip(found, frames, strict=True)]
     images = torch.stack([to_tensor(picture) for picture in pictures])
     classes, palette = classes_of(model)
     return [
-        Prediction(
-            image=as_picture(image), labels=labels.cpu().numpy(), classes=classes, palette=palette, confidence=None
-        )
-        for image, labels in zip(pictures, batch_labels(model, images, config), strict=True)
+        Prediction(image=frame.image, labels=labels.cpu().numpy(), classes=classes, palette=palette, confidence=None)
+        for frame, labels in zip(frames, batch_labels(model, images, config), strict=True)
     ]
 
 
@@ -157,7 +156,8 @@ def _check_bands(model: Network, source: str | Path) -> None:
     bands = len(model.mean)
     if bands not in (1, COLORS):
         raise Unreadable(
-            f"{source}: a video has {COLORS} bands, and the model takes {bands}; give images, or a model of {COLORS} bands"
+            f"{source}: a video has {COLORS} bands, and the model takes {bands}; give images, or a model of "
+            f"{COLORS} bands"
         )
 
 
