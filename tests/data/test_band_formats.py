@@ -219,3 +219,14 @@ def test_whole_numbers_are_printed_in_full(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "f.tif", np.full((4, 4, 3), 2_000_000, np.float32))
     with pytest.raises(UserError, match=r"up to 2000000; give .*--data.white 2000000"):
         read_pixels(path, PLAIN)
+
+
+def test_check_data_gives_one_value_of_white_for_all_images(tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for number, peak in enumerate((1_500_000, 2_000_000, 0.5)):
+        write_raster(tmp_path / "images" / f"{number}.tif", np.full((6, 8, 3), peak, np.float32))
+        Image.fromarray((COLOR[..., 0] > 127).astype(np.uint8)).save(tmp_path / "masks" / f"{number}.png")
+    data = segvit.DataConfig(images=tmp_path / "images", labels=tmp_path / "masks", classes=("a", "b"), val_fraction=0)
+    (text,) = check_splits(data, ["train"]).errors
+    assert "2 images of floats" in text and "--data.white 2000000" in text and "1500000" not in text

@@ -31,6 +31,15 @@ from segvit.utils.text import counted, plain_number
 Values = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
+class UnknownWhite(Unreadable):
+    """Error of a file of floats, or of more than 16 bits, whose value of white is not known."""
+
+    def __init__(self, text: str, peak: float) -> None:
+        """Set the text and the largest value of the file."""
+        super().__init__(text)
+        self.peak = peak
+
+
 class HasBands(Protocol):
     """The part of a `DatasetSpec` that names bands."""
 
@@ -232,10 +241,11 @@ def white_of(header: Header, reading: Reading, peak: float, name: str) -> float:
         return header.full
     if header.kind == "float" and peak <= 1:
         return 1
-    raise Unreadable(
+    text = (
         f"{name}: values are {header.bits}-bit {'floats' if header.kind == 'float' else 'integers'} up to "
-        f"{plain_number(peak)}; give the value that is white with --data.white {plain_number(peak)}"
+        f"{plain_number(peak)}; give the value that is white in training, --data.white {plain_number(peak)}"
     )
+    raise UnknownWhite(text, peak)
 
 
 def _choose(raw: npt.NDArray[Any], header: Header, reading: Reading, name: str) -> tuple[npt.NDArray[Any], int]:

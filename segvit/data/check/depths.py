@@ -10,6 +10,22 @@ from segvit.data.pairs import first
 from segvit.utils.text import counted, plain_number
 
 
+def judge_white(unscaled: Mapping[str, float]) -> Iterator[Finding]:
+    """Yield an error if images need a value of white that is not given.
+
+    Args:
+        unscaled: largest value of each such image, by its file.
+    """
+    if not unscaled:
+        return
+    peak = plain_number(max(unscaled.values()))
+    text = (
+        f"{counted(len(unscaled), 'image')} of floats, or of more than 16 bits, with values up to {peak}: give "
+        f"the value that is white, --data.white {peak} ({first(list(unscaled))})"
+    )
+    yield Finding(kind="white", level="error", text=text, count=len(unscaled))
+
+
 def judge_depths(depths: Mapping[str, Depth]) -> Iterator[Finding]:
     """Yield warnings on 10 to 14 bits in 16, values above white, and bands left out.
 
