@@ -62,12 +62,12 @@ def by_source(settings: Mapping[str, Any], layers: Layers, *, source: str) -> li
     parts: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():
         if not isinstance(value, dict):
-            said = (str(file) for file, content in layers if key in content)
-            parts.setdefault(next(said, source), {})[key] = value
+            sources = (str(file) for file, content in layers if key in content)
+            parts.setdefault(next(sources, source), {})[key] = value
             continue
         for inner, setting in value.items():
-            said = (str(file) for file, content in layers if inner in content.get(key, {}))
-            parts.setdefault(next(said, source), {}).setdefault(key, {})[inner] = setting
+            sources = (str(file) for file, content in layers if inner in content.get(key, {}))
+            parts.setdefault(next(sources, source), {}).setdefault(key, {})[inner] = setting
     return list(parts.items())
 
 
@@ -91,7 +91,7 @@ def parse_settings(
     def read(*, settings: Annotated[schema, cyclopts.Parameter(name="*")] = schema()) -> T:  # type: ignore[valid-type]
         return settings
 
-    parser.config = [cyclopts.config.Dict(said, source=place) for place, said in parts]
+    parser.config = [cyclopts.config.Dict(content, source=place) for place, content in parts]
     try:
         parsed: T = parser(list(overrides), exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:

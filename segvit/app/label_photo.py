@@ -21,7 +21,9 @@ from segvit.app.photo import open_photo
 from segvit.app.size_hint import size_hint
 from segvit.config import PrecisionChoice
 from segvit.data.bands.header import read_header
-from segvit.data.bands.reading import COLORS, Pixels, read_pixels, remarks
+from segvit.data.bands.names import COLORS
+from segvit.data.bands.reading import Pixels, read_pixels
+from segvit.data.bands.remarks import remarks
 from segvit.data.labels.format import FOLDERS
 from segvit.errors import UserError
 from segvit.inference.network import Network, described, reading_of
@@ -127,7 +129,7 @@ def label(job: Job, models: Sequence[Model], limits: Limits) -> Labelled:
             notes.append(hint if len(job.models) == 1 else f"{model.about.name}: {hint}")
         reading = reading_of(model.network)
         header = read_header(job.photo)
-        deep = reading.floats or (header is not None and header.is_deep)
+        deep = reading.floats or (header is not None and (header.is_deep or header.tiff))
         found = read_pixels(job.photo, reading) if deep else Pixels(pixels)
         notes += [f"{job.name}: {text}." for text in remarks(found, reading)]
         result, milliseconds = model.look(found)

@@ -20,6 +20,7 @@ from torchvision import tv_tensors
 
 from segvit.config import DataConfig
 from segvit.data.bands.reading import Reading, read_pixels
+from segvit.data.bands.tensors import to_tensor
 from segvit.data.check.fixes import explain_sizes, explain_values
 from segvit.data.folder_spec import DEFAULT_FRACTION, check_cache, place_of, resolve_spec, with_bands
 from segvit.data.labels.cache import LabelCache
@@ -115,7 +116,7 @@ class SegmentationDataset(Dataset[Sample]):
         labels = self._to_classes(raw, pair.source)
         if missing is not None:
             labels[missing] = IGNORE_INDEX
-        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+        image = to_tensor(pixels)
         return Sample(tv_tensors.Image(image), tv_tensors.Mask(torch.from_numpy(labels)), pair.name)
 
     def _to_classes(self, raw: npt.NDArray[Any], source: str) -> npt.NDArray[np.int64]:
@@ -134,6 +135,7 @@ def open_dataset(
     size: int = 256,
     labels: LabelFormat | None = None,
     bands: int | None = None,
+    bands_of: str = "model.bands",
 ) -> Samples:
     """Open the pairs to train on or to validate on.
 
@@ -154,11 +156,12 @@ def open_dataset(
         size: side in pixels of the procedural scenes (spec "shapes" without a root); unused by files.
         labels: format of the label files, in place of the one that the spec names (docs/extending.md).
         bands: number of bands of the images, if the data do not name them (`model.bands`).
+        bands_of: where that number comes from, in error texts.
 
     Raises:
         UserError: no dataset or a contradictory one is given, folders are missing or empty, or pairs are incomplete.
     """
-    samples, orphans = open_incomplete(config, split, size=size, labels=labels, bands=bands)
+    samples, orphans = open_incomplete(config, split, size=size, labels=labels, bands=bands, bands_of=bands_of)
     if orphans:
         raise UserError(orphans.error)
     return samples
@@ -172,6 +175,7 @@ def open_incomplete(
     labels: LabelFormat | None = None,
     memory: LabelMemory | None = None,
     bands: int | None = None,
+    bands_of: str = "model.bands",
 ) -> tuple[Samples, Orphans]:
     """Open the complete pairs of `open_dataset`, and return the files without a partner as well, for a full check.
 
@@ -185,7 +189,7 @@ def open_incomplete(
     Raises:
         UserError: as `open_dataset`, except for files without a partner if at least one pair is complete.
     """
-    spec = with_bands(resolve_spec(config), bands)
+    spec = with_bands(resolve_spec(config), bands, source=bands_of)
     if labels is not None:
         spec = replace(spec, label_format=labels)
     if config.spec == PROCEDURAL and config.root is None and not config.is_packed:

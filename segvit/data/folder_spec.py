@@ -9,7 +9,7 @@ from typing import Literal
 from segvit.config import DataConfig
 from segvit.data.annotations.choose import spec_of
 from segvit.data.annotations.recognise import Recognised, recognise
-from segvit.data.bands.reading import COLORS
+from segvit.data.bands.names import COLORS, check_bands
 from segvit.data.labels.color import NEAREST, ColorLabels
 from segvit.data.labels.format import FOLDERS, IGNORED, OTHERS
 from segvit.data.labels.index import IndexLabels
@@ -49,26 +49,22 @@ def resolve_white(config: DataConfig) -> float | None:
     return resolve_spec(config).white if known else config.white
 
 
-def with_bands(spec: DatasetSpec, bands: int | None) -> DatasetSpec:
+def with_bands(spec: DatasetSpec, bands: int | None, *, source: str = "model.bands") -> DatasetSpec:
     """Return a spec for images of `model.bands` bands, which get numbers if the spec does not name them.
+
+    `source` is where the number comes from, in error texts: see `check_bands`.
 
     Raises:
         UserError: the spec names another number of bands, or there is no band.
     """
     if bands is None or bands == (len(spec.bands) or COLORS):
         return spec
-    if bands < 1:
-        raise UserError(f"model.bands is {bands}: give the number of bands of the images, 1 or more")
-    if spec.bands:
-        raise UserError(
-            f"model.bands is {bands}, but the data name {len(spec.bands)}: {', '.join(spec.bands)}; leave model.bands "
-            "out, or correct data.bands (or `bands` in the spec)"
-        )
+    check_bands(bands, spec.bands, source=source)
     return replace(spec, bands=tuple(f"band {number}" for number in range(1, bands + 1)))
 
 
 def _named_spec(config: DataConfig) -> DatasetSpec:
-    """Return the spec of `data.spec`, or of the two folders in `config`.
+    """Return the spec of `data.spec`, or of the two folders in `config`, without the settings of bands and white.
 
     Raises:
         UserError: neither or both are given, or a setting of one is combined with the other.

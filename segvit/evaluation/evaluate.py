@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from segvit.config import DataConfig, EvalConfig, EvalMode, PrecisionChoice
-from segvit.data.bands.reading import Reading
+from segvit.data.bands.names import COLOR_NAMES, check_bands
 from segvit.data.dataset import Sample, Samples, SegmentationDataset, open_dataset, open_folders
 from segvit.data.given import data_of
 from segvit.data.images import Unreadable
@@ -161,12 +161,7 @@ def as_model_reads(model: Network, dataset: Samples) -> Samples:
     if isinstance(dataset, SegmentationDataset):
         spec = model.spec
         dataset = dataset.read_like(() if spec is None else spec.bands, None if spec is None else spec.white)
-    bands = Reading.of(dataset.spec).bands
-    if bands != len(model.mean):
-        raise UserError(
-            f"the model takes images of {len(model.mean)} bands, the dataset {dataset.spec.name!r} has {bands}: "
-            "evaluate on the dataset that the model was trained for, or correct its bands (data.bands)"
-        )
+    check_bands(len(model.mean), dataset.spec.bands or COLOR_NAMES[0], source="the model")
     return dataset
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from segvit.data.bands.reading import COLORS
+from segvit.data.bands.names import COLORS
 from segvit.data.shapes.scenes import render_scene
 from segvit.export.graph import LabelGraph
 from segvit.inference.network import image_for, reading_of

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from segvit.config import EvalConfig, ModelConfig
 from segvit.data.bands.reading import Reading, read_pixels
+from segvit.data.bands.tensors import to_tensor
 from segvit.data.palette import Color, default_palette
 from segvit.data.spec import DatasetSpec
 from segvit.models.output import SegOutput
@@ -51,8 +51,7 @@ def image_for(network: Network, path: Path) -> Tensor:
     Raises:
         UserError: the file cannot be read, or has other bands.
     """
-    values = read_pixels(path, reading_of(network)).values
-    return torch.from_numpy(values.transpose(2, 0, 1).copy())
+    return to_tensor(read_pixels(path, reading_of(network)).values)
 
 
 def described(network: Network) -> dict[str, str]:

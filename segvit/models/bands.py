@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segvit.config import ModelConfig
-from segvit.data.bands.reading import COLORS
+from segvit.data.bands.names import COLORS, check_bands
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 
@@ -15,12 +15,10 @@ def resolve_bands(bands: int | None, spec: DatasetSpec | None) -> int | None:
     Raises:
         UserError: it is below 1, or not the number that the spec names.
     """
-    named = len(spec.bands) if spec is not None and spec.bands else None
-    if bands is not None and bands < 1:
-        raise UserError(f"model.bands is {bands}: give the number of bands of the images, 1 or more")
-    if bands is not None and named is not None and bands != named:
-        raise UserError(f"model.bands is {bands}, but the spec names {named}: leave model.bands out")
-    return bands or named
+    named = () if spec is None else spec.bands
+    if bands is not None:
+        check_bands(bands, named)
+    return bands or len(named) or None
 
 
 def per_band(name: str, config: ModelConfig, weights: Mapping[str, Any]) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ A folder holds the results of one model with one set of settings, and of one pho
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 DEFAULT = Path("runs/predict")
 """Output folder if none is given; the next ones are runs/predict-2, runs/predict-3, ..."""
+PHOTO_ONLY = ("confidence", "opacity", "background")
+"""Settings of the pictures of photos and videos, which scenes do not get."""
 ADVICE = "give another --output, or --overwrite to compute everything again"
 
 
@@ -71,7 +73,9 @@ def find_and_check(
         check_outputs(found.items, folder)
         if output is None or not overwrite:
             check_sources(found.items, folder)
-            check_record(folder, settings, (file for item in found.items for file in item.outputs(folder)))
+            files = (file for item in found.items for file in item.outputs(folder))
+            only_scenes = bool(found.items) and all(item.scene for item in found.items)
+            check_record(folder, settings, files, left_open=PHOTO_ONLY if only_scenes else ())
         return found
 
     folder, found = (output, check(output)) if output else _first_free(check)
@@ -79,8 +83,13 @@ def find_and_check(
     return folder, found
 
 
-def claim(output: Path, settings: dict[str, Any]) -> None:
+def claim(output: Path, settings: dict[str, Any], *, left_open: Collection[str] = ()) -> None:
     """Record the settings in the output folder, and remove unfinished files of a killed run.
+
+    Args:
+        output: the folder.
+        settings: how its files are made.
+        left_open: settings that none of the files depends on. The record keeps what it has of them.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -90,18 +99,23 @@ def claim(output: Path, settings: dict[str, Any]) -> None:
         output.mkdir(parents=True, exist_ok=True)
         for path in list(output.rglob("*" + ASIDE)):
             remove(path)
+        kept = {name: value for name, value in _recorded(record).items() if name in left_open}
+        settings = {name: value for name, value in settings.items() if name not in left_open} | kept
         with aside(record) as place:
             text = "# Settings of the label maps in this folder; segvit predict only adds to it with the same ones.\n"
             place.write_text(text + yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
-def check_record(output: Path, settings: dict[str, Any] | None, files: Iterable[Path]) -> None:
+def check_record(
+    output: Path, settings: dict[str, Any] | None, files: Iterable[Path], *, left_open: Collection[str] = ()
+) -> None:
     """Refuse a folder whose files were made with other or unknown settings.
 
     Args:
         output: the folder.
         settings: how its files are to be made. None: not known yet, so not compared.
         files: all files that may be written into it.
+        left_open: settings that none of the files depends on.
 
     Raises:
         Taken: such a folder.
@@ -119,13 +133,24 @@ def check_record(output: Path, settings: dict[str, Any] | None, files: Iterable[
         raise Taken(f"{record} cannot be read ({error}): {ADVICE}") from error
     if not isinstance(there, dict):
         raise Taken(f"{record} was not written by segvit predict: {ADVICE}")
+    if not there.keys() & set(PHOTO_ONLY):  # the folder holds scenes alone so far
+        left_open = PHOTO_ONLY
     differing = [
         f"{name} was {_word(there.get(name))} and is {_word(settings.get(name))}"
         for name in settings | there
-        if there.get(name) != settings.get(name)
+        if there.get(name) != settings.get(name) and name not in left_open
     ]
     if differing:
         raise Taken(f"{record.parent} holds label maps made with other settings: {'; '.join(differing)}: {ADVICE}")
+
+
+def _recorded(record: Path) -> dict[str, Any]:
+    """Return the settings in a record, none if it does not exist or cannot be read."""
+    try:
+        there = load_yaml(record.read_text(encoding="utf-8"), source=str(record)) if record.exists() else {}
+    except (OSError, ValueError, UserError):
+        return {}
+    return there if isinstance(there, dict) else {}
 
 
 def check_sources(found: Iterable[Input], output: Path) -> None:

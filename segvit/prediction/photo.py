@@ -17,13 +17,14 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 from torch import Tensor
 
 from segvit.config import EvalConfig, PrecisionChoice
-from segvit.data.bands.reading import Pixels, Reading, as_picture, remarks
+from segvit.data.bands.reading import Pixels, Reading, as_picture
+from segvit.data.bands.remarks import remarks
 from segvit.data.bands.sources import to_pixels
+from segvit.data.bands.tensors import to_tensor
 from segvit.data.images import Source
 from segvit.data.palette import Color
 from segvit.errors import UserError
@@ -183,7 +184,7 @@ def label_photo(
     pixels = source if isinstance(source, Pixels) else _to_pixels(source, reading)
     for text in remarks(pixels, reading) if warn else ():
         warnings.warn(f"{_name(source)}: {text}", UserWarning, stacklevel=4)
-    tensor = torch.from_numpy(pixels.values.transpose(2, 0, 1).copy())
+    tensor = to_tensor(pixels.values)
     certainty = None
     with computing_in(resolve_precision(model, precision), model.mean.device):
         if confidence:

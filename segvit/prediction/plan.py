@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from segvit.errors import UserError
 from segvit.inference.network import Network
-from segvit.prediction.folder import claim, find_and_check, only_address
+from segvit.prediction.folder import PHOTO_ONLY, claim, find_and_check, only_address
 from segvit.prediction.names import LABELS, SCENE_LABELS, SCENE_ROWS, VIDEO_OVERLAY, named
 from segvit.prediction.outputs import fingerprint, is_done, is_scene_done, model_digest
 from segvit.prediction.video_options import VideoOptions
@@ -91,12 +91,15 @@ def make_plan(
             f"--write {' '.join(sorted(others))}: {scene} is a GeoTIFF or a very large image, which is written as "
             "geojson alone; predict it in a command of its own"
         )
-    claim(output, filmed_with)
+    only_scenes = bool(found.items) and all(item.scene for item in found.items)
+    claim(output, filmed_with, left_open=PHOTO_ONLY if only_scenes else ())
     plan = Plan(output, found.left_out, [], [], [], [], [], [])
     if address := only_address(inputs):
         plan.videos.append(Job(str(inputs[0]), output / f"{address.stem}_{datetime.now():%Y%m%d-%H%M%S}", ""))
     for item in found.items:
         target, made = output / item.stem, filmed_with | {"seconds": video.seconds} if item.video else made_with
+        if item.scene:
+            made = {name: value for name, value in made.items() if name not in PHOTO_ONLY}
         job = Job(str(item.path), target, fingerprint(item.path, made))
         if item.video:
             facts = facts_if_done(target, job.fingerprint, video, confidence=settings["confidence"])

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
-from segvit.data.bands.reading import Pixels, image_frames, read_pixels, remarks
+from segvit.data.bands.reading import Pixels, image_frames, read_pixels
+from segvit.data.bands.remarks import remarks
 from segvit.data.images import Unreadable
 from segvit.errors import UserError
 from segvit.inference.network import Network, classes_of, reading_of
@@ -125,7 +126,13 @@ def predict_files(
     with computing_in(chosen, model.mean.device), evaluating(model):  # cached casts and folds serve all images
         images = _label_images(labeller, plan.images, progress)
         images += _label_scenes(
-            labeller, plan.scenes, watch_scene, polygons="geojson" in write, confidence=asked, first=len(plan.images)
+            labeller,
+            plan.scenes,
+            watch_scene,
+            polygons="geojson" in write,
+            reuse=not overwrite,
+            confidence=asked,
+            first=len(plan.images),
         )
         videos = _label_videos(labeller, plan.videos, watch)
     done = gather_done(plan, images, videos, labeller.remarks)
@@ -226,7 +233,14 @@ def _attempt(path: Path, work: Callable[[], T]) -> T | Failure:
 
 
 def _label_scenes(
-    labeller: _Labeller, jobs: Sequence[Job], watch: Watch | None, *, polygons: bool, confidence: bool, first: int
+    labeller: _Labeller,
+    jobs: Sequence[Job],
+    watch: Watch | None,
+    *,
+    polygons: bool,
+    reuse: bool,
+    confidence: bool,
+    first: int,
 ) -> list[tuple[int, Path | Failure]]:
     """Label this process's share of the scenes; return each number, counted from `first`, with its outcome."""
 
@@ -239,6 +253,7 @@ def _label_scenes(
                 config=labeller.look["config"],
                 fingerprint=job.fingerprint,
                 polygons=polygons,
+                reuse=reuse,
                 raw_ids=labeller.style["raw_ids"],
                 progress=progress,
             )

@@ -13,15 +13,20 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from segvit.config import DataConfig, EvalConfig, PrecisionChoice
+from segvit.data.bands.names import COLORS
+from segvit.data.bands.reading import Values
+from segvit.data.bands.tensors import to_tensor
+from segvit.data.images import Unreadable
 from segvit.inference.network import Network, classes_of
 from segvit.inference.precision import computing_in, resolve_precision
 from segvit.inference.protocol import batch_labels, images_per_batch
@@ -92,11 +97,12 @@ def predict_video(
         progress: called after each frame.
 
     Raises:
-        UserError: a source that cannot be opened or holds no picture, an impossible option, a precision that the
-            device lacks, or a disk that is full.
+        UserError: a model of other bands than colours or grey, a source that cannot be opened or holds no picture, an
+            impossible option, a precision that the device lacks, or a disk that is full.
     """
     options, config = options or VideoOptions(), config or model.protocol
     options.check()
+    _check_bands(model, source)
     chosen = resolve_precision(model, precision)
     label = partial(_label, model, config=config, precision=precision, confidence=confidence)
     classes, palette = classes_of(model)
@@ -129,15 +135,37 @@ def _label(
     confidence: bool,
 ) -> list[Prediction]:
     """Label frames of one size, which run through the model together unless `confidence` is asked for."""
-    pictures = [frame.image for frame in frames]
+    pictures = [_as_model_reads(model, frame) for frame in frames]
     if confidence:
-        return [predict(model, image, config=config, precision=precision, confidence=True) for image in pictures]
-    images = torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2).copy())
+        found = [predict(model, image, config=config, precision=precision, confidence=True) for image in pictures]
+        return [replace(each, image=frame.image) for each, frame in zip(found, frames, strict=True)]
+    images = torch.stack([to_tensor(picture) for picture in pictures])
     classes, palette = classes_of(model)
     return [
-        Prediction(image=image, labels=labels.cpu().numpy(), classes=classes, palette=palette, confidence=None)
-        for image, labels in zip(pictures, batch_labels(model, images, config), strict=True)
+        Prediction(image=frame.image, labels=labels.cpu().numpy(), classes=classes, palette=palette, confidence=None)
+        for frame, labels in zip(frames, batch_labels(model, images, config), strict=True)
     ]
+
+
+def _check_bands(model: Network, source: str | Path) -> None:
+    """Refuse a model that takes other bands than colours or grey.
+
+    Raises:
+        UserError: such a model.
+    """
+    bands = len(model.mean)
+    if bands not in (1, COLORS):
+        raise Unreadable(
+            f"{source}: a video has {COLORS} bands, and the model takes {bands}; give images, or a model of "
+            f"{COLORS} bands"
+        )
+
+
+def _as_model_reads(model: Network, frame: Frame) -> Values:
+    """Return a frame as uint8 (H, W, 3), or as grey (H, W, 1) for a model of one band."""
+    if len(model.mean) == COLORS:
+        return frame.image
+    return np.asarray(Image.fromarray(frame.image).convert("L"))[..., None]
 
 
 def _write(

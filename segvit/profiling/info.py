@@ -12,7 +12,7 @@ from rich.table import Table
 
 from segvit.config import ModelConfig, Structure, TrainConfig, Upsampling
 from segvit.config_files import CONFIG_DIRS
-from segvit.data.bands.reading import COLORS
+from segvit.data.bands.names import COLORS
 from segvit.data.folder_spec import resolve_spec
 from segvit.errors import UserError
 from segvit.inference.network import described
@@ -222,8 +222,8 @@ def find_network(
         chosen = {"structure": structure, "upsampling": upsampling, "image_size": image_size}
         settings: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
         config = ModelConfig(backbone=name, class_token=class_token, **settings)
-    if said := [flag for flag in known if given[flag] is not None]:
-        raise UserError(f"{name} already sets {' and '.join(said)}: leave the flag out")
+    if given_flags := [flag for flag in known if given[flag] is not None]:
+        raise UserError(f"{name} already sets {' and '.join(given_flags)}: leave the flag out")
     return Named(name=name, config=config, num_classes=count, classes=classes, header=header)
 
 

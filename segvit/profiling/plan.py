@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from segvit.config import Head, TrainConfig
-from segvit.data.bands.reading import COLORS
+from segvit.data.bands.names import COLORS
 from segvit.errors import UserError
 from segvit.fused_losses import CHUNK_ELEMENTS, CHUNK_ELEMENTS_GPU, fused_mask_losses
 from segvit.inference.precision import HALVES

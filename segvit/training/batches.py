@@ -6,6 +6,7 @@ Letters: B images of this process, N bands, H, W size of a crop.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from accelerate import Accelerator
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from segvit.config import TrainConfig
 from segvit.data.augment.transform import TrainTransform
+from segvit.data.bands.names import are_colors
 from segvit.data.sampling.crops import Replaced, TrainingSamples, collate
 from segvit.data.sampling.order import EndlessBatches
 from segvit.data.sampling.partners import Partners
@@ -50,7 +52,7 @@ def training_batches(
         data: training and validation set.
         accelerator: knows the processes.
         start: steps done.
-        mean: (N,) of the model, 0..1: the values that pads images smaller than the crop.
+        mean: (N,) of the model, 0..1: the values that pad images smaller than the crop.
         say: prints how often rare classes are drawn.
         list_unreadable: takes the messages of all processes about images that cannot be read.
         cache: features of the frozen blocks, on disk.
@@ -77,9 +79,11 @@ def training_crops(config: TrainConfig, data: RunData, *, mean: Tensor) -> Train
     Args:
         config: the run.
         data: training and validation set.
-        mean: (N,) of the model, 0..1: the values that pads images smaller than the crop.
+        mean: (N,) of the model, 0..1: the values that pad images smaller than the crop.
     """
     augment, rare, partners = config.augment, None, None
+    if not are_colors(data.train.spec.bands):
+        augment = replace(augment, saturation=0.0, hue=0.0)
     fill = [255 * value for value in mean.tolist()]
     transform = TrainTransform(config.model.image_size, augment, fill, own=data.transform)
     if augment.rare_class_probability > 0 or augment.copy_paste > 0:

@@ -222,8 +222,11 @@ def open_splits(
         UserError: one of them cannot be trained on.
     """
     size = config.model.image_size
+    bands_of = "model.bands" if config.init is None else f"the model of init, {config.init},"
     splits: dict[str, Samples] = {
-        name: open_dataset(config.data, name, size=size, bands=config.model.bands) if own is None else own[name]
+        name: own[name]
+        if own is not None
+        else open_dataset(config.data, name, size=size, bands=config.model.bands, bands_of=bands_of)
         for name in SPLITS
     }
     reports = {name: check_dataset(samples, limit=CHECKED_SAMPLES, decode=True) for name, samples in splits.items()}

@@ -53,3 +53,8 @@ def counted(count: int, thing: str) -> str:
 def counted_are(count: int, thing: str) -> str:
     """Return a count, its noun and the verb, such as "1 image is" or "2 images are"."""
     return f"{counted(count, thing)} {'is' if count == 1 else 'are'}"
+
+
+def plain_number(value: float) -> str:
+    """Return a number as people write it: whole numbers in full, others with six digits."""
+    return f"{value:.0f}" if value == round(value) else f"{value:g}"

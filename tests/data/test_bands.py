@@ -18,7 +18,8 @@ from segvit.data.augment.colors import photometric
 from segvit.data.augment.transform import TrainTransform
 from segvit.data.bands.deep import decode
 from segvit.data.bands.header import read_header
-from segvit.data.bands.reading import Reading, as_picture, image_frames, likely_white, read_pixels, remarks
+from segvit.data.bands.reading import Reading, as_picture, image_frames, read_pixels
+from segvit.data.bands.remarks import likely_white, remarks
 from segvit.data.bands.sources import to_pixels
 from segvit.data.check.report import check_splits
 from segvit.data.dataset import open_dataset
@@ -197,7 +198,7 @@ def make_folders(folder: Path, count: int = 4, bands: int = 5) -> segvit.DataCon
     for number in range(count):
         labels = np.zeros((24, 40), np.uint8)
         labels[:, 12 + number :] = 1
-        values = (RANDOM.random((24, 40, bands)) * 1000 + labels[..., None] * 3000.0).astype(np.uint16)
+        values = (RANDOM.random((24, 40, bands)) * 1000 + labels[..., None] * 3000.0 + 1).astype(np.uint16)
         values[:2] = 0
         write_tiff(folder / "images" / f"{number}.tif", values, nodata=0)
         Image.fromarray(labels).save(folder / "masks" / f"{number}.png")

@@ -210,3 +210,97 @@ def test_other_annotations_of_a_scene_are_refused_and_overwrite_begins_anew(
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "photos" / "a.png")
     with pytest.raises(UserError, match=r"--write coco yolo: .*scene\.tif is a GeoTIFF .* geojson alone"):
         predict_files(model, [tmp_path], tmp_path / "other", write=("yolo", "coco", "geojson"), workers=0)
+
+
+def test_a_run_killed_while_it_writes_is_resumed(
+    model: segvit.SegViT, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = tmp_path / "whole" / "scene", tmp_path / "cut" / "scene"
+    scenes.predict_scene(model, scene, whole, fingerprint="f")
+    write = scenes._write
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    for config in (None, segvit.EvalConfig(mode="whole")):
+        monkeypatch.setattr(scenes, "_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            scenes.predict_scene(model, scene, cut, config=config, fingerprint="f")
+        monkeypatch.setattr(scenes, "_write", write)
+        done = scenes.predict_scene(model, scene, cut, config=config, fingerprint="f")
+        assert done.resumed_rows == 1 and not (tmp_path / "cut" / "scene_labels.rows").exists()
+        if config is None:
+            with rasterio.open(done.labels) as one, rasterio.open(f"{whole}_labels.tif") as other:
+                assert (one.read(1) == other.read(1)).all()
+
+
+def test_a_refused_scene_leaves_nothing_and_is_refused_at_once(
+    model: segvit.SegViT, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last pixel of a float scene is above 1, which only a white value explains."""
+    monkeypatch.setattr(scenes, "BLOCK", BLOCK)
+    monkeypatch.setattr(scenes, "TRACED_SIDE", 2 * BLOCK)
+    with rasterio.open(scene) as source:
+        values, place = source.read().astype(np.float32) / 4095, {"crs": source.crs, "transform": source.transform}
+    values[0, -1, -1] = 7
+    form = {"driver": "GTiff", "height": HEIGHT, "width": WIDTH, "count": 4, "dtype": "float32"}
+    path, target = tmp_path / "floats.tif", tmp_path / "seen" / "floats"
+    with rasterio.open(path, "w", **form, **place) as written:
+        written.write(values)
+    done: list[int] = []
+    model.spec = replace(model.spec, white=None)
+    with pytest.raises(UserError, match=r"floats up to 7; .*--data.white 7"):
+        scenes.predict_scene(model, path, target, fingerprint="f", progress=lambda count, _: done.append(count))
+    assert not done and not target.parent.exists()
+    model.spec = replace(model.spec, white=7)
+    assert scenes.predict_scene(model, path, target, fingerprint="f").labels.is_file()
+    other = ModelConfig(embed_dim=32, depth=2, num_heads=2, taps=(0, 1), bands=2)
+    two = segvit.create_model("vit_tiny_patch16_224", num_classes=2, image_size=32, config=other).eval()
+    with pytest.raises(UserError, match="has 4 bands"):
+        scenes.predict_scene(two, scene, tmp_path / "other" / "scene", fingerprint="f")
+    assert not (tmp_path / "other").exists()
+
+
+def test_polygons_are_added_to_the_label_map_on_disk(
+    model: segvit.SegViT, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Polygons need no confidence of a scene, and no second pass of the model. A photo still needs confidence."""
+    seen, photo = tmp_path / "seen", tmp_path / "photos" / "a.tif"
+    first = predict_files(model, [scene], seen, workers=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(scenes, "stream_labels", None)
+        again = predict_files(model, [scene], seen, workers=0, write=("geojson",))
+    assert again.written == first.written and not again.failures
+    with rasterio.open(seen / "scene_labels.tif") as written:
+        _check_polygons(seen / "scene_polygons.geojson", written.read(1), model.classes)
+    photo.parent.mkdir()
+    with rasterio.open(photo, "w", driver="GTiff", height=32, width=32, count=4, dtype="uint16") as written:
+        written.write(np.ones((4, 32, 32), np.uint16))
+    mixed = predict_files(model, [scene, photo], seen, workers=0, write=("geojson",))
+    assert mixed.skipped == first.written and (seen / "a_confidence.png").is_file()
+    assert predict_files(model, [scene], seen, workers=0).skipped == first.written
+    with pytest.raises(UserError, match="confidence was on and is off"):
+        predict_files(model, [photo], seen, workers=0)
+
+
+def test_a_clear_orthophoto_has_no_labels_outside_its_picture(tmp_path: Path) -> None:
+    """Pixels of transparency 0 are 255 in the label map. Near infrared in its place gets a remark."""
+    config = ModelConfig(embed_dim=32, depth=2, num_heads=2, taps=(0, 1))
+    model = segvit.create_model("vit_tiny_patch16_224", num_classes=2, image_size=32, config=config).eval()
+    values = np.random.default_rng(0).integers(1, 255, (4, 40, 50), np.uint8)
+    values[3] = 255
+    values[3, :10, 5:] = 0
+    place = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(500_000, 5_000_000, 10, 10)}
+    form = {"driver": "GTiff", "height": 40, "width": 50, "count": 4, "dtype": "uint8"}
+    for name in ("ortho", "nir"):
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **form, **place) as target:
+            target.write(values)
+        values[3, 20:] = 99
+    done = [
+        scenes.predict_scene(model, tmp_path / f"{name}.tif", tmp_path / name, fingerprint="f")
+        for name in ("ortho", "nir")
+    ]
+    for each in done:
+        with rasterio.open(each.labels) as written:
+            assert ((written.read(1) == 255) == (values[3] == 0)).all()
+    assert not done[0].remarks and "marked as transparency" in done[1].remarks[0]

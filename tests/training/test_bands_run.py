@@ -13,11 +13,14 @@ from safetensors.torch import save_file
 import segvit
 from segvit.config import ModelConfig, TrainConfig
 from segvit.data.dataset import open_dataset
-from segvit.data.sampling.pixel_statistics import measure
+from segvit.data.sampling.pixel_statistics import measure, with_statistics
 from segvit.errors import UserError
 from segvit.inference.network import reading_of
 from segvit.models.create import create_model
 from segvit.prediction.predict_files import predict_files
+from segvit.training.batches import training_crops
+from segvit.training.run_folder.first_crops import augmented_sheet
+from segvit.training.start import RunData, open_splits
 
 rasterio = pytest.importorskip("rasterio")
 TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2, "taps": (0, 1), "image_size": 32}
@@ -83,13 +86,77 @@ def test_five_bands_from_training_to_labels(
     assert segvit.load_model(resumed.path).mean.tolist() == model.mean.tolist()
 
 
-def test_measured_statistics_are_those_of_all_pixels(run: TrainConfig) -> None:
+def test_measured_statistics_are_those_of_all_pixels_with_data(run: TrainConfig) -> None:
     samples = open_dataset(run.data, "train", bands=5)
     pixels = torch.cat([samples.read(index).image.flatten(1) for index in range(len(samples))], dim=1).double()
+    pixels = pixels[:, (pixels > 0).all(dim=0)]
     found = measure(samples)
+    assert pixels.shape[1] == 3 * (40 * 56 - 1)
     assert found.mean == pytest.approx(pixels.mean(dim=1).tolist(), rel=1e-5)
     assert found.std == pytest.approx(pixels.std(dim=1, correction=0).tolist(), rel=1e-5)
     assert found.images == 3 and not found.constant
+
+
+def test_pixels_without_data_do_not_count_as_black(run: TrainConfig) -> None:
+    """With half of an image without data, the mean stays that of the other half."""
+    path = run.data.images
+    assert path is not None
+    for file in sorted(Path(path).iterdir()):
+        with rasterio.open(file, "r+") as target:
+            values = target.read()
+            values[:] = 2000
+            values[:, :20] = 0
+            target.write(values)
+    found = measure(open_dataset(run.data, "train", bands=5))
+    assert found.mean == pytest.approx([2000 / 4095] * 5, rel=1e-5) and found.constant == (0, 1, 2, 3, 4)
+
+
+def test_a_mean_that_is_given_is_kept(run: TrainConfig) -> None:
+    splits = {"train": open_dataset(run.data, "train", bands=5)}
+    found = measure(splits["train"])
+    mean, std = (0.1, 0.2, 0.3, 0.4, 0.5), (0.6, 0.7, 0.8, 0.9, 1.0)
+    for given, expected in (
+        ({"mean": mean}, (mean, found.std)),
+        ({"std": std}, (found.mean, std)),
+        ({"mean": mean, "std": std}, (mean, std)),
+        ({}, (found.mean, found.std)),
+    ):
+        config = replace(run, model=replace(run.model, **given))
+        done = with_statistics(config, splits, state=None, say=None).model
+        assert (done.mean, done.std) == expected
+
+
+def test_three_bands_that_are_no_colours(run: TrainConfig, tmp_path: Path) -> None:
+    """Bands are colours by their names, not by their number."""
+    for path in (tmp_path / "images").iterdir():
+        with rasterio.open(path) as source:
+            values = source.read()[:3]
+        with rasterio.open(path, "w", driver="GTiff", height=40, width=56, count=3, dtype="uint16") as target:
+            target.write(values)
+    for names, colors in ((("nir", "red", "green"), False), (("Red", "green", "blue"), True), ((), True)):
+        config = replace(run, model=replace(run.model, bands=None), data=replace(run.data, bands=names))
+        train = open_dataset(config.data, "train")
+        lines: list[str] = []
+        done = with_statistics(config, {"train": train}, state=None, say=lines.append)
+        assert (done.model.mean is None) == colors and any("hue" in line for line in lines) != colors
+        crops = training_crops(done, RunData(train=train, val=train, digest=""), mean=torch.full((3,), 0.5))
+        assert (crops.transform.augment.hue == 0) != colors and (crops.transform.augment.saturation == 0) != colors
+
+
+def test_the_sheet_of_other_bands_is_that_of_the_run(run: TrainConfig, tmp_path: Path) -> None:
+    segvit.train(config=replace(run, steps=1))
+    sheet = augmented_sheet(replace(run, steps=1))
+    with Image.open(run.output / "train_batches.png") as first:
+        assert first.size == sheet.size and first.convert("RGB").tobytes() == sheet.convert("RGB").tobytes()
+
+
+def test_other_bands_than_those_of_the_start_are_explained(run: TrainConfig) -> None:
+    """Nobody typed model.bands: the settings come from the model of `init`."""
+    config = replace(run, init="one.safetensors", model=replace(run.model, bands=1))
+    config = replace(config, data=replace(run.data, bands=("a", "b", "c", "d", "e")))
+    with pytest.raises(UserError, match=r"one\.safetensors, takes images of 1 band, but the data name 5") as caught:
+        open_splits(config)
+    assert "model.bands" not in str(caught.value)
 
 
 def test_dark_images_are_named_before_the_first_step(run: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +198,7 @@ def test_settings_that_contradict_are_refused(run: TrainConfig) -> None:
     with pytest.raises(UserError, match=r"model\.bands is 0"):
         create_model(config=replace(run.model, bands=0), num_classes=2)
     spec = replace(segvit.load_spec("camvid"), bands=("a", "b"))
-    with pytest.raises(UserError, match="the spec names 2"):
+    with pytest.raises(UserError, match=r"model\.bands is 5, but the data name 2: a, b"):
         create_model(config=run.model, spec=spec)
     with pytest.raises(UserError, match="scenes are red, green, blue"):
         open_dataset(segvit.DataConfig(spec="shapes", white=4095), "train")

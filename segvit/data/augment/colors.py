@@ -18,7 +18,7 @@ from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from segvit.data.augment.draws import chance, maybe, whole
 from segvit.data.augment.levels import from_levels, to_levels
-from segvit.data.bands.reading import COLORS
+from segvit.data.bands.names import COLORS
 from segvit.utils.resize import to_uint8
 
 

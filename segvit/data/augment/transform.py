@@ -30,7 +30,7 @@ from segvit.data.augment.levels import from_levels
 from segvit.data.augment.limits import check_augment
 from segvit.data.augment.mixing import Crop, erased, keeping
 from segvit.data.augment.own import OwnTransform
-from segvit.data.bands.reading import COLORS
+from segvit.data.bands.names import COLORS
 from segvit.errors import UserError
 from segvit.utils.resize import Window, resize, resize_labels
 from segvit.utils.sizes import fit_size

@@ -1,15 +1,19 @@
-"""Decode PNG and TIFF files at their full bit depth: 8 or 16 bits, or floats, of any number of bands.
+"""Decode image files at their full bit depth: 8 or 16 bits, or floats, of any number of bands.
 
     values = decode(path, header)       # (H, W, C) uint8, uint16, float32, ...
 
 Pillow decodes RGB of 16 bits to the upper byte of each value. Decoding once more with the opposite byte order gives the
-lower byte, so no further package is needed. Other band counts of TIFF files need rasterio, the extra `geo`.
+lower byte, so no further package is needed. Other band counts of TIFF files, and colours of 16 bits in JPEG 2000 files,
+need rasterio, the extra `geo`.
 """
 
+import io
 import sys
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,8 +23,9 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
-from segvit.data.bands.header import Header
-from segvit.data.images import SIXTEEN_BIT, Unreadable, open_unlimited, reading
+from segvit.data.bands.header import Form, Header
+from segvit.data.bands.pnm import read_pnm
+from segvit.data.images import SIXTEEN_BIT, Unreadable, open_unlimited, read_orientation, reading
 from segvit.data.member import File
 from segvit.errors import UserError
 from segvit.utils.optional import need
@@ -29,6 +34,10 @@ OPPOSITE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 """Opposite of each byte order in Pillow's names of raw modes."""
 MODES = ("1", "L", "RGB", "RGBA", "RGBX", "LA", "F", *SIXTEEN_BIT)
 """Pillow's modes whose channels are the file's."""
+DRIVERS: dict[Form, str] = {"TIFF": "GTiff", "JPEG 2000": "JP2OpenJPEG"}
+"""GDAL's names of the formats that rasterio reads."""
+Window = tuple[tuple[int, int], tuple[int, int]]
+"""First row and the one after the last, and the same for columns."""
 TURNS: dict[int, tuple[bool, bool, bool]] = {
     1: (False, False, False),
     2: (False, False, True),
@@ -43,17 +52,76 @@ TURNS: dict[int, tuple[bool, bool, bool]] = {
 
 
 def decode(path: File, header: Header) -> npt.NDArray[Any]:
-    """Decode a PNG or TIFF file to (H, W, C), C channels with transparency if there is any, upright.
+    """Decode a file to (H, W, C), C channels with transparency if there is any, upright.
 
     Raises:
-        UserError: the file is damaged, or a TIFF file needs rasterio, which is not installed.
+        UserError: the file is damaged, or needs rasterio, which is not installed.
     """
     check_encoding(path, header)
     with reading(path, "an image"):
-        values = _by_pillow(path, header)
-        if values is None:
-            values = _by_rasterio(path, header)
+        values = _values(path, header)
+        if header.form == "PNG":
+            values = turned(values, read_orientation(path))
     return np.ascontiguousarray(values)
+
+
+def decode_mask(path: File, header: Header) -> npt.NDArray[np.bool_] | None:
+    """Return the pixels (H, W) that a mask inside a TIFF file hides, upright. None: it has no mask.
+
+    Raises:
+        UserError: the file is damaged, or rasterio is not installed.
+    """
+    if not header.masked:
+        return None
+    with open_rasterio(path, header.form) as source:
+        found = hidden(source)
+    return None if found is None else turned(found, header.orientation)
+
+
+def hidden(source: Any, window: Window | None = None) -> npt.NDArray[np.bool_] | None:
+    """Return the pixels (y, x) of an open raster, or of a window, that its mask hides. None: it has no mask.
+
+    Transparency and nodata are no mask: they are part of the values.
+    """
+    if not has_mask(source):
+        return None
+    found: npt.NDArray[np.bool_] = source.read_masks(1, window=window) == 0
+    return found
+
+
+def has_mask(source: Any) -> bool:
+    """True if an open raster has a mask of its own, in the file or beside it."""
+    kinds = {kind.name for kind in source.mask_flag_enums[0]}
+    return "per_dataset" in kinds and "alpha" not in kinds
+
+
+def _values(path: File, header: Header) -> npt.NDArray[Any]:
+    """Decode the channels of a file by the reader that gives every bit of them."""
+    if header.form == "PNM":
+        return read_pnm(path)
+    if header.form == "PNG" and header.bits == 16 and header.channels == 2:
+        return _grey_and_alpha(path)
+    values = _by_pillow(path, header)
+    if values is not None:
+        return values
+    if header.form == "PNG":
+        raise Unreadable(f"{path}: a PNG of this kind cannot be read as bands; save it as grey or RGB of 8 or 16 bits")
+    return _by_rasterio(path, header)
+
+
+def _grey_and_alpha(path: File) -> npt.NDArray[np.uint16]:
+    """Decode a PNG of grey and transparency of 16 bits, of which Pillow reads the upper bytes alone.
+
+    Its four bytes a pixel are those of red, green, blue and transparency of 8 bits, so the header is changed to that.
+    """
+    with path.open("rb") as file:
+        content = bytearray(file.read())
+    content[24:26] = bytes((8, 6))  # bits, and the colour type
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    with open_unlimited(io.BytesIO(bytes(content))) as opened:
+        picture = np.asarray(opened).astype(np.uint16)
+    values: npt.NDArray[np.uint16] = picture[..., ::2] << np.uint16(8) | picture[..., 1::2]
+    return values
 
 
 def check_encoding(path: File, header: Header) -> None:
@@ -88,6 +156,8 @@ def _by_pillow(path: File, header: Header) -> npt.NDArray[Any] | None:
         return None
     if header.bits == 32 and header.kind != "float":
         return None
+    if header.form == "JPEG 2000" and (header.channels > 1 or header.kind == "signed"):
+        return None
     try:
         with open_unlimited(path) as opened:
             raw_mode = _raw_mode(opened)
@@ -99,6 +169,8 @@ def _by_pillow(path: File, header: Header) -> npt.NDArray[Any] | None:
         if header.tiff:
             return None
         raise
+    if header.form == "JPEG 2000":
+        return values.astype(np.uint16) >> (16 - header.bits)  # Pillow scales them to 16 bits
     if header.bits != 16 or opened.mode in SIXTEEN_BIT:
         return values.astype(np.uint16) if header.bits == 16 and header.kind == "unsigned" else values
     if ";16" not in raw_mode or header.kind != "unsigned" or values.shape[2] != header.channels:
@@ -129,8 +201,8 @@ def _opposite(args: Any) -> Any:
 
 
 def _by_rasterio(path: File, header: Header) -> npt.NDArray[Any]:
-    """Decode every band of a TIFF file by rasterio."""
-    with open_rasterio(path) as source:
+    """Decode every band of a file by rasterio."""
+    with open_rasterio(path, header.form) as source:
         values: npt.NDArray[Any] = source.read()
     values = expand(values, header.bits).transpose(1, 2, 0)
     return turned(values, header.orientation)  # Pillow does so by itself
@@ -141,31 +213,46 @@ def has_rasterio() -> bool:
     return find_spec("rasterio") is not None
 
 
-@contextmanager
-def quiet(rasterio: Any) -> Iterator[None]:
-    """Silence rasterio's warning about files without a position on a map."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        yield
+def need_rasterio(user: str) -> Any:
+    """Import rasterio, and silence its warning about files without a position on a map.
+
+    Several threads read files, so the warning is silenced once for the process.
+
+    Args:
+        user: what needs it, in the error text.
+
+    Raises:
+        UserError: rasterio is missing.
+    """
+    rasterio = need("rasterio", user, extra="geo")
+    silence(rasterio.errors.NotGeoreferencedWarning)
+    return rasterio
+
+
+@cache
+def silence(category: type[Warning]) -> None:
+    """Ignore a kind of warnings from now on."""
+    warnings.simplefilter("ignore", category)
 
 
 @contextmanager
-def open_rasterio(path: File) -> Iterator[Any]:
-    """Open a TIFF file by rasterio, for reading alone.
+def open_rasterio(path: File, form: Form = "TIFF") -> Iterator[Any]:
+    """Open a TIFF or JPEG 2000 file by rasterio, for reading alone.
 
     Raises:
         UserError: rasterio is missing, or cannot read the file.
     """
-    rasterio = need("rasterio", f"{path}: GeoTIFF and TIFF files of this band count or depth", extra="geo")
+    rasterio = need_rasterio(f"{path}: {form} files of this band count or depth, or with a mask,")
     try:
-        with quiet(rasterio):
-            source = rasterio.open(path if isinstance(path, Path) else path.open(), driver="GTiff")
+        source = rasterio.open(path if isinstance(path, Path) else path.open(), driver=DRIVERS[form])
     except rasterio.errors.RasterioError as error:
-        raise Unreadable(f"{path}: cannot be read as a TIFF file ({error}); replace or remove the file") from error
+        raise Unreadable(f"{path}: cannot be read as a {form} file ({error}); replace or remove the file") from error
     with source:
         try:
             yield source
         except UserError:
             raise
         except rasterio.errors.RasterioError as error:
-            raise Unreadable(f"{path}: cannot be read as a TIFF file ({error}); replace or remove the file") from error
+            raise Unreadable(
+                f"{path}: cannot be read as a {form} file ({error}); replace or remove the file"
+            ) from error

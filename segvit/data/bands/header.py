@@ -1,16 +1,19 @@
-"""Read bit depth, bands and georeference from the header of a PNG or TIFF file, without decoding it.
+"""Read bit depth, bands and georeference from the header of an image file, without decoding it.
 
-    header = read_header(Path("scene.tif"))     # None: another format, which holds 8 bits per channel
+    header = read_header(Path("scene.tif"))     # None: a photo of 8 bits per channel
     header.bits, header.bands, header.is_scene
 
 Pillow alone cannot answer: it opens RGB of 16 bits as 8 bits, and refuses most files of other band counts.
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
+from segvit.data.bands import jpeg2000, pnm
+from segvit.data.bands.jpeg2000 import CODESTREAM, SIGNATURE, jpeg2000_facts
+from segvit.data.bands.pnm import CHANNELS, pnm_facts
 from segvit.data.member import File
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -23,6 +26,7 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 LARGE_SCENE = 100_000_000
 """Number of pixels above which a TIFF file is labelled window by window, even without a georeference."""
 
+Form = Literal["PNG", "TIFF", "JPEG 2000", "PNM", "array"]
 Kind = Literal["unsigned", "signed", "float"]
 Encoding = Literal["direct", "palette", "CMYK"]
 KINDS: dict[int, Kind] = {1: "unsigned", 2: "signed", 3: "float"}
@@ -36,7 +40,6 @@ WANTED = {
     SUBFILE_TYPE,
     WIDTH,
     HEIGHT,
-    SUBFILE_TYPE,
     BITS,
     PHOTOMETRIC,
     ORIENTATION,
@@ -48,7 +51,8 @@ WANTED = {
 }
 FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 11: "f", 12: "d", 16: "Q"}
 """Struct codes by TIFF's type of a tag."""
-NO_PICTURE = 1 | 4
+MASK = 4
+NO_PICTURE = 1 | MASK
 """Bits of the subfile type of reduced copies and masks."""
 MOST_VALUES, MOST_TAGS, MOST_PAGES = 1024, 4096, 100_000
 """Limits of a tag's values, of a header's tags and of a file's pages, so that a damaged file cannot fill the memory."""
@@ -60,7 +64,7 @@ COLORS = {RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3, LAB: 3}
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """Facts from the header of a PNG or TIFF file."""
+    """Facts from the header of a PNG or TIFF file, or of a JPEG 2000, PGM or PPM file of more than 8 bits."""
 
     size: tuple[int, int]
     """Height and width in pixels, as stored."""
@@ -78,7 +82,17 @@ class Header:
     nodata: float | None = None
     """Value of pixels without data, as GDAL stores it."""
     georeferenced: bool = False
-    tiff: bool = False
+    masked: bool = False
+    """True if a mask inside a TIFF file hides pixels."""
+    form: Form = "array"
+    """File format."""
+    white: int | None = None
+    """Largest value, if the file gives it."""
+
+    @property
+    def tiff(self) -> bool:
+        """True for a TIFF file."""
+        return self.form == "TIFF"
 
     @property
     def channels(self) -> int:
@@ -93,6 +107,8 @@ class Header:
     @property
     def full(self) -> int | None:
         """Largest value that a channel can hold. None for floats and for more than 16 bits."""
+        if self.white is not None:
+            return self.white
         return None if self.kind == "float" or self.bits > 16 else 2 ** (self.bits - (self.kind == "signed")) - 1
 
     @property
@@ -115,6 +131,10 @@ def read_header(path: File) -> Header | None:
                 return _png(start)
             if start[:4] in TIFF_STARTS:
                 return _tiff(file, start)
+            if start.startswith((SIGNATURE, CODESTREAM)):
+                return _jpeg2000(start + file.read(jpeg2000.LONGEST_HEAD - len(start)))
+            if start[:2] in CHANNELS:
+                return _pnm(start + file.read(pnm.LONGEST_HEAD - len(start)))
     except (OSError, struct.error, ValueError, OverflowError):
         return None
     return None
@@ -127,7 +147,25 @@ def _png(start: bytes) -> Header | None:
         return None
     bands, alpha = PNG_BANDS[color]
     encoding: Encoding = "palette" if color == PNG_PALETTE else "direct"
-    return Header(size=(height, width), bands=bands, alpha=alpha, bits=bits, encoding=encoding)
+    return Header(size=(height, width), bands=bands, alpha=alpha, bits=bits, encoding=encoding, form="PNG")
+
+
+def _jpeg2000(start: bytes) -> Header | None:
+    """Return the facts in the first bytes of a JPEG 2000 file of more than 8 bits."""
+    facts = jpeg2000_facts(start)
+    if facts is None or facts.bits <= 8:
+        return None
+    kind: Kind = "signed" if facts.signed else "unsigned"
+    bands = facts.channels - facts.alpha
+    return Header(size=facts.size, bands=bands, alpha=facts.alpha, bits=facts.bits, kind=kind, form="JPEG 2000")
+
+
+def _pnm(start: bytes) -> Header | None:
+    """Return the facts in the first bytes of a PGM or PPM file of more than 8 bits."""
+    facts = pnm_facts(start)
+    if facts is None:
+        return None
+    return Header(size=facts.size, bands=facts.channels, alpha=False, bits=16, form="PNM", white=facts.white)
 
 
 def _tiff(file: BinaryIO, start: bytes) -> Header | None:
@@ -150,7 +188,8 @@ def _tiff(file: BinaryIO, start: bytes) -> Header | None:
         orientation=orientation if orientation in range(1, 9) else 1,
         nodata=_number(tags.get(NODATA, (b"",))[0]),
         georeferenced=any(tag in tags for tag in GEO_TAGS),
-        tiff=True,
+        masked=_has_mask(file, start),
+        form="TIFF",
     )
 
 
@@ -161,15 +200,27 @@ def count_pages(path: File) -> int:
             start = file.read(32)
             if start[:4] not in TIFF_STARTS:
                 return 1
-            order, big, offset = _begin(start)
-            pictures, seen = 0, set[int]()
-            while offset and offset not in seen and len(seen) < MOST_PAGES:
-                seen.add(offset)
-                tags, offset = _directory(file, offset, order, big)
-                pictures += not int(tags.get(SUBFILE_TYPE, (0,))[0]) & NO_PICTURE
-            return max(pictures, 1)
+            return max(sum(not kind & NO_PICTURE for kind in _subfile_types(file, start)), 1)
     except (OSError, struct.error, ValueError, OverflowError):
         return 1
+
+
+def _has_mask(file: BinaryIO, start: bytes) -> bool:
+    """True if one of the images of a TIFF file is a mask."""
+    try:
+        return any(kind & MASK for kind in _subfile_types(file, start))
+    except (OSError, struct.error, ValueError, OverflowError):
+        return False  # a later directory is damaged, and the first can be read
+
+
+def _subfile_types(file: BinaryIO, start: bytes) -> Iterator[int]:
+    """Yield the subfile type of each image of a TIFF file."""
+    order, big, offset = _begin(start)
+    seen = set[int]()
+    while offset and offset not in seen and len(seen) < MOST_PAGES:
+        seen.add(offset)
+        tags, offset = _directory(file, offset, order, big)
+        yield int(tags.get(SUBFILE_TYPE, (0,))[0])
 
 
 def _tags(file: BinaryIO, start: bytes) -> Mapping[int, tuple[Any, ...]]:

@@ -10,20 +10,19 @@ Letters: H, W size of the raster, N bands, y x pixels of a part.
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
-from segvit.data.bands.deep import check_encoding, expand, open_rasterio
+from segvit.data.bands.deep import check_encoding, expand, has_mask, hidden, need_rasterio, open_rasterio
 from segvit.data.bands.header import Header, read_header
-from segvit.data.bands.reading import Pixels, Reading, scaled
+from segvit.data.bands.reading import Pixels, Reading, scaled, white_of
+from segvit.data.bands.tensors import to_tensor
 from segvit.data.images import Unreadable
-from segvit.utils.optional import need
 
 CACHE_MB = 192
 """Memory in MB that GDAL may keep decoded blocks in. Its own default is a share of the machine's memory."""
@@ -74,8 +73,9 @@ class Raster:
         window = ((rows.start, rows.stop), (columns.start, columns.stop))
         with self._lock:
             raw: npt.NDArray[Any] = self.source.read(window=window)
+            masked = hidden(self.source, window)
         raw = expand(raw, self.header.bits).transpose(1, 2, 0)
-        return scaled(raw, self.header, self.reading, name=str(self.path))
+        return scaled(raw, self.header, self.reading, name=str(self.path), hidden=masked)
 
     def read(self, rows: slice, columns: slice) -> Tensor:
         """Read a rectangle (N, y, x), uint8 or float32 in 0..1.
@@ -83,8 +83,29 @@ class Raster:
         Raises:
             UserError: as `pixels`.
         """
-        values = self.pixels(rows, columns).values
-        return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
+        return to_tensor(self.pixels(rows, columns).values)
+
+    def check(self, step: int) -> None:
+        """Refuse a raster that a later window could not be read from, before the first one is used.
+
+        Unsigned integers need one pixel for that. Other kinds of numbers may be below 0 or above white anywhere, and
+        colours may be grey, so such a raster is read once, in squares of `step` pixels.
+
+        Raises:
+            UserError: other bands than the model's, values below 0, or values without a known white.
+        """
+        if self.header.kind == "unsigned" and not (self.reading.bands == 1 and self.header.bands > 1):
+            self.pixels(slice(0, 1), slice(0, 1))
+            return
+        height, width = self.size
+        measured = replace(self, reading=replace(self.reading, white=self.reading.white or 1.0))
+        peaks = [
+            measured.pixels(slice(top, min(top + step, height)), slice(left, min(left + step, width))).peak or 0.0
+            for top in range(0, height, step)
+            for left in range(0, width, step)
+        ]
+        if self.header.is_deep:
+            white_of(self.header, self.reading, max(peaks), str(self.path))
 
     def missing(self, rows: slice, step: int) -> npt.NDArray[np.bool_] | None:
         """Return where some rows (y, W) have no data, read `step` columns at a time. None: they have data everywhere.
@@ -92,9 +113,9 @@ class Raster:
         Raises:
             UserError: as `pixels`.
         """
-        if self.header.nodata is None and self.header.kind != "float":
+        header, width = self.header, self.size[1]
+        if header.nodata is None and header.kind != "float" and not header.alpha and not has_mask(self.source):
             return None
-        width = self.size[1]
         found = np.zeros((rows.stop - rows.start, width), bool)
         for left in range(0, width, step):
             columns = slice(left, min(left + step, width))
@@ -115,6 +136,6 @@ def open_raster(path: Path, reading: Reading) -> Iterator[Raster]:
     if header is None:
         raise Unreadable(f"{path}: cannot be read as a TIFF file (its header is damaged); replace or remove the file")
     check_encoding(path, header)
-    rasterio = need("rasterio", f"{path}: GeoTIFF files and images of more than 100 megapixels", extra="geo")
+    rasterio = need_rasterio(f"{path}: GeoTIFF files and images of more than 100 megapixels")
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), open_rasterio(path) as source:
         yield Raster(path=path, header=header, reading=reading, source=source)

@@ -18,21 +18,26 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.bands.deep import decode
+from segvit.data.bands.deep import decode, decode_mask
 from segvit.data.bands.dicom import dicom_size, is_dicom, read_dicom
 from segvit.data.bands.header import Header, count_pages, read_header
+from segvit.data.bands.names import COLORS
 from segvit.data.frames import check_pages
 from segvit.data.images import TURNED, Unreadable, read_frames, read_image, read_orientation, read_size
 from segvit.data.member import File
 from segvit.errors import UserError
-from segvit.utils.text import counted
-
-COLORS = 3
-"""Number of bands of a photo: red, green, blue."""
-DARK = 1 / 4
-"""Share of the range of 16 bits below which a picture is taken for 10 to 14 bits in 16."""
+from segvit.utils.text import counted, plain_number
 
 Values = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+
+class UnknownWhite(Unreadable):
+    """Error of a file of floats, or of more than 16 bits, whose value of white is not known."""
+
+    def __init__(self, text: str, peak: float) -> None:
+        """Set the text and the largest value of the file."""
+        super().__init__(text)
+        self.peak = peak
 
 
 class HasBands(Protocol):
@@ -81,6 +86,9 @@ class Pixels(NamedTuple):
     """Largest value that the bit depth of that file can hold. None for floats."""
     dropped: int = 0
     """Number of bands of the file that were not read."""
+    alpha: int = 0
+    """Number of channels of a TIFF file whose last one, marked as transparency, was not read and may be a band. 0: all
+    were read, or it has two values."""
 
 
 def read_pixels(path: File, reading: Reading) -> Pixels:
@@ -95,16 +103,23 @@ def read_pixels(path: File, reading: Reading) -> Pixels:
     header = read_header(path)
     if header is not None and header.tiff:
         check_pages(count_pages(path), str(path))
-    plain = header is None or (not header.is_deep and header.nodata is None and header.bands <= COLORS)
-    if plain and reading.bands == COLORS:
-        photo = np.asarray(read_image(path))
-        return Pixels(_unit(photo) if reading.floats else photo)
-    if header is None:
-        return _read_bands(path, reading)
-    pixels = scaled(decode(path, header), header, reading, name=str(path))
-    if reading.floats or header.bands not in (1, COLORS) or not header.alpha:
+    if header is None or _is_photo(header):
+        if reading.bands == COLORS:
+            photo = np.asarray(read_image(path))
+            return Pixels(_unit(photo) if reading.floats else photo)
+        if header is None or reading.bands == 1:
+            return _read_bands(path, reading)
+    pixels = scaled(decode(path, header), header, reading, name=str(path), hidden=decode_mask(path, header))
+    if reading.floats or header.tiff or header.bands not in (1, COLORS) or not header.alpha:
         return pixels
     return pixels._replace(values=np.asarray(read_image(path)))  # transparency as in any other photo
+
+
+def _is_photo(header: Header) -> bool:
+    """True for a file that Pillow alone reads as red, green, blue, as it reads a JPEG file."""
+    if header.is_deep or header.nodata is not None or header.bands > COLORS or header.masked:
+        return False
+    return header.encoding != "direct" or not (header.tiff and header.alpha)
 
 
 def image_frames(path: File) -> int:
@@ -157,7 +172,7 @@ def _from_dicom(path: File, reading: Reading) -> Pixels:
 
 
 def _read_bands(path: File, reading: Reading) -> Pixels:
-    """Read a photo of another format than PNG and TIFF for a model that does not take red, green, blue."""
+    """Read a photo of 8 bits for a model that does not take red, green, blue: grey for one of one band."""
     if reading.bands != 1:
         raise Unreadable(f"{path}: {_other_bands(COLORS, reading)}")
     photo = np.asarray(read_image(path))
@@ -166,7 +181,14 @@ def _read_bands(path: File, reading: Reading) -> Pixels:
     return Pixels(_unit(photo[..., :1]))
 
 
-def scaled(raw: npt.NDArray[Any], header: Header, reading: Reading, *, name: str) -> Pixels:
+def scaled(
+    raw: npt.NDArray[Any],
+    header: Header,
+    reading: Reading,
+    *,
+    name: str,
+    hidden: npt.NDArray[np.bool_] | None = None,
+) -> Pixels:
     """Turn the raw values (H, W, C) of a file into pixels.
 
     Args:
@@ -174,25 +196,40 @@ def scaled(raw: npt.NDArray[Any], header: Header, reading: Reading, *, name: str
         header: of the file.
         reading: of the model.
         name: of the file, in error texts.
+        hidden: pixels (H, W) that the mask of the file hides.
 
     Raises:
         UserError: other bands than the model's, values below 0, or no known white.
     """
     chosen, dropped = _choose(raw, header, reading, name)
-    missing = _missing(chosen, header.nodata)
-    known = chosen if missing is None else np.where(missing[..., None], 0, chosen)
+    alpha = 0
+    if header.tiff and header.alpha and raw.shape[2] != reading.bands:
+        hidden, alpha = _by_alpha(raw, hidden)
+    missing = _missing(chosen, header.nodata, hidden)
+    known = chosen if missing is None else np.where(missing[..., None], chosen.dtype.type(0), chosen)
     if header.kind != "unsigned" and known.min() < 0:
         raise Unreadable(f"{name}: values reach down to {known.min():g}; save the image with 0 as black")
     if not header.is_deep:
         values = _unit(known)
-        return Pixels(values if reading.floats else _bytes(values), missing, dropped=dropped)
+        return Pixels(values if reading.floats else _bytes(values), missing, dropped=dropped, alpha=alpha)
     peak = float(known.max())
-    values = np.divide(known, _white(header, reading, peak, name), dtype=np.float32)
+    values = np.divide(known, white_of(header, reading, peak, name), dtype=np.float32)
     np.minimum(values, 1, out=values)
-    return Pixels(values if reading.floats else _bytes(values), missing, peak, header.full, dropped)
+    return Pixels(values if reading.floats else _bytes(values), missing, peak, header.full, dropped, alpha)
 
 
-def _white(header: Header, reading: Reading, peak: float, name: str) -> float:
+def _by_alpha(raw: npt.NDArray[Any], hidden: npt.NDArray[np.bool_] | None) -> tuple[npt.NDArray[np.bool_], int]:
+    """Return where transparency, the last of the channels (H, W, C), or the mask hides pixels.
+
+    The number is C if transparency has more than two values, so that it may be a band, and 0 otherwise.
+    """
+    share = raw[..., -1]
+    clear = share == 0
+    partial = bool((~clear & (share != share.max())).any())
+    return clear if hidden is None else clear | hidden, raw.shape[2] if partial else 0
+
+
+def white_of(header: Header, reading: Reading, peak: float, name: str) -> float:
     """Return the value of a deep file that becomes 1.
 
     Raises:
@@ -204,10 +241,11 @@ def _white(header: Header, reading: Reading, peak: float, name: str) -> float:
         return header.full
     if header.kind == "float" and peak <= 1:
         return 1
-    raise Unreadable(
-        f"{name}: values are {header.bits}-bit {'floats' if header.kind == 'float' else 'integers'} up to {peak:g}; "
-        f"give the value that is white with --data.white {peak:g}"
+    text = (
+        f"{name}: values are {header.bits}-bit {'floats' if header.kind == 'float' else 'integers'} up to "
+        f"{plain_number(peak)}; give the value that is white in training, --data.white {plain_number(peak)}"
     )
+    raise UnknownWhite(text, peak)
 
 
 def _choose(raw: npt.NDArray[Any], header: Header, reading: Reading, name: str) -> tuple[npt.NDArray[Any], int]:
@@ -221,21 +259,31 @@ def _choose(raw: npt.NDArray[Any], header: Header, reading: Reading, name: str) 
         return raw, 0
     bands = channels - header.alpha
     if reading.bands == COLORS and bands == 1:
-        return _over_white(raw, header).repeat(COLORS, axis=2), 0
+        return _without_alpha(raw, header, reading).repeat(COLORS, axis=2), 0
     if bands == reading.bands:
-        return _over_white(raw, header), 0
+        return _without_alpha(raw, header, reading), 0
+    if reading.bands == 1 and bands == COLORS:
+        shown = _without_alpha(raw, header, reading)
+        if (shown == shown[..., :1]).all():  # grey that was saved as red, green, blue
+            return shown[..., :1], 0
     if reading.bands == COLORS and bands > COLORS:
         return raw[..., :COLORS], bands - COLORS
     raise Unreadable(f"{name}: {_other_bands(bands, reading)}")
 
 
-def _over_white(raw: npt.NDArray[Any], header: Header) -> npt.NDArray[Any]:
-    """Show channels (H, W, C) over white if the last one is transparency."""
+def _without_alpha(raw: npt.NDArray[Any], header: Header, reading: Reading) -> npt.NDArray[Any]:
+    """Return the bands of the channels (H, W, C), shown over white if the last one is transparency.
+
+    In TIFF files, transparency marks pixels without data, so the bands stay what they are.
+    """
     if not header.alpha:
         return raw
-    full = 255 if not header.is_deep else header.full or 1
+    if header.tiff:
+        return raw[..., :-1]
+    full = header.full or 1
+    white = reading.white or full if header.is_deep else full
     share = raw[..., -1:].astype(np.float32) / full
-    shown = raw[..., :-1] * share + full * (1 - share)
+    shown = raw[..., :-1] * share + white * (1 - share)
     return np.asarray(shown.round().astype(raw.dtype) if raw.dtype.kind in "iu" else shown.astype(raw.dtype))
 
 
@@ -247,11 +295,14 @@ def _other_bands(found: int, reading: Reading) -> str:
     )
 
 
-def _missing(values: npt.NDArray[Any], nodata: float | None) -> npt.NDArray[np.bool_] | None:
-    """Return where values (H, W, N) have no data: every band is `nodata`, or any band is not a finite number."""
-    found: npt.NDArray[np.bool_] | None = None
+def _missing(
+    values: npt.NDArray[Any], nodata: float | None, hidden: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.bool_] | None:
+    """Return where values (H, W, N) have no data: hidden, or a band is `nodata` or not a finite number."""
+    found = hidden
     if nodata is not None and not math.isnan(nodata):
-        found = (values == nodata).all(axis=2)
+        empty = (values == nodata).any(axis=2)
+        found = empty if found is None else found | empty
     if values.dtype.kind == "f":
         wild = ~np.isfinite(values).all(axis=2)
         found = wild if found is None else found | wild
@@ -267,37 +318,6 @@ def _unit(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def _bytes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Return values in 0..1 as uint8."""
     return (values * 255 + 0.5).astype(np.uint8)
-
-
-def likely_white(peak: float) -> int:
-    """Return the largest value of the bit depth that values up to `peak` probably have."""
-    return int(2 ** max(math.ceil(math.log2(peak + 1)), 1) - 1)
-
-
-def is_dark(pixels: Pixels, reading: Reading) -> bool:
-    """True if a file of 16 bits probably holds fewer: its values end in the lowest quarter of the range."""
-    if reading.white is not None or pixels.peak is None or pixels.full is None:
-        return False
-    return 0 < pixels.peak <= pixels.full * DARK
-
-
-def remarks(pixels: Pixels, reading: Reading) -> list[str]:
-    """Return what was read in another way than the user may expect, in sentences without the file's name."""
-    found = []
-    if is_dark(pixels, reading):
-        assert pixels.peak is not None
-        found.append(
-            f"the largest value is {pixels.peak:g} of {pixels.full}, so the picture is almost black; if its white is "
-            f"another value, train with it: --data.white {likely_white(pixels.peak)}"
-        )
-    if reading.white is not None and pixels.peak is not None and pixels.peak > reading.white:
-        found.append(f"values reach {pixels.peak:g}, above data.white {reading.white:g}, and are cut to it")
-    if pixels.dropped:
-        found.append(
-            f"{pixels.dropped} more bands than red, green, blue were left out; to use them, train with "
-            f"--model.bands {COLORS + pixels.dropped}"
-        )
-    return found
 
 
 def check_white(white: float | None, where: str) -> None:

@@ -13,9 +13,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from segvit.data.bands.header import Header
-from segvit.data.bands.reading import COLORS, Pixels, Reading, read_pixels, scaled
+from segvit.data.bands.names import COLORS
+from segvit.data.bands.reading import Pixels, Reading, read_pixels, scaled
 from segvit.data.images import SIXTEEN_BIT, Source, photo_file, to_rgb, upright
 from segvit.errors import UserError
+
+LARGEST = 2**16 - 1
+"""Largest value of 16 bits."""
 
 
 def to_pixels(source: Source, reading: Reading) -> Pixels:
@@ -26,13 +30,35 @@ def to_pixels(source: Source, reading: Reading) -> Pixels:
     """
     if isinstance(source, str | Path):
         return read_pixels(photo_file(source), reading)
-    if not reading.floats:
-        return Pixels(to_rgb(source))
-    if isinstance(source, Image.Image) and source.mode in SIXTEEN_BIT:
-        source = np.asarray(upright(source)).astype(np.uint16)
-    if isinstance(source, np.ndarray):
-        return _from_array(source, reading)
-    return _from_array(to_rgb(source), reading)  # a PIL image, or the error for anything else
+    if not reading.floats or not isinstance(source, Image.Image | np.ndarray):
+        return Pixels(to_rgb(source))  # or the error for anything that is no photo
+    if isinstance(source, Image.Image):
+        return _from_picture(source, reading)
+    return _from_array(source, reading)
+
+
+def _from_picture(picture: Image.Image, reading: Reading) -> Pixels:
+    """Return a PIL image as read from a file of the same channels.
+
+    Raises:
+        UserError: other bands, or grey beyond 16 bits.
+    """
+    picture = upright(picture)
+    name, bits, alpha = "the image given", 8, picture.mode in ("LA", "RGBA")
+    if picture.mode == "F":
+        return _from_array(np.asarray(picture), reading)
+    if picture.mode in SIXTEEN_BIT:
+        wide, bits = np.asarray(picture), 16
+        if wide.min() < 0 or wide.max() > LARGEST:
+            raise UserError(f"{name}: pixels reach {wide.min()}..{wide.max()}; give an image of 8 or 16 bits")
+        values: npt.NDArray[Any] = wide.astype(np.uint16)
+    elif picture.mode in ("L", "LA", "RGB", "RGBA"):
+        values = np.asarray(picture)
+    else:
+        values = np.asarray(picture.convert("L")) if picture.mode == "1" else to_rgb(picture)
+    values = np.atleast_3d(values)
+    header = Header(size=values.shape[:2], bands=values.shape[2] - alpha, alpha=alpha, bits=bits)
+    return scaled(values, header, reading, name=name)
 
 
 def _from_array(array: npt.NDArray[Any], reading: Reading) -> Pixels:

@@ -2,11 +2,28 @@
 
 from collections.abc import Iterator, Mapping
 
-from segvit.data.bands.reading import COLORS, likely_white
+from segvit.data.bands.names import COLORS
+from segvit.data.bands.remarks import alpha_setting, left_out_alpha, likely_white
 from segvit.data.check.finding import Finding
 from segvit.data.check.scan import Depth
 from segvit.data.pairs import first
-from segvit.utils.text import counted
+from segvit.utils.text import counted, plain_number
+
+
+def judge_white(unscaled: Mapping[str, float]) -> Iterator[Finding]:
+    """Yield an error if images need a value of white that is not given.
+
+    Args:
+        unscaled: largest value of each such image, by its file.
+    """
+    if not unscaled:
+        return
+    peak = plain_number(max(unscaled.values()))
+    text = (
+        f"{counted(len(unscaled), 'image')} of floats, or of more than 16 bits, with values up to {peak}: give "
+        f"the value that is white, --data.white {peak} ({first(list(unscaled))})"
+    )
+    yield Finding(kind="white", level="error", text=text, count=len(unscaled))
 
 
 def judge_depths(depths: Mapping[str, Depth]) -> Iterator[Finding]:
@@ -20,15 +37,15 @@ def judge_depths(depths: Mapping[str, Depth]) -> Iterator[Finding]:
     if dark and all(depth.dark for depth in deep):  # one bright image shows that white is right
         peak, full = max(depth.peak or 0 for depth in deep), max(depth.full or 0 for depth in deep)
         text = (
-            f"{counted(len(dark), 'image')} with no value above {peak:g} of {full}: almost black; give the value of "
-            f"white, which the model keeps: --data.white {likely_white(peak)} ({first(dark)})"
+            f"{counted(len(dark), 'image')} with no value above {plain_number(peak)} of {full}: almost black; "
+            f"give the value of white, which the model keeps: --data.white {likely_white(peak)} ({first(dark)})"
         )
         yield Finding(kind="dark", level="warning", text=text, count=len(dark))
     if cut := [name for name, depth in depths.items() if depth.cut]:
         peak = max(depths[name].peak or 0 for name in cut)
         text = (
-            f"{counted(len(cut), 'image')} with values above data.white, up to {peak:g}, which are cut to white: "
-            f"if they matter, give --data.white {peak:g} ({first(cut)})"
+            f"{counted(len(cut), 'image')} with values above data.white, up to {plain_number(peak)}, which are cut to "
+            f"white: if they matter, give --data.white {plain_number(peak)} ({first(cut)})"
         )
         yield Finding(kind="above-white", level="warning", text=text, count=len(cut))
     if more := [name for name, depth in depths.items() if depth.dropped]:
@@ -39,3 +56,10 @@ def judge_depths(depths: Mapping[str, Depth]) -> Iterator[Finding]:
             f"to use all, name them: --data.bands {names} ({first(more)})"
         )
         yield Finding(kind="bands", level="warning", text=text, count=len(more))
+    if marked := [name for name, depth in depths.items() if depth.alpha]:
+        channels = max(depths[name].alpha for name in marked)
+        text = (
+            f"{counted(len(marked), 'image')}: {left_out_alpha(channels)}, give {alpha_setting(channels)} "
+            f"({first(marked)})"
+        )
+        yield Finding(kind="alpha", level="warning", text=text, count=len(marked))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from segvit.data.annotations.format import ShapeLabels
-from segvit.data.check.depths import judge_depths
+from segvit.data.check.depths import judge_depths, judge_white
 from segvit.data.check.finding import Finding
 from segvit.data.check.fixes import explain_one_class, explain_values, remap
 from segvit.data.check.name_files import find_names
@@ -36,6 +36,7 @@ def judge(tally: Tally, *, checked: int) -> Iterator[Finding]:
     yield from _values(tally)
     yield from _classes(tally, checked)
     yield from _label_maps(tally)
+    yield from judge_white(tally.unscaled)
     yield from judge_depths(tally.depths)
 
 

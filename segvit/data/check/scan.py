@@ -18,7 +18,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.bands.reading import Reading, Values, image_frames, image_orientation, image_size, is_dark, read_pixels
+from segvit.data.bands.reading import (
+    Reading,
+    UnknownWhite,
+    Values,
+    image_frames,
+    image_orientation,
+    image_size,
+    read_pixels,
+)
+from segvit.data.bands.remarks import is_dark
 from segvit.data.check.fixes import explain_sizes
 from segvit.data.dataset import Samples, SegmentationDataset
 from segvit.data.images import read_orientation
@@ -54,6 +63,8 @@ class Depth(NamedTuple):
     """True if values are above the white that is given."""
     dropped: int
     """Number of bands left out."""
+    alpha: int
+    """Number of channels if the last one was taken for transparency and may be a band, otherwise 0."""
 
 
 class Scan(NamedTuple):
@@ -84,6 +95,8 @@ class Scan(NamedTuple):
     """Hash of the decoded image, or empty if it was not decoded."""
     depth: Depth | None = None
     """Values and bands of the decoded image, if they differ from an 8-bit photo's."""
+    unscaled: float | None = None
+    """Largest value of an image that cannot be read because its white is not known."""
 
 
 def scan_all(samples: Samples, indices: Sequence[int], *, decode: bool) -> Iterator[Scan]:
@@ -111,10 +124,12 @@ def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
         return _scan_drawn(samples, index, decode=decode)
     pair = samples.pairs[index]
     size, orientation, digest, depth, shape, pixels, colors, guess = None, 1, b"", None, None, None, None, None
-    unreadable, frames = [], 1
+    unreadable, frames, unscaled = [], 1, None
     try:
         frames = image_frames(pair.image)
         size, orientation, digest, depth = _look_at_image(pair.image, samples.reading, decode=decode)
+    except UnknownWhite as error:
+        unscaled = error.peak
     except UserError as error:
         unreadable.append(str(error))
     try:
@@ -141,6 +156,7 @@ def scan(samples: Samples, index: int, *, decode: bool) -> Scan:
         turned=1 if upright else orientation,
         digest=digest,
         depth=depth,
+        unscaled=unscaled,
     )
 
 
@@ -194,9 +210,15 @@ def _look_at_image(path: File, reading: Reading, *, decode: bool) -> tuple[Size,
         dark=is_dark(pixels, reading),
         cut=reading.white is not None and pixels.peak is not None and pixels.peak > reading.white,
         dropped=pixels.dropped,
+        alpha=pixels.alpha,
     )
     height, width = pixels.values.shape[:2]
-    return (height, width), orientation, _hash(pixels.values), depth if pixels.peak or pixels.dropped else None
+    return (
+        (height, width),
+        orientation,
+        _hash(pixels.values),
+        depth if pixels.peak or pixels.dropped or pixels.alpha else None,
+    )
 
 
 def _hash(pixels: Values) -> bytes:
@@ -267,6 +289,8 @@ class Tally:
     """Indices of the classes that each scanned sample shows. None if the sample cannot be drawn."""
     depths: dict[str, Depth] = field(default_factory=dict)
     """Depth of each image that is no 8-bit photo, by its file."""
+    unscaled: dict[str, float] = field(default_factory=dict)
+    """Largest value of each image whose white is not known, by its file."""
     turned_at: list[int] = field(default_factory=list)
     """Positions of the `turned` images among the scanned samples."""
 
@@ -286,6 +310,8 @@ class Tally:
             self.animations.add(f"{scan.image} of {scan.frames} frames")
         if scan.guess:
             self.guesses[scan.where] = scan.guess
+        if scan.unscaled is not None:
+            self.unscaled[scan.image] = scan.unscaled
         if scan.depth:
             self.depths[scan.image] = scan.depth
         if scan.digest:

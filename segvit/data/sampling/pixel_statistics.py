@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from segvit.config import TrainConfig
-from segvit.data.bands.reading import COLORS, Reading
+from segvit.data.bands.names import COLORS, are_colors
+from segvit.data.bands.reading import Reading
 from segvit.data.images import Unreadable
 from segvit.data.sample import Samples
+from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
 
 MOST_IMAGES = 1000
@@ -38,26 +40,29 @@ class Statistics(NamedTuple):
 
 
 def measure(samples: Samples) -> Statistics:
-    """Measure mean and deviation of each band over the labelled and ignored pixels alike, one image at a time.
+    """Measure mean and deviation of each band over the pixels that are not ignored, one image at a time.
 
-    Images that cannot be read are left out.
+    Pixels without data are ignored, so they do not count as black. Images that cannot be read are left out.
 
     Raises:
-        UserError: no image can be read.
+        UserError: no image can be read, or all pixels are ignored.
     """
     count = min(len(samples), MOST_IMAGES)
     total, moments = 0, torch.zeros(2, 1, dtype=torch.float64)
     images = 0
     for index in range(count):
         try:
-            image = samples.read(index * len(samples) // count).image.as_subclass(Tensor)
+            image, labels, _ = samples.read(index * len(samples) // count)
         except Unreadable:
             continue
-        values = image.flatten(1).double() / (255 if image.dtype == torch.uint8 else 1)
+        kept = image.as_subclass(Tensor)[:, labels.as_subclass(Tensor) != IGNORE_INDEX]
+        values = kept.double() / (255 if image.dtype == torch.uint8 else 1)
         moments = moments + torch.stack([values.sum(dim=1), values.square().sum(dim=1)])
         total, images = total + values.shape[1], images + 1
     if not images:
         raise UserError("no training image can be read, so mean and deviation cannot be measured")
+    if not total:
+        raise UserError("every pixel of the training labels is ignored, so mean and deviation cannot be measured")
     mean, square = moments / total
     std = (square - mean.square()).clamp(min=0).sqrt()
     constant = tuple((std < CONSTANT).nonzero().flatten().tolist())
@@ -87,9 +92,9 @@ def with_statistics(
     bands = config.model.bands or Reading.of(spec).bands
     if bands != COLORS:
         config = replace(config, model=replace(config.model, bands=bands))
-        if say and (config.augment.saturation or config.augment.hue):
-            say(f"{bands} bands: augment.saturation and augment.hue are for red, green, blue, and are left out")
-    if state is not None or config.init is not None or not _measures(config, bands):
+    if say and not are_colors(spec.bands) and (config.augment.saturation or config.augment.hue):
+        say(f"{', '.join(spec.bands)}: augment.saturation and augment.hue are for red, green, blue, and are left out")
+    if state is not None or config.init is not None or not _measures(config, spec):
         return config
     found = measure(splits["train"])
     if say:
@@ -98,7 +103,8 @@ def with_statistics(
         say(f"mean and deviation of {found.images} training images: {', '.join(rows)}")
         for band in found.constant:
             say(f"warning: band {names[band]!r} holds one value in all training images, so nothing is learned from it")
-    return replace(config, model=replace(config.model, mean=found.mean, std=found.std))
+    mean, std = config.model.mean or found.mean, config.model.std or found.std  # what is given is kept
+    return replace(config, model=replace(config.model, mean=mean, std=std))
 
 
 def resumed_statistics(config: TrainConfig, saved: Mapping[str, Any]) -> TrainConfig:
@@ -111,12 +117,12 @@ def resumed_statistics(config: TrainConfig, saved: Mapping[str, Any]) -> TrainCo
     return replace(config, model=replace(config.model, **changes)) if changes else config
 
 
-def _measures(config: TrainConfig, bands: int) -> bool:
+def _measures(config: TrainConfig, spec: DatasetSpec) -> bool:
     """True if mean and deviation of a new run are measured."""
     if config.model.mean is not None and config.model.std is not None:
         return False
     source = config.data.statistics
-    return source == "measured" or (source is None and bands != COLORS)
+    return source == "measured" or (source is None and not are_colors(spec.bands))
 
 
 def _rounded(values: Tensor) -> tuple[float, ...]:

@@ -1,6 +1,6 @@
 """Write a label map as GeoJSON polygons in map coordinates, one feature per connected region of a class.
 
-write_polygons(path, blocks, classes=classes, place=raster.place)
+trace_map(Path("scene_labels.tif"), Path("scene_polygons.geojson"), values=values, classes=classes, side=4096)
 
 segvit/prediction/polygons.py traces the regions. Large maps are traced in blocks, which cut regions at their borders.
 """
@@ -13,12 +13,39 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segvit.data.bands.deep import open_rasterio
 from segvit.data.bands.raster import Place
+from segvit.data.labels.format import MAX_RAW
+from segvit.data.spec import IGNORE_INDEX
 from segvit.prediction.names import aside
 from segvit.prediction.polygons import Region, outlines
 
 Block = tuple[int, int, npt.NDArray[Any]]
 """First row, first column, and labels (y, x) of a part of a map."""
+
+
+def trace_map(labels: Path, path: Path, *, values: npt.NDArray[Any], classes: Sequence[str], side: int) -> int:
+    """Write the regions of a GeoTIFF of labels as polygons, and return their number.
+
+    Args:
+        labels: the label map.
+        path: .geojson file to write.
+        values: (K,) values of the classes in the map. Pixels of another value belong to no region.
+        classes: names (K,).
+        side: side in pixels of the blocks that are traced, which bounds the memory.
+    """
+    table = np.full(MAX_RAW + 1, IGNORE_INDEX, np.uint8)
+    table[values] = np.arange(len(values))
+    with open_rasterio(labels) as source:
+        place = Place(crs=source.crs, transform=source.transform)
+
+        def blocks() -> Iterator[Block]:
+            for top in range(0, source.height, side):
+                for left in range(0, source.width, side):
+                    window = (top, min(top + side, source.height)), (left, min(left + side, source.width))
+                    yield top, left, table[source.read(1, window=window)]
+
+        return write_polygons(path, blocks(), classes=classes, place=place, ignore=IGNORE_INDEX)
 
 
 def write_polygons(path: Path, blocks: Iterable[Block], *, classes: Sequence[str], place: Place, ignore: int) -> int:

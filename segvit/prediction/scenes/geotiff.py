@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segvit.data.bands.deep import quiet
+from segvit.data.bands.deep import need_rasterio
 from segvit.data.bands.raster import CACHE_MB, Place
 from segvit.data.palette import Color
 from segvit.prediction.names import ASIDE, aside
-from segvit.utils.optional import need
 
 BLOCK = 512
 """Side of a tile of the file in pixels."""
@@ -44,7 +43,7 @@ def write_labels(
         palette: colours of the values 0..K-1. None: without colours.
         nodata: value of pixels without data.
     """
-    rasterio = need("rasterio", "GeoTIFF files", extra="geo")
+    rasterio = need_rasterio("GeoTIFF files")
     from rasterio import shutil
 
     profile = {
@@ -63,7 +62,7 @@ def write_labels(
     if place.known:
         profile |= {"crs": place.crs, "transform": place.transform}
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), aside(path) as final, _beside(path) as tiles:
-        with quiet(rasterio), rasterio.open(tiles, "w", **profile) as target:
+        with rasterio.open(tiles, "w", **profile) as target:
             top = 0
             for labels in rows:
                 target.write(labels.astype(dtype, copy=False), 1, window=((top, top + len(labels)), (0, size[1])))

@@ -21,7 +21,9 @@ import torch
 from segvit.config import EvalConfig
 from segvit.data.bands.header import LARGE_SCENE
 from segvit.data.bands.raster import Raster, open_raster
-from segvit.data.bands.reading import Pixels, remarks
+from segvit.data.bands.reading import Pixels
+from segvit.data.bands.remarks import remarks
+from segvit.data.bands.tensors import to_tensor
 from segvit.data.labels.format import MAX_RAW
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
@@ -29,7 +31,8 @@ from segvit.inference.network import Network, classes_of, reading_of
 from segvit.inference.protocol import image_labels
 from segvit.inference.stream import can_stream, stream_labels
 from segvit.prediction.names import FACTS, SCENE_LABELS, SCENE_POLYGONS, SCENE_ROWS, aside, explaining, named
-from segvit.prediction.scenes.geojson import Block, write_polygons
+from segvit.prediction.outputs import is_scene_done
+from segvit.prediction.scenes.geojson import trace_map
 from segvit.prediction.scenes.geotiff import BLOCK, write_labels
 from segvit.prediction.scenes.row_log import RowLog
 from segvit.utils.progress import FrameProgress
@@ -59,6 +62,7 @@ def predict_scene(
     fingerprint: str,
     polygons: bool = False,
     raw_ids: Sequence[int] | None = None,
+    reuse: bool = False,
     progress: FrameProgress | None = None,
 ) -> SceneDone:
     """Label a raster and write its outputs: `_labels.tif`, `.json`, and `_polygons.geojson` if asked for.
@@ -71,32 +75,64 @@ def predict_scene(
         fingerprint: digest of the file and all settings.
         polygons: write the polygons too.
         raw_ids: (K,) values to write for the classes. None writes class indices with a palette.
+        reuse: keep a label map of an earlier run with the same fingerprint, and write only the polygons.
         progress: called with the number of finished rows of tiles and of all.
 
     Raises:
         UserError: rasterio is missing, the file cannot be read, it has other bands than the model, the protocol needs
             more memory than there is, or a file cannot be written.
     """
-    config, said = _at_own_size(config or model.protocol)
+    done = SceneDone(labels=named(target, SCENE_LABELS), resumed_rows=0, remarks=[])
+    if not (reuse and is_scene_done(target, fingerprint, polygons=False)):
+        done = _label_scene(model, path, target, config, fingerprint=fingerprint, raw_ids=raw_ids, progress=progress)
+    if polygons:
+        with explaining(target):
+            trace_map(
+                done.labels,
+                named(target, SCENE_POLYGONS),
+                values=_class_values(model, raw_ids),
+                classes=classes_of(model)[0],
+                side=TRACED_SIDE,
+            )
+    return done
+
+
+def _label_scene(
+    model: Network,
+    path: Path,
+    target: Path,
+    config: EvalConfig | None,
+    *,
+    fingerprint: str,
+    raw_ids: Sequence[int] | None,
+    progress: FrameProgress | None,
+) -> SceneDone:
+    """Label a raster and write the label map and its facts. Arguments and errors are those of `predict_scene`."""
+    config, resized = _at_own_size(config or model.protocol)
     reading = reading_of(model)
     with open_raster(path, reading) as raster, explaining(target):
+        _check_scene(raster, config)
         target.parent.mkdir(parents=True, exist_ok=True)
         source, log_path = _Peak(raster), named(target, SCENE_ROWS)
         with RowLog.open(log_path, f"{fingerprint} {raw_ids}") as log:
             resumed = log.count
             total = -(-raster.size[0] // BLOCK)
             nodata = _nodata(raw_ids)
-            for labels in _label_rows(model, raster, source, config, first=resumed):
+            # A run that was killed while it wrote its outputs has no row left to label.
+            left = _label_rows(model, raster, source, config, first=resumed) if resumed < total else ()
+            for labels in left:
                 log.append(_values(labels, raw_ids, nodata))
                 if progress:
                     progress(log.count, total)
-            _write(model, raster, log, target, raw_ids=raw_ids, polygons=polygons, fingerprint=fingerprint, path=path)
+            _write(model, raster, log, target, raw_ids=raw_ids, fingerprint=fingerprint, path=path)
         log_path.unlink(missing_ok=True)
-        seen = Pixels(np.empty((0, 0, 0), np.uint8), None, source.peak, raster.header.full, source.dropped)
+        seen = Pixels(
+            np.empty((0, 0, 0), np.uint8), None, source.peak, raster.header.full, source.dropped, source.alpha
+        )
         return SceneDone(
             labels=named(target, SCENE_LABELS),
             resumed_rows=resumed,
-            remarks=[f"{path}: {text}" for text in (*said, *remarks(seen, reading))],
+            remarks=[f"{path}: {text}" for text in (*resized, *remarks(seen, reading))],
         )
 
 
@@ -116,13 +152,29 @@ def _at_own_size(config: EvalConfig) -> tuple[EvalConfig, list[str]]:
     return own, [text + "resize the scene by the same factor first"]
 
 
+def _check_scene(raster: Raster, config: EvalConfig) -> None:
+    """Refuse a scene that cannot be labelled, before anything is computed or written.
+
+    Raises:
+        UserError: other bands than the model's, values below 0 or without a known white, or a protocol that needs more
+            memory than there is.
+    """
+    height, width = raster.size
+    if not can_stream(config) and height * width > LARGE_SCENE:
+        raise UserError(
+            f"{raster.path} has {height * width / 1e6:.0f} megapixels, and the protocol needs all of them in memory: "
+            "type --mode slide --scales 1"
+        )
+    raster.check(step=TRACED_SIDE)
+
+
 class _Peak:
     """A raster that notes the largest value that was read, and the bands that were not."""
 
     def __init__(self, raster: Raster) -> None:
         self.raster = raster
         self.peak: float | None = None
-        self.dropped = 0
+        self.dropped = self.alpha = 0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -134,24 +186,18 @@ class _Peak:
         pixels = self.raster.pixels(rows, columns)
         if pixels.peak is not None:
             self.peak = max(self.peak or 0, pixels.peak)
-        self.dropped = pixels.dropped
-        return torch.from_numpy(np.ascontiguousarray(pixels.values.transpose(2, 0, 1)))
+        self.dropped, self.alpha = pixels.dropped, self.alpha or pixels.alpha
+        return to_tensor(pixels.values)
 
 
 def _label_rows(
     model: Network, raster: Raster, source: _Peak, config: EvalConfig, *, first: int
 ) -> Iterator[npt.NDArray[np.int64]]:
     """Yield the labels (y, W) of each row of tiles from number `first` on, `IGNORE_INDEX` where there is no data."""
-    height, width = raster.size
     if can_stream(config):
         found = stream_labels(model, source, config, tile=BLOCK, first=first)
-    elif height * width <= LARGE_SCENE:
-        found = _whole_labels(model, source, config, first=first)
     else:
-        raise UserError(
-            f"{raster.path} has {height * width / 1e6:.0f} megapixels, and the protocol needs all of them in memory: "
-            "type --mode slide --scales 1"
-        )
+        found = _whole_labels(model, source, config, first=first)
     for rows, tensor in found:
         labels = tensor.cpu().numpy()
         missing = raster.missing(rows, step=TRACED_SIDE)
@@ -167,6 +213,11 @@ def _whole_labels(
     for top in range(first * BLOCK, height, BLOCK):
         rows = slice(top, min(top + BLOCK, height))
         yield rows, whole[rows]
+
+
+def _class_values(model: Network, raw_ids: Sequence[int] | None) -> npt.NDArray[np.int64]:
+    """Return the values (K,) of the classes in the label map."""
+    return np.array(range(len(classes_of(model)[0])) if raw_ids is None else raw_ids)
 
 
 def _nodata(raw_ids: Sequence[int] | None) -> int:
@@ -191,15 +242,14 @@ def _write(
     target: Path,
     *,
     raw_ids: Sequence[int] | None,
-    polygons: bool,
     fingerprint: str,
     path: Path,
 ) -> None:
-    """Write all outputs from the finished rows: the facts first, so that an existing map belongs to them."""
+    """Write facts and label map from the finished rows: the facts first, so that an existing map belongs to them."""
     classes, palette = classes_of(model)
     height, width = raster.size
     nodata = _nodata(raw_ids)
-    values = np.array(range(len(classes)) if raw_ids is None else raw_ids)
+    values = _class_values(model, raw_ids)
     counts = np.zeros(MAX_RAW + 1, np.int64)
     for number in range(log.count):
         counts += np.bincount(log.read(number).ravel(), minlength=MAX_RAW + 1)
@@ -216,9 +266,6 @@ def _write(
         named(target, ending).unlink(missing_ok=True)
     with aside(named(target, FACTS)) as place:
         place.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if polygons:
-        blocks = _blocks(log, width, values, nodata)
-        write_polygons(named(target, SCENE_POLYGONS), blocks, classes=classes, place=raster.place, ignore=IGNORE_INDEX)
     write_labels(
         named(target, SCENE_LABELS),
         (log.read(number) for number in range(log.count)),
@@ -228,14 +275,3 @@ def _write(
         palette=palette if raw_ids is None else None,
         nodata=nodata,
     )
-
-
-def _blocks(log: RowLog, width: int, values: npt.NDArray[Any], nodata: int) -> Iterator[Block]:
-    """Yield the class indices of blocks of `TRACED_SIDE` pixels, `IGNORE_INDEX` where there is no data."""
-    table = np.full(MAX_RAW + 1, IGNORE_INDEX, np.uint8)
-    table[values] = np.arange(len(values))
-    step = TRACED_SIDE // BLOCK
-    for first in range(0, log.count, step):
-        rows = np.concatenate([log.read(number) for number in range(first, min(first + step, log.count))])
-        for left in range(0, width, TRACED_SIDE):
-            yield first * BLOCK, left, table[rows[:, left : left + TRACED_SIDE]]

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from segvit.config import OptimConfig
-from segvit.data.bands.reading import COLORS
+from segvit.data.bands.names import COLORS
 from segvit.errors import UserError
 from segvit.models.backbone import PlainViT
 from segvit.models.segvit import SegViT

@@ -19,7 +19,9 @@ from segvit.data.check.class_names import name_classes
 from segvit.data.dataset import SegmentationDataset, open_dataset
 from segvit.data.sampling.crops import Replaced, TrainingSamples
 from segvit.data.sampling.order import EndlessBatches
+from segvit.data.sampling.pixel_statistics import with_statistics
 from segvit.errors import UserError
+from segvit.models.bands import per_band
 from segvit.models.create import weightless
 from segvit.pictures.sample_sheet import SAMPLES, crop_sheet
 from segvit.training.batches import training_crops
@@ -39,7 +41,7 @@ def draw_first_crops(config: TrainConfig, data: RunData, accelerator: Accelerato
         config: the run.
         data: training and validation set.
         accelerator: knows the process that draws.
-        mean: (N,) of the model, 0..1: the values that pads images smaller than the crop.
+        mean: (N,) of the model, 0..1: the values that pad images smaller than the crop.
 
     Raises:
         UserError: the picture cannot be written.
@@ -88,10 +90,11 @@ def augmented_sheet(config: TrainConfig) -> Image.Image:
     """
     check_settings(config)
     config = replace(config, data=name_classes(config.data).config)
-    train = open_dataset(config.data, "train", size=config.model.image_size)
+    train = open_dataset(config.data, "train", size=config.model.image_size, bands=config.model.bands)
+    config = with_statistics(config, {"train": train}, state=None, say=None)
     transform = open_own(None, config.augment.module, num_classes=train.spec.num_classes)
     data = RunData(train=train, val=train, digest="", transform=transform)
-    mean = torch.tensor(config.model.mean or weightless(config.model.backbone).pretrained_cfg["mean"])
+    mean = torch.tensor(per_band("mean", config.model, weightless(config.model.backbone).pretrained_cfg))
     return first_crops(config, data, training_crops(config, data, mean=mean))
 
 
