@@ -25,6 +25,7 @@ from torch import Tensor
 
 from segvit.data.bands.reading import as_picture
 from segvit.data.bands.sources import to_pixels
+from segvit.data.bands.tensors import to_tensor
 from segvit.data.images import Source
 from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
@@ -164,15 +165,15 @@ def _at_size(pixels: npt.NDArray[Any], model: SegViT, size: int | None) -> Tenso
     if size is not None and size < 1:
         raise UserError(f"size {size}: give the shorter side in pixels, 1 or more")
     if size is None and model.protocol.mode == "whole":
-        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+        image = to_tensor(pixels)
         return resize(image, protocol_size(height, width, model.protocol))[None].to(model.mean.device)
     short = model.image_size if size is None else size
     rows, columns = fit_size(height, width, long=None if size else LONGEST * short, short=short)
     if pixels.dtype != np.uint8:
-        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None].to(model.mean.device)
+        image = to_tensor(pixels)[None].to(model.mean.device)
         return F.interpolate(image, (rows, columns), mode="bilinear", antialias=True)
     photo = Image.fromarray(pixels).resize((columns, rows), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(photo).transpose(2, 0, 1).copy())[None].to(model.mean.device)
+    return to_tensor(np.asarray(photo))[None].to(model.mean.device)
 
 
 @dataclass
