@@ -22,8 +22,9 @@ from segvit.app.size_hint import size_hint
 from segvit.config import PrecisionChoice
 from segvit.data.bands.header import read_header
 from segvit.data.bands.names import COLORS
-from segvit.data.bands.reading import Pixels, read_pixels
+from segvit.data.bands.reading import Pixels, Reading, read_pixels
 from segvit.data.bands.remarks import remarks
+from segvit.data.images import Unreadable
 from segvit.data.labels.format import FOLDERS
 from segvit.errors import UserError
 from segvit.inference.network import Network, described, reading_of
@@ -130,7 +131,7 @@ def label(job: Job, models: Sequence[Model], limits: Limits) -> Labelled:
         reading = reading_of(model.network)
         header = read_header(job.photo)
         deep = reading.floats or (header is not None and (header.is_deep or header.tiff))
-        found = read_pixels(job.photo, reading) if deep else Pixels(pixels)
+        found = _read(job, reading) if deep else Pixels(pixels)
         notes += [f"{job.name}: {text}." for text in remarks(found, reading)]
         result, milliseconds = model.look(found)
         agreement = None
@@ -141,6 +142,14 @@ def label(job: Job, models: Sequence[Model], limits: Limits) -> Labelled:
         folder.mkdir(parents=True)
         seen.append(_write(result, model.about, folder, job, milliseconds=milliseconds, agreement=agreement))
     return Labelled(name=job.name, width=width, height=height, notes=notes, seen=seen)
+
+
+def _read(job: Job, reading: Reading) -> Pixels:
+    """Read a photo at full depth. Errors have its name in place of the path, which visitors need not see."""
+    try:
+        return read_pixels(job.photo, reading)
+    except UserError as error:
+        raise Unreadable(str(error).replace(str(job.photo), job.name)) from error
 
 
 def _write(

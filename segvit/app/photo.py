@@ -15,6 +15,7 @@ from typing import NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from segvit.app.limits import MEGA, MEGABYTE, Limits
+from segvit.data.frames import check_image
 from segvit.data.images import HEIF_SUFFIXES, Unreadable, as_rgb, lacking, reading, take_heif
 from segvit.errors import UserError
 
@@ -79,16 +80,15 @@ def open_photo(path: Path, *, name: str, limits: Limits) -> Photo:
         limits: limits of bytes and pixels.
 
     Raises:
-        UserError: the file is too large, no photo, damaged, or cut short.
+        UserError: the file is too large, no photo, damaged, cut short, or a TIFF of several pages.
     """
     _check_bytes(path, name, limits)
     with _decoding(path, name, limits), Image.open(path, formats=_formats()) as opened:
         width, height = opened.size
         if width * height > limits.max_megapixels * MEGA:
             raise _too_many(name, width * height, limits)
-        notes = []
-        if getattr(opened, "is_animated", False):
-            notes.append(f"Of the {getattr(opened, 'n_frames', 'several')} frames of {name}, this is the first.")
+        frames = check_image(opened, name)
+        notes = [f"Of the {frames} frames of {name}, this is the first."] if frames > 1 else []
         opened.load()
         return Photo(as_rgb(opened, name=name), notes)
 

@@ -112,13 +112,18 @@ def test_photos_of_phones_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert set(HEIF_SUFFIXES) < set(SUFFIXES)  # the browser offers them, so that the reason is seen
 
 
-@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
 def test_of_animations_the_first_frame_is_taken_and_said(format: str, tmp_path: Path) -> None:
     (path := tmp_path / "x").write_bytes(picture(format, frames=4))
     photo = open_photo(path, name="moving", limits=SMALL)
     assert photo.notes == ["Of the 4 frames of moving, this is the first."]
     still = np.asarray(opened(picture(format), tmp_path)).astype(int)
     assert np.abs(np.asarray(photo.image).astype(int) - still).mean() < 12  # GIF and WebP are lossy
+
+
+def test_a_tiff_of_several_pages_is_refused_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^pages\.tif: the TIFF has 4 pages, but one image is needed"):
+        opened(picture("TIFF", frames=4), tmp_path, "pages.tif")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
