@@ -340,7 +340,7 @@ def test_many_photos(
     seen.page.keyboard.press("ArrowRight")
     title.get_by_text("other.png").wait_for()
     seen.page.keyboard.press("Escape")
-    assert seen.page.locator("dialog iframe").count() == 0
+    seen.page.locator("dialog iframe").wait_for(state="detached")
     with seen.page.context.expect_page() as opened:
         rows.first.click(modifiers=["Control"])
     opened.value.locator(".viewer[data-ready]").wait_for()
