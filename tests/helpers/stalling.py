@@ -17,14 +17,14 @@ STALLS_AT = 70
 
 def stall() -> None:
     """Let each process label so many images and no more."""
-    predict, count = module.predict, itertools.count()
+    label, count = module.label_photo, itertools.count()
 
-    def predict_until_then(*arguments: Any, **settings: Any) -> Any:
+    def label_until_then(*arguments: Any, **settings: Any) -> Any:
         if next(count) == STALLS_AT:
             time.sleep(600)
-        return predict(*arguments, **settings)
+        return label(*arguments, **settings)
 
-    module.predict = predict_until_then
+    module.label_photo = label_until_then
 
 
 if __name__ == "__main__":
