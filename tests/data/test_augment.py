@@ -178,7 +178,7 @@ def test_angles_and_ratios_are_drawn_evenly(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_flips_and_quarter_turns() -> None:
     image, labels = random_image(4, 5), random_labels(4, 5)
-    up, up_labels = geometry.flip_vertically(image, labels, probability=1.0, generator=luck())
+    up, up_labels = geometry.flip(image, labels, probability=1.0, generator=luck(), axis=-2)
     for y in range(4):
         assert torch.equal(up[:, y], image[:, 3 - y]) and torch.equal(up_labels[y], labels[3 - y])
     seen = set()

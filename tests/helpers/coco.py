@@ -1,4 +1,4 @@
-"""What the reader of COCO's JSON makes of a file."""
+"""Read a file by the reader of COCO's JSON."""
 
 from pathlib import Path
 from typing import Any

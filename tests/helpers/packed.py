@@ -1,4 +1,4 @@
-"""The same made-up pairs in each form: two folders, a Hugging Face dataset, parquet files, tar shards."""
+"""Made-up pairs in each form: two folders, a Hugging Face dataset, parquet files, tar shards."""
 
 import io
 import itertools

@@ -129,20 +129,11 @@ def _span(places: torch.Tensor, length: int) -> tuple[int, int]:
 
 
 def flip(
-    image: torch.Tensor, labels: torch.Tensor, *, probability: float, generator: torch.Generator
+    image: torch.Tensor, labels: torch.Tensor, *, probability: float, generator: torch.Generator, axis: int = -1
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mirror left and right with that probability: (N, h, w) and (h, w)."""
+    """Mirror (N, h, w) and (h, w) with that probability: left and right, or top and bottom with the axis -2."""
     if chance(generator, probability):
-        return image.flip(-1), labels.flip(-1)
-    return image, labels
-
-
-def flip_vertically(
-    image: torch.Tensor, labels: torch.Tensor, *, probability: float, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mirror top and bottom with that probability: (N, h, w) and (h, w)."""
-    if chance(generator, probability):
-        return image.flip(-2), labels.flip(-2)
+        return image.flip(axis), labels.flip(axis)
     return image, labels
 
 

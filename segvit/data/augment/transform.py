@@ -19,7 +19,6 @@ from segvit.data.augment import colors
 from segvit.data.augment.draws import chance, stream, uniform
 from segvit.data.augment.geometry import (
     flip,
-    flip_vertically,
     pad_to,
     quarter_turns,
     random_crop,
@@ -86,8 +85,8 @@ class TrainTransform:
         )
         image, labels = self._cut(image, labels, size, window, generator, fill=fill, wanted=wanted)
         image, labels = flip(image, labels, probability=augment.flip, generator=generator)
-        image, labels = flip_vertically(
-            image, labels, probability=augment.vertical_flip, generator=stream(generator, "vertical flip")
+        image, labels = flip(
+            image, labels, probability=augment.vertical_flip, generator=stream(generator, "vertical flip"), axis=-2
         )
         image, labels = quarter_turns(
             image, labels, probability=augment.rot90, generator=stream(generator, "quarter turns")

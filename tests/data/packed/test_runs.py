@@ -38,7 +38,7 @@ COUNT = 9
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, DataConfig]:
-    """The same pairs in each form, the last three to validate on."""
+    """Pairs in each form, the last three to validate on."""
     monkeypatch.setenv("SEGVIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
     files = made_files(COUNT)
