@@ -49,8 +49,8 @@ def image_views(output: SegOutput) -> list[View]:
     ]
 
 
-def compose_labels(views: Sequence[View], size: tuple[int, int]) -> Tensor:
-    """Return the class of the best score at each pixel: (H', W') int64.
+def compose_labels(views: Sequence[View], size: tuple[int, int], dtype: torch.dtype = torch.int64) -> Tensor:
+    """Return the class of the best score at each pixel: (H', W') of `dtype`.
 
     This equals the argmax of the scores of `Composition`. If scores tie to float32, either class may win. The scores
     are computed in full for several views, since the softmax of each view needs all classes, and for few classes.
@@ -58,9 +58,10 @@ def compose_labels(views: Sequence[View], size: tuple[int, int]) -> Tensor:
     Args:
         views: views of one image.
         size: (H', W') in pixels of the map.
+        dtype: integers that hold every class.
     """
     composition = Composition(views, size)
-    labels = torch.empty(size, dtype=torch.int64, device=composition.device)
+    labels = torch.empty(size, dtype=dtype, device=composition.device)
     with torch.no_grad(), torch.autocast(device_type=composition.device.type, enabled=False):
         if len(views) > 1 or composition.num_classes < MANY_CLASSES:
             _in_full(composition, labels, slice(0, size[0]), slice(0, size[1]))
@@ -104,7 +105,7 @@ def _by_bounds(composition: Composition, labels: Tensor, rows: slice, columns: s
     if len(y):
         rivals = classes if certain.all() else torch.arange(composition.num_classes, device=classes.device)
         y, x = y + rows.start, x + columns.start
-        labels[y, x] = rivals[composition.at(y, x, rivals).argmax(dim=1)]
+        labels[y, x] = rivals[composition.at(y, x, rivals).argmax(dim=1)].to(labels.dtype)
 
 
 def _in_full(composition: Composition, labels: Tensor, rows: slice, columns: slice) -> None:

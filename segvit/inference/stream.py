@@ -1,6 +1,6 @@
 """Labels of an image larger than memory: windows are read, run and dropped row by row.
 
-    for rows, labels in stream_labels(model, source, config, tile=512):     # labels (y, W) of the image's rows
+    for rows, labels in stream_labels(model, source, config, tile=512):     # labels (y, W) uint8 of the image's rows
 
 The windows and their batches are those of the image in memory (protocol.py), so the labels are the same. A row of tiles
 needs only the windows that touch it. They are kept on the token grid until the rows below are done.
@@ -47,7 +47,7 @@ def can_stream(config: EvalConfig) -> bool:
 def stream_labels(
     model: Network, source: ImageSource, config: EvalConfig, *, tile: int, first: int = 0
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the rows of the image and their labels (y, W) int64, one row of tiles at a time.
+    """Yield the rows of the image and their labels (y, W) uint8, one row of tiles at a time.
 
     Args:
         model: in evaluation mode.
@@ -73,7 +73,7 @@ def stream_labels(
             for top in range(begin, height, tile):
                 rows = slice(top, min(top + tile, height))
                 views = [look.view(rows) for look in looks]
-                yield rows, compose_labels(views, (rows.stop - rows.start, width))
+                yield rows, compose_labels(views, (rows.stop - rows.start, width), torch.uint8)
         finally:
             for look in looks:
                 look.close()
@@ -151,8 +151,13 @@ class _WindowRows:
 
     def _read(self, start: int) -> tuple[int, Tensor]:
         """Read a batch of windows (n, N, y, x)."""
-        pieces = [self._window(top, left) for top, left in self.corners[start : start + self.batch_size]]
-        return start, torch.stack(pieces)
+        corners = self.corners[start : start + self.batch_size]
+        first = self._window(*corners[0])
+        images = first.new_empty(len(corners), *first.shape)  # filled one by one, in half the memory of `stack`
+        images[0] = first
+        for image, corner in zip(images[1:], corners[1:], strict=True):
+            image.copy_(self._window(*corner))
+        return start, images
 
     def _window(self, top: int, left: int) -> Tensor:
         """Read a window (N, y, x) of the image as viewed."""

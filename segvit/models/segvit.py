@@ -179,17 +179,17 @@ class SegViT(nn.Module):
             raise UserError(f"images are {images.dtype}: give torch.uint8, or floats in 0..1")
         dtype = self.mean.dtype
         images = images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
-        return (images - self.mean[:, None, None]) / self.std[:, None, None]
+        return (images - self.mean[:, None, None]).div_(self.std[:, None, None])
 
     def pad(self, images: Tensor, canvas: tuple[int, int] | None = None) -> Tensor:
         """Pad normalised images (B, N, H, W) with zeros, right and bottom, to a canvas and to whole patches."""
         patch = self.backbone.patch_size
         height, width = images.shape[2], images.shape[3]
-        if canvas is not None:
-            images = F.pad(images, (0, max(canvas[1] - width, 0), 0, max(canvas[0] - height, 0)))
-            height, width = images.shape[2], images.shape[3]
+        wanted = (height, width) if canvas is None else (max(height, canvas[0]), max(width, canvas[1]))
         # Not -height % patch: the grid of an exported graph would be a formula that takes minutes to work with.
-        bottom, right = ((side + patch - 1) // patch * patch - side for side in (height, width))
+        bottom, right = (
+            (side + patch - 1) // patch * patch - own for side, own in zip(wanted, (height, width), strict=True)
+        )
         return F.pad(images, (0, right, 0, bottom))
 
     @torch.no_grad()

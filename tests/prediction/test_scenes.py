@@ -15,6 +15,8 @@ from PIL import Image
 import segvit
 from segvit.cli.main import main
 from segvit.config import ModelConfig
+from segvit.data.bands.raster import open_raster
+from segvit.data.bands.reading import Reading
 from segvit.errors import UserError
 from segvit.prediction.predict_files import predict_files
 from segvit.prediction.scenes import predict_scene as scenes
@@ -134,6 +136,17 @@ def test_a_killed_run_resumes_after_its_last_row(
         assert (one.read(1) == other.read(1)).all()
 
 
+def test_decoded_blocks_are_kept(scene: Path) -> None:
+    """Neighbouring windows share blocks, and decoding one takes longer than reading a window from memory."""
+    whole = slice(0, HEIGHT), slice(0, WIDTH)
+    with open_raster(scene, Reading(bands=4, white=4095)) as raster:
+        first = raster.read(*whole)
+        size = scene.stat().st_size
+        with scene.open("r+b") as file:
+            file.write(bytes(size))
+        assert raster.read(*whole).equal(first) and first.max() > 0.9
+
+
 def test_rows_of_other_settings_are_not_resumed(tmp_path: Path) -> None:
     path, rows = tmp_path / "a.rows", np.arange(12, dtype=np.uint16).reshape(3, 4)
     with RowLog.open(path, "one") as log:
@@ -185,7 +198,7 @@ def test_the_command_takes_a_scene(
     monkeypatch.setattr(sys, "argv", [*words, "--device", "cpu"])
     with suppress(SystemExit):
         main()
-    assert "1 label maps in" in capsys.readouterr().out and (tmp_path / "seen" / "scene_labels.tif").is_file()
+    assert "1 label map in" in capsys.readouterr().out and (tmp_path / "seen" / "scene_labels.tif").is_file()
 
 
 def test_a_protocol_for_photos_is_left_out_with_a_remark(model: segvit.SegViT, scene: Path, tmp_path: Path) -> None:

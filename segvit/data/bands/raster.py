@@ -24,8 +24,11 @@ from segvit.data.bands.reading import Pixels, Reading, scaled, white_of
 from segvit.data.bands.tensors import to_tensor
 from segvit.data.images import Unreadable
 
-CACHE_MB = 192
-"""Memory in MB that GDAL may keep decoded blocks in. Its own default is a share of the machine's memory."""
+CACHE_BYTES = 192 * 2**20
+"""Memory that GDAL may keep decoded blocks in. Its own default is a share of the machine's memory.
+
+rasterio takes bytes here, unlike GDAL's own environment variable, which takes MB.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,5 +140,5 @@ def open_raster(path: Path, reading: Reading) -> Iterator[Raster]:
         raise Unreadable(f"{path}: cannot be read as a TIFF file (its header is damaged); replace or remove the file")
     check_encoding(path, header)
     rasterio = need_rasterio(f"{path}: GeoTIFF files and images of more than 100 megapixels")
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), open_rasterio(path) as source:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), open_rasterio(path) as source:
         yield Raster(path=path, header=header, reading=reading, source=source)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segvit.data.bands.deep import need_rasterio
-from segvit.data.bands.raster import CACHE_MB, Place
+from segvit.data.bands.raster import CACHE_BYTES, Place
 from segvit.data.palette import Color
 from segvit.prediction.names import ASIDE, aside
 
@@ -61,7 +61,7 @@ def write_labels(
     }
     if place.known:
         profile |= {"crs": place.crs, "transform": place.transform}
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), aside(path) as final, _beside(path) as tiles:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), aside(path) as final, _beside(path) as tiles:
         with rasterio.open(tiles, "w", **profile) as target:
             top = 0
             for labels in rows:

@@ -192,16 +192,18 @@ class _Peak:
 
 def _label_rows(
     model: Network, raster: Raster, source: _Peak, config: EvalConfig, *, first: int
-) -> Iterator[npt.NDArray[np.int64]]:
+) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield the labels (y, W) of each row of tiles from number `first` on, `IGNORE_INDEX` where there is no data."""
     if can_stream(config):
         found = stream_labels(model, source, config, tile=BLOCK, first=first)
     else:
         found = _whole_labels(model, source, config, first=first)
     for rows, tensor in found:
-        labels = tensor.cpu().numpy()
+        labels = tensor.to(torch.uint8).cpu().numpy()
         missing = raster.missing(rows, step=TRACED_SIDE)
-        yield labels if missing is None else np.where(missing, IGNORE_INDEX, labels)
+        if missing is not None:
+            labels[missing] = IGNORE_INDEX
+        yield labels
 
 
 def _whole_labels(
@@ -226,10 +228,10 @@ def _nodata(raw_ids: Sequence[int] | None) -> int:
     return next(value for value in itertools.chain((IGNORE_INDEX, 0), itertools.count()) if value not in taken)
 
 
-def _values(labels: npt.NDArray[np.int64], raw_ids: Sequence[int] | None, nodata: int) -> npt.NDArray[Any]:
+def _values(labels: npt.NDArray[np.uint8], raw_ids: Sequence[int] | None, nodata: int) -> npt.NDArray[Any]:
     """Return the values to write for labels (y, W)."""
     if raw_ids is None:
-        return labels.astype(np.uint8)
+        return labels
     table = np.full(IGNORE_INDEX + 1, nodata)
     table[: len(raw_ids)] = raw_ids
     return table.astype(np.uint8 if table.max() < 256 else np.uint16)[labels]
