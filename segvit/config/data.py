@@ -40,7 +40,8 @@ class DataConfig:
     in the model's file. Default: the one in the spec, otherwise the largest value of the depth."""
     statistics: Literal["backbone", "measured"] | None = None
     """Source of `model.mean` and `model.std` if they are not given. backbone: those of its pretraining. measured: up to
-    1000 training images. Default: measured if the images have other bands than red, green and blue."""
+    1000 training images; refused beside `init`, whose model keeps its own. Default: measured if the images have other
+    bands than red, green and blue."""
     val_images: Path | None = None
     """Folder of validation images, if there is no spec. Default: a share of `images`."""
     val_labels: Path | None = None

@@ -126,6 +126,17 @@ def test_a_mean_that_is_given_is_kept(run: TrainConfig) -> None:
         assert (done.mean, done.std) == expected
 
 
+def test_statistics_are_not_measured_for_the_weights_of_another_model(run: TrainConfig) -> None:
+    """They fit the mean and deviation of their own model. A run that resumes has no further use of the model."""
+    splits = {"train": open_dataset(run.data, "train", bands=5)}
+    config = replace(run, init="best.safetensors", data=replace(run.data, statistics="measured"))
+    with pytest.raises(UserError, match=r"statistics measured: .* init best.safetensors .* leave data.statistics out"):
+        with_statistics(config, splits, state=None, say=None)
+    assert with_statistics(config, splits, state={}, say=None).model.mean is None
+    plain = replace(config, data=replace(run.data, statistics=None))
+    assert with_statistics(plain, splits, state=None, say=None).model.mean is None
+
+
 def test_three_bands_that_are_no_colours(run: TrainConfig, tmp_path: Path) -> None:
     """Bands are colours by their names, not by their number."""
     for path in (tmp_path / "images").iterdir():

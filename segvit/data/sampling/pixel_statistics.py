@@ -20,6 +20,7 @@ from segvit.data.images import Unreadable
 from segvit.data.sample import Samples
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
+from segvit.utils.text import counted
 
 MOST_IMAGES = 1000
 """Images that are measured. Larger sets are sampled evenly."""
@@ -86,8 +87,13 @@ def with_statistics(
         say: prints what was measured and which augmentation does not apply.
 
     Raises:
-        UserError: no training image can be read.
+        UserError: no training image can be read, or they are to be measured for a model that has its own.
     """
+    if state is None and config.init is not None and config.data.statistics == "measured":
+        raise UserError(
+            f"data.statistics measured: the weights of init {config.init} fit the mean and deviation of that model, "
+            "which are kept; leave data.statistics out"
+        )
     spec = splits["train"].spec
     bands = config.model.bands or Reading.of(spec).bands
     if bands != COLORS:
@@ -100,7 +106,7 @@ def with_statistics(
     if say:
         names = spec.bands or [f"band {number}" for number in range(1, bands + 1)]
         rows = [f"{name} {m:.4f} +- {s:.4f}" for name, m, s in zip(names, found.mean, found.std, strict=True)]
-        say(f"mean and deviation of {found.images} training images: {', '.join(rows)}")
+        say(f"mean and deviation of {counted(found.images, 'training image')}: {', '.join(rows)}")
         for band in found.constant:
             say(f"warning: band {names[band]!r} holds one value in all training images, so nothing is learned from it")
     mean, std = config.model.mean or found.mean, config.model.std or found.std  # what is given is kept

@@ -54,6 +54,20 @@ def test_one_class_in_each_image(tmp_path: Path) -> None:
     assert recognise(tmp_path / "photos", tmp_path / "splits") is None
 
 
+def test_one_class_in_each_image_at_the_end_of_its_name(tmp_path: Path) -> None:
+    """Classes are endings that several images share. Endings of their own, such as dates, are none."""
+    for name, kind in (("a", "car"), ("b", "dog"), ("c", "car")):
+        photo(tmp_path / "photos" / f"{name}.jpg")
+        save(tmp_path / "masks" / f"{name}_{kind}.png", 1)
+        save(tmp_path / "dated" / f"{name}_2024{ord(name)}.png", 1)
+        save(tmp_path / "same" / f"{name}_mask.png", 1)
+    samples = opened(tmp_path / "photos", tmp_path / "masks")
+    assert samples.spec.classes == ("background", "car", "dog")
+    assert [labels_of(samples, index)[0, 1] for index in range(3)] == [1, 2, 1]
+    for folder in ("dated", "same"):
+        assert recognise_masks(["a", "b", "c"], tmp_path / folder) is None
+
+
 def test_the_last_class_wins(tmp_path: Path) -> None:
     samples = dataset(tmp_path, "{kind}/{name}.png", "van", "background", "car")
     assert labels_of(samples)[0].tolist() == [1, 2, 2, 2, 0, 1, 1, 1]

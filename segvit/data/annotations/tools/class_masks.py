@@ -136,7 +136,7 @@ def recognise_masks(images: Iterable[str], folder: Path) -> Masks | None:
     """Return the masks in a folder if they are of one class each. None if they are label maps or something else.
 
     Every mask must belong to an image, and those looked at must be binary. Some image must have masks of two classes,
-    or the masks must be in a folder per class.
+    or the masks must be in a folder per class, or end with the names of a few classes that images share.
 
     Raises:
         UserError: all masks are in one folder, so they are label maps of that class.
@@ -147,7 +147,8 @@ def recognise_masks(images: Iterable[str], folder: Path) -> Masks | None:
         classes = {kind for kinds in masks.values() for kind in kinds}
         several = any(len(kinds) > 1 for kinds in masks.values())
         in_folders = classes.isdisjoint((*TRAINING, *HELD_OUT)) and all((folder / kind).is_dir() for kind in classes)
-        if "" in classes or not (several or in_folders):
+        shared = 1 < len(classes) < len(files)  # an ending of its own for each image, such as a date, is no class
+        if "" in classes or not (several or in_folders or shared):
             return None
     except UserError:
         return None
