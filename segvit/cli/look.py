@@ -12,6 +12,7 @@ from segvit.cli.flags import check_paths
 from segvit.config import Device
 from segvit.errors import UserError
 from segvit.pictures.formats import FigureFormat
+from segvit.utils.text import counted
 
 NAMES_SHOWN = 40
 """Number of class names printed."""
@@ -78,7 +79,8 @@ def look(
             inside = replace(inside, palette=without_background(inside.names, inside.palette))
         written = save_inside(inside, folder, format=format)
         seen = ", ".join(inside.names[k] for k in inside.classes[:NAMES_SHOWN])
-        print(f"{photo} at {inside.size[0]} x {inside.size[1]} pixels, {seen}: {len(written)} figures in {folder}")
+        figures = counted(len(written), "figure")
+        print(f"{photo} at {inside.size[0]} x {inside.size[1]} pixels, {seen}: {figures} in {folder}")
 
 
 def folder_names(photos: Sequence[Path]) -> list[str]:

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from segvit.cli.flags import check_paths
 from segvit.errors import UserError
+from segvit.utils.text import counted
 
 Rgb = Annotated[tuple[float, float, float] | None, Parameter(negative=())]
 
@@ -55,7 +56,7 @@ def convert(
         if given := [name for name, value in {**options, "mean": mean, "std": std}.items() if value is not None]:
             raise UserError(f"{checkpoint} is a checkpoint of segvit, which holds its settings: leave out --{given[0]}")
         trained = model_of_checkpoint(checkpoint, output)
-        print(f"{trained.num_classes} classes, step {trained.extra['step']}\nmodel {output}")
+        print(f"{counted(trained.num_classes, 'class')}, step {trained.extra['step']}\nmodel {output}")
         return
     model = convert_checkpoint(
         checkpoint,
@@ -69,7 +70,8 @@ def convert(
     )
     config, backbone = model.config, model.backbone
     assert config is not None
-    classes = f"{model.num_classes} classes{f' of {model.spec.name}' if model.spec else ', their names not known'}"
+    known = f" of {model.spec.name}" if model.spec else ", their names not known"
+    classes = f"{counted(model.num_classes, 'class')}{known}"
     print(f"{config.outline}, {len(backbone.blocks)} blocks of width {backbone.embed_dim}, {classes}")
     heads = f"{config.num_heads} heads, {config.head_num_heads} in the head"
     print(f"crop {config.image_size} px, taps {config.taps}, {heads}")

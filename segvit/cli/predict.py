@@ -162,30 +162,31 @@ def _tell(done: "Done") -> None:
     any_video = done.videos or done.skipped_videos or done.video_failures
     if done.skipped:
         there = f"{len(done.skipped)} existed already {again}"
-        print(f"{len(done.written)} new label maps in {done.output}; {there}")
+        print(f"{counted(len(done.written), 'new label map')} in {done.output}; {there}")
     elif done.written or done.failures or not any_video:
-        print(f"{len(done.written)} label maps in {done.output}")
+        print(f"{counted(len(done.written), 'label map')} in {done.output}")
     for path in done.annotations:
         print(f"annotations: {path}")
     for video in done.videos:
-        print(f"{video.path}: {video.frames} frames labelled")
+        print(f"{video.path}: {counted(video.frames, 'frame')} labelled")
         if video.dropped:
             print(f"  {video.dropped} more arrived while the model was busy and were dropped")
         if video.damaged:
-            print(f"  {video.damaged} frames of the video itself are damaged, the first is frame {video.first_damaged}")
+            damaged = counted(video.damaged, "damaged frame")
+            print(f"  {damaged} in the video itself, the first is frame {video.first_damaged}")
     for remark in done.remarks[:SHOWN]:
         print(f"warning: {remark}")
     if len(done.remarks) > SHOWN:
-        print(f"warning: and {len(done.remarks) - SHOWN} more images of this kind")
+        print(f"warning: and {counted(len(done.remarks) - SHOWN, 'more image')} of this kind")
     if done.skipped_videos:
-        print(f"{len(done.skipped_videos)} videos existed already {again}")
+        print(f"{counted(len(done.skipped_videos), 'video')} existed already {again}")
     missing = {suffix: text for suffix in done.left_out if (text := lacking(suffix))}
     if others := {suffix: count for suffix, count in done.left_out.items() if suffix not in missing}:
         print(f"left out, since they are neither images nor videos: {list_kinds(others)}")
-    complaints = [f"{done.left_out[suffix]} {suffix} files left out: {text}" for suffix, text in missing.items()]
+    complaints = [f"{counted(done.left_out[each], f'{each} file')} left out: {text}" for each, text in missing.items()]
     if done.failures:
-        tried = len(done.written) + len(done.failures)
-        complaints.append(f"{len(done.failures)} of {tried} images could not be read:" + _reasons(done.failures))
+        tried = counted(len(done.written) + len(done.failures), "image")
+        complaints.append(f"{len(done.failures)} of {tried} could not be read:" + _reasons(done.failures))
     if (count := len(done.video_failures)) > 0:
         complaints.append(f"{counted(count, 'video')} could not be read to the end:" + _reasons(done.video_failures))
     if complaints:

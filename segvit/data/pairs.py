@@ -15,6 +15,7 @@ from segvit.data.masks_beside import has_masks, mask_name, photo_name
 from segvit.data.member import File
 from segvit.errors import UserError
 from segvit.utils.files import files_below
+from segvit.utils.text import counted_are
 
 WILDCARD = re.compile(r"(\*\*/|\*|\?|\{[^{}]*,[^{}]*\})")
 """The parts of a glob that are not literal."""
@@ -199,8 +200,8 @@ def _explain_lossy(files: Sequence[Path], suffixes: Sequence[str]) -> str:
     if ".png" not in suffixes or not (lossy := [path for path in files if path.suffix.lower() in LOSSY_SUFFIXES]):
         return ""
     return (
-        f"; {len(lossy)} label maps are JPEG ({lossy[0]}), whose compression changes values, so they are not read: "
-        "export them as PNG, or restore masks of two values 0 and 255 in Python, `from PIL import Image; "
+        f"; {counted_are(len(lossy), 'label map')} JPEG ({lossy[0]}), whose compression changes values, so they are "
+        "not read: export them as PNG, or restore masks of two values 0 and 255 in Python, `from PIL import Image; "
         "Image.open(FILE).convert('L').point(lambda value: 255 * (value > 127)).save(FILE_AS_PNG)`"
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from segvit.evaluation.boundary import BAND
 from segvit.evaluation.metrics import ConfusionMatrix, Metrics
-from segvit.utils.text import percent_cell, percentage
+from segvit.utils.text import counted, percent_cell, percentage
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -98,8 +98,8 @@ class EvalResult:
         settings = ", ".join(f"{key} {value}" for key, value in self.protocol_values().items())
         left_out = f" ({len(self.unreadable)} that cannot be read left out)" if self.unreadable else ""
         return (
-            f"{self.images} images{left_out}, {settings}; one confusion matrix over the set, ignored pixels left out; "
-            f"boundary IoU in a band of {percentage(BAND, 'g')} of the diagonal"
+            f"{counted(self.images, 'image')}{left_out}, {settings}; one confusion matrix over the set, ignored pixels "
+            f"left out; boundary IoU in a band of {percentage(BAND, 'g')} of the diagonal"
         )
 
     def rows(self) -> list[tuple[str, tuple[float | None, ...]]]:

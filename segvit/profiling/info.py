@@ -20,7 +20,7 @@ from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.profiling.multiply_adds import Profile, profile
 from segvit.utils.tables import COMPACT, Fitted, too_narrow_for
-from segvit.utils.text import score_text
+from segvit.utils.text import counted, score_text
 from segvit.weights.load import find_model
 from segvit.weights.model_file import averaged, network_settings, read_header
 from segvit.weights.names import is_model_name
@@ -109,7 +109,7 @@ class Info:
             rows |= {row: self.header[key] for row, key in origins.items() if self.header[key]}
             rows["written by"] = f"segvit {self.header['segvit_version']}"
             if metrics := self.header["metrics"]:
-                rows["validation mIoU"] = f"{score_text(metrics['miou'])} ({metrics['images']} images)"
+                rows["validation mIoU"] = f"{score_text(metrics['miou'])} ({counted(metrics['images'], 'image')})"
             rows["protocol"] = ", ".join(f"{key} {value}" for key, value in self.header["protocol"].items() if value)
         table = Table(title=self.name, show_header=False)
         for _ in range(2):

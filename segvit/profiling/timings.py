@@ -137,7 +137,7 @@ class Bench:
     def title(self) -> str:
         """Description of the model in one line."""
         compiled = ", compiled" if self.model["compiled"] else ""
-        return "{backbone}, {structure}, {num_classes} classes".format(**self.model) + compiled
+        return "{backbone}, {structure}, ".format(**self.model) + counted(self.model["num_classes"], "class") + compiled
 
     @property
     def place(self) -> str:
@@ -153,7 +153,7 @@ class Bench:
         if any(timing.peak is not None for timing in self.timings):
             remarks["MiB"] = "MiB: peak memory on top of the model"
         if self.present is not None:
-            present = f"{self.present} classes present"
+            present = f"{counted(self.present, 'class')} present"
             remarks["weights"] = f"random weights; label maps from logits like a trained model's, {present}"
         return remarks
 

@@ -34,7 +34,7 @@ from segvit.recipes.draft import (
 )
 from segvit.recipes.facts import RunFacts, look_at_images, look_at_machine, look_at_model
 from segvit.training.settings import check_settings, flat
-from segvit.utils.text import percentage
+from segvit.utils.text import counted, percentage
 from segvit.weights.finetune import match_classes
 from segvit.weights.timm_weights import is_cached, licence_of, weights_settings
 
@@ -306,10 +306,11 @@ def _choose_steps(draft: Draft) -> None:
     passes = steps * draft.settings["batch_size"] / facts.images.count
     seen = f"each image is seen about {'once' if passes < 1.5 else f'{passes:.0f} times'}"
     draft.choose("steps", steps, seen if passes >= 1 else f"only {percentage(passes, '.2g')} of the images are used")
-    for name, thing in (("eval_every", "validations"), ("save_every", "checkpoints")):
+    for name, thing in (("eval_every", "validation"), ("save_every", "checkpoint")):
         every = max(round(base[name] * draft.scale), 1)
         count = math.ceil(draft.settings["steps"] / every)
-        draft.choose(name, every, f"{count} {thing}" + f" on {facts.images.validation} images" * (name == "eval_every"))
+        images = f" on {counted(facts.images.validation, 'image')}" * (name == "eval_every")
+        draft.choose(name, every, counted(count, thing) + images)
     draft.adopt("log_every", "steps between printed lines")
 
 

@@ -81,7 +81,7 @@ class Images:
         return min(self.height, self.width)
 
     def __str__(self) -> str:
-        return f"{self.count} training images of about {self.width} x {self.height} pixels"
+        return f"{counted(self.count, 'training image')} of about {self.width} x {self.height} pixels"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ from segvit.reports.sections import tiles, validation_values
 from segvit.reports.viewer import viewer_script, viewer_style
 from segvit.utils.files import whole_file, writing
 from segvit.utils.progress import Progress
+from segvit.utils.text import counted
 from segvit.weights.load import load_model
 
 PAGE = "report.html"
@@ -50,7 +51,7 @@ def score_best(folder: Path, config: TrainConfig, *, device: torch.device, progr
     result = evaluate(model, dataset, precision=config.precision, workers=config.data.workers, progress=progress)
     shots = take_pictures(result, [], model=model, dataset=dataset, config=model.protocol)
     validation = describe_validation("best.safetensors", result, palette=dataset.spec.palette, shots=shots)
-    about = origin(model, f"{dataset.spec.name}: {len(dataset):,} validation images")
+    about = origin(model, f"{dataset.spec.name}: {counted(len(dataset), 'validation image', ',')}")
     return Facts(about=about, environment=environment(device, processes=1), validation=validation)
 
 

@@ -17,7 +17,7 @@ from segvit.reports.facts import Validation
 from segvit.reports.matrix import confusion_chart
 from segvit.reports.run_files import RunFiles
 from segvit.reports.viewer import fragment
-from segvit.utils.text import percentage
+from segvit.utils.text import counted, percentage
 from segvit.utils.time_left import duration
 
 NUM_CONFUSIONS = 10
@@ -35,7 +35,7 @@ def tiles(run: RunFiles) -> list[tuple[str, str, str]]:
         tiles.insert(1, ("last mIoU", percentage(scored[-1]["miou"], ".2f"), f"step {scored[-1]['step']:,}"))
     if trained:
         last = [record["loss"] for record in trained[-100:]]
-        tiles.append(("loss", f"{np.mean(last):.3f}", f"mean of the last {len(last)} steps"))
+        tiles.append(("loss", f"{np.mean(last):.3f}", f"mean of the last {counted(len(last), 'step')}"))
     if run.times:
         validation = run.seconds("validation_seconds", "pictures_seconds")
         total = run.seconds("seconds") + validation
@@ -66,7 +66,7 @@ def validation_values(validation: Validation) -> dict[str, Any]:
     values = zip(*(scores[key] for key in columns.values()), strict=True)
     colors = [",".join(map(str, color)) for color in validation.palette]
     return {
-        "summary": f"{validation.name}: {scores['images']:,} images, {protocol}.",
+        "summary": f"{validation.name}: {counted(scores['images'], 'image', ',')}, {protocol}.",
         "columns": list(columns),
         "rows": list(zip(scores["classes"], colors, values, strict=True)),
         "means": [scores[key] for key in ("miou", "mean_accuracy", "mean_dice", "mean_boundary_iou")],

@@ -17,6 +17,7 @@ from segvit.errors import UserError
 from segvit.losses import CRITERIA, Criterion
 from segvit.models.linear_head import LinearHead
 from segvit.models.segvit import SegViT
+from segvit.utils.text import counted
 
 SPLITS: tuple[Literal["train", "val"], ...] = ("train", "val")
 """Names of the datasets that a run needs."""
@@ -133,4 +134,4 @@ def _differences(config: ModelConfig, own: ModelConfig) -> list[tuple[str, Any, 
 def _classes(model: SegViT) -> str:
     """Return the number of a model's classes, and their names if it knows them."""
     names = f": {', '.join(model.spec.classes)}" if model.spec else ""
-    return f"{model.num_classes} classes{names}"
+    return f"{counted(model.num_classes, 'class')}{names}"

@@ -53,6 +53,7 @@ from segvit.utils.distributed import decided_by_first, gather
 from segvit.utils.files import cache_folder, check_writable
 from segvit.utils.launcher import first_process
 from segvit.utils.lock import LOCK, held
+from segvit.utils.text import counted
 from segvit.weights.finetune import load_start
 from segvit.weights.names import check_weights_file
 
@@ -309,9 +310,9 @@ def headline(
     origin = f"resumes at step {start.step}, started from" if start.step else "starts from"
     what = (
         f"{config.model.backbone} ({config.model.outline}) {origin} {model.extra['starts_from']}\n"
-        f"{model.num_classes} classes of {data.train.spec.name}: {len(data.train)} training and {len(data.val)} "
-        f"validation images, {config.steps} steps of {config.batch_size}, on {start.accelerator.device} -> "
-        f"{config.output} (settings: config.yaml)"
+        f"{counted(model.num_classes, 'class')} of {data.train.spec.name}: {len(data.train)} training and "
+        f"{counted(len(data.val), 'validation image')}, {counted(config.steps, 'step')} of {config.batch_size}, on "
+        f"{start.accelerator.device} -> {config.output} (settings: config.yaml)"
     )
     lines = [*_changes(config, start), what]
     if class_weights is not None:

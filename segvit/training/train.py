@@ -275,7 +275,7 @@ class Trainer:
         self.validation_due, miou = False, result.miou
         if result.unreadable:
             self.add_unreadable(result.unreadable)
-            self.progress.say(f"{len(result.unreadable)} of {len(self.data.val)} images left out: unreadable")
+            self.progress.say(f"unreadable images left out: {len(result.unreadable)} of {len(self.data.val)}")
         self.log.write(step, record_of(result))
         self.progress.say(f"step {step}: validation mIoU {score_text(miou)}{result.fewer_classes}")
         self.stale += 1

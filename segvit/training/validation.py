@@ -17,6 +17,7 @@ from segvit.reports.run_report import take_pictures, write_report
 from segvit.training.loader_guard import going_on
 from segvit.training.loggers import RunLog, TrainProgress
 from segvit.utils.distributed import rank, world_size
+from segvit.utils.text import counted
 
 NUM_PICTURES = 4
 """Validation images that are drawn at each validation, the same ones each time."""
@@ -82,7 +83,8 @@ def show_validation(
     drawn = [result.per_image[place].index for place in picture_indices(len(result.per_image))]
     shots = take_pictures(result, drawn, model=model, dataset=dataset, config=log.config.eval)
     log.pictures(step, [shots[index] for index in drawn], dataset.spec)
-    about = origin(model, f"{dataset.spec.name}: {num_train:,} training and {len(dataset):,} validation images")
+    images = counted(len(dataset), "validation image", ",")
+    about = origin(model, f"{dataset.spec.name}: {num_train:,} training and {images}")
     where = environment(model.mean.device, processes=processes)
     name = f"The {'averaged ' if log.config.ema_decay else ''}weights after step {step:,}"
     validation = describe_validation(name, result, palette=dataset.spec.palette, shots=shots)

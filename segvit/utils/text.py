@@ -45,9 +45,9 @@ def score_text(score: float | None, digits: str = ".4f") -> str:
     return "none (every pixel of the labels is ignored)" if score is None else f"{score:{digits}}"
 
 
-def counted(count: int, thing: str) -> str:
-    """Return a count and its noun, such as "1 video", "2 videos" or "2 boxes"."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}{'es' if thing.endswith(('s', 'x')) else 's'}"
+def counted(count: int, thing: str, digits: str = "") -> str:
+    """Return a count and its noun, such as "1 video", "2 videos" or "2 boxes". `digits` is the format of the number."""
+    return f"{count:{digits}} {thing}" + ("" if count == 1 else "es" if thing.endswith(("s", "x")) else "s")
 
 
 def counted_are(count: int, thing: str) -> str:

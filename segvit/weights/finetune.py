@@ -22,6 +22,7 @@ from segvit.inference.compiled import uncompiled
 from segvit.models.atm import ATMHead
 from segvit.models.create import create_model, crop_grid
 from segvit.models.segvit import SegViT
+from segvit.utils.text import counted
 from segvit.weights.load import find_model, load_model
 from segvit.weights.model_file import load_strictly, network_settings, read_header
 
@@ -204,7 +205,7 @@ def with_classes(
             "weights to keep with load_state_dict"
         )
     config = model.config if config is None else config
-    name = name or f"a model of {model.num_classes} classes"
+    name = name or f"a model of {counted(model.num_classes, 'class')}"
     if model.spec is None:
         raise UserError(f"{name} has no class names, so none can be kept: set model.spec")
     check_network(model, config, name=name)
@@ -242,13 +243,13 @@ def summary(model: SegViT, new: SegViT, match: ClassMatch, *, name: str) -> str:
     assert model.spec is not None and new.spec is not None
     count = new.num_classes
     if not match.new:
-        classes = f"all {count} classes"
+        classes = "the only class" if count == 1 else f"all {count} classes"
     elif match.kept:
         kept = [new.spec.classes[index] for index in match.kept]
         classes = f"{len(kept)} of {count} classes ({_listed(kept)}); new: {_listed(match.new)}"
     else:
-        classes = f"no class, since none of the {count} names match; new: {_listed(match.new)}"
-    text = f"{name} ({model.num_classes} classes of {model.spec.name}): keeps backbone, decoder and {classes}"
+        classes = f"no class, since no name matches; new: {_listed(match.new)}"
+    text = f"{name} ({counted(model.num_classes, 'class')} of {model.spec.name}): keeps backbone, decoder and {classes}"
     if match.dropped:
         text += f"; dropped: {_listed(match.dropped)}"
     old, grid = model.backbone.native_grid, new.backbone.native_grid

@@ -10,7 +10,7 @@ from typing import Any
 
 from segvit.config import ModelConfig
 from segvit.errors import UserError
-from segvit.utils.text import REPOSITORY, percent_cell
+from segvit.utils.text import REPOSITORY, counted, percent_cell
 from segvit.weights.model_file import PARTS, Saved, averaged, network_settings, read_header, save_model
 
 MODEL_FILE = "model.safetensors"
@@ -147,7 +147,7 @@ def _summary(header: Mapping[str, Any]) -> str:
         network = "SegViT with custom parts: " + ", ".join(f"{key} `{kind}`" for key, kind in header[PARTS].items())
     else:
         network = f"SegViT, structure `{_network(header).outline}`, on `{model['backbone']}`"
-    classes = f"{header['num_classes']} classes{' of ' + spec['name'] if spec else ''}"
+    classes = f"{counted(header['num_classes'], 'class')}{' of ' + spec['name'] if spec else ''}"
     return f"Semantic segmentation with a plain Vision Transformer: {network}, {classes}."
 
 
@@ -206,7 +206,7 @@ def _scores(metrics: Mapping[str, Any]) -> str:
         ("accuracy of all pixels", metrics["overall_accuracy"]),
     ]
     table = _table(
-        (f"on {metrics['images']} validation images", "%"),
+        (f"on {counted(metrics['images'], 'validation image')}", "%"),
         [(key, percent_cell(value, missing="-")) for key, value in rows],
     )
     protocol = ", ".join(f"{key} {value}" for key, value in metrics["protocol"].items() if value)

@@ -240,7 +240,7 @@ def test_label_maps_as_jpeg(files: Set, segvit: Command) -> None:
     for mask in ("a.png", "b.png"):
         Image.fromarray(np.eye(20, 30, dtype=np.uint8)).save(files.root / "both" / mask)
     said = segvit("check-data", *both, *files.flags[4:])
-    assert said.code == 1 and "1 images without labels" in said.err and "JPEG" not in said.err  # c.jpg is the photo
+    assert said.code == 1 and "1 image without labels" in said.err and "JPEG" not in said.err  # c.jpg is the photo
 
 
 @pytest.mark.parametrize("lowest", [0, 1])
@@ -317,7 +317,7 @@ def test_a_photo_that_exif_turns_beside_a_mask_that_it_does_not(files: Set, segv
     turn(files, "05", 3)  # upside down: sizes cannot tell
     sheet = files.root / "sheet.png"
     said = segvit("check-data", *files.flags, "--sheet", sheet)
-    assert said.code == 0 and "1 photos have an EXIF orientation" in said.out and "05.png" in said.out
+    assert said.code == 0 and "1 photo has an EXIF orientation" in said.out and "05.png" in said.out
 
 
 def test_an_orientation_that_is_none(files: Set, segvit: Command) -> None:
@@ -327,7 +327,7 @@ def test_an_orientation_that_is_none(files: Set, segvit: Command) -> None:
         turn(files, name, 0)  # as some cameras write
     assert "EXIF" not in segvit("check-data", *files.flags).out
     turn(files, "03", 8)
-    assert "1 photos have an EXIF orientation" in segvit("check-data", *files.flags).out
+    assert "1 photo has an EXIF orientation" in segvit("check-data", *files.flags).out
 
 
 def test_files_that_cannot_be_written_are_told_before_the_work(files: Set, segvit: Command) -> None:

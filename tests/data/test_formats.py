@@ -199,7 +199,7 @@ def test_an_unknown_colour(painted: Made) -> None:
     colors[0, :2] = [70, 130, 179]
     colors[1, 0] = [9, 0, 0]
     Image.fromarray(colors).save(path)
-    parts = ("the colour [70, 130, 179], in 2 pixels", "1 other such colours in 1 pixels", "[70, 130, 180] (sky)")
+    parts = ("the colour [70, 130, 179], in 2 pixels", "1 other such colour in 1 pixel", "[70, 130, 180] (sky)")
     said(lambda: painted.open().read(0), str(path), *parts, "merge", "others: ignore")
     said(check_dataset(painted.open()).raise_on_error, str(path), "[70, 130, 179]")
     for others, labels in (("ignore", [[255, 255, 255], [255, 1, 0]]), ("car", [[1, 1, 255], [1, 1, 0]])):
@@ -236,7 +236,7 @@ def test_other_colours_count_as_the_nearest_and_are_counted(tmp_path: Path) -> N
         best = {known[color] for color in known if distances[color] == min(distances.values())}
         assert labels[place] in best
     (warning,) = [text for text in check_dataset(samples).warnings if "nearest" in text]
-    assert warning.startswith("63 pixels (87.50 %) in 1 label maps") and "[0, 0, 140], in 8 pixels" in warning
+    assert warning.startswith("63 pixels (87.50 %) in 1 label map without") and "[0, 0, 140], in 8 pixels" in warning
     assert "becomes 'car'" in warning
     assert type(samples.spec).from_dict(samples.spec.to_dict()) == samples.spec
 

@@ -224,7 +224,7 @@ def test_an_archive_with_less_in_it_than_its_spec_needs(tmp_path: Path, capsys: 
     with pytest.raises(SystemExit) as left:
         cli.app(["data", "prepare", "pascal_context_59", "--root", str(tmp_path)])
     said = capsys.readouterr().out
-    assert left.value.code == 1 and "train: 1 files without a partner" in said and "b.jpg" in said
+    assert left.value.code == 1 and "train: 1 file without a partner" in said and "b.jpg" in said
     assert f"segvit data prepare pascal_context_59 --root {tmp_path}" in said.splitlines()[-1]
 
 

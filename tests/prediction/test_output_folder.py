@@ -89,7 +89,7 @@ def test_a_photo_is_the_same_by_any_path(segvit: Run, tmp_path: Path, monkeypatc
     photo(tmp_path / "photos" / "a.jpg", 200)  # changed since
     monkeypatch.chdir(tmp_path / "photos")
     code, out, _ = segvit("a.jpg", "--output", "../seen")
-    assert code == 0 and "1 label maps in ../seen" in out
+    assert code == 0 and "1 label map in ../seen" in out
 
 
 def test_a_json_of_somebody_else_is_not_replaced(model: SegViT, tmp_path: Path) -> None:
@@ -107,16 +107,16 @@ def test_a_json_of_somebody_else_is_not_replaced(model: SegViT, tmp_path: Path) 
 
 def test_the_folder_without_output(segvit: Run, tmp_path: Path) -> None:
     photo(tmp_path / "photos" / "a.jpg"), photo(tmp_path / "other" / "a.jpg"), photo(tmp_path / "other" / "b.jpg")
-    assert "1 label maps in runs/predict\n" in segvit("photos")[1]
+    assert "1 label map in runs/predict\n" in segvit("photos")[1]
     before = contents(tmp_path / "runs" / "predict")
     assert "0 new label maps in runs/predict; 1 existed already" in segvit("photos")[1]  # the same command resumes
-    assert "1 label maps in runs/predict\n" in segvit("other/b.jpg")[1]  # a new name joins
-    assert "1 label maps in runs/predict-2\n" in segvit("other/a.jpg")[1]  # another photo of the same name does not
-    assert "1 label maps in runs/predict-3\n" in segvit("photos", "--opacity", "1")[1]  # nor do other settings
+    assert "1 label map in runs/predict\n" in segvit("other/b.jpg")[1]  # a new name joins
+    assert "1 label map in runs/predict-2\n" in segvit("other/a.jpg")[1]  # another photo of the same name does not
+    assert "1 label map in runs/predict-3\n" in segvit("photos", "--opacity", "1")[1]  # nor do other settings
     assert "0 new label maps in runs/predict-3; 1 existed" in segvit("photos", "--opacity", "1")[1]
     now = contents(tmp_path / "runs" / "predict")
     assert {name: now[name] for name in before} == before
-    assert "1 label maps in runs/predict-2\n" in segvit("other/a.jpg", "--overwrite")[1]
+    assert "1 label map in runs/predict-2\n" in segvit("other/a.jpg", "--overwrite")[1]
     assert names(tmp_path / "runs") == {"predict/a", "predict/b", "predict-2/a", "predict-3/a"}
 
 
@@ -204,7 +204,7 @@ def test_photos_of_phones_without_the_extra_are_counted(
         (tmp_path / "photos" / name).write_bytes(b"\0\0\0\x18ftypheic")
     remedy = "type `pip install 'segvit[heic]'`, or export them as JPEG"
     code, out, error = segvit("photos", "--output", "seen")
-    assert code == 2 and "1 label maps in seen" in out  # what can be read is labelled
+    assert code == 2 and "1 label map in seen" in out  # what can be read is labelled
     assert "2 .heic files left out: HEIC photos need pillow-heif" in error and "1 .heif files" in error
     assert remedy in error and "replace or remove" not in error
     with pytest.raises(UserError, match="segvit\\[heic\\]"):

@@ -791,7 +791,7 @@ def test_the_command(
         f"{seen / 'film_overlay.mp4'}: 3 frames labelled",
     ]
     code, out, err = command(monkeypatch, capsys, *words)
-    assert code == 0 and "1 videos existed already (--overwrite computes them again)" in out
+    assert code == 0 and "1 video existed already (--overwrite computes them again)" in out
     film.with_name("bad.mp4").write_bytes(b"bad")
     code, out, err = command(monkeypatch, capsys, *words, film.with_name("bad.mp4"))
     assert code == 2 and "1 video could not be read to the end:" in err and "bad.mp4: cannot be opened" in err

@@ -280,7 +280,7 @@ def test_unreadable_validation_images_are_left_out_and_counted(
     allowing = replace(config.data, skip_unreadable=3)
     for path in images(scenes, "val"):
         assert path.stat().st_size == 0
-    with pytest.raises(UserError, match="none of the 3 images can be read"):
+    with pytest.raises(UserError, match="not one of 3 images can be read"):
         train(replace(config, data=allowing, output=config.output / "nothing"))
 
 

@@ -136,7 +136,8 @@ def class_masks_in(images: Path, labels: Path) -> Recognised | None:
         label_format=ClassMaskLabels(**ClassMaskLabels.lenient),
         labels=str(labels),
         classes=classes,
-        text=f"{ClassMaskLabels.name}: {counted(files, 'mask')} of {len(masks)} images, classes {first(classes, 20)}",
+        text=f"{ClassMaskLabels.name}: {counted(files, 'mask')} of {counted(len(masks), 'image')}, classes "
+        f"{first(classes, 20)}",
         summary=summary,
     )
 

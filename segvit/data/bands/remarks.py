@@ -7,7 +7,7 @@ import math
 
 from segvit.data.bands.names import COLORS
 from segvit.data.bands.reading import Pixels, Reading
-from segvit.utils.text import plain_number
+from segvit.utils.text import counted, plain_number
 
 DARK = 1 / 4
 """Share of the range of 16 bits below which a picture is taken for 10 to 14 bits in 16."""
@@ -39,7 +39,7 @@ def remarks(pixels: Pixels, reading: Reading) -> list[str]:
         found.append(f"values reach {peak}, above data.white {white}, and are cut to it")
     if pixels.dropped:
         found.append(
-            f"{pixels.dropped} more bands than red, green, blue were left out; to use them, train with "
+            f"{counted(pixels.dropped, 'band')} beyond red, green, blue left out; to use them, train with "
             f"--model.bands {COLORS + pixels.dropped}"
         )
     if pixels.alpha:

@@ -18,6 +18,7 @@ from segvit.data.dataset import Samples
 from segvit.data.spec import IGNORE_INDEX
 from segvit.errors import UserError
 from segvit.utils.progress import Progress
+from segvit.utils.text import counted
 
 
 class ClassRow(NamedTuple):
@@ -134,9 +135,10 @@ class CheckReport:
     def verdict(self) -> str:
         """The result in one line."""
         part = "all" if self.checked == self.total else f"{self.checked} of"
-        found = "no errors" if not self.errors else f"{len(self.errors)} error" + "s" * (len(self.errors) > 1)
-        found += f", {len(self.warnings)} warning" + "s" * (len(self.warnings) != 1) if self.warnings else ""
-        return f"{self.name}: {part} {self.total} pairs checked, {found}"
+        found = counted(len(self.errors), "error") if self.errors else "no errors"
+        found += f", {counted(len(self.warnings), 'warning')}" if self.warnings else ""
+        pairs = "1 pair" if self.checked == self.total == 1 else f"{part} {counted(self.total, 'pair')}"
+        return f"{self.name}: {pairs} checked, {found}"
 
     def raise_on_error(self, *, skip_unreadable: int = 0) -> None:
         """Raise the errors of the report, if there are any.

@@ -15,7 +15,7 @@ from segvit.data.pairs import first
 from segvit.data.palette import Color
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.data.yaml_values import quoted
-from segvit.utils.text import counted_are, percentage
+from segvit.utils.text import counted, counted_are, percentage
 
 SHOWN = 5
 """Number of findings of one kind that a report spells out. The others are counted."""
@@ -105,7 +105,8 @@ def _label_maps(tally: Tally) -> Iterator[Finding]:
     """Report label maps with one class or none or with guesses, and photos that are animations or may be turned."""
     if tally.uniform:
         wholly = f" (in {tally.empty.count} of them every pixel is ignored)" if tally.empty.count else ""
-        text = f"{len(tally.uniform)} label maps show one class or none{wholly}: {first(tally.uniform)}"
+        maps = "1 label map shows" if len(tally.uniform) == 1 else f"{len(tally.uniform)} label maps show"
+        text = f"{maps} one class or none{wholly}: {first(tally.uniform)}"
         yield Finding(kind="uniform", level="warning", text=text, count=len(tally.uniform))
     if tally.animations.count:
         text = (
@@ -121,8 +122,9 @@ def _label_maps(tally: Tally) -> Iterator[Finding]:
         yield Finding(kind="mostly-ignored", level="warning", text=text)
     if tally.turned.count:
         text = (
-            f"{tally.turned.count} photos have an EXIF orientation and their label maps have none; the sizes match "
-            f"either way, so check that they are upright (--sheet FILE shows them first): {first(tally.turned.names)}"
+            f"{'1 photo has' if tally.turned.count == 1 else f'{tally.turned.count} photos have'} an EXIF orientation "
+            "and their label maps have none; the sizes match either way, so check that they are upright (--sheet FILE "
+            f"shows them first): {first(tally.turned.names)}"
         )
         yield Finding(kind="exif", level="warning", text=text, count=tally.turned.count)
 
@@ -133,8 +135,9 @@ def _explain_guesses(tally: Tally) -> str:
     where, worst = max(tally.guesses.items(), key=lambda item: item[1].of_color)
     share = percentage(total / max(tally.pixels.total(), 1), ".2f")
     return (
-        f"{total} pixels ({share}) in {len(tally.guesses)} label maps have no known colour and count as the nearest "
-        f"one; the commonest is {list(worst.color)}, in {worst.of_color} pixels of {where}, which becomes "
+        f"{counted(total, 'pixel')} ({share}) in {counted(len(tally.guesses), 'label map')} without a known colour, "
+        f"counted as the nearest; the commonest is {list(worst.color)}, in {counted(worst.of_color, 'pixel')} of "
+        f"{where}, which becomes "
         f"{worst.becomes!r}: if that is a class of its own, add it to the spec"
     )
 
@@ -152,7 +155,7 @@ def ignored_share(tally: Tally) -> float:
 
 def _explain_painted(tally: Tally) -> str:
     """Return the text for label maps with colours in them, and a spec that reads them."""
-    found = f"{tally.painted[0]}; {len(tally.painted)} label maps have colour channels"
+    found = f"{tally.painted[0]}; {counted(len(tally.painted), 'label map')} with colour channels"
     grey = all(color[0] == color[1] == color[2] for color in tally.colors)
     if grey or len(tally.colors) > MANY_COLORS:
         return found

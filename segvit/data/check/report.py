@@ -15,6 +15,7 @@ from rich.table import Table
 
 from segvit.config import DataConfig
 from segvit.data.annotations.format import ShapeLabels
+from segvit.data.annotations.summary import remark
 from segvit.data.check.check import CheckReport, check_dataset
 from segvit.data.check.finding import Finding
 from segvit.data.check.findings import SHOWN
@@ -223,8 +224,8 @@ def _describe(orphans: Mapping[SplitName, Orphans]) -> Iterator[Finding]:
             continue
         said.add(bare)
         parts = [
-            f"{len(files)} {what}: {first(files, SHOWN)}"
-            for files, what in ((found.images, "images without labels"), (found.labels, "labels without an image"))
+            f"{remark(len(files), what)}: {first(files, SHOWN)}"
+            for files, what in ((found.images, "image without labels"), (found.labels, "label without an image"))
             if files
         ]
         count = len(found.images) + len(found.labels)

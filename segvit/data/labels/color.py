@@ -29,6 +29,7 @@ from segvit.data.pairs import Pair
 from segvit.data.palette import Color
 from segvit.data.yaml_values import check_color, check_keys, doubled, read_color
 from segvit.errors import UserError
+from segvit.utils.text import counted
 
 MANY_COLORS = 20
 """Number of unknown colours in one file above which they are taken for traces of compression or of smooth edges."""
@@ -181,11 +182,11 @@ class ColorTable:
         worst = int(values[counts.argmax()])
         color = _unpack(np.array([worst]))
         nearest = int(self._nearest_to(color)[0])
-        more = f", and {len(values) - 1} other such colours in {len(codes) - counts.max()} pixels" * (len(values) > 1)
+        more = f", and {counted(len(values) - 1, 'other such colour')} in {counted(len(codes) - counts.max(), 'pixel')}"
+        more *= len(values) > 1
         text = (
-            f"the colour {color[0].tolist()}, in {counts.max()} pixels, is not a class of {self._dataset!r} and not "
-            f"ignored{more}; "
-            f"the nearest known one is {self.colors[nearest].tolist()} ({self.names[nearest]}); "
+            f"the colour {color[0].tolist()}, in {counted(counts.max(), 'pixel')}, is not a class of {self._dataset!r} "
+            f"and not ignored{more}; the nearest known one is {self.colors[nearest].tolist()} ({self.names[nearest]}); "
         )
         if self._dataset == FOLDERS:
             cause = "so many colours come from smooth edges, resizing or an earlier JPEG: " * (

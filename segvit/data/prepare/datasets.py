@@ -19,7 +19,7 @@ from segvit.data.pairs import first
 from segvit.data.prepare.archives import Unpacked, unpack
 from segvit.errors import UserError
 from segvit.utils.progress import Progress
-from segvit.utils.text import suggest
+from segvit.utils.text import counted, suggest
 
 
 class Archive(NamedTuple):
@@ -179,7 +179,7 @@ def _check(name: str, recipe: Recipe, folder: Path, unpacked: dict[str, Unpacked
     root = next((folder / root for root in reversed(recipe.roots) if (folder / root).is_dir()), folder)
     config = DataConfig(spec=name, root=root)
     lines = [
-        f"{archive}: {done.written} files unpacked" + f", {done.kept} existed already" * bool(done.kept)
+        f"{archive}: {counted(done.written, 'file')} unpacked" + f", {done.kept} existed already" * bool(done.kept)
         for archive, done in unpacked.items()
     ]
     pairs: dict[str, int] = {}
@@ -192,10 +192,10 @@ def _check(name: str, recipe: Recipe, folder: Path, unpacked: dict[str, Unpacked
             continue
         pairs[split] = len(samples)
         note = "" if len(samples) == official else f", which differs from the official {official:,}"
-        lines.append(f"{split}: {len(samples):,} pairs" + (note or " (the official number)"))
+        lines.append(f"{split}: {counted(len(samples), 'pair', ',')}" + (note or " (the official number)"))
         if orphans:
-            listed = first([*orphans.images, *orphans.labels])
-            problems.append(f"{split}: {len(orphans.images) + len(orphans.labels)} files without a partner: {listed}")
+            alone = [*orphans.images, *orphans.labels]
+            problems.append(f"{split}: {counted(len(alone), 'file')} without a partner: {first(alone)}")
     lines += [f"note: {recipe.note}"] * bool(recipe.note)
     lines += [f"error: {problem}" for problem in problems]
     lines.append("Download the archives again, then run:" if problems else f"{name} is ready. Run:")

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from segvit.data.images import Unreadable
 from segvit.data.sample import Sample, Samples
 from segvit.errors import UserError
+from segvit.utils.text import counted
 
 
 class Readable(NamedTuple):
@@ -90,10 +91,10 @@ def explain_too_many(texts: Iterable[str], *, limit: int) -> str:
     """Return the error text for more unreadable images than the limit."""
     lines = list(texts)
     if len(lines) <= limit:
-        return f"none of the {len(lines)} images can be read:\n{_listing(lines)}"
+        return f"not one of {counted(len(lines), 'image')} can be read:\n{_listing(lines)}"
     return (
-        f"{len(lines)} images cannot be read, and data.skip_unreadable allows {limit}: replace them, remove them from "
-        "the dataset (segvit check-data finds all of them), or give a larger --data.skip-unreadable:\n"
+        f"{counted(len(lines), 'image')} cannot be read, and data.skip_unreadable allows {limit}: replace them, remove "
+        "them from the dataset (segvit check-data finds all of them), or give a larger --data.skip-unreadable:\n"
         + _listing(lines)
     )
 

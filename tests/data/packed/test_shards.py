@@ -195,7 +195,7 @@ def test_keys_twice_and_without_a_partner_are_refused(tmp_path: Path) -> None:
     assert orphans.images == (f"{path}: 1.jpg",)
     assert orphans.labels == (f"{path}: 2.png",)
     survey = check_splits(config_of(path), ("train",))
-    assert any("1 images without labels" in error and "alone.tar: 1.jpg" in error for error in survey.errors)
+    assert any("1 image without labels" in error and "alone.tar: 1.jpg" in error for error in survey.errors)
 
 
 def test_a_broken_picture_names_shard_and_member(tmp_path: Path) -> None:
