@@ -167,8 +167,9 @@ class View:
                 total[:, y, x] += values
                 count[y, x] += 1
             else:
-                total[:, y, x].addcmul_(values, piece.weights)
-                count[y, x] += piece.weights
+                weights = piece.weights[0][:, None] * piece.weights[1]
+                total[:, y, x].addcmul_(values, weights)
+                count[y, x] += weights
         assert total is not None, "windows cover the image"
         if count is not None:
             total = total.div_(count)
@@ -193,7 +194,7 @@ class View:
             logits=self.logits[window, :, y, x],
             rows=self.rows[rows, y],
             columns=self.columns[columns, x],
-            weights=None if self.weights is None else self.weights[0][rows, None] * self.weights[1][columns],
+            weights=None if self.weights is None else (self.weights[0][rows], self.weights[1][columns]),
         )
 
 
@@ -209,8 +210,8 @@ class Piece(NamedTuple):
     """(y, h) matrix that up-samples the logits to the rows of pixels."""
     columns: Tensor
     """(x, w) matrix that up-samples the logits to the columns of pixels."""
-    weights: Tensor | None
-    """(y, x): weights of the pixels, if the windows do not count the same."""
+    weights: tuple[Tensor, Tensor] | None
+    """Weights of the rows (y,) and the columns (x,), if the windows do not count the same."""
 
 
 def _shift(span: slice, offset: int) -> slice:

@@ -167,6 +167,15 @@ def test_same_inference_code(models: dict[str, SegViT], files: dict[str, Path], 
         assert runtime.spec == model.spec
 
 
+def test_windows_of_an_exported_model_are_blended(models: dict[str, SegViT], files: dict[str, Path]) -> None:
+    image, runtime = random_images(1, (70, 45))[0], load_onnx(files["plain"])
+    config = EvalConfig(window=32, stride=20, blend="gaussian")
+    ours, reference = (image_scores(model, image, config) for model in (runtime, models["plain"]))
+    torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-4)
+    assert (ours - image_scores(runtime, image, replace(config, blend="mean"))).abs().max() > 0.01
+    assert differing(image_labels(runtime, image, config), reference.argmax(dim=0)) <= 0.001
+
+
 def test_small_image_is_padded_with_the_exact_mean(models: dict[str, SegViT], files: dict[str, Path]) -> None:
     image = random_images(1, (20, 50))[0]
     config = EvalConfig(window=32, stride=24)
