@@ -308,9 +308,8 @@ def _choose_steps(draft: Draft) -> None:
     draft.choose("steps", steps, seen if passes >= 1 else f"only {percentage(passes, '.2g')} of the images are used")
     for name, thing in (("eval_every", "validation"), ("save_every", "checkpoint")):
         every = max(round(base[name] * draft.scale), 1)
-        count = math.ceil(draft.settings["steps"] / every)
-        images = f" on {counted(facts.images.validation, 'image')}" * (name == "eval_every")
-        draft.choose(name, every, counted(count, thing) + images)
+        count = counted(math.ceil(draft.settings["steps"] / every), thing)
+        draft.choose(name, every, count + f" on {counted(facts.images.validation, 'image')}" * (name == "eval_every"))
     draft.adopt("log_every", "steps between printed lines")
 
 
