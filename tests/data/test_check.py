@@ -158,7 +158,7 @@ def test_orphans_are_all_counted_and_the_rest_is_checked(files: Set, segvit: Com
     files.mask(np.eye(20, 30) * 9, "10")
     said = segvit("check-data", *files.flags, "--json", files.root / "r.json")
     assert said.code == 1 and said.err.count("error:") == 2
-    assert "7 images without labels" in said.err and "00.png" in said.err and "1 labels without an image" in said.err
+    assert "7 images without labels" in said.err and "00.png" in said.err and "1 label without an image" in said.err
     assert "label value 9" in said.err  # found in what is complete
     orphans = json.loads((files.root / "r.json").read_text())["orphans"]["train"]
     assert len(orphans["images"]) == 7 and orphans["labels"] == [str(files.masks / "11.png")]
