@@ -12,7 +12,7 @@ from segvit.config.data import DataConfig
 from segvit.config.learning import LossConfig, OptimConfig
 from segvit.config.network import ModelConfig
 from segvit.config.protocol import EvalConfig
-from segvit.config_files import by_source, over_network, parse_settings, plain, read_yaml, take_paths
+from segvit.config_files import by_source, over_network, parse_settings, plain, read_yaml, take_paths, without_folders
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 Parallel = Literal["data", "fsdp"]
@@ -114,6 +114,11 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return every resolved setting as plain types for YAML and JSON."""
         settings: dict[str, Any] = plain(asdict(self))
+        return settings
+
+    def to_public_dict(self) -> dict[str, Any]:
+        """Return `to_dict` without the folders in it, for a model's file, which may be published."""
+        settings: dict[str, Any] = without_folders(asdict(self))
         return settings
 
     def save(self, path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import load_state_dict_from_file
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -233,6 +234,34 @@ def test_extra_takes_plain_values_and_paths_alone(file: Path, tmp_path: Path) ->
     model.extra = {"loss": torch.ones(1)}
     with pytest.raises(UserError, match=r"extra.*Tensor.*\.tolist\(\)"):
         model.save(path)
+
+
+# Loaders of others
+
+
+def test_a_file_is_the_same_in_every_process(file: Path, tmp_path: Path) -> None:
+    """The library writes the metadata in any order, which would make two files of one model differ."""
+    model = load_model(file)
+    model.extra = {"name": "Straße\n\u2028"}
+    for count in range(12):
+        model.save(tmp_path / f"{count}.safetensors")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    again = load_model(tmp_path / "0.safetensors")
+    assert again.extra == model.extra
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+
+
+def test_loaders_of_the_hub_read_it(file: Path, tmp_path: Path) -> None:
+    with safe_open(file, framework="pt") as opened:
+        assert opened.metadata()["format"] == "pt"  # required by huggingface_hub, and by transformers
+    expected = load_model(file).state_dict()
+    state = load_state_dict_from_file(file)
+    assert state.keys() == expected.keys() and all(torch.equal(state[name], expected[name]) for name in state)
+    older = rewrite(file, tmp_path)  # without the format
+    with pytest.raises(OSError, match="does not contain the valid metadata"):
+        load_state_dict_from_file(older)
+    assert load_model(older).num_classes == 3
 
 
 # Named on the command line
