@@ -17,7 +17,7 @@ from segvit.config_files import by_source, over_network, parse_settings, plain, 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 Parallel = Literal["data", "fsdp"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
-LoggerName = Literal["tensorboard", "wandb", "mlflow"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow", "comet_ml", "clearml", "aim", "dvclive", "swanlab", "trackio"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,8 @@ class TrainConfig:
     log_every: int = 50
     """Steps between printed lines. Every step is logged in metrics.jsonl."""
     loggers: tuple[LoggerName, ...] = ("tensorboard",)
-    """Loggers of steps, validations and pictures, besides the files in the run's folder: tensorboard, wandb, mlflow.
-    --empty-loggers: none."""
+    """Loggers of steps, validations and pictures, besides the files in the run's folder: tensorboard, wandb, mlflow,
+    comet_ml, clearml, aim, dvclive, swanlab, trackio. --empty-loggers: none."""
     output: Path = Path("runs/*")
     """Folder of the run. A * stands for the name of the photo folder or the spec; -2, -3, ... are appended if that
     folder exists."""
