@@ -5,8 +5,8 @@ float32. Inputs and outputs keep their types. int8 computes the matrix products 
 per channel. Dynamic int8 takes the range of the activations from each image. Calibrated int8 fixes it from a user's
 images, with symmetric ranges, as TensorRT requires.
 
-Only the inputs of products with weights are rounded. Products of two activations stay in float32: those of the attention,
-and the mask logits.
+Only the inputs of products with weights are rounded. Products of two activations stay in float32: those of the
+attention, and the mask logits.
 
 int8 weights use 7 of their 8 bits, -64 to 64 (`reduce_range`). On x86 without VNNI, one instruction adds two products
 of an activation (0 to 255) and a weight in 16 bits, and clips the sum. 2 x 255 x 127 does not fit, 2 x 255 x 64 does.
