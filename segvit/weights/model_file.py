@@ -112,12 +112,18 @@ def header_text(model: Saved, extra: Mapping[str, Any]) -> str:
         "model": None if model.config is None else without_folders(asdict(model.config)),
         "num_classes": model.num_classes,
         "protocol": asdict(model.protocol),
-        "spec": model.spec.to_dict() if model.spec else None,
+        "spec": _public_spec(model.spec) if model.spec else None,
     }
     if model.config is None:
         header[PARTS] = dict(model.parts)
         header["image_size"] = model.image_size
     return json.dumps(header | more, default=_path_text)
+
+
+def _public_spec(spec: DatasetSpec) -> dict[str, Any]:
+    """Return the plain form of a spec without the folders of the user's data. Names are unchanged."""
+    content = spec.to_dict()
+    return {key: value if key in ("name", "classes") else without_folders(value) for key, value in content.items()}
 
 
 def _path_text(value: Any) -> str:
