@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -236,3 +236,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def without_folders(value: Any) -> Any:
+    """Return `value` as `plain` does, with only the last part of each path, for a file that may be published.
+
+    A text counts as a path if it is absolute, or begins with `.` or `~`.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_folders(item) for item in value]
+    if isinstance(value, str) and (value.startswith(("/", "~", ".")) or PureWindowsPath(value).is_absolute()):
+        return PureWindowsPath(value).name  # it splits at / and at \
+    return value.name if isinstance(value, Path) else value

@@ -36,7 +36,14 @@ EXTRAS = (
 SPEC = {"errors", "utils", "data.spec", "data.labels", "data.pairs", "data.lists", "data.images", "data.yaml_values"}
 SPEC |= {"data.palette", "data.frames", "data.masks_beside", "data.bands", "data.member"}
 SPEC |= {"data.annotations"}  # the formats of labelling tools are label formats too
-FILES = {"weights.file_kind", "weights.names", "weights.model_file", "weights.timm_weights", "weights.hub"}
+FILES = {
+    "weights.file_kind",
+    "weights.names",
+    "weights.model_file",
+    "weights.timm_weights",
+    "weights.hub",
+    "weights.card",
+}
 LABEL_MAP = {"inference.label_map", "inference.tiles", "inference.bounds"}
 PHOTO = {"prediction.photo", "prediction.polygons"}
 CONFIG = SPEC | {"config_files", "config"}

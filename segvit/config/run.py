@@ -12,12 +12,12 @@ from segvit.config.data import DataConfig
 from segvit.config.learning import LossConfig, OptimConfig
 from segvit.config.network import ModelConfig
 from segvit.config.protocol import EvalConfig
-from segvit.config_files import by_source, over_network, parse_settings, plain, read_yaml, take_paths
+from segvit.config_files import by_source, over_network, parse_settings, plain, read_yaml, take_paths, without_folders
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 Parallel = Literal["data", "fsdp"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
-LoggerName = Literal["tensorboard", "wandb", "mlflow"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow", "comet_ml", "clearml", "aim", "dvclive", "swanlab", "trackio"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,8 @@ class TrainConfig:
     log_every: int = 50
     """Steps between printed lines. Every step is logged in metrics.jsonl."""
     loggers: tuple[LoggerName, ...] = ("tensorboard",)
-    """Loggers of steps, validations and pictures, besides the files in the run's folder: tensorboard, wandb, mlflow.
-    --empty-loggers: none."""
+    """Loggers of steps, validations and pictures, besides the files in the run's folder: tensorboard, wandb, mlflow,
+    comet_ml, clearml, aim, dvclive, swanlab, trackio. --empty-loggers: none."""
     output: Path = Path("runs/*")
     """Folder of the run. A * stands for the name of the photo folder or the spec; -2, -3, ... are appended if that
     folder exists."""
@@ -114,6 +114,11 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return every resolved setting as plain types for YAML and JSON."""
         settings: dict[str, Any] = plain(asdict(self))
+        return settings
+
+    def to_public_dict(self) -> dict[str, Any]:
+        """Return `to_dict` without the folders in it, for a model's file, which may be published."""
+        settings: dict[str, Any] = without_folders(asdict(self))
         return settings
 
     def save(self, path: Path) -> None:

@@ -14,6 +14,8 @@ from segvit.inference.onnx_model import INPUT, VALID, export_package
 
 OPSET = 18
 """Version of ONNX's operators: the first that has all we need. ONNX Runtime and TensorRT have long supported it."""
+IR_VERSION = 8
+"""Version of the file format: the lowest that opset 18 allows. A newer one only excludes older runtimes."""
 MOST_BYTES = 2**31 - 2**24
 """Maximum size of the weights in one ONNX file: protobuf's limit, less room for the graph."""
 AXES = ("batch", None, "height", "width")
@@ -61,6 +63,7 @@ def to_onnx(program: ExportedProgram, graph: LabelGraph) -> Any:
     assert translated is not None
     model = translated.model_proto
     _clean(model)
+    model.ir_version = IR_VERSION
     (valid,) = [value for value in model.graph.input if value.name == VALID]
     model.graph.input.remove(valid)  # a constant; segvit makes it an input when it opens the file
     model.graph.initializer.append(onnx().numpy_helper.from_array(np.full(2, 2**31 - 1), VALID))

@@ -28,7 +28,7 @@ from segvit.models.segvit import SegViT, check_classes
 from segvit.models.structure import check_upsampling, resolve_blocks
 from segvit.models.upsampling import QueryUpsampling, TapUpsampling
 from segvit.utils.keywords import refuse_others
-from segvit.weights.timm_weights import licence_of, pretrained_vit, reason, starts_from
+from segvit.weights.timm_weights import origin_of, pretrained_vit, reason
 
 TIMM_INIT_STD = 0.02
 """Deviation of timm's initial weights of Linear layers."""
@@ -98,8 +98,7 @@ def create_model(
         config=config,
     )
     if config.starts_pretrained:
-        origin = starts_from(weights, file=config.pretrained_file)
-        model.extra |= {"starts_from": origin, "licence": licence_of(weights)}
+        model.extra |= origin_of(weights, file=config.pretrained_file)
     return model
 
 

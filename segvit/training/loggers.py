@@ -4,12 +4,13 @@
     log.write(1, {"loss": 3.2})
     log.pictures(500, shots, spec)
 
-TensorBoard events are in the run's folder. W&B and MLflow log where their own environment variables say. A resumed run
-is a new one there, with the same name. Only the main process logs. `TrainProgress` is a live bar in a terminal, and
-plain lines elsewhere.
+TensorBoard, W&B, DVCLive and SwanLab write into the run's folder, Aim beside it. The others write where their own
+environment variables direct them. In all but TensorBoard and DVCLive, a resumed run is a new one of the same name.
+Only the main process logs. `TrainProgress` is a live bar in a terminal, and plain lines elsewhere.
 """
 
 import importlib.util
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -34,24 +36,26 @@ from segvit.training.settings import flat
 from segvit.utils.time_left import TimeLeft
 
 PROJECT = "segvit"
-"""Project name of the runs in W&B and MLflow."""
-PACKAGES: dict[LoggerName, str] = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
-"""Package to install for each logger."""
+"""Project name of the runs in services."""
 SMOOTHING = 0.98
 """Share of the old value in the running mean of the loss."""
 
 
 def check_loggers(names: Sequence[LoggerName]) -> None:
-    """Check that loggers are installed.
+    """Check that loggers are installed. A logger's name is that of its package.
 
     Raises:
-        UserError: one is not.
+        UserError: one is not, or this version of accelerate does not know it.
     """
     for name in names:
-        if importlib.util.find_spec(PACKAGES[name]) is None:
-            others = " ".join(other for other in names if other != name)
-            without = f"--loggers {others}" if others else "--empty-loggers"
-            raise UserError(f"logger {name} is not installed: pip install {PACKAGES[name]}, or go without: {without}")
+        others = " ".join(other for other in names if other != name)
+        without = f"--loggers {others}" if others else "--empty-loggers"
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise UserError(
+                f"logger {name} needs a newer accelerate: pip install --upgrade accelerate, or go without: {without}"
+            )
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"logger {name} is not installed: pip install {name}, or go without: {without}")
 
 
 class RunLog:
@@ -78,6 +82,7 @@ class RunLog:
         accelerator.log_with = [_tracker(name, config.output, start) for name in config.loggers]
         try:
             accelerator.init_trackers(PROJECT)
+            self._name_experiments()
         except Exception as error:  # each service has its own kinds
             named = " and ".join(config.loggers)
             raise UserError(
@@ -86,6 +91,12 @@ class RunLog:
         for tracker in accelerator.trackers:
             if tracker.name != "tensorboard":  # which would make a second run of them
                 tracker.store_init_configuration({key: _plain(value) for key, value in flat(config.to_dict())})
+
+    def _name_experiments(self) -> None:
+        """Give the run's name to trackers that take none when they start."""
+        for tracker in self.accelerator.trackers:
+            if tracker.name == "comet_ml" and self.accelerator.is_main_process:
+                tracker.tracker.set_name(self.output.name)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Log a record of a step or a validation. The loggers get its numbers, metrics.jsonl gets all of it."""
@@ -119,12 +130,12 @@ class RunLog:
             path.parent.mkdir(exist_ok=True)
         with written(path, run=self.output) as aside:
             sheet.save(aside, format="PNG")
+        rows_by_name = {f"validation/{shot.index}": _row(shot) for shot in shots}
         for tracker in self.accelerator.trackers:
             if tracker.name == "mlflow":
                 tracker.log_artifact(str(path), "validation")
             else:
-                form = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-                tracker.log_images({f"validation/{shot.index}": _row(shot) for shot in shots}, step=step, **form)
+                _log_rows(tracker, rows_by_name, step)
 
     def close(self) -> None:
         """Close all logs."""
@@ -136,11 +147,55 @@ class RunLog:
 
 def _tracker(name: LoggerName, output: Path, start: int) -> GeneralTracker:
     """Create Accelerate's tracker of a logger, without starting it."""
-    if name == "tensorboard":
-        return TensorBoardTracker("tensorboard", output, purge_step=start + 1 if start else None)
-    if name == "wandb":
-        return WandBTracker(PROJECT, name=output.name, group=output.name, dir=str(output))
-    return MLflowTracker(PROJECT, run_name=output.name)
+    run, environment = output.name, os.environ
+    settings: dict[LoggerName, dict[str, Any]] = {
+        "tensorboard": {
+            "run_name": "tensorboard",
+            "logging_dir": output,
+            "purge_step": start + 1 if start else None,
+        },
+        "wandb": {"run_name": PROJECT, "name": run, "group": run, "dir": str(output)},
+        "mlflow": {"experiment_name": PROJECT, "run_name": run},
+        "comet_ml": {"run_name": PROJECT},
+        # Its hooks would log TensorBoard's numbers a second time, and upload every checkpoint.
+        "clearml": {
+            "project_name": environment.get("CLEARML_PROJECT", PROJECT),
+            "task_name": environment.get("CLEARML_TASK", run),
+            "reuse_last_task_id": False,
+            "auto_connect_frameworks": False,
+        },
+        "aim": {"run_name": run, "logging_dir": str(output.parent), "experiment": PROJECT},
+        "dvclive": {
+            "dir": str(output / "dvclive"),
+            "dvcyaml": str(output / "dvclive" / "dvc.yaml"),
+            "resume": start > 0,
+        },
+        "swanlab": {"run_name": PROJECT, "experiment_name": run, "logdir": str(output / "swanlab")},
+        "trackio": {"run_name": PROJECT, "name": run},
+    }
+    tracker: GeneralTracker = LOGGER_TYPE_TO_CLASS[name](**settings[name])
+    return tracker
+
+
+def _log_rows(tracker: GeneralTracker, rows: Mapping[str, Any], step: int) -> None:
+    """Log pictures (1, H, W, 3) uint8 by name, in the form that a service takes them."""
+    if tracker.name == "tensorboard":
+        tracker.log_images(rows, step=step, dataformats="NHWC")
+    elif tracker.name in ("wandb", "swanlab"):
+        tracker.log_images(rows, step=step)
+    elif tracker.name == "clearml":
+        tracker.log_images({name: row[0] for name, row in rows.items()}, step=step)
+    elif tracker.name == "aim":
+        tracker.log_images({name: Image.fromarray(row[0]) for name, row in rows.items()}, step=step)
+    elif tracker.name == "trackio":
+        trackio = importlib.import_module("trackio")
+        tracker.log({name: trackio.Image(row[0]) for name, row in rows.items()}, step=step)
+    elif tracker.name == "comet_ml":
+        for name, row in rows.items():
+            tracker.tracker.log_image(row[0], name=name, step=step)
+    elif tracker.name == "dvclive":
+        for name, row in rows.items():
+            tracker.tracker.log_image(f"{name}/{step}.png", row[0])
 
 
 def _row(shot: Shot) -> Any:

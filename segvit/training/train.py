@@ -311,7 +311,7 @@ class Trainer:
         """Write the model of this step with its run's config, and with its scores if it was scored."""
         if self.accelerator.is_main_process:
             metrics = self.result.to_dict() if self.result and scored else None
-            extra: dict[str, Any] = {"step": step, "metrics": metrics, "train": self.config.to_dict()}
+            extra: dict[str, Any] = {"step": step, "metrics": metrics, "train": self.config.to_public_dict()}
             if self.learner.average is not None:
                 extra |= {"weights": "ema", "ema_decay": self.config.ema_decay}
             save_model(merged(self.learner.evaluated), self.output / f"{name}.safetensors", extra=extra)

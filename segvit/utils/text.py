@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 REPOSITORY = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>\S+))?")
 """Repository of the Hugging Face Hub: `user/repo` or `user/repo@revision`."""
 
+MARKDOWN = re.compile(r"[\\`*\[\]<>&|~$]|(?<![^\W_])_|_(?![^\W_])")
+"""Characters with a meaning inside a line of Markdown. An underscore between two letters has none."""
+
 
 def nearest(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
     """Return up to `most` known words that `word` may be a misspelling of, nearest first.
@@ -58,3 +61,8 @@ def counted_are(count: int, thing: str) -> str:
 def plain_number(value: float) -> str:
     """Return a number as people write it: whole numbers in full, others with six digits."""
     return f"{value:.0f}" if value == round(value) else f"{value:g}"
+
+
+def markdown_text(value: object) -> str:
+    """Return any text so that Markdown shows it as it was typed, in one line, also in a cell of a table."""
+    return MARKDOWN.sub(r"\\\g<0>", " ".join(str(value).split()))

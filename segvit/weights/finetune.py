@@ -10,6 +10,7 @@ Letters: K classes, d head width, h w token grid.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from segvit.models.segvit import SegViT
 from segvit.utils.text import counted
 from segvit.weights.load import find_model, load_model
 from segvit.weights.model_file import load_strictly, network_settings, read_header
+from segvit.weights.names import FILE_SUFFIXES, RELEASED, is_model_name
 
 NAMED = 20
 """Maximum number of class names that a summary lists."""
@@ -222,9 +224,11 @@ def with_classes(
         resized = model.upsampling.resized(crop_grid(config.image_size, new.backbone.patch_size))
         state |= {f"upsampling.{key}": value for key, value in resized.items()}
     load_strictly(new, state, source=name)
-    new.extra["starts_from"] = summary(model, new, match, name=name)
-    if "licence" in model.extra:
-        new.extra["licence"] = model.extra["licence"]
+    public = Path(name).name if Path(name).suffix in FILE_SUFFIXES else name  # a folder would be published
+    new.extra["starts_from"] = summary(model, new, match, name=public)
+    new.extra |= {key: model.extra[key] for key in ("licence", "base_model") if key in model.extra}
+    if is_model_name(name) and name not in RELEASED:
+        new.extra["base_model"] = name.partition("@")[0]
     return new
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from segvit.config import EvalConfig, ModelConfig
-from segvit.config_files import with_older_defaults
+from segvit.config_files import with_older_defaults, without_folders
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.utils.files import cannot_write, whole_file
@@ -29,6 +29,8 @@ T = TypeVar("T", ModelConfig, EvalConfig)
 
 HEADER_KEY = "segvit"
 """Key of our JSON in the file's header."""
+FORMAT = {"format": "pt"}
+"""Part of the metadata by which loaders of the Hub recognise tensors of PyTorch. Older files of ours lack it."""
 REQUIRED = {"model", "num_classes", "protocol", "spec"}
 """Keys of that JSON which `load_model` needs."""
 PARTS = "parts"
@@ -74,10 +76,26 @@ def save_model(model: Saved, path: str | Path, *, extra: Mapping[str, Any] | Non
         with whole_file(path) as aside:
             aside.touch()
             mode = aside.stat().st_mode
-            save_file(state, aside, metadata={HEADER_KEY: header})
+            save_file(state, aside, metadata={HEADER_KEY: header, **FORMAT})
+            _sort_metadata(aside)
             aside.chmod(mode)  # safetensors creates files that only their owner may read
     except (OSError, SafetensorError) as error:  # the latter for a full disk or a read-only folder
         raise cannot_write(path, error, "give another file") from error
+
+
+def _sort_metadata(file: Path) -> None:
+    """Sort the metadata of a safetensors file in place, because the library writes it in any order.
+
+    The file begins with the length of its JSON, 8 bytes with the lowest first. Another order has the same length.
+    """
+    with file.open("r+b") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        content = json.loads(opened.read(length))
+        content["__metadata__"] = dict(sorted(content["__metadata__"].items()))
+        text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= length
+        opened.seek(8)
+        opened.write(text.ljust(length))
 
 
 def header_text(model: Saved, extra: Mapping[str, Any]) -> str:
@@ -91,15 +109,21 @@ def header_text(model: Saved, extra: Mapping[str, Any]) -> str:
         raise UserError(f"extra: {', '.join(sorted(own))} is a key of the file itself; choose another name")
     header: dict[str, Any] = {
         "version": version("segvit"),
-        "model": None if model.config is None else asdict(model.config),
+        "model": None if model.config is None else without_folders(asdict(model.config)),
         "num_classes": model.num_classes,
         "protocol": asdict(model.protocol),
-        "spec": model.spec.to_dict() if model.spec else None,
+        "spec": _public_spec(model.spec) if model.spec else None,
     }
     if model.config is None:
         header[PARTS] = dict(model.parts)
         header["image_size"] = model.image_size
     return json.dumps(header | more, default=_path_text)
+
+
+def _public_spec(spec: DatasetSpec) -> dict[str, Any]:
+    """Return the plain form of a spec without the folders of the user's data. Names are unchanged."""
+    content = spec.to_dict()
+    return {key: value if key in ("name", "classes") else without_folders(value) for key, value in content.items()}
 
 
 def _path_text(value: Any) -> str:

@@ -143,13 +143,25 @@ def licence_of(weights: Mapping[str, Any]) -> str:
     return weights.get("license") or "unknown"
 
 
+def origin_of(weights: Mapping[str, Any], *, file: Path | None) -> dict[str, str]:
+    """Return what a model's file says about the weights that a network starts from.
+
+    Args:
+        weights: timm's `pretrained_cfg` of the backbone.
+        file: file that they were read from. It may hold anything, so no repository is named then.
+    """
+    origin = {"starts_from": starts_from(weights, file=file), "licence": licence_of(weights)}
+    repository = weights.get("hf_hub_id")
+    return origin | ({"base_model": repository} if repository and file is None else {})
+
+
 def starts_from(weights: Mapping[str, Any], *, file: Path | None = None) -> str:
-    """Name the weights that a network starts from, for a log and a model's file.
+    """Name the weights that a network starts from, for a log and a model's file, which may be published.
 
     Args:
         weights: timm's `pretrained_cfg` of the backbone.
         file: file that they were read from.
     """
     name = ".".join(part for part in (weights["architecture"], weights.get("tag")) if part)
-    where = "" if file is None else f" in {file}"
-    return f"timm {name}{where} (licence {licence_of(weights)})"
+    given = "" if file is None else f"{Path(file).name}, given as "
+    return f"{given}timm {name} (licence {licence_of(weights)})"

@@ -4,7 +4,9 @@ import json
 import re
 import sys
 from collections import Counter
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,15 +28,16 @@ from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.export.export import MOST_PHOTOS, export_onnx, export_program
 from segvit.export.graph import LabelGraph, NotExportable
-from segvit.export.onnx_file import set_metadata
+from segvit.export.onnx_file import IR_VERSION, set_metadata
 from segvit.export.quantize import calibration_windows, to_half, to_int8
-from segvit.inference.onnx_model import OnnxModel, load_onnx
+from segvit.inference.onnx_model import OnnxModel, _with_valid, load_onnx
 from segvit.inference.protocol import image_labels, image_scores
 from segvit.models.create import create_model
 from segvit.models.positions import _resize_by_matrices, resize_tokens
 from segvit.models.segvit import SegViT
 from segvit.weights.load import load_model
 from segvit.weights.model_file import HEADER_KEY, read_header
+from tests.helpers.exact_int8 import exact_session
 from tests.helpers.one_file import one_file
 from tests.helpers.tiny import VARIANTS, random_images, stir, tell_apart, tiny_config
 
@@ -388,30 +391,78 @@ def test_half_precision(models: dict[str, SegViT], files: dict[str, Path], tmp_p
     assert differing(labels, models["plain"].predict(images)) <= 0.05
 
 
-@pytest.mark.parametrize("calibrated", [False, True])
-def test_int8(
+@pytest.fixture(scope="module", params=["dynamic", "calibrated"])
+def int8(
+    request: pytest.FixtureRequest,
     models: dict[str, SegViT],
     files: dict[str, Path],
-    tmp_path: Path,
-    calibrated: bool,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    model = models["plain"]
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The plain model in int8, in a file named after the kind of its ranges."""
+    folder = tmp_path_factory.mktemp("int8")
     for seed in range(3):
-        Image.fromarray(render_scene(seed, 48)[0]).save(tmp_path / f"{seed}.png")
-    photos = sorted(tmp_path.glob("*.png"))
-    windows = calibration_windows(model, photos, None) if calibrated else []
+        Image.fromarray(render_scene(seed, 48)[0]).save(folder / f"{seed}.png")
+    photos = sorted(folder.glob("*.png")) if request.param == "calibrated" else []
+    windows = calibration_windows(models["plain"], photos, None)
     windows = windows and [*windows, windows[0][:, :20], windows[1][:, :, :9]]  # a whole image is of any size
-    to_int8(files["plain"], tmp_path / "int8.onnx", windows)
-    assert not capfd.readouterr().out
-    graph = onnx.load(tmp_path / "int8.onnx").graph
-    used = Counter(node.op_type for node in graph.node)
-    assert used["QuantizeLinear" if calibrated else "DynamicQuantizeLinear"] > 0
-    # Not the labels: how an int8 product saturates depends on the processor, and labels of a random model follow it.
+    with redirect_stdout(StringIO()) as printed:
+        to_int8(files["plain"], folder / f"{request.param}.onnx", windows)
+    assert not printed.getvalue()
+    return folder / f"{request.param}.onnx"
+
+
+def test_int8_rounds_weights_to_what_every_processor_can_add(int8: Path, files: dict[str, Path]) -> None:
+    graph = onnx.load(int8).graph
+    weights = [onnx.numpy_helper.to_array(item) for item in graph.initializer if item.name.endswith("_quantized")]
+    assert len(weights) > 10
+    assert {weight.dtype for weight in weights} == {np.dtype(np.int8)}  # TensorRT reads no others
+    # Without VNNI, an x86 processor adds two products in 16 bits, and clips the sum.
+    assert max(2 * 255 * np.abs(weight.astype(int)).max() for weight in weights) <= 2**15 - 1
     assert rounding_errors(graph, onnx.load(files["plain"]).graph) == pytest.approx(0.5, abs=0.02)
-    (labels,) = run(tmp_path / "int8.onnx", random_images(2, (33, 51)), "labels")
-    assert labels.shape == (2, 33, 51)
-    assert 0 <= labels.min() <= labels.max() < model.num_classes
+
+
+def test_int8_kernels_compute_the_exact_products(int8: Path, models: dict[str, SegViT]) -> None:
+    """On any processor. With weights of 8 bits, half of the labels differ on one that adds in 16 bits."""
+    outputs = ["labels", "class_logits", "mask_logits"]
+    scene = torch.from_numpy(render_scene(9)[0]).permute(2, 0, 1)[None].contiguous()
+    for images in (random_images(2, (33, 51)), scene):
+        found = run(int8, images, *outputs)
+        exact = exact_session(int8).run(outputs, {"images": images.numpy()})
+        assert (found[0] != exact[0]).mean() <= 0.01
+        for ours, theirs in zip(found[1:], exact[1:], strict=True):
+            assert np.abs(ours - theirs).mean() <= 0.01 * np.abs(theirs).mean()
+        assert differing(found[0], models["plain"].predict(images)) <= 0.1
+
+
+def test_int8_rounds_only_the_inputs_of_products_with_weights(int8: Path) -> None:
+    graph = onnx.load(int8).graph
+    source = {name: node for node in graph.node for name in node.output}
+    products = [node for node in graph.node if node.op_type in ("MatMul", "MatMulInteger")]
+    used = Counter(node.op_type for node in graph.node)
+    if int8.stem == "dynamic":
+        assert used["DynamicQuantizeLinear"] > 5
+        assert not used["QuantizeLinear"]
+        rounded = [node for node in products if node.op_type == "MatMulInteger"]
+        assert all(node.input[1].endswith("_quantized") for node in rounded)
+    else:
+        kinds = [[source[name].op_type if name in source else "" for name in node.input] for node in products]
+        rounded = [node for node, kind in zip(products, kinds, strict=True) if "DequantizeLinear" in kind]
+        assert all(kind == ["DequantizeLinear"] * 2 for kind in kinds if "DequantizeLinear" in kind)
+        assert all(source[node.input[1]].input[0].endswith("_quantized") for node in rounded)
+        outputs = {name for node in products for name in node.output}
+        assert not outputs & {node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+        zeros = [value for value in graph.initializer if value.name.endswith("zero_point")]
+        assert not any(onnx.numpy_helper.to_array(zero).any() for zero in zeros)  # symmetric, as TensorRT requires
+    assert 10 < len(rounded) < len(products)
+
+
+def test_no_precision_asks_for_a_newer_runtime(files: dict[str, Path], int8: Path, tmp_path: Path) -> None:
+    """ONNX Runtime 1.15 reads no newer file format than 9, JetPack and Debian have such versions."""
+    onnx.save(to_half(onnx.load(files["plain"])), tmp_path / "half.onnx")
+    for path in (*files.values(), tmp_path / "half.onnx", int8):
+        for model in (onnx.load(path), onnx.load_from_string(_with_valid(onnx.load(path)))):
+            assert model.ir_version == IR_VERSION == 8
+            assert [(item.domain, item.version) for item in model.opset_import] == [("", 18)]
 
 
 def rounding_errors(quantized: onnx.GraphProto, graph: onnx.GraphProto) -> float:

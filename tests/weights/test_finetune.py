@@ -173,6 +173,12 @@ def test_the_public_name_and_the_licence_of_what_it_began_as(old: SegViT) -> Non
     try:
         new = with_classes(old, NEW)
         assert new.extra["licence"] == "cc-by-nc-4.0"
+        assert "base_model" not in new.extra
+        assert with_classes(old, NEW, name="folder/old.safetensors").extra["starts_from"].startswith("old.safetensors")
+        named = with_classes(old, NEW, name="somebody/old@v2").extra
+        assert named["base_model"] == "somebody/old" and named["starts_from"].startswith("somebody/old@v2 ")
+        old.extra["base_model"] = "timm/x"
+        assert with_classes(old, NEW).extra["base_model"] == "timm/x"
         assert new.extra["starts_from"].endswith("that model started from timm X (licence cc-by-nc-4.0)")
         del old.extra["starts_from"]  # as of the zoo
         assert with_classes(old, NEW).extra["starts_from"].endswith("licence of its weights: cc-by-nc-4.0")
@@ -212,10 +218,13 @@ def test_a_run_says_what_it_starts_from_and_its_model_knows_it(
 ) -> None:
     run = train(config)
     said = " ".join(capsys.readouterr().out.split())
-    assert f"starts from {config.init} (4 classes of things): keeps backbone, decoder and 1 of 8 classes (road)" in said
+    assert (
+        f"starts from {Path(config.init).name} (4 classes of things): keeps backbone, decoder and 1 of 8 classes (road)"
+        in said
+    )
     assert TrainConfig.load(config.output / "config.yaml") == config
     header = read_header(run.path)
-    assert header["starts_from"] in said and header["train"]["init"] == config.init
+    assert header["starts_from"] in said and header["train"]["init"] == Path(config.init).name
 
 
 def test_from_nothing_a_run_says_so(config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:

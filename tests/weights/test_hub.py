@@ -14,6 +14,8 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import constants
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from PIL import Image
 
 import segvit
@@ -24,7 +26,8 @@ from segvit.errors import UserError
 from segvit.models.create import create_model
 from segvit.training.train import train
 from segvit.utils.files import cache_folder
-from segvit.weights.hub import MODEL_FILE, model_card
+from segvit.weights.card import model_card
+from segvit.weights.hub import MODEL_FILE
 from segvit.weights.load import ZOO_REPOSITORY, find_model
 from segvit.weights.model_file import read_header
 from segvit.weights.names import RELEASED, is_model_name
@@ -336,7 +339,8 @@ def test_info_shows_the_metrics(
 
 def test_the_card_tells_what_the_header_knows(trained: Path) -> None:
     header = read_header(trained)
-    card = model_card(header | {"starts_from": "timm x", "licence": "apache-2.0"}, repo="somebody/tiny")
+    origin = {"starts_from": "timm x", "licence": "apache-2.0", "base_model": "timm/x"}
+    card = model_card(header | origin, repo="somebody/tiny")
     front = yaml.safe_load(card.split("---")[1])
     metrics, classes = header["metrics"], [item["name"] for item in header["spec"]["classes"]]
     assert front["library_name"] == "segvit" and front["pipeline_tag"] == "image-segmentation"
@@ -355,3 +359,79 @@ def test_the_card_of_a_model_without_names_or_scores(tmp_path: Path) -> None:
     card = model_card(read_header(tmp_path / "model.safetensors"), repo="somebody/x")
     assert "The model's file holds none" in card and "3, whose names are not known" in card
     assert "model-index" not in card and "The model's file does not state it" in card
+    assert "license" not in card and "base_model" not in card
+
+
+@pytest.mark.parametrize(
+    "origin, front, text",
+    [
+        (
+            {"starts_from": "timm x (licence mit)", "licence": "mit", "base_model": "timm/x"},
+            {"license": "mit", "base_model": "timm/x"},
+            "Training started from timm x (licence mit), whose licence is mit.",
+        ),
+        (
+            {"starts_from": "timm x", "licence": "dinov3-license", "base_model": "timm/x"},
+            {"license": "other", "license_name": "dinov3-license", "base_model": "timm/x"},
+            "whose licence is dinov3-license.",
+        ),
+        (
+            {"starts_from": "w.pth, given as timm x", "licence": "mit"},
+            {},
+            "segvit does not check where a file comes from",
+        ),
+        (
+            {"starts_from": "w.pth, given as timm x", "licence": "cc-by-nc-4.0"},
+            {"license": "cc-by-nc-4.0"},
+            "By that name the licence is cc-by-nc-4.0",
+        ),
+        (
+            {"converted_from": "ade_51.3.pth", "licence": "academic use only"},
+            {"license": "other", "license_name": "academic use only"},
+            "Licence of these weights: academic use only.",
+        ),
+    ],
+)
+def test_the_card_publishes_licence_and_origin(
+    trained: Path, origin: dict[str, str], front: dict[str, str], text: str
+) -> None:
+    header = {key: value for key, value in read_header(trained).items() if key != "starts_from"}
+    card = model_card(header | origin, repo="a/b")
+    read = yaml.safe_load(card.split("---")[1])
+    assert {key: read[key] for key in ("license", "license_name", "base_model") if key in read} == front
+    assert text in card
+
+
+NAMES = (
+    "two\nlines",
+    "a | b",
+    "`code`",
+    "back\\slash\\",
+    "\\|",
+    "*stars* and **more**",
+    "_low_ but vit_tiny",
+    "<b>bold</b> &amp; $x$",
+    "[link](x) ![picture](y)",
+    "~~gone~~",
+    "\r\nend",
+)
+
+
+def test_any_class_name_is_shown_as_typed(trained: Path) -> None:
+    header = read_header(trained)
+    metrics = {**header["metrics"], **{key: [0.5] * len(NAMES) for key in ("iou", "accuracy", "dice", "boundary_iou")}}
+    classes = [{"name": name, "raw": index, "color": [0, 0, index]} for index, name in enumerate(NAMES)]
+    spec = {**header["spec"], "classes": classes, "name": "my | data\n# set"}
+    card = model_card({**header, "spec": spec, "metrics": metrics, "starts_from": "a | b\n`c`"}, repo="a/b")
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(card.partition("\n---\n")[2])
+    shown = [seen_text(token) for token in tokens if token.type == "inline"]
+    for name in NAMES:
+        assert " ".join(name.split()) in shown
+    assert "a | b `c`" in shown
+    assert [token.type for token in tokens].count("table_open") == 4
+    assert [token.tag for token in tokens if token.type == "heading_open"] == ["h1"] + ["h2"] * 6
+
+
+def seen_text(token: Token) -> str:
+    """Text of a paragraph or cell without its marks: None of the names may have any."""
+    return "".join(child.content if child.type == "text" else f"<{child.type}>" for child in token.children or ())

@@ -3,17 +3,20 @@
 import json
 import os
 import pickle
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import load_state_dict_from_file
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import segvit.weights.model_file as weights_module
 from segvit.config import ModelConfig
+from segvit.config_files import without_folders
+from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.models.create import create_model
 from segvit.profiling.info import describe
@@ -233,6 +236,81 @@ def test_extra_takes_plain_values_and_paths_alone(file: Path, tmp_path: Path) ->
     model.extra = {"loss": torch.ones(1)}
     with pytest.raises(UserError, match=r"extra.*Tensor.*\.tolist\(\)"):
         model.save(path)
+
+
+# Published
+
+
+def test_no_folder_of_the_user_is_in_a_file(tmp_path: Path) -> None:
+    images, labels = tmp_path / "private" / "photos", tmp_path / "private" / "masks"
+    spec = DatasetSpec.from_dict(
+        {
+            "name": "/road",
+            "classes": [{"name": "../a", "raw": 0}, {"name": "~b", "raw": 1}],
+            "splits": {
+                "train": {"images": str(images), "labels": str(labels)},
+                "val": {"images": "a/b", "labels": "c"},
+            },
+        },
+        source="x",
+    )
+    config = replace(CONFIG, pretrained_file=tmp_path / "private" / "w.pth", position_grid="crop")
+    model = create_model(config=CONFIG, num_classes=2, spec=spec)
+    model.config = config
+    model.save(tmp_path / "model.safetensors")
+    content = (tmp_path / "model.safetensors").read_bytes()
+    assert b"private" not in content
+    again = load_model(tmp_path / "model.safetensors")
+    assert again.config is not None and str(again.config.pretrained_file) == "w.pth"
+    assert again.spec is not None and (again.spec.name, again.spec.classes) == ("/road", ("../a", "~b"))
+    assert str(again.spec.splits["train"].images) == "photos"
+    assert str(again.spec.splits["val"].images) == "a/b"
+
+
+@pytest.mark.parametrize(
+    "value, public",
+    [
+        (Path("folder") / "w.pth", "w.pth"),
+        ("/data/photos", "photos"),
+        ("~/photos/", "photos"),
+        ("..\\data\\photos", "photos"),
+        ("C:\\data\\photos", "photos"),
+        ("user/repo", "user/repo"),
+        ("sky", "sky"),
+        (".png", ".png"),
+        ({"a": ["/x/y", 1, None]}, {"a": ["y", 1, None]}),
+    ],
+)
+def test_only_the_last_part_of_a_path_is_published(value: Any, public: Any) -> None:
+    assert without_folders(value) == public
+
+
+# Loaders of others
+
+
+def test_a_file_is_the_same_in_every_process(file: Path, tmp_path: Path) -> None:
+    """The library writes the metadata in any order, which would make two files of one model differ."""
+    model = load_model(file)
+    model.extra = {"name": "Straße\n\u2028"}
+    for count in range(12):
+        model.save(tmp_path / f"{count}.safetensors")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    again = load_model(tmp_path / "0.safetensors")
+    assert again.extra == model.extra
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+
+
+def test_loaders_of_the_hub_read_it(file: Path, tmp_path: Path) -> None:
+    with safe_open(file, framework="pt") as opened:
+        assert opened.metadata()["format"] == "pt"  # required by huggingface_hub, and by transformers
+    expected = load_model(file).state_dict()
+    state = load_state_dict_from_file(file)
+    assert state.keys() == expected.keys() and all(torch.equal(state[name], expected[name]) for name in state)
+    older = rewrite(file, tmp_path)  # without the format
+    with pytest.raises(OSError, match="does not contain the valid metadata"):
+        load_state_dict_from_file(older)
+    assert load_model(older).num_classes == 3
 
 
 # Named on the command line

@@ -20,7 +20,8 @@ from segvit.errors import UserError
 from segvit.models.create import create_backbone, create_model
 from segvit.training.train import train
 from segvit.weights.load import load_model
-from segvit.weights.timm_weights import licence_of, starts_from
+from segvit.weights.model_file import read_header
+from segvit.weights.timm_weights import licence_of, origin_of, starts_from
 from tests.helpers.tiny import TINY, VARIANTS, stir, timm_file, tiny_config
 
 ABSOLUTE = [name for name in VARIANTS if name != "beitv2" and not name.startswith("dinov3")]
@@ -268,7 +269,24 @@ def test_the_licence_is_timms_or_unknown() -> None:
     assert said["vit_small_patch16_dinov3"] == "timm vit_small_patch16_dinov3.lvd1689m (licence dinov3-license)"
     assert said["vit_base_patch16_224.mae"] == "timm vit_base_patch16_224.mae (licence cc-by-nc-4.0)"
     assert licence_of({"architecture": "x"}) == licence_of({"license": None}) == "unknown"
-    assert starts_from({"architecture": "x", "license": "mit"}, file=Path("a.pth")) == "timm x in a.pth (licence mit)"
+    assert starts_from({"architecture": "x", "license": "mit"}, file=Path("f/a.pth")) == (
+        "a.pth, given as timm x (licence mit)"
+    )
+
+
+def test_only_weights_from_the_hub_name_their_repository() -> None:
+    settings = timm.get_pretrained_cfg("vit_base_patch16_224.mae").to_dict()
+    origin = origin_of(settings, file=None)
+    assert origin == {
+        "starts_from": "timm vit_base_patch16_224.mae (licence cc-by-nc-4.0)",
+        "licence": "cc-by-nc-4.0",
+        "base_model": "timm/vit_base_patch16_224.mae",
+    }
+    assert origin_of(settings, file=Path("folder/w.pth")) == {
+        "starts_from": "w.pth, given as timm vit_base_patch16_224.mae (licence cc-by-nc-4.0)",
+        "licence": "cc-by-nc-4.0",
+    }
+    assert "base_model" not in origin_of({"architecture": "x", "license": "mit"}, file=None)
 
 
 @pytest.mark.usefixtures("tiny_timm")
@@ -290,11 +308,16 @@ def test_a_run_says_which_weights_it_starts_from(
         output=tmp_path / "run",
     )
     run = train(config)
-    origin = f"timm vit_tiny_patch16_224.augreg_in21k_ft_in1k in {path} (licence apache-2.0)"
+    origin = "w.safetensors, given as timm vit_tiny_patch16_224.augreg_in21k_ft_in1k (licence apache-2.0)"
     assert f"vit_tiny_patch16_224 (plain) starts from {origin}\n" in capsys.readouterr().out
     path.unlink()
     model = load_model(run.path)
     assert (model.extra["starts_from"], model.extra["licence"]) == (origin, "apache-2.0")
+    assert "base_model" not in model.extra  # the file may hold anything
+    assert str(tmp_path).encode() not in run.path.read_bytes()
+    header = read_header(run.path)
+    assert header["model"]["pretrained_file"] == header["train"]["model"]["pretrained_file"] == "w.safetensors"
+    assert header["train"]["output"] == "run"
     train(config, resume=True)
     assert f"(plain) resumes at step 1, started from {origin}\n" in capsys.readouterr().out
 

@@ -39,7 +39,7 @@ def model_of_checkpoint(path: Path, output: Path) -> SegViT:
     config = TrainConfig.from_dict(state["config"], source=str(path))
     model = _create(config, _spec_of(state, config, path))
     model.load_state_dict(state["model"])
-    extra = {**state.get("extra", {}), "step": state["step"], "train": state["config"]}
+    extra = {**state.get("extra", {}), "step": state["step"], "train": config.to_public_dict()}
     if state.get("average") is not None:
         average = create_average(model, decay=config.ema_decay or 0.0)
         average.load_state_dict(state["average"])
