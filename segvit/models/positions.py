@@ -47,7 +47,9 @@ def bicubic_matrix(old: int, new: int, device: torch.device) -> Tensor:
     low = places.floor()
     columns = torch.arange(old, device=device).float()
     taps = [(low + offset).clamp(0, old - 1) for offset in (-1, 0, 1, 2)]  # beyond the border is the border's value
-    weights = [_cubic((places - low - offset).abs()) for offset in (-1, 0, 1, 2)]
+    behind = places - low
+    # Not abs() of differences: OpenVINO 2026.4 folds abs(constant - constant) to the difference, in graphs of one size.
+    weights = [_cubic(distance) for distance in (behind + 1, behind, 1 - behind, 2 - behind)]
     parts = [weight[:, None] * (tap[:, None] == columns).float() for tap, weight in zip(taps, weights, strict=True)]
     return torch.stack(parts).sum(dim=0)
 

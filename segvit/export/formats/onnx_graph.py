@@ -25,7 +25,7 @@ class OnnxGraph(Format):
     extra = "export"
 
     def write(self, traced: "Traced", file: Path, precision: "ExportPrecision", windows: Sequence["Tensor"]) -> None:
-        """Write the translated graph. int8 is calibrated on windows (N, H, W), if any; see segvit/export/quantize.py."""
+        """Write the translated graph; int8 is calibrated on windows (N, H, W) if any (segvit/export/quantize.py)."""
         from segvit.export.onnx_file import onnx
         from segvit.export.quantize import to_half, to_int8
 
