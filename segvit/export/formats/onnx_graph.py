@@ -41,7 +41,8 @@ class OnnxGraph(Format):
         import torch
 
         from segvit.export.graph import OUTPUTS
-        from segvit.inference.onnx_model import INPUT, open_session
+        from segvit.inference.exported import INPUT
+        from segvit.inference.onnx_model import open_session
 
         session = open_session(str(file), torch.device("cpu"), source=file)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from segvit.errors import UserError
 from segvit.export.formats.format import Format
 from segvit.export.formats.onnx_graph import OnnxGraph
+from segvit.export.formats.openvino_ir import OpenvinoIr
 from segvit.export.formats.torch_program import TorchProgram
 from segvit.utils.text import suggest
 
@@ -13,6 +14,7 @@ FORMATS: dict[str, Format] = {
     for form in (
         OnnxGraph(),
         TorchProgram(),
+        OpenvinoIr(),
     )
 }
 """Every format, one line each, in the order of the help."""
