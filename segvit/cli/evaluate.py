@@ -38,8 +38,8 @@ def evaluate(
     Parameters
     ----------
     model
-        Model file (.safetensors; .onnx or .xml of `segvit export`), repository of the Hugging Face Hub (user/repo), or a
-        name from the zoo.
+        Model file (.safetensors; .onnx or .xml of `segvit export`), repository of the Hugging Face Hub (user/repo), or
+        a name from the zoo.
     config
         YAML file to take the data section from. Flags override it. Default: config.yaml beside the model, unless
         --data.spec or --data.images names another dataset.

@@ -63,8 +63,8 @@ def predict(
     Parameters
     ----------
     model
-        Model file (.safetensors; .onnx or .xml of `segvit export`), repository of the Hugging Face Hub (user/repo), or a
-        name from the zoo.
+        Model file (.safetensors; .onnx or .xml of `segvit export`), repository of the Hugging Face Hub (user/repo), or
+        a name from the zoo.
     inputs
         Images, videos, folders and globs ("photos/*.jpg") of them; or a webcam (webcam:0) or the address of a stream
         (rtsp://..., http://...). Addresses are opened only if they are given here.
