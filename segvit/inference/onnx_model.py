@@ -20,11 +20,7 @@ from segvit.utils.optional import need
 
 
 class OnnxModel(ExportedModel):
-    """An .onnx file that segvit exported, in ONNX Runtime. See `ExportedModel` for attributes and errors.
-
-    Args:
-        path: the file.
-        device: cpu or cuda.
+    """An .onnx file that segvit exported, in ONNX Runtime on a CPU or on cuda; see `ExportedModel`.
 
     Raises:
         UserError: onnx or onnxruntime is missing or cannot run on that device, or the file is missing, was not

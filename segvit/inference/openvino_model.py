@@ -20,11 +20,7 @@ from segvit.weights.model_file import HEADER_KEY
 
 
 class OpenvinoModel(ExportedModel):
-    """An .xml file that segvit exported, with its .bin, in OpenVINO. See `ExportedModel` for attributes and errors.
-
-    Args:
-        path: the .xml file.
-        device: cpu.
+    """An .xml file that segvit exported, with its .bin, in OpenVINO on a CPU; see `ExportedModel`.
 
     Raises:
         UserError: openvino is missing, the device is another, or the file or its .bin is missing, was not exported by

@@ -24,6 +24,8 @@ LICENCE = "academic use only, by the licence of the paper's authors"
 """Licence of these files."""
 EXPORTED = (".onnx", ".xml")
 """Endings of exported models that segvit runs (segvit/inference/runtimes.py)."""
+MODELS = (".safetensors", *EXPORTED)
+"""Endings of all models that segvit runs."""
 FILE_SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".yaml", ".yml", *EXPORTED}
 """Suffixes of files: a name that ends in one of them is never a repository."""
 
