@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     from segvit.evaluation.evaluate import evaluate as evaluate
     from segvit.evaluation.metrics import ConfusionMatrix as ConfusionMatrix, Metrics as Metrics
     from segvit.evaluation.result import EvalResult as EvalResult
-    from segvit.export.export import Exported as Exported, export_onnx as export_onnx, export_program as export_program
+    from segvit.export.export import (
+        Exported as Exported,
+        export_model as export_model,
+        export_onnx as export_onnx,
+        export_program as export_program,
+    )
     from segvit.inference.label_map import label_map as label_map
     from segvit.inference.onnx_model import OnnxModel as OnnxModel, load_onnx as load_onnx
     from segvit.losses import Losses as Losses, criterion as criterion

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from segvit.cli.flags import bar, check_paths
 from segvit.config import DataConfig
 from segvit.errors import UserError
+from segvit.export.formats.table import choose_format, describe_formats
 
 if TYPE_CHECKING:
     from segvit.data.dataset import Samples
@@ -19,14 +20,17 @@ def export(
     model: Path,
     output: Path,
     *,
-    precision: Literal["fp32", "fp16", "int8"] = "fp32",
+    format: Annotated[
+        str | None, Parameter(help=f"{describe_formats()}. Default: that of the ending of OUTPUT.")
+    ] = None,
+    precision: Literal["fp32", "fp16", "int8"] | None = None,
     size: Annotated[tuple[int, int] | None, Parameter(negative=())] = None,
     scores: bool = False,
     images: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
     data: Annotated[DataConfig, Parameter(name="data")] = DataConfig(),
     split: Literal["train", "val"] = "val",
 ) -> None:
-    """Export a model to ONNX (.onnx) or torch.export (.pt2), and compare its labels with PyTorch's.
+    """Export a model to ONNX (.onnx), torch.export (.pt2) or another format, and compare its labels with PyTorch's.
 
     The graph takes uint8 RGB and returns the label map; normalisation is inside. `segvit predict` and `segvit evaluate`
     also run the .onnx file.
@@ -38,7 +42,7 @@ def export(
     output
         File to write; an existing one is replaced. If the labels differ from PyTorch's, no file is written.
     precision
-        fp16 halves the file, int8 quarters it (see --images). For .onnx files only.
+        fp16 halves the file, int8 quarters it (see --images). Default: fp32, or the first that the format has.
     size
         Fixed height and width of the input in pixels. Default: any size.
     scores
@@ -53,23 +57,21 @@ def export(
     from segvit.prediction.inputs import find_images
     from segvit.weights.names import check_model_name
 
-    suffix = output.suffix.lower()
-    if suffix not in (".onnx", ".pt2"):
-        raise UserError(f"{output}: give a file that ends in .onnx, or in .pt2 for torch.export")
-    if suffix == ".pt2" and precision != "fp32":
-        raise UserError(f"--precision {precision}: a .pt2 file is fp32; give an .onnx file, or leave it out")
+    form = choose_format(output, format)
+    form.choose_precision(precision, has_images=bool(images))
     with_data = data.is_given
-    if suffix == ".pt2" and with_data:
+    if form.suffix != ".onnx" and with_data:
         raise UserError("--data.*: only an .onnx file can be scored; leave it out")
     check_model_name(model)
-    check_paths(files=(output,))
+    form.check_target(output)
+    check_paths(files=(output,) if form.marker is None else (), folder=None if form.marker is None else output.parent)
     for given in images:
         find_images([given], output)
     if with_data:
         check_places(data, [split])
     from segvit.data.dataset import open_dataset
     from segvit.evaluation.evaluate import check_classes
-    from segvit.export.export import export_onnx, export_program
+    from segvit.export.export import export_model
     from segvit.weights.load import load_model
     from segvit.weights.model_file import averaged
 
@@ -79,10 +81,9 @@ def export(
     dataset = open_dataset(data, split, size=network.image_size) if with_data else None
     if dataset is not None:
         check_classes(network, dataset)
-    if suffix == ".pt2":
-        exported = export_program(network, output, size=size, scores=scores, images=images)
-    else:
-        exported = export_onnx(network, output, precision=precision, size=size, scores=scores, images=images)
+    exported = export_model(
+        network, output, format=form.name, precision=precision, size=size, scores=scores, images=images
+    )
     print(*exported.lines(), sep="\n", flush=True)
     if dataset is not None:
         _score(network, exported, dataset, title=f"{dataset.spec.name}, {split}, {len(dataset)} images")

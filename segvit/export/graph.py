@@ -70,13 +70,16 @@ class NotExportable(Exception):
     """The model cannot be traced at this size, or the exported graph gives other labels. The text is the reason."""
 
 
-def trace(graph: LabelGraph, size: tuple[int, int] | None, *, with_valid: bool) -> ExportedProgram:
-    """Trace the graph by torch.export, for any batch size.
+def trace(
+    graph: LabelGraph, size: tuple[int, int] | None, *, with_valid: bool, any_batch: bool = True
+) -> ExportedProgram:
+    """Trace the graph by torch.export.
 
     Args:
         graph: module to trace.
         size: fixed (H, W) in pixels, or None for any size.
         with_valid: include the second input.
+        any_batch: allow any batch size; otherwise one image at a time.
 
     Raises:
         NotExportable: a part of the model cannot be traced, or only at one size.
@@ -84,9 +87,12 @@ def trace(graph: LabelGraph, size: tuple[int, int] | None, *, with_valid: bool) 
     patch = graph.model.backbone.patch_size
     height, width = size or (5 * patch - patch // 3, 7 * patch - patch // 2)  # arbitrary
     dtype = torch.float32 if reading_of(graph.model).floats else torch.uint8
-    example = (torch.zeros(2, graph.model.bands, height, width, dtype=dtype), torch.tensor([height, width]))
-    sides = {} if size else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
-    free: tuple[dict[int, Any], ...] = ({0: Dim.DYNAMIC, **sides}, {})
+    example = (
+        torch.zeros(2 if any_batch else 1, graph.model.bands, height, width, dtype=dtype),
+        torch.tensor([height, width]),
+    )
+    dims = (0,) * any_batch + (2, 3) * (size is None)
+    free: tuple[dict[int, Any], ...] = (dict.fromkeys(dims, Dim.DYNAMIC), {})
     count = 2 if with_valid else 1
     try:
         # Oblivious: properties of the example's sizes (not 1, not a multiple of the patch) do not become conditions.

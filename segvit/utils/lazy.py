@@ -30,7 +30,7 @@ ELSEWHERE = {
     "test": "evaluate",
     "Dataset": "open_dataset",
     "load_dataset": "open_dataset",
-    "export": "export_onnx",
+    "export": "export_model",
     "benchmark": "bench",
     "summary": "profile",
 }

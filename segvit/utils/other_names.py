@@ -161,7 +161,7 @@ OTHERS = (
     Other("color-jitter hsv-v", ("augment.brightness",), "See also --augment.contrast, .saturation and .hue."),
     Other("class-weight weight-class ce-weight", ("loss.class-weights",)),
     Other("cfg-options opts override overrides options", (), "Every setting is a flag: --optim.lr 1e-4."),
-    Other("format f opset include", (), "The file that you name decides: .onnx, or .pt2 for torch.export."),
+    Other("f opset include", ("format",), "The ending of the file that you name decides, such as .onnx or .pt2."),
     Other("dynamic simplify", (), "Leave it out: an exported model takes any size, unless --size fixes it.", bare=True),
     Other(
         "conf conf-thres confidence-threshold threshold score-thr iou iou-thres",

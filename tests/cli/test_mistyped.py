@@ -44,7 +44,10 @@ MISTAKES = [
         "predict model=m.safetensors source=a.jpg save=True conf=0.25",
         ("argument MODEL", "leave it out", "--confidence"),
     ),
-    ("export m.safetensors --format onnx --imgsz 640 --half", (".onnx, or .pt2", "--size 640 640", "--precision fp16")),
+    (
+        "export m.safetensors --f onnx --imgsz 640 --half",
+        ("--format onnx", "such as .onnx", "--size 640 640", "--precision fp16"),
+    ),
     ("train --device 0", ("type --device cuda", "CUDA_VISIBLE_DEVICES")),
     # mmsegmentation
     ("train configs/x.py --work-dir w", ("no Python config", "--config finetune", "type --output w")),

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import segvit
 import segvit.export.export as export_module
+import segvit.export.traced as traced_module
 from segvit.cli import main as cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, Structure, Upsampling
 from segvit.data.dataset import open_dataset
@@ -251,12 +252,12 @@ def test_what_runs_while_exporting_is_the_same(
 def stand_in(monkeypatch: pytest.MonkeyPatch, path: Path, *, any_size: bool = True) -> None:
     """Skip the slow part of an export: whatever the model is, the graph of `path` comes out."""
 
-    def trace(_: LabelGraph, size: tuple[int, int] | None, *, with_valid: bool) -> None:
+    def trace(_: LabelGraph, size: tuple[int, int] | None, **options: bool) -> None:
         if size is None and not any_size:
             raise NotExportable("its grid is not to be traced")
 
-    monkeypatch.setattr(export_module, "trace", trace)
-    monkeypatch.setattr(export_module, "to_onnx", lambda *_: onnx.load(path))
+    monkeypatch.setattr(traced_module, "trace", trace)
+    monkeypatch.setattr(traced_module, "to_onnx", lambda *_: onnx.load(path))
 
 
 def test_refuses_other_labels(
@@ -313,7 +314,7 @@ def no_work(*_: Any, **__: Any) -> None:
 def test_what_cannot_be_written_or_read_is_told_before_the_work(
     models: dict[str, SegViT], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_module, "trace", no_work)
+    monkeypatch.setattr(traced_module, "trace", no_work)
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "file").write_bytes(b"")
     bad = tmp_path / "bad.jpg"
@@ -509,8 +510,14 @@ def test_missing_package_says_what_to_install(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["model.bin"], "ends in .onnx, or in .pt2"),
-        (["model.pt2", "--precision", "int8"], "a .pt2 file is fp32"),
+        (["model.bin"], "ends in .onnx (onnx), .pt2 (torch)"),
+        (["model.pt2", "--precision", "int8"], "precision 'int8': .pt2 files are written in fp32"),
+        (
+            ["model.pt2", "--format", "onnx"],
+            "format onnx needs a name that ends in .onnx, and .pt2 is torch; give model.o",
+        ),
+        (["model", "--format", "torch"], "format torch needs a name that ends in .pt2; give model.pt2"),
+        (["model.onnx", "--format", "onyx"], "did you mean 'onnx'"),
         (["model.pt2", "--data.spec", "shapes"], "only an .onnx file can be scored"),
         (["model.onnx", "--size", "8", "8"], "at least 16 x 16 pixels"),
         (["model.onnx", "--images", "nowhere"], "no such file or folder: nowhere"),

@@ -170,7 +170,7 @@ def test_info_evaluate_and_export_say_so(
         exported.append(model)
         return SimpleNamespace(lines=list)
 
-    monkeypatch.setattr("segvit.export.export.export_onnx", export)
+    monkeypatch.setattr("segvit.export.export.export_model", export)
     app(["export", path, str(tmp_path / "m.onnx")])
     assert said in capsys.readouterr().out
     state = load_file(path)

@@ -1,0 +1,54 @@
+"""Formats that a model can be exported to, by name and by ending."""
+
+from pathlib import Path
+
+from segvit.errors import UserError
+from segvit.export.formats.format import Format
+from segvit.export.formats.onnx_graph import OnnxGraph
+from segvit.export.formats.torch_program import TorchProgram
+from segvit.utils.text import suggest
+
+FORMATS: dict[str, Format] = {
+    form.name: form
+    for form in (
+        OnnxGraph(),
+        TorchProgram(),
+    )
+}
+"""Every format, one line each, in the order of the help."""
+
+
+def describe_formats() -> str:
+    """List the formats with their endings: "onnx (.onnx), torch (.pt2)"."""
+    return ", ".join(f"{form.name} ({form.suffix or 'a folder'})" for form in FORMATS.values())
+
+
+def choose_format(path: Path, name: str | None) -> Format:
+    """Return the format of an export: the named one, or that of the ending.
+
+    Args:
+        path: file or folder to write.
+        name: name of a format, or None.
+
+    Raises:
+        UserError: no such format, no format with this ending, or the two contradict each other.
+    """
+    suffix = path.suffix.lower()
+    by_suffix = next((form for form in FORMATS.values() if form.suffix and form.suffix == suffix), None)
+    if name is None:
+        if by_suffix is None:
+            raise UserError(f"{path}: give a name that ends in {_endings()}; or choose by --format")
+        return by_suffix
+    if name not in FORMATS:
+        raise UserError(f"format {name!r}{suggest(name, FORMATS)}: give {', '.join(FORMATS)}")
+    form = FORMATS[name]
+    if form.suffix != suffix and (form.suffix or by_suffix is not None):
+        wanted = f"a name that ends in {form.suffix}" if form.suffix else "the name of a folder"
+        other = "" if by_suffix is None else f", and {suffix} is {by_suffix.name}"
+        raise UserError(f"{path}: format {name} needs {wanted}{other}; give {path.with_suffix(form.suffix)}")
+    return form
+
+
+def _endings() -> str:
+    """List the endings with the formats behind them."""
+    return ", ".join(f"{form.suffix} ({form.name})" for form in FORMATS.values() if form.suffix)
