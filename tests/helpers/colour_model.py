@@ -42,7 +42,8 @@ async function network({ images: { data, dims }, valid }) {
 }
 async function compose({ class_logits, mask_logits, rows, columns }) {
   const [y, h] = rows.dims, [w, x] = columns.dims, scores = new Float32Array(3 * y * x);
-  const weights = class_logits.data.map(Math.exp), sums = [0, 4, 8].map((q) => weights.slice(q, q + 4).reduce((a, b) => a + b));
+  const weights = class_logits.data.map(Math.exp);
+  const sums = [0, 4, 8].map((q) => weights.slice(q, q + 4).reduce((a, b) => a + b));
   for (let q = 0; q < 3; q++) for (let i = 0; i < y; i++) for (let j = 0; j < x; j++) {
     let logit = 0;
     for (let a = 0; a < h; a++) for (let b = 0; b < w; b++) {
@@ -67,9 +68,7 @@ class ColourModel:
 
     def __init__(self, protocol: EvalConfig) -> None:
         self.protocol = protocol
-        self.spec = DatasetSpec(
-            name="colours", classes=("red", "green", "blue"), palette=PALETTE, raw_ids=(0, 1, 2)
-        )
+        self.spec = DatasetSpec(name="colours", classes=("red", "green", "blue"), palette=PALETTE, raw_ids=(0, 1, 2))
         self.extra: dict[str, Any] = {"metrics": {"miou": 0.625}}
         self.parts = {"backbone": "Colours", "head": "Colours"}
         self.mean = torch.full((3,), 0.5)

@@ -70,13 +70,12 @@ def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     (folder / FACTS).write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def page_facts(model: Network, *, cell: int, least: int) -> dict[str, Any]:
-    """Return what the page needs to know of a model.
+def page_facts(model: Network, *, cell: int) -> dict[str, Any]:
+    """Return what the page needs to know of a model, besides the `bytes` of its file and its `least` side in pixels.
 
     Args:
         model: the model.
         cell: side in pixels of a cell of its mask logits.
-        least: shortest side in pixels that it takes.
     """
     classes, palette = classes_of(model)
     return {
@@ -84,7 +83,6 @@ def page_facts(model: Network, *, cell: int, least: int) -> dict[str, Any]:
         "palette": [list(color) for color in palette],
         "protocol": resolve_protocol(model),
         "cell": cell,
-        "least": least,
     }
 
 

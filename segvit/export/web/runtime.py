@@ -69,19 +69,22 @@ def fetch() -> dict[str, bytes]:
     npm = shutil.which("npm")
     if npm is None:
         raise UserError(
-            f"pages need {PACKAGE} {VERSION}, and npm, which fetches it, is not installed. On a computer with npm, {REMEDY}"
+            f"pages need {PACKAGE} {VERSION}, and npm, which fetches it, is not installed. On a computer with npm, "
+            f"{REMEDY}"
         )
     print(f"fetching {PACKAGE} {VERSION} (33 MB) with npm", flush=True)
     with TemporaryDirectory() as folder:
         command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--ignore-scripts", "--silent"]
         try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=NPM_SECONDS)
+            done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=NPM_SECONDS)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise UserError(f"npm could not fetch {PACKAGE} {VERSION} ({error}); {REMEDY}") from error
         archives = list(Path(folder).glob("*.tgz"))
         if done.returncode or not archives:
             reason = (done.stderr or done.stdout).strip().splitlines()
-            raise UserError(f"npm could not fetch {PACKAGE} {VERSION} ({reason[0] if reason else 'no reason given'}); {REMEDY}")
+            raise UserError(
+                f"npm could not fetch {PACKAGE} {VERSION} ({reason[0] if reason else 'no reason given'}); {REMEDY}"
+            )
         files = _checked(_read_package(archives[0]), "what npm fetched")
     cache = runtime_folder()
     with writing(cache, "set SEGVIT_CACHE to another folder"):

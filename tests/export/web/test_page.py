@@ -1,4 +1,4 @@
-"""The page in a real browser, with a stand-in for the runtime: segvit's labels, its messages, and no request elsewhere."""
+"""The page in a browser, with a stand-in for the runtime: segvit's labels, messages, no request elsewhere."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -47,8 +47,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def set_protocol(folder: Path, protocol: EvalConfig, **changes: Any) -> None:
-    facts = page_facts(ColourModel(protocol), cell=CELL, least=1)
-    write_facts(folder, facts | {"bytes": (folder / MODEL).stat().st_size} | changes)
+    facts = page_facts(ColourModel(protocol), cell=CELL)
+    write_facts(folder, facts | {"bytes": (folder / MODEL).stat().st_size, "least": 1} | changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +190,8 @@ def test_nothing_leaves_the_page(site: Path, opened: Callable[..., Open], tmp_pa
     page = opened()
     page.labels(photo_file(tmp_path / "a.png", 40, 40))
     send = """async (address) => {
-      try { await fetch(address, { method: "POST", body: "photo", mode: "no-cors" }); return "sent"; } catch (error) { return "refused"; }
+      try { await fetch(address, { method: "POST", body: "photo", mode: "no-cors" }); } catch { return "refused"; }
+      return "sent";
     }"""
     with served(tmp_path, headers={"Access-Control-Allow-Origin": "*"}, asked=asked) as elsewhere:
         (worker,) = page.page.workers
@@ -222,9 +223,9 @@ def test_a_huge_photo_is_refused(opened: Callable[..., Open], tmp_path: Path) ->
 def test_a_photo_that_is_too_small_is_refused(site: Path, opened: Callable[..., Open], tmp_path: Path) -> None:
     set_protocol(site, EvalConfig(mode="whole"), least=17)
     page = opened()
-    set_protocol(site, SLIDE)
     page.give(photo_file(tmp_path / "small.png", 16, 40))
     assert "its shorter side is 16 pixels, and 17 are needed" in page.refusal()
+    set_protocol(site, SLIDE)
 
 
 def test_a_missing_model_is_reported(site: Path, visit: Callable[..., Visit]) -> None:  # noqa: F811
