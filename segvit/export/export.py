@@ -70,7 +70,8 @@ class Exported:
             ranges = f"calibrated on {self.calibrated_on} images" if self.calibrated_on else "dynamic"
             precision = f"int8 ({ranges})"
         lines = [f"{self.path}: {precision}, {self.num_bytes / 1e6:.1f} MB, {batch}, {size}", str(self.agreement)]
-        return lines + ([f"the size is fixed: {self.note}"] if self.note else [])
+        lines += [f"the size is fixed: {self.note}"] if self.note else []
+        return lines + FORMATS[self.format].next_steps(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,13 +29,16 @@ def logits_graph(model: Any) -> Any:
 
 def _drop_unused(graph: Any) -> None:
     """Remove nodes, weights and shapes that no output of the graph depends on, and the constant `VALID`."""
+    maker = {name: number for number, node in enumerate(graph.node) for name in node.output}
     needed = {output.name for output in graph.output}
-    nodes = []
-    for node in reversed(graph.node):  # they are in the order of their computation
-        if needed.intersection(node.output):
-            needed.update(node.input)
-            nodes.append(node)
-    nodes.reverse()
+    open_names, kept = list(needed), set()
+    while open_names:  # not in the order of the nodes: half precision appends its casts at the end
+        number = maker.get(open_names.pop())
+        if number is not None and number not in kept:
+            kept.add(number)
+            open_names.extend(graph.node[number].input)
+            needed.update(graph.node[number].input)
+    nodes = [node for number, node in enumerate(graph.node) if number in kept]
     weights = [weight for weight in graph.initializer if weight.name in needed and weight.name != VALID]
     made = {name for node in nodes for name in node.output}
     shapes = [value for value in graph.value_info if value.name in made]
