@@ -89,8 +89,8 @@ def _label(page: Page, photos: list[Path], rounds: int) -> tuple[list[float], li
         for _ in range(rounds):
             page.evaluate("document.getElementById('result').replaceChildren()")
             page.set_input_files("#file", photo)
-            page.locator("#time").wait_for()
-            seconds.append(float(page.locator("#time").inner_text().split(",")[-1].split()[0]))
+            page.locator("#result[aria-busy=false] .viewer[data-ready]").wait_for()
+            seconds.append(float(page.locator("#status").inner_text().split(",")[-1].split()[0]))
         with page.expect_download() as download:
             page.locator(".viewer-index").click()
         labels.append(np.asarray(Image.open(io.BytesIO(Path(download.value.path()).read_bytes()))))
@@ -107,7 +107,7 @@ def _draw(chromium: Any, address: str, photo: Path, pictures: Path) -> None:
         page.locator("#work").wait_for(state="hidden")
         page.screenshot(path=pictures / f"empty_{width}_{scheme}.png")
         page.set_input_files("#file", photo)
-        page.locator("#time").wait_for()
+        page.locator("#result[aria-busy=false] .viewer[data-ready]").wait_for()
         page.screenshot(path=pictures / f"labelled_{width}_{scheme}.png", full_page=True)
         page.close()
 

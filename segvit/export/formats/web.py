@@ -67,7 +67,7 @@ class WebPage(Format):
             raise UserError("--scores: a page has no such output; leave it out, or export an .onnx file")
 
     def write(self, traced: "Traced", file: Path, precision: "ExportPrecision", windows: Sequence["Tensor"]) -> None:
-        """Write the model, the page and the runtime.
+        """Write the model, the page and the runtime. int8 is calibrated on windows (3, H, W), if there are any.
 
         Raises:
             UserError: the model is fixed to a size that its test protocol does not use.

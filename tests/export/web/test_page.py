@@ -65,7 +65,8 @@ class Open:
     def labels(self, photo: Path) -> npt.NDArray[np.uint8]:
         """Give a photo, and download its label map."""
         self.give(photo)
-        self.page.locator(f".viewer[data-ready][aria-label='Label map of {photo.name}'] #time").wait_for()
+        self.page.locator(f".viewer[data-ready][aria-label='Label map of {photo.name}']").wait_for()
+        self.page.locator("#result[aria-busy=false]").wait_for()
         with self.page.expect_download() as download:
             self.page.locator(".viewer-index").click()
         picture = Image.open(io.BytesIO(Path(download.value.path()).read_bytes()))
@@ -213,6 +214,7 @@ def test_wrong_files_get_a_message(site: Path, opened: Callable[..., Open], tmp_
     assert not page.page.locator("#alert").is_visible()
 
 
+@pytest.mark.slow
 def test_a_huge_photo_is_refused(opened: Callable[..., Open], tmp_path: Path) -> None:
     page = opened()
     Image.new("1", (9000, 6000)).save(tmp_path / "huge.png")
@@ -238,6 +240,7 @@ def test_a_missing_model_is_reported(site: Path, visit: Callable[..., Visit]) ->
         assert "could not be loaded: the server answered 404 to /model.onnx" in alert.inner_text()
 
 
+@pytest.mark.slow
 def test_a_cut_model_is_reported(site: Path, visit: Callable[..., Visit]) -> None:  # noqa: F811
     visited = visit()
     with served(site) as address:
@@ -271,11 +274,11 @@ def test_photos_are_dropped_and_pasted(opened: Callable[..., Open], tmp_path: Pa
             }""",
             [event, option],
         )
-        page.locator(f".viewer[data-ready][aria-label='Label map of {event}.png'] #time").wait_for()
+        page.locator(f".viewer[data-ready][aria-label='Label map of {event}.png']").wait_for()
         assert f"{event}.png is labelled. The other file is left out" in page.locator("#alert").inner_text()
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), pytest.param(390, True, marks=pytest.mark.slow)])
 def test_it_is_accessible_and_fits(width: int, dark: bool, opened: Callable[..., Open], tmp_path: Path) -> None:
     page = opened(width=width, height=800, dark=dark)
     page.page.locator("#work").wait_for(state="hidden")

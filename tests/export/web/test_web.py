@@ -5,6 +5,7 @@ They need onnxruntime-web in segvit's cache, where `segvit export MODEL FOLDER -
 
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,7 +76,8 @@ def sites(model: SegViT, photos: list[Path], tmp_path_factory: pytest.TempPathFa
 
 def labels_of(visited: Visit, photo: Path) -> npt.NDArray[np.uint8]:
     visited.page.set_input_files("#file", photo)
-    visited.page.locator(f".viewer[data-ready][aria-label='Label map of {photo.name}'] #time").wait_for()
+    visited.page.locator(f".viewer[data-ready][aria-label='Label map of {photo.name}']").wait_for()
+    visited.page.locator("#result[aria-busy=false]").wait_for()
     with visited.page.expect_download() as download:
         visited.page.locator(".viewer-index").click()
     return np.asarray(Image.open(io.BytesIO(Path(download.value.path()).read_bytes())))
@@ -111,7 +113,7 @@ def test_the_folder_is_complete(model: SegViT, sites: dict[str, Path]) -> None:
     assert "MIT License" in (site / "runtime" / "LICENSE").read_text(encoding="utf-8")
     graph = onnx.load(site / "model.onnx").graph
     assert [item.name for item in graph.output] == ["class_logits", "mask_logits"]
-    assert (sites["int8"] / "model.onnx").stat().st_size < 0.6 * facts["bytes"]
+    assert (sites["int8"] / "model.onnx").stat().st_size < 0.7 * facts["bytes"]
 
 
 def test_a_size_that_the_protocol_does_not_use(model: SegViT, tmp_path: Path) -> None:
@@ -122,16 +124,23 @@ def test_a_size_that_the_protocol_does_not_use(model: SegViT, tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+def call(arguments: list[str]) -> None:
+    """`segvit` with these arguments."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["segvit", *arguments])
+        main()
+
+
 def test_the_command(model: SegViT, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model.save(tmp_path / "model.safetensors")
     arguments = ["export", str(tmp_path / "model.safetensors"), str(tmp_path / "site")]
     with pytest.raises(SystemExit):
-        main([*arguments, "--format", "onnx", "--web-runtime", "x.tgz"])
+        call([*arguments, "--format", "onnx", "--web-runtime", "x.tgz"])
     assert "--web-runtime: for --format web only" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main([*arguments, "--format", "web", "--web-runtime", str(tmp_path / "none.tgz")])
+        call([*arguments, "--format", "web", "--web-runtime", str(tmp_path / "none.tgz")])
     assert "no such file or folder; type `npm pack onnxruntime-web" in capsys.readouterr().err
-    main([*arguments, "--format", "web", "--web-runtime", str(runtime_folder())])
+    call([*arguments, "--format", "web", "--web-runtime", str(runtime_folder())])
     printed = capsys.readouterr().out
     assert "python -m http.server --directory" in printed
     assert (tmp_path / "site" / "index.html").is_file()

@@ -72,7 +72,8 @@ function take(files) {
   find("alert").hidden = true;
   const others = files.length - 1;
   if (others) refuse(`${files[0].name} is labelled. The other ${others === 1 ? "file is" : `${others} files are`} left out: give one photo at a time.`);
-  work(`Waiting for the model`);
+  find("result").setAttribute("aria-busy", "true");
+  work("Waiting for the model");
   worker?.postMessage(photo);
 }
 
@@ -81,7 +82,10 @@ function answer(message) {
   const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
   const acts = {
     loading: ({ done, total }) => work(`Loading the model: ${megabytes(done)} of ${megabytes(total)} MB`, done / total),
-    ready: () => { if (!photo) work(""); },
+    ready: () => {
+      say("The model is loaded");
+      if (!photo) work("");
+    },
     progress: ({ text, done }) => work(`${photo.file.name}: ${text}`, done),
     labels: (found) => show(found).catch((error) => refuse(`The label map cannot be shown: ${error.message}`)),
     refused: ({ text }) => refuse(text),
@@ -90,16 +94,23 @@ function answer(message) {
   acts[message.kind](message);
 }
 
-/** Show what is being done, and the share 0..1 that is finished. An empty text ends it. */
+/** Show what is being done, and the share 0..1 that is finished, if it is known. An empty text ends it. */
 function work(text, done = null) {
   find("work").hidden = !text;
-  if (find("status").textContent !== text) find("status").textContent = text;
+  find("status").textContent = text;
+  find("progress").hidden = false;
   if (done === null) find("progress").removeAttribute("value");
   else find("progress").value = done;
 }
 
+/** Announce to screen readers, which would read out all of the progress otherwise. */
+function say(text) {
+  find("said").textContent = text;
+}
+
 function refuse(text) {
   work("");
+  find("result").setAttribute("aria-busy", "false");
   find("alert").textContent = text;
   find("alert").hidden = false;
 }
@@ -123,13 +134,10 @@ async function show({ labels, height, width, windows, seconds }) {
   await viewer.start();
   find("drop").classList.add("small");
   find("choose").textContent = "Choose another photo";
-  work("");
-  const note = document.createElement("p");
-  note.className = "quiet";
-  note.id = "time";
-  note.setAttribute("role", "status");
-  note.textContent = `${width} x ${height} pixels, ${windows === 1 ? "one pass" : `${windows} windows`}, ${seconds.toFixed(1)} s`;
-  root.append(note);
+  work(`${width} x ${height} pixels, ${windows === 1 ? "one pass" : `${windows} windows`}, ${seconds.toFixed(1)} s`);
+  find("progress").hidden = true;
+  find("result").setAttribute("aria-busy", "false");
+  say(`${file.name} is labelled. ${root.querySelector(".viewer-canvas").getAttribute("aria-label")}`);
 }
 
 /** Resolve to a blob as a data URI, from which the viewer reads class indices. */

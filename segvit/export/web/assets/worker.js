@@ -12,7 +12,7 @@ import { cutWindow, planWindows, protocolSize } from "./windows.js";
 
 const MOST_THREADS = 8;
 const near = (name) => new URL(name, import.meta.url);
-const tell = (kind, content = {}) => postMessage({ kind, ...content });
+const send = (kind, content = {}) => postMessage({ kind, ...content });
 
 let latest = 0; // id of the newest photo
 const loading = load();
@@ -24,7 +24,7 @@ addEventListener("message", async ({ data: { id, file } }) => {
     if (model && id === latest) await label(model, id, file);
   } catch (error) {
     if (error instanceof Stopped) return;
-    tell("refused", { id, text: error instanceof Refusal ? error.message : `The model failed on ${file.name}: ${error.message}` });
+    send("refused", { id, text: error instanceof Refusal ? error.message : `The model failed on ${file.name}: ${error.message}` });
   }
 });
 
@@ -43,10 +43,10 @@ async function load() {
     const options = { executionProviders: ["wasm"], logSeverityLevel: 3 };
     const network = await InferenceSession.create(bytes, options);
     const composition = await InferenceSession.create(new Uint8Array(await (await fetched("scores.onnx")).arrayBuffer()), options);
-    tell("ready", { threads });
+    send("ready", { threads });
     return { facts, network, composition };
   } catch (error) {
-    tell("broken", { text: `The model could not be loaded: ${error.message}` });
+    send("broken", { text: `The model could not be loaded: ${error.message}` });
     return null;
   }
 }
@@ -67,7 +67,7 @@ async function downloaded(answer, total) {
     if (done + value.length > total) throw new Error(`model.onnx is not the file of this page: it has more than ${total} bytes`);
     bytes.set(value, done);
     done += value.length;
-    tell("loading", { done, total });
+    send("loading", { done, total });
   }
   if (done !== total) throw new Error(`model.onnx has ${done} of ${total} bytes`);
   return bytes;
@@ -75,7 +75,7 @@ async function downloaded(answer, total) {
 
 async function label(model, id, file) {
   const started = performance.now();
-  tell("progress", { id, text: "Reading the photo", done: 0 });
+  send("progress", { id, text: "Reading the photo", done: 0 });
   const photo = await readPhoto(file);
   const views = planViews(model.facts, photo, file.name);
   const total = views.reduce((sum, view) => sum + view.plan.corners.length, 0);
@@ -84,13 +84,13 @@ async function label(model, id, file) {
     const image = resizeImage(photo, view.height, view.width);
     for (const [top, left] of view.plan.corners) {
       await pause(id);
-      tell("progress", { id, text: total > 1 ? `Window ${done + 1} of ${total}` : "Running the model", done: done / (total + 1) });
+      send("progress", { id, text: total > 1 ? `Window ${done + 1} of ${total}` : "Running the model", done: done / (total + 1) });
       view.logits.push(await run(model, cutWindow(image, view.plan, top, left, view.mirrored), view.plan));
       done++;
     }
   }
   const composed = async (share) => {
-    tell("progress", { id, text: "Composing the label map", done: (total + share) / (total + 1) });
+    send("progress", { id, text: "Composing the label map", done: (total + share) / (total + 1) });
   };
   const scoresOf = async (...parts) => {
     await pause(id);
