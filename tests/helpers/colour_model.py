@@ -68,7 +68,9 @@ class ColourModel:
 
     def __init__(self, protocol: EvalConfig) -> None:
         self.protocol = protocol
-        self.spec = DatasetSpec(name="colours", classes=("red", "green", "blue"), palette=PALETTE, raw_ids=(0, 1, 2))
+        self.spec = DatasetSpec(
+            name="colours", classes=("red", "green", "blue & <i>"), palette=PALETTE, raw_ids=(0, 1, 2)
+        )
         self.extra: dict[str, Any] = {"metrics": {"miou": 0.625}}
         self.parts = {"backbone": "Colours", "head": "Colours"}
         self.mean = torch.full((3,), 0.5)

@@ -286,6 +286,7 @@ def test_it_is_accessible_and_fits(width: int, dark: bool, opened: Callable[...,
     page.page.keyboard.press("Tab")
     assert page.page.evaluate("document.activeElement.id") == "choose"
     page.labels(photo_file(tmp_path / "a.png", 40, 60))
+    assert "blue & <i>" in page.page.locator(".viewer-legend").inner_text()
     page.page.locator("summary").click()
     assert not serious_faults(page.page)
     assert page.page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -27,7 +27,7 @@ function start() {
 
 async function load() {
   try {
-    facts = await (await fetch(new URL("../model.json", import.meta.url))).json();
+    facts = await (await fetch(new URL("../model.json", import.meta.url), { cache: "no-cache" })).json();
   } catch (error) {
     return refuse(`The model could not be loaded: ${error.message}`);
   }

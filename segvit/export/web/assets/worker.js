@@ -52,7 +52,7 @@ async function load() {
 }
 
 async function fetched(name) {
-  const answer = await fetch(near(name));
+  const answer = await fetch(near(name), { cache: "no-cache" }); // the files of one export belong together
   if (!answer.ok) throw new Error(`the server answered ${answer.status} to ${near(name).pathname}`);
   return answer;
 }
@@ -89,9 +89,7 @@ async function label(model, id, file) {
       done++;
     }
   }
-  const composed = async (share) => {
-    send("progress", { id, text: "Composing the label map", done: (total + share) / (total + 1) });
-  };
+  const composed = (share) => send("progress", { id, text: "Composing the label map", done: (total + share) / (total + 1) });
   const scoresOf = async (...parts) => {
     await pause(id);
     return scores(model, ...parts);
