@@ -80,7 +80,7 @@ MAY_IMPORT = {
     "training": PICTURES | {"evaluation", "reports"},
     "profiling": PICTURES | {"training"},
     "recipes": PICTURES | {"training", "profiling"},
-    "export": PICTURES | {"evaluation", "prediction"},
+    "export": PICTURES | {"evaluation", "prediction", "reports"},
     "demo": RUNS,
     "app": RUNS,
     "cli": RUNS | {"app", "demo"},

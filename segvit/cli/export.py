@@ -9,6 +9,7 @@ from segvit.cli.flags import bar, check_paths
 from segvit.config import DataConfig
 from segvit.errors import UserError
 from segvit.export.formats.table import choose_format, describe_formats
+from segvit.export.formats.web import WebPage
 
 if TYPE_CHECKING:
     from segvit.data.dataset import Samples
@@ -29,6 +30,7 @@ def export(
     images: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
     data: Annotated[DataConfig, Parameter(name="data")] = DataConfig(),
     split: Literal["train", "val"] = "val",
+    web_runtime: Path | None = None,
 ) -> None:
     """Export a model to ONNX (.onnx), OpenVINO (.xml), torch.export (.pt2) or another format, and compare labels with
     PyTorch's.
@@ -53,12 +55,19 @@ def export(
         instead of from each image.
     split
         With --data.*: split on which mIoU and time are measured, beside PyTorch's.
+    web_runtime
+        With --format web: package onnxruntime-web, as an archive of npm (.tgz) or a folder. Default: the one in the
+        cache or in node_modules; if there is none, npm fetches it.
     """
     from segvit.data.folder_spec import check_places
     from segvit.prediction.inputs import find_images
     from segvit.weights.names import EXPORTED, check_model_name
 
     form = choose_format(output, format)
+    if web_runtime is not None:
+        if form.name != "web":
+            raise UserError("--web-runtime: for --format web only; leave it out")
+        form = WebPage(web_runtime)
     form.choose_precision(precision, has_images=bool(images))
     with_data = data.is_given
     if form.suffix not in EXPORTED and with_data:
@@ -82,9 +91,7 @@ def export(
     dataset = open_dataset(data, split, size=network.image_size) if with_data else None
     if dataset is not None:
         check_classes(network, dataset)
-    exported = export_model(
-        network, output, format=form.name, precision=precision, size=size, scores=scores, images=images
-    )
+    exported = export_model(network, output, format=form, precision=precision, size=size, scores=scores, images=images)
     print(*exported.lines(), sep="\n", flush=True)
     if dataset is not None:
         _score(network, exported, dataset, title=f"{dataset.spec.name}, {split}, {len(dataset)} images")

@@ -70,7 +70,8 @@ class Exported:
             ranges = f"calibrated on {self.calibrated_on} images" if self.calibrated_on else "dynamic"
             precision = f"int8 ({ranges})"
         lines = [f"{self.path}: {precision}, {self.num_bytes / 1e6:.1f} MB, {batch}, {size}", str(self.agreement)]
-        return lines + ([f"the size is fixed: {self.note}"] if self.note else [])
+        lines += [f"the size is fixed: {self.note}"] if self.note else []
+        return lines + FORMATS[self.format].next_steps(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ def export_model(
     model: SegViT,
     path: str | Path,
     *,
-    format: str | None = None,
+    format: str | Format | None = None,
     precision: ExportPrecision | None = None,
     size: tuple[int, int] | None = None,
     scores: bool = False,
@@ -105,7 +106,8 @@ def export_model(
     Args:
         model: model on any device; it is not changed.
         path: file or folder to write; an old one is replaced.
-        format: name of a format (docs/export.md). Default: that of the ending of `path`.
+        format: name of a format (docs/export.md), or a format with options of its own. Default: that of the ending of
+            `path`.
         precision: precision of weights and computation; see segvit/export/quantize.py. Default: the format's first.
         size: fixed (H, W) of the graph in pixels. Default: any size. If backbone or format does not allow that, the
             size of the training crop, and `Exported.note` has the reason.

@@ -29,7 +29,9 @@ from segvit.reports.html import asset, content_policy, fill, jpeg_uri, png_uri
 
 LONGEST_SIDE = 2048
 """Maximum longer side of a photo in a page, in pixels; label maps keep their size."""
-SCRIPTS = ("index_png.js", "label_picture.js", "legend.js", "viewer.js", "pointers.js", "frame.js")
+FRAME = "frame.js"
+"""File of the script that makes a frame as high as the viewer in it."""
+SCRIPTS = ("index_png.js", "label_picture.js", "legend.js", "viewer.js", "pointers.js", FRAME)
 """Files of the script, in the order of their dependencies."""
 LONGEST_STEM = 80
 """Maximum length of the suggested name of a downloaded file, in characters."""
@@ -103,6 +105,15 @@ def fragment(
     )
 
 
+def empty_viewer(classes: Sequence[str], palette: Sequence[Color]) -> Markup:
+    """Return the fragment of a viewer without photo and label map, which a script fills in.
+
+    Raises:
+        UserError: classes and colours differ in number.
+    """
+    return fragment("", b"", classes, palette, ratio=1)
+
+
 def viewer_style() -> str:
     """Return the style sheet of viewers, for the page's <style>."""
     return asset("viewer.css")
@@ -112,6 +123,15 @@ def viewer_script() -> str:
     """Return the script of viewers, for the end of the page's <body>. It defines no global names."""
     parts = "\n".join(map(asset, SCRIPTS))
     return f'(() => {{\n"use strict";\n{parts}\n}})();\n'
+
+
+def viewer_module() -> str:
+    """Return the script of viewers as a JavaScript module that exports the class `Viewer`.
+
+    Pages use it that make viewers later: `new Viewer(section).start()`, and `close()` before another takes its place.
+    """
+    parts = "\n".join(asset(name) for name in SCRIPTS if name != FRAME)
+    return f"{parts}\nexport {{ Viewer }};\n"
 
 
 def viewer_page(

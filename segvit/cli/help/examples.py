@@ -33,6 +33,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "export": (
         "segvit export best.safetensors model.onnx",
         "segvit export best.safetensors small.onnx --precision int8 --images photos",
+        "segvit export best.safetensors site --format web",
     ),
     "report": ("segvit report runs/photos",),
     "look": ("segvit look best.safetensors photo.jpg --output inside",),

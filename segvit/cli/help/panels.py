@@ -13,7 +13,7 @@ COMMON = {
     "lr-find": ("config", "init", "plot"),
     "evaluate": ("config", "split", "json", "pictures", "device"),
     "predict": ("output", "overwrite", "batch-size", "precision", "device"),
-    "export": ("format", "precision", "size", "scores", "images"),
+    "export": ("format", "precision", "size", "scores", "images", "web-runtime"),
 }
 """Options that the help of a command shows first, in this order, behind the arguments without a flag."""
 PANELS = {

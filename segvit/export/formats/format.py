@@ -57,6 +57,10 @@ class Format(ABC):
         """Return all that an export to `path` consists of: `path` first, then the files beside it."""
         return (path,)
 
+    def next_steps(self, path: Path) -> list[str]:
+        """Return lines that describe how to use an export, for the end of the command's output."""
+        return []
+
     def check(self, precision: "ExportPrecision") -> None:
         """Check that the packages are installed, and whatever else this machine needs.
 

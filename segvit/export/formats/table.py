@@ -7,6 +7,7 @@ from segvit.export.formats.format import Format
 from segvit.export.formats.onnx_graph import OnnxGraph
 from segvit.export.formats.openvino_ir import OpenvinoIr
 from segvit.export.formats.torch_program import TorchProgram
+from segvit.export.formats.web import WebPage
 from segvit.utils.text import suggest
 
 FORMATS: dict[str, Format] = {
@@ -15,6 +16,7 @@ FORMATS: dict[str, Format] = {
         OnnxGraph(),
         TorchProgram(),
         OpenvinoIr(),
+        WebPage(),
     )
 }
 """Every format, one line each, in the order of the help."""
@@ -25,12 +27,12 @@ def describe_formats() -> str:
     return ", ".join(f"{form.name} ({form.suffix or 'a folder'})" for form in FORMATS.values())
 
 
-def choose_format(path: Path, name: str | None) -> Format:
+def choose_format(path: Path, name: str | Format | None) -> Format:
     """Return the format of an export: the named one, or that of the ending.
 
     Args:
         path: file or folder to write.
-        name: name of a format, or None.
+        name: name of a format, a format with options of its own, or None.
 
     Raises:
         UserError: no such format, no format with this ending, or the two contradict each other.
@@ -41,13 +43,13 @@ def choose_format(path: Path, name: str | None) -> Format:
         if by_suffix is None:
             raise UserError(f"{path}: give a name that ends in {_endings()}; or choose by --format")
         return by_suffix
-    if name not in FORMATS:
+    if isinstance(name, str) and name not in FORMATS:
         raise UserError(f"format {name!r}{suggest(name, FORMATS)}: give {', '.join(FORMATS)}")
-    form = FORMATS[name]
+    form = FORMATS[name] if isinstance(name, str) else name
     if form.suffix != suffix and (form.suffix or by_suffix is not None):
         wanted = f"a name that ends in {form.suffix}" if form.suffix else "the name of a folder"
         other = "" if by_suffix is None else f", and {suffix} is {by_suffix.name}"
-        raise UserError(f"{path}: format {name} needs {wanted}{other}; give {path.with_suffix(form.suffix)}")
+        raise UserError(f"{path}: format {form.name} needs {wanted}{other}; give {path.with_suffix(form.suffix)}")
     return form
 
 

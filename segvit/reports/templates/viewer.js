@@ -17,6 +17,7 @@ class Viewer {
     this.isolated = null; // the only class shown; null: all
     this.opacity = 0.6;
     this.view = { ...IDLE }; // in CSS pixels
+    this.closing = new AbortController();
     this.legend = new Legend(this);
   }
 
@@ -48,6 +49,11 @@ class Viewer {
     this.root.dataset.ready = "";
   }
 
+  /** Let go of the document, when another viewer takes this one's place. */
+  close() {
+    this.closing.abort();
+  }
+
   listen() {
     const { root, canvas } = this;
     for (const button of root.querySelectorAll("[data-mode]")) {
@@ -69,7 +75,7 @@ class Viewer {
     this.find("overlay").addEventListener("click", () => this.saveOverlay());
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && event.target !== this.find("filter")) this.isolate(null);
-    });
+    }, { signal: this.closing.signal });
     canvas.addEventListener("keydown", (event) => this.key(event));
     new Pointers(this);
   }
