@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.hostile import hostile, picture
-from segvit.app.refusals import STATUSES
+from segvit.app.serving.refusals import STATUSES
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_MEMORY = 300

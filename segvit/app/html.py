@@ -8,8 +8,8 @@ from markupsafe import Markup
 from segvit.app.limits import Limits
 from segvit.app.messages import About, Labelled, Seen
 from segvit.app.photo import formats_told
-from segvit.app.request_filter import RESULTS
 from segvit.app.service import Batch, Result, Row
+from segvit.app.serving.routes import RESULTS
 from segvit.data.palette import Color
 from segvit.reports.html import join, tag
 from segvit.utils.text import percentage

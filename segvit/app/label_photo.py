@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from segvit.app.labelling.regions import regions_for
 from segvit.app.limits import Limits
 from segvit.app.messages import About, Job, Labelled, Seen, Setup, file_safe
 from segvit.app.photo import open_photo
@@ -53,10 +54,10 @@ class Model:
     network: Network
     precision: PrecisionChoice | None
 
-    def look(self, image: Pixels) -> tuple[Prediction, float]:
+    def look(self, image: Pixels, *, confidence: bool = False) -> tuple[Prediction, float]:
         """Return the prediction for an image as the model takes it, and the milliseconds it took."""
         begin = time.perf_counter()
-        result = label_photo(self.network, image, precision=self.precision)
+        result = label_photo(self.network, image, precision=self.precision, confidence=confidence, warn=False)
         return result, 1000 * (time.perf_counter() - begin)
 
 
@@ -133,7 +134,7 @@ def label(job: Job, models: Sequence[Model], limits: Limits) -> Labelled:
         deep = reading.floats or (header is not None and (header.is_deep or header.tiff))
         found = _read(job, reading) if deep else Pixels(pixels)
         notes += [f"{job.name}: {text}." for text in remarks(found, reading)]
-        result, milliseconds = model.look(found)
+        result, milliseconds = model.look(found, confidence=bool(job.controls))
         agreement = None
         if first is not None and first.classes == result.classes:
             agreement = float((first.labels == result.labels).mean())
@@ -175,6 +176,10 @@ def _write(
     if job.thumbnail:
         thumbnail = folder / THUMBNAIL
         thumbnail_of(result).save(thumbnail, format="JPEG", quality=85)
+    regions = None
+    if job.controls:
+        regions = folder / f"{stem}_regions.json"
+        regions.write_text(json.dumps(regions_for(job.controls, result, name=job.name)), encoding="utf-8")
     return Seen(
         model=about.name,
         milliseconds=milliseconds,
@@ -185,6 +190,8 @@ def _write(
         viewer=viewer,
         thumbnail=thumbnail,
         agreement=agreement,
+        regions=regions,
+        score=None if result.confidence is None else float(result.confidence.mean()),
     )
 
 

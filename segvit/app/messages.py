@@ -43,6 +43,19 @@ class About:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Control:
+    """A control of a labelling configuration of Label Studio, and the labels that it gives to classes."""
+
+    kind: str
+    """Type of its results: polygonlabels or brushlabels."""
+    name: str
+    to_name: str
+    """Name of the image that it labels."""
+    labels: dict[int, str]
+    """Labels by class number."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """A photo to label."""
 
@@ -59,6 +72,8 @@ class Job:
     """Also write a small overlay."""
     model_in_names: bool = False
     """Add the name of the model to the names of the files, so that those of two models differ."""
+    controls: tuple[Control, ...] = ()
+    """Also write regions for these controls of Label Studio, with scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +93,10 @@ class Seen:
     thumbnail: Path | None
     agreement: float | None
     """Share of the pixels with the same class as by the first model; None for the first, or if the classes differ."""
+    regions: Path | None = None
+    """Regions for the controls of a job, JSON."""
+    score: float | None = None
+    """Mean confidence of the pixels, 0..1, if the job has controls."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from segvit.app.api import facts_of, models_of
-from segvit.app.api_html import ORIGIN, programs
 from segvit.app.html import batch_table, empty, heading, limits_told, notice, result_panels
 from segvit.app.photo import SUFFIXES
 from segvit.app.service import Service
+from segvit.app.serving.api import facts_of, models_of
+from segvit.app.serving.api_html import ORIGIN, programs
 from segvit.errors import UserError
 from segvit.utils.optional import need
 
