@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -57,7 +58,7 @@ class Model:
     def look(self, image: Pixels, *, confidence: bool = False) -> tuple[Prediction, float]:
         """Return the prediction for an image as the model takes it, and the milliseconds it took."""
         begin = time.perf_counter()
-        result = label_photo(self.network, image, precision=self.precision, confidence=confidence, warn=False)
+        result = label_photo(self.network, image, precision=self.precision, confidence=confidence)
         return result, 1000 * (time.perf_counter() - begin)
 
 
@@ -130,9 +131,7 @@ def label(job: Job, models: Sequence[Model], limits: Limits) -> Labelled:
         if hint is not None:
             notes.append(hint if len(job.models) == 1 else f"{model.about.name}: {hint}")
         reading = reading_of(model.network)
-        header = read_header(job.photo)
-        deep = reading.floats or (header is not None and (header.is_deep or header.tiff))
-        found = _read(job, reading) if deep else Pixels(pixels)
+        found = pixels_for(reading, job.photo, pixels, name=job.name)
         notes += [f"{job.name}: {text}." for text in remarks(found, reading)]
         result, milliseconds = model.look(found, confidence=bool(job.controls))
         agreement = None
@@ -145,12 +144,25 @@ def label(job: Job, models: Sequence[Model], limits: Limits) -> Labelled:
     return Labelled(name=job.name, width=width, height=height, notes=notes, seen=seen)
 
 
-def _read(job: Job, reading: Reading) -> Pixels:
-    """Read a photo at full depth. Errors have its name in place of the path, which visitors need not see."""
+def pixels_for(reading: Reading, path: Path, pixels: npt.NDArray[np.uint8], *, name: str) -> Pixels:
+    """Return a photo as a model takes it.
+
+    Args:
+        reading: how the model takes images.
+        path: file of the photo.
+        pixels: the photo as 8-bit RGB (H, W, 3), upright.
+        name: name in error texts, in place of the path, which visitors need not see.
+
+    Raises:
+        Unreadable: it has a depth or bands that the model cannot take.
+    """
+    header = read_header(path)
+    if not (reading.floats or (header is not None and (header.is_deep or header.tiff))):
+        return Pixels(pixels)
     try:
-        return read_pixels(job.photo, reading)
+        return read_pixels(path, reading)
     except UserError as error:
-        raise Unreadable(str(error).replace(str(job.photo), job.name)) from error
+        raise Unreadable(str(error).replace(str(path), name)) from error
 
 
 def _write(
