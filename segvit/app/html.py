@@ -86,7 +86,7 @@ def _panel(seen: Seen, labelled: Labelled, result: Result) -> Markup:
             sandbox="allow-scripts allow-downloads",
         )
     files = (("Overlay with legend", seen.overlay), ("Polygons, JSON", seen.polygons))
-    links = [tag("a", text, href=_address(file, result), download=file.name) for text, file in files]
+    links = [tag("a", text, href=_address(file, result), download=file.name) for text, file in files if file]
     style = f"--ratio:{labelled.width / labelled.height:.4f}"
     footer = tag("footer", tag("span", told), *links)
     return tag("section", frame, footer, class_="panel", style=style)

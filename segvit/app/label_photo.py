@@ -173,10 +173,15 @@ def _write(
     if job.model_in_names:
         title = f"{stem} · {about.name}"
         stem = f"{stem}_{file_safe(about.name)}"
-    labels, picture, polygons = folder / f"{stem}.png", folder / f"{stem}_overlay.png", folder / f"{stem}.json"
+    labels = folder / f"{stem}.png"
     save_index_png(result.labels, result.palette, labels)
-    result.overlay().save(picture, format="PNG", compress_level=1)  # 3 x as fast as the default, a quarter larger
-    polygons.write_text(json.dumps(coco(result.labels, result.classes, file_name=job.name)), encoding="utf-8")
+    picture = polygons = None
+    if job.overlay:
+        picture = folder / f"{stem}_overlay.png"
+        result.overlay().save(picture, format="PNG", compress_level=1)  # 3 x as fast as the default, a quarter larger
+    if job.polygons:
+        polygons = folder / f"{stem}.json"
+        polygons.write_text(json.dumps(coco(result.labels, result.classes, file_name=job.name)), encoding="utf-8")
     viewer = None
     if job.viewer:
         viewer = folder / VIEWER

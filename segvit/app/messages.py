@@ -66,6 +66,10 @@ class Job:
     """Names of the models, as in `About`."""
     folder: Path
     """Output folder; each model gets a subfolder named by its number."""
+    overlay: bool = True
+    """Also write the overlay with its legend."""
+    polygons: bool = True
+    """Also write the outlines of the regions."""
     viewer: bool = False
     """Also write the viewer."""
     thumbnail: bool = False
@@ -87,8 +91,8 @@ class Seen:
     """Share of each class present, largest first."""
     labels: Path
     """Index PNG, the same bytes as from `segvit predict`."""
-    overlay: Path
-    polygons: Path
+    overlay: Path | None
+    polygons: Path | None
     viewer: Path | None
     thumbnail: Path | None
     agreement: float | None

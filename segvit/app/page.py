@@ -226,7 +226,7 @@ def _api(gr: Any, service: Service, names: list[str]) -> None:
             milliseconds, share of each class present, notes. The outlines of the regions as JSON in COCO format.
         """
         try:
-            result = service.label(_path_of(photo), [model or names[0]])
+            result = service.label(_path_of(photo), [model or names[0]], overlay=False)
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from error
         (seen,) = result.labelled.seen

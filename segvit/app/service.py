@@ -83,6 +83,8 @@ class Service:
         photo: str,
         models: Sequence[str],
         *,
+        overlay: bool = True,
+        polygons: bool = True,
         viewer: bool = False,
         thumbnail: bool = False,
         named: bool = False,
@@ -93,6 +95,8 @@ class Service:
         Args:
             photo: path of the upload.
             models: names of the models to run.
+            overlay: also write the overlay with its legend.
+            polygons: also write the outlines of the regions.
             viewer: also write the viewer.
             thumbnail: also write a small overlay.
             named: if the page has several models, add the name of the model to the names of the files.
@@ -113,6 +117,8 @@ class Service:
             name=path.name,
             models=tuple(models),
             folder=folder,
+            overlay=overlay,
+            polygons=polygons,
             viewer=viewer,
             thumbnail=thumbnail,
             model_in_names=named and len(self.models) > 1,
@@ -187,7 +193,7 @@ class Service:
 def _pack(archive: zipfile.ZipFile, result: Result, taken: set[str]) -> None:
     """Move the downloads of a photo into an archive, under names that are not in `taken`, and add the names to it."""
     (seen,) = result.labelled.seen
-    files = (seen.labels, seen.overlay, seen.polygons)
+    files = [file for file in (seen.labels, seen.overlay, seen.polygons) if file is not None]
     stem, number = seen.labels.stem, 1
     names = [file.name for file in files]
     while taken.intersection(names):

@@ -148,7 +148,7 @@ def test_a_photo_that_waits_is_kept(client: Any, service: Service, store: FileSt
     """However long other photos take, and whatever it waits in."""
     found = []
 
-    def late(photo: str, models: list[str]) -> Any:
+    def late(photo: str, models: list[str], **_: object) -> Any:
         for place in (store.uploads, Path(photo).parent, Path(photo)):
             os.utime(place, (0, 0))
         store.clear(older=1)

@@ -374,15 +374,16 @@ class Pretender:
         regions = folder / "regions.json" if job.controls else None
         if regions:
             regions.write_text(json.dumps([asdict(control) for control in job.controls]))
-        for file in (*files, *[viewer] * job.viewer, *[thumbnail] * job.thumbnail):
+        written = [file for file, wanted in zip(files, (True, job.overlay, job.polygons), strict=True) if wanted]
+        for file in (*written, *[viewer] * job.viewer, *[thumbnail] * job.thumbnail):
             file.write_text(json.dumps({"file_name": job.name}) if file == files[2] else job.name)
         seen = Seen(
             model=job.models[0],
             milliseconds=12.4,
             shares={"<i>": 0.75, "sky": 0.25},
             labels=files[0],
-            overlay=files[1],
-            polygons=files[2],
+            overlay=files[1] if job.overlay else None,
+            polygons=files[2] if job.polygons else None,
             viewer=viewer if job.viewer else None,
             thumbnail=thumbnail if job.thumbnail else None,
             agreement=None,

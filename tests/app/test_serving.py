@@ -45,8 +45,8 @@ class Tracer(Pretender):
     def ask(self, job: Job) -> Labelled:
         labelled = super().ask(job)
         labels = np.array([[0, 0, 1], [0, 1, 1]])
-        for seen in labelled.seen:
-            seen.polygons.write_text(json.dumps(coco(labels, ABOUT.classes, file_name=job.name)))
+        for polygons in (seen.polygons for seen in labelled.seen if seen.polygons):
+            polygons.write_text(json.dumps(coco(labels, ABOUT.classes, file_name=job.name)))
         return labelled
 
 

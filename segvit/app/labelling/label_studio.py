@@ -144,7 +144,7 @@ class Backend:
         data = task.get("data") if isinstance(task, dict) else None
         with self._store.open_upload() as folder:
             photo = fetch(data, form.key, self._source, folder, self._service.limits)
-            result = self._service.label(str(photo), [model], controls=form.controls)
+            result = self._service.label(str(photo), [model], overlay=False, polygons=False, controls=form.controls)
         try:
             (seen,) = result.labelled.seen
             assert seen.regions is not None

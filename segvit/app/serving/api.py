@@ -144,11 +144,12 @@ class Predictor:
 
     def _label(self, photo: Path, model: str, kind: str) -> bytes:
         """Label a photo, and return the answer in a format. The results are deleted at once."""
-        result = self._service.label(str(photo), [model])
+        result = self._service.label(str(photo), [model], overlay=False, polygons=kind == "json")
         try:
             (seen,) = result.labelled.seen
             if kind == "png":
                 return seen.labels.read_bytes()
+            assert seen.polygons is not None
             polygons = json.loads(seen.polygons.read_text(encoding="utf-8"))
             return json.dumps({**facts_of(result.labelled), "polygons": polygons}).encode()
         finally:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from segvit.app.serving.asgi import Headers
 from segvit.errors import UserError
+from segvit.utils.files import expanded
 
 VARIABLE = "SEGVIT_API_KEYS"
 """Environment variable that holds keys, with spaces or commas between them."""
@@ -100,7 +101,7 @@ def _keys_of(file: Path) -> list[tuple[str, str]]:
         UserError: the file cannot be read or holds no key.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = Path(expanded(file)).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise UserError(
