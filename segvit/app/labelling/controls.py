@@ -26,7 +26,7 @@ EXAMPLE = (
 
 
 class Form(NamedTuple):
-    """What a project asks for."""
+    """Image and controls of a project."""
 
     key: str
     """Key of the image in the data of a task."""
@@ -34,7 +34,7 @@ class Form(NamedTuple):
 
 
 class _Element(NamedTuple):
-    """A control as it is written."""
+    """A control in the configuration."""
 
     kind: str
     name: str

@@ -95,7 +95,7 @@ class Front:
 
 
 def _watched(send: Send, answered: Callable[[int], None]) -> Send:
-    """Report the status of a response as it is sent."""
+    """Report the status of a response when it is sent."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""The addresses of the server, each in one place: which exist, for whom, and by which name the metrics count them."""
+"""The addresses of the server, each in one place: which exist, who may ask them, and how the metrics count them."""
 
 import re
 

@@ -28,7 +28,6 @@ OTHER_COMMANDS = {
     "train": "fit finetune fine-tune learn run-training trainer",
     "evaluate": "val validate validation test eval score metrics miou",
     "predict": "infer inference detect segment label paint run visualize demo-image image-demo",
-    "cvat": "nuclio serverless nuctl",
     "app": "serve server web ui gui gradio streamlit",
     "export": "onnx deploy to-onnx torchscript tensorrt",
     "report": "plot plots dashboard analyze-logs",

@@ -3,9 +3,10 @@
     runs = encode_brush(mask)                      # mask (H, W)
     mask = decode_brush(runs, (height, width), "tasks.json: region 1")
 
-The bytes are a stream of bits: the number of words in 32 bits, the width of a word less 1 in 5, and four widths of
-lengths less 1 in 4 each. Then blocks follow: a bit (1 repeats one word), two bits that choose the width of the length,
-the length less 1, and the word or words. The words are the bytes R, G, B, A of each pixel, row by row.
+The bytes are a stream of bits. First come the number of words in 32 bits and the width of a word less 1 in 5. Four
+widths of lengths less 1 follow, in 4 bits each. Then come blocks: a bit (1 repeats one word), two bits that choose the
+width of the length, the length less 1, and the word or words. The words are the bytes R, G, B, A of each pixel, row by
+row.
 
 Letters: H, W size of an image.
 """
