@@ -41,8 +41,8 @@ ENV PATH="/opt/segvit/bin:${PATH}" \
 USER 10001:10001
 WORKDIR /output
 EXPOSE 7860
-# It answers when the models are loaded. The image holds no curl.
+# It answers 200 while the models of every worker are loaded, and needs no key. The image holds no curl.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7860/', timeout=8).read(1)"]
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7860/health', timeout=8).read(1)"]
 ENTRYPOINT ["segvit"]
 CMD ["app", "/models/model.safetensors", "--host", "0.0.0.0", "--port", "7860"]

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.hostile import hostile, picture
-from segvit.app.refusals import STATUSES
+from segvit.app.serving.refusals import STATUSES
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_MEMORY = 300
@@ -99,20 +99,23 @@ class Server:
 
 
 @contextmanager
-def serving(*models: Path, flags: Sequence[str] = FLAGS, python_path: Sequence[Path] = ()) -> Iterator[Server]:
+def serving(
+    *models: Path, flags: Sequence[str] = FLAGS, python_path: Sequence[Path] = (), threads: int = 1
+) -> Iterator[Server]:
     """`segvit app` in a process of its own, with home and folders of its own; ended by SIGTERM.
 
     Args:
         models: files.
         flags: further words of the command.
         python_path: folders of modules that the process shall find first.
+        threads: threads of a model.
     """
     with tempfile.TemporaryDirectory() as base:
         home, temporary = Path(base, "home"), Path(base, "tmp")
         home.mkdir()
         temporary.mkdir()
         given = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
-        given |= {"HOME": str(home), "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
+        given |= {"HOME": str(home), "TMPDIR": str(temporary), "OMP_NUM_THREADS": str(threads)}
         given["PYTHONPATH"] = os.pathsep.join(map(str, [*python_path, ROOT]))
         words = [sys.executable, "-m", "segvit", "app", *(str(model.resolve()) for model in models), *flags]
         process = subprocess.Popen(

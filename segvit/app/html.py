@@ -8,8 +8,8 @@ from markupsafe import Markup
 from segvit.app.limits import Limits
 from segvit.app.messages import About, Labelled, Seen
 from segvit.app.photo import formats_told
-from segvit.app.request_filter import RESULTS
 from segvit.app.service import Batch, Result, Row
+from segvit.app.serving.routes import RESULTS
 from segvit.data.palette import Color
 from segvit.reports.html import join, tag
 from segvit.utils.text import percentage
@@ -86,7 +86,7 @@ def _panel(seen: Seen, labelled: Labelled, result: Result) -> Markup:
             sandbox="allow-scripts allow-downloads",
         )
     files = (("Overlay with legend", seen.overlay), ("Polygons, JSON", seen.polygons))
-    links = [tag("a", text, href=_address(file, result), download=file.name) for text, file in files]
+    links = [tag("a", text, href=_address(file, result), download=file.name) for text, file in files if file]
     style = f"--ratio:{labelled.width / labelled.height:.4f}"
     footer = tag("footer", tag("span", told), *links)
     return tag("section", frame, footer, class_="panel", style=style)

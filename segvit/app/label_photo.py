@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
+from segvit.app.labelling.regions import regions_for
 from segvit.app.limits import Limits
 from segvit.app.messages import About, Job, Labelled, Seen, Setup, file_safe
 from segvit.app.photo import open_photo
@@ -53,10 +55,10 @@ class Model:
     network: Network
     precision: PrecisionChoice | None
 
-    def look(self, image: Pixels) -> tuple[Prediction, float]:
+    def look(self, image: Pixels, *, confidence: bool = False) -> tuple[Prediction, float]:
         """Return the prediction for an image as the model takes it, and the milliseconds it took."""
         begin = time.perf_counter()
-        result = label_photo(self.network, image, precision=self.precision)
+        result = label_photo(self.network, image, precision=self.precision, confidence=confidence)
         return result, 1000 * (time.perf_counter() - begin)
 
 
@@ -129,11 +131,9 @@ def label(job: Job, models: Sequence[Model], limits: Limits) -> Labelled:
         if hint is not None:
             notes.append(hint if len(job.models) == 1 else f"{model.about.name}: {hint}")
         reading = reading_of(model.network)
-        header = read_header(job.photo)
-        deep = reading.floats or (header is not None and (header.is_deep or header.tiff))
-        found = _read(job, reading) if deep else Pixels(pixels)
+        found = pixels_for(reading, job.photo, pixels, name=job.name)
         notes += [f"{job.name}: {text}." for text in remarks(found, reading)]
-        result, milliseconds = model.look(found)
+        result, milliseconds = model.look(found, confidence=bool(job.controls))
         agreement = None
         if first is not None and first.classes == result.classes:
             agreement = float((first.labels == result.labels).mean())
@@ -144,12 +144,25 @@ def label(job: Job, models: Sequence[Model], limits: Limits) -> Labelled:
     return Labelled(name=job.name, width=width, height=height, notes=notes, seen=seen)
 
 
-def _read(job: Job, reading: Reading) -> Pixels:
-    """Read a photo at full depth. Errors have its name in place of the path, which visitors need not see."""
+def pixels_for(reading: Reading, path: Path, pixels: npt.NDArray[np.uint8], *, name: str) -> Pixels:
+    """Return a photo as a model takes it.
+
+    Args:
+        reading: how the model takes images.
+        path: file of the photo.
+        pixels: the photo as 8-bit RGB (H, W, 3), upright.
+        name: name in error texts, in place of the path, which visitors need not see.
+
+    Raises:
+        Unreadable: it has a depth or bands that the model cannot take.
+    """
+    header = read_header(path)
+    if not (reading.floats or (header is not None and (header.is_deep or header.tiff))):
+        return Pixels(pixels)
     try:
-        return read_pixels(job.photo, reading)
+        return read_pixels(path, reading)
     except UserError as error:
-        raise Unreadable(str(error).replace(str(job.photo), job.name)) from error
+        raise Unreadable(str(error).replace(str(path), name)) from error
 
 
 def _write(
@@ -160,10 +173,15 @@ def _write(
     if job.model_in_names:
         title = f"{stem} · {about.name}"
         stem = f"{stem}_{file_safe(about.name)}"
-    labels, picture, polygons = folder / f"{stem}.png", folder / f"{stem}_overlay.png", folder / f"{stem}.json"
+    labels = folder / f"{stem}.png"
     save_index_png(result.labels, result.palette, labels)
-    result.overlay().save(picture, format="PNG", compress_level=1)  # 3 x as fast as the default, a quarter larger
-    polygons.write_text(json.dumps(coco(result.labels, result.classes, file_name=job.name)), encoding="utf-8")
+    picture = polygons = None
+    if job.overlay:
+        picture = folder / f"{stem}_overlay.png"
+        result.overlay().save(picture, format="PNG", compress_level=1)  # 3 x as fast as the default, a quarter larger
+    if job.polygons:
+        polygons = folder / f"{stem}.json"
+        polygons.write_text(json.dumps(coco(result.labels, result.classes, file_name=job.name)), encoding="utf-8")
     viewer = None
     if job.viewer:
         viewer = folder / VIEWER
@@ -175,6 +193,10 @@ def _write(
     if job.thumbnail:
         thumbnail = folder / THUMBNAIL
         thumbnail_of(result).save(thumbnail, format="JPEG", quality=85)
+    regions = None
+    if job.controls:
+        regions = folder / f"{stem}_regions.json"
+        regions.write_text(json.dumps(regions_for(job.controls, result, name=job.name)), encoding="utf-8")
     return Seen(
         model=about.name,
         milliseconds=milliseconds,
@@ -185,6 +207,8 @@ def _write(
         viewer=viewer,
         thumbnail=thumbnail,
         agreement=agreement,
+        regions=regions,
+        score=None if result.confidence is None else float(result.confidence.mean()),
     )
 
 

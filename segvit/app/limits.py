@@ -34,6 +34,9 @@ class Limits:
     max_gigabytes: float = 2
     """Disk space of all photos and results, in 10^9 bytes. If it is full, uploads are refused for a while."""
 
+    stop_seconds: float = 5
+    """Seconds that photos in work have to finish when the server is stopped. New requests are refused meanwhile."""
+
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)

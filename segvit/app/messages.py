@@ -43,6 +43,19 @@ class About:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Control:
+    """A control of a labelling configuration of Label Studio, and the labels that it gives to classes."""
+
+    kind: str
+    """Type of its results: polygonlabels or brushlabels."""
+    name: str
+    to_name: str
+    """Name of the image that it labels."""
+    labels: dict[int, str]
+    """Labels by class number."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """A photo to label."""
 
@@ -53,12 +66,18 @@ class Job:
     """Names of the models, as in `About`."""
     folder: Path
     """Output folder; each model gets a subfolder named by its number."""
+    overlay: bool = True
+    """Also write the overlay with its legend."""
+    polygons: bool = True
+    """Also write the outlines of the regions."""
     viewer: bool = False
     """Also write the viewer."""
     thumbnail: bool = False
     """Also write a small overlay."""
     model_in_names: bool = False
     """Add the name of the model to the names of the files, so that those of two models differ."""
+    controls: tuple[Control, ...] = ()
+    """Also write regions for these controls of Label Studio, with scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +91,16 @@ class Seen:
     """Share of each class present, largest first."""
     labels: Path
     """Index PNG, the same bytes as from `segvit predict`."""
-    overlay: Path
-    polygons: Path
+    overlay: Path | None
+    polygons: Path | None
     viewer: Path | None
     thumbnail: Path | None
     agreement: float | None
     """Share of the pixels with the same class as by the first model; None for the first, or if the classes differ."""
+    regions: Path | None = None
+    """Regions for the controls of a job, JSON."""
+    score: float | None = None
+    """Mean confidence of the pixels, 0..1, if the job has controls."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from segvit.app.api import facts_of, models_of
-from segvit.app.api_html import ORIGIN, programs
 from segvit.app.html import batch_table, empty, heading, limits_told, notice, result_panels
 from segvit.app.photo import SUFFIXES
 from segvit.app.service import Service
+from segvit.app.serving.api import facts_of, models_of
+from segvit.app.serving.api_html import ORIGIN, programs
 from segvit.errors import UserError
 from segvit.utils.optional import need
 
@@ -226,7 +226,7 @@ def _api(gr: Any, service: Service, names: list[str]) -> None:
             milliseconds, share of each class present, notes. The outlines of the regions as JSON in COCO format.
         """
         try:
-            result = service.label(_path_of(photo), [model or names[0]])
+            result = service.label(_path_of(photo), [model or names[0]], overlay=False)
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from error
         (seen,) = result.labelled.seen

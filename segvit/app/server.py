@@ -10,30 +10,51 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from segvit.app.api import add_api
 from segvit.app.file_store import FileStore
+from segvit.app.labelling.images import LabelStudio
+from segvit.app.labelling.label_studio import add_label_studio
 from segvit.app.limits import Limits
 from segvit.app.messages import About, Setup
 from segvit.app.page import gradio, look_of, make_page
-from segvit.app.request_filter import RequestFilter
 from segvit.app.service import Service
+from segvit.app.serving.api import add_api
+from segvit.app.serving.front import Front, Stopping
+from segvit.app.serving.graceful import graceful_server
+from segvit.app.serving.health import add_health
+from segvit.app.serving.keys import ApiKeys
+from segvit.app.serving.metrics import Metrics
+from segvit.app.serving.openapi import add_schema
+from segvit.app.serving.request_filter import RequestFilter
+from segvit.app.serving.routes import ROUTES
 from segvit.app.worker_pool import WorkerPool
 from segvit.errors import UserError
-from segvit.utils.text import percentage
+from segvit.utils.text import counted, percentage
 
 ROOT_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
-OWN_PATHS = ("/api", "/assets", "/static", "/gradio_api")
-"""Beginnings of addresses of the page itself, which a proxy's path must not have."""
+OWN_PATHS = ("/api", "/assets", "/static", "/gradio_api", *ROUTES)
+"""Addresses of the server itself, which a proxy's path must not begin with."""
 GRACE = 3
 """Seconds that open connections get to finish at the end."""
 
 
-def run_app(setup: Setup, limits: Limits, *, host: str, port: int, root_path: str = "") -> None:
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Access to the server, and of the server to others."""
+
+    keys: ApiKeys = field(default_factory=ApiKeys)
+    """Keys of which a request needs one. If there are none, every request is answered."""
+    label_studio: LabelStudio | None = None
+    """Label Studio that images may be fetched from."""
+    root_path: str = ""
+    """Path below which a proxy serves the page, such as "/seg"."""
+
+
+def run_app(setup: Setup, limits: Limits, *, host: str, port: int, access: Access = Access()) -> None:
     """Serve the page until Ctrl-C, SIGTERM, or the end of its terminal.
 
     Args:
@@ -41,21 +62,21 @@ def run_app(setup: Setup, limits: Limits, *, host: str, port: int, root_path: st
         limits: limits of what visitors may ask for.
         host: address to listen on; 0.0.0.0 means all addresses of this machine.
         port: port to listen on; 0 picks a free one.
-        root_path: path below which a proxy serves the page, such as "/seg".
+        access: keys, Label Studio, and the path of a proxy.
 
     Raises:
         UserError: Gradio is missing, the port is taken, the address is not this machine's, the root path is no path, or
             a model cannot be loaded.
     """
-    root_path = checked_root_path(root_path)
+    access = replace(access, root_path=checked_root_path(access.root_path))
     gradio()
     own = setup.own_examples and _is_loopback(host)  # so that others don't see private data by accident
     with suppress(KeyboardInterrupt), _signals_unwind():
-        _run(replace(setup, own_examples=own), limits, host, port, root_path)
+        _run(replace(setup, own_examples=own), limits, host, port, access)
     print("\nstopped; photos and results are deleted")
 
 
-def _run(setup: Setup, limits: Limits, host: str, port: int, root_path: str) -> None:
+def _run(setup: Setup, limits: Limits, host: str, port: int, access: Access) -> None:
     """Serve the page until an exception ends it."""
     with ExitStack() as held:
         place = held.enter_context(listen(host, port))
@@ -64,20 +85,23 @@ def _run(setup: Setup, limits: Limits, host: str, port: int, root_path: str) -> 
         count = f"{len(setup.models)} models" if len(setup.models) > 1 else setup.models[0]
         print(f"loading {count}", flush=True)
         pool = held.enter_context(WorkerPool(setup, limits, examples=store.examples))
-        server = make_server(Service(pool, store, limits), store, pool.ready.examples, root_path)
+        server = make_server(Service(pool, store, limits), store, pool.ready.examples, access)
         for about in pool.ready.models:
             print(_told(about))
         print(pool.ready.note)
         address = f"http://{_for_browser(host)}:{place.getsockname()[1]}"
         if not _is_loopback(host):
-            print(f"{host} can be reached from other machines: everybody who opens the page can send photos")
-        if root_path:
-            print(f"behind a proxy that serves it below {root_path}/")
+            who = "everybody with a key" if access.keys else "everybody"
+            print(f"{host} can be reached from other machines: {who} can send photos")
+        if access.root_path:
+            print(f"behind a proxy that serves it below {access.root_path}/")
+        if access.keys:
+            print(f"{counted(len(access.keys), 'key')}: in a browser, give any user name, and a key as the password")
         print(f"open {address} in a browser, {address}/?view=api for programs; Ctrl-C stops the page", flush=True)
         server.run(sockets=[place])
 
 
-def make_server(service: Service, store: FileStore, examples: list[Path], root_path: str) -> Any:
+def make_server(service: Service, store: FileStore, examples: list[Path], access: Access) -> Any:
     """Return a uvicorn.Server for the page; it stops when its `should_exit` is set."""
     gr = gradio()
     import uvicorn  # comes with Gradio
@@ -86,12 +110,17 @@ def make_server(service: Service, store: FileStore, examples: list[Path], root_p
     page = make_page(service, examples)
     store.keep(path for path in store.uploads.rglob("*") if path.is_file())  # Gradio's copies of the examples
     outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    add_api(outer, service, store)
+    metrics, stopping = Metrics(), Stopping(service.limits.stop_seconds)
+    predictor = add_api(outer, service, store)
+    backend = add_label_studio(outer, service, store, access.label_studio)
+    add_health(outer, service, metrics, stopping, lambda: predictor.waiting + backend.waiting)
+    names = [about.name for about in service.models]
+    add_schema(outer, names, root_path=access.root_path, with_keys=bool(access.keys))
     application = gr.mount_gradio_app(
         outer,
         page,
         path="/",
-        root_path=root_path or None,
+        root_path=access.root_path or None,
         max_file_size=service.limits.bytes,
         allowed_paths=[],
         show_error=False,
@@ -104,13 +133,15 @@ def make_server(service: Service, store: FileStore, examples: list[Path], root_p
         **look_of(gr),
     )
     page.has_launched = True  # makes Gradio refuse paths of files that nobody uploaded
-    config = uvicorn.Config(
-        RequestFilter(application, store, service.limits, root_path=root_path),
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=GRACE,
+    front = Front(
+        RequestFilter(application, store, service.limits),
+        keys=access.keys,
+        metrics=metrics,
+        stopping=stopping,
+        root_path=access.root_path,
     )
-    return uvicorn.Server(config)
+    config = uvicorn.Config(front, log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE)
+    return graceful_server(config, stopping, running=lambda: front.posts + service.running, give_up=service.pool.close)
 
 
 def checked_root_path(text: str) -> str:
@@ -125,7 +156,7 @@ def checked_root_path(text: str) -> str:
             f"--root-path {text}: give the path below which the proxy serves the page, such as /seg: letters, digits "
             "and . _ ~ - between slashes, without the host"
         )
-    if path.startswith(OWN_PATHS):
+    if any(f"{path}/".startswith(f"{own}/") for own in OWN_PATHS):
         raise UserError(f"--root-path {text}: the page has addresses of its own there: give another path, such as /seg")
     return path
 

@@ -6,16 +6,17 @@ result = service.label("uploads/.../photo.jpg", ["camvid"])
 
 import csv
 import io
+import threading
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from segvit.app.file_store import FULL, FileStore
 from segvit.app.limits import Limits
-from segvit.app.messages import About, Job, Labelled, file_safe
-from segvit.app.refusals import Full, WrongRequest
+from segvit.app.messages import About, Control, Job, Labelled, file_safe
+from segvit.app.serving.refusals import Full, WrongRequest
 from segvit.app.worker_pool import WorkerPool
 from segvit.errors import UserError
 
@@ -61,24 +62,45 @@ class Service:
         pool: the workers.
         store: the store of uploads and results.
         limits: limits of a batch.
+
+    Attributes:
+        models: the models.
+        limits: limits of a batch.
+        pool: the workers.
+        running: number of photos and batches that are worked on or wait for a worker.
     """
 
     def __init__(self, pool: WorkerPool, store: FileStore, limits: Limits) -> None:
         self.models: list[About] = pool.ready.models
-        self.limits = limits
-        self._pool, self._store = pool, store
+        self.limits, self.pool = limits, pool
+        self.running = 0
+        self._lock = threading.Lock()
+        """Held while `running` changes."""
+        self._store = store
 
     def label(
-        self, photo: str, models: Sequence[str], *, viewer: bool = False, thumbnail: bool = False, named: bool = False
+        self,
+        photo: str,
+        models: Sequence[str],
+        *,
+        overlay: bool = True,
+        polygons: bool = True,
+        viewer: bool = False,
+        thumbnail: bool = False,
+        named: bool = False,
+        controls: Sequence[Control] = (),
     ) -> Result:
         """Label an uploaded photo.
 
         Args:
             photo: path of the upload.
             models: names of the models to run.
+            overlay: also write the overlay with its legend.
+            polygons: also write the outlines of the regions.
             viewer: also write the viewer.
             thumbnail: also write a small overlay.
             named: if the page has several models, add the name of the model to the names of the files.
+            controls: also write regions for these controls of Label Studio.
 
         Raises:
             WrongRequest: no such model.
@@ -95,13 +117,16 @@ class Service:
             name=path.name,
             models=tuple(models),
             folder=folder,
+            overlay=overlay,
+            polygons=polygons,
             viewer=viewer,
             thumbnail=thumbnail,
             model_in_names=named and len(self.models) > 1,
+            controls=tuple(controls),
         )
         try:
-            with self._store.holding(path, folder):  # it may take long until a worker is free
-                return Result(folder=folder, labelled=self._pool.ask(job))
+            with self._counted(), self._store.holding(path, folder):  # it may take long until a worker is free
+                return Result(folder=folder, labelled=self.pool.ask(job))
         except BaseException:
             self._store.remove(folder)
             raise
@@ -120,6 +145,7 @@ class Service:
         folder = self._store.open()
         packed = folder / f"{ARCHIVE}{f'_{file_safe(model)}' if len(self.models) > 1 else ''}.zip"
         with ExitStack() as held:  # a batch may take longer than `keep_minutes`
+            held.enter_context(self._counted())
             waiting = [Path(photo) for photo in photos if self._store.use(photo)]
             held.enter_context(self._store.holding(folder, *waiting))
             archive = held.enter_context(zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED))  # pictures are compressed
@@ -142,6 +168,17 @@ class Service:
             self._store.remove(folder)
         yield batch
 
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count in `running` while the block runs."""
+        with self._lock:
+            self.running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.running -= 1
+
     def check(self, models: Sequence[str]) -> None:
         """Refuse names of models that do not exist.
 
@@ -156,7 +193,7 @@ class Service:
 def _pack(archive: zipfile.ZipFile, result: Result, taken: set[str]) -> None:
     """Move the downloads of a photo into an archive, under names that are not in `taken`, and add the names to it."""
     (seen,) = result.labelled.seen
-    files = (seen.labels, seen.overlay, seen.polygons)
+    files = [file for file in (seen.labels, seen.overlay, seen.polygons) if file is not None]
     stem, number = seen.labels.stem, 1
     names = [file.name for file in files]
     while taken.intersection(names):

@@ -1,10 +1,10 @@
-"""The workers of the page: processes with their own models. One that takes too long is ended and replaced.
+"""The workers of the page: processes with their own models. One that takes too long, or that ends, is replaced.
 
 with WorkerPool(setup, limits, examples=folder) as pool:
     labelled = pool.ask(job)                # waits for a free worker; a UserError if it fails
+    pool.states()                           # ["ready"]
 """
 
-import multiprocessing
 import queue
 import sys
 import threading
@@ -14,17 +14,13 @@ from types import TracebackType
 
 from segvit.app.limits import Limits
 from segvit.app.messages import Failed, Job, Labelled, Ready, Setup
-from segvit.app.refusals import ServerFault, TooSlow
-from segvit.app.worker import serve
+from segvit.app.serving.refusals import ServerFault, TooSlow
+from segvit.app.worker_process import POLL, State, Worker, check_open
 from segvit.errors import UserError
 
 OURS = "an error of the server; its terminal shows the details"
-POLL = 0.2
-"""Seconds between two checks whether the page is closing."""
-
-
-class _Closed(UserError):
-    """Raised for requests after the page has begun to close."""
+LONGEST_PAUSE = 60
+"""Seconds between two attempts to start a worker that cannot load its models; the first attempts come sooner."""
 
 
 class WorkerPool:
@@ -37,6 +33,8 @@ class WorkerPool:
 
     Attributes:
         ready: message of the first worker when its models were loaded.
+        restarts: number of workers that were replaced.
+        waiting: number of jobs that wait for a free worker.
 
     Raises:
         UserError: on entering, if a model cannot be loaded.
@@ -46,29 +44,49 @@ class WorkerPool:
 
     def __init__(self, setup: Setup, limits: Limits, *, examples: Path) -> None:
         self._setup, self._limits, self._examples = setup, limits, examples
-        self._free: queue.Queue[_Worker] = queue.Queue()
+        self.restarts = self.waiting = 0
+        self._lock = threading.Lock()
+        """Held while the counts change."""
+        self._free: queue.Queue[Worker] = queue.Queue()
+        self._workers: list[Worker] = []
         self._closed = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="workers", daemon=True)
 
     def __enter__(self) -> "WorkerPool":
         folders = [self._examples] + [None] * (self._limits.concurrency - 1)
-        begun = [_Worker(self._setup, self._limits, folder) for folder in folders]
+        begun = [Worker(number, self._setup, self._limits, folder) for number, folder in enumerate(folders)]
         try:
             self.ready, *_ = [worker.loaded(self._closed) for worker in begun]
         except BaseException:
             for worker in begun:
                 worker.end()
             raise
+        self._workers = [*begun]
         for worker in begun:
             self._free.put(worker)
+        self._watcher.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End all workers; requests that still wait get an error."""
-        self._closed.set()
+        self.close()
+        self._watcher.join()
         for _ in range(self._limits.concurrency):
             self._free.get().end()
+
+    def close(self) -> None:
+        """Let all requests that wait or run end with an error."""
+        self._closed.set()
+
+    def states(self) -> list[State]:
+        """Return the state of each worker."""
+        return [worker.state for worker in self._workers]
+
+    def processes(self) -> list[int]:
+        """Return the id of each worker's process."""
+        return [worker.process_id for worker in self._workers]
 
     def ask(self, job: Job) -> Labelled:
         """Label a photo.
@@ -78,6 +96,8 @@ class WorkerPool:
         """
         worker, fit = self._take(), False
         try:
+            if worker.has_ended:  # since the last look at it
+                worker = self._replacement(worker)
             said = worker.answer(job, self._limits.timeout, self._closed)
             fit = True
         except TimeoutError:
@@ -92,89 +112,45 @@ class WorkerPool:
             raise UserError(said.text)
         return said
 
-    def _take(self) -> "_Worker":
+    def _take(self) -> Worker:
         """Wait for a free worker, and return it."""
-        while True:
-            _check_open(self._closed)
-            try:
-                return self._free.get(timeout=POLL)
-            except queue.Empty:
-                continue
+        with self._lock:
+            self.waiting += 1
+        try:
+            while True:
+                check_open(self._closed)
+                try:
+                    return self._free.get(timeout=POLL)
+                except queue.Empty:
+                    continue
+        finally:
+            with self._lock:
+                self.waiting -= 1
 
-    def _replacement(self, worker: "_Worker") -> "_Worker":
+    def _replacement(self, worker: Worker) -> Worker:
         """Replace a broken worker; the new one loads its models in the background."""
         worker.end()
+        failures = 0 if worker.was_ready else worker.failures + 1
         try:
-            return _Worker(self._setup, self._limits, None)
+            new = Worker(worker.number, self._setup, self._limits, None, failures=failures)
         except OSError as error:  # no memory or file handles left: the next request tries again
             print(f"a worker cannot be replaced: {error}", file=sys.stderr)
             return worker
+        self._workers[worker.number] = new
+        with self._lock:
+            self.restarts += 1
+        return new
 
-
-class _Worker:
-    """One process, and the pipe to it."""
-
-    def __init__(self, setup: Setup, limits: Limits, examples: Path | None) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would copy the state of CUDA and of our threads
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, setup, limits, examples), daemon=True)
-        self._process.start()
-        theirs.close()
-        self._ready: Ready | None = None
-
-    def loaded(self, closed: threading.Event) -> Ready:
-        """Wait until the models are loaded, and return the worker's message.
-
-        Raises:
-            UserError: the models cannot be loaded.
-        """
-        if self._ready is None:
-            try:
-                said = self._listen(None, closed)
-            except (EOFError, OSError):
-                raise UserError("a worker ended while it loaded the models; see its output above") from None
-            if not isinstance(said, Ready):
-                raise UserError(said.text if isinstance(said, Failed) else repr(said))
-            self._ready = said
-        return self._ready
-
-    def answer(self, job: Job, seconds: float, closed: threading.Event) -> Labelled | Failed:
-        """Return the answer to a job; `seconds` count from when the worker is ready.
-
-        Raises:
-            TimeoutError: the job takes longer than `seconds`.
-            EOFError, OSError: the worker has ended.
-            UserError: the page is closing.
-        """
-        try:
-            self.loaded(closed)
-        except _Closed:
-            raise
-        except UserError as error:  # it could be loaded before: the file is gone, or the memory is full
-            print(f"a worker cannot be replaced: {error}", file=sys.stderr)
-            raise EOFError from error
-        self._pipe.send(job)
-        said = self._listen(seconds, closed)
-        assert isinstance(said, Labelled | Failed)
-        return said
-
-    def end(self) -> None:
-        """End the process at once."""
-        self._process.kill()
-        self._process.join()
-        self._pipe.close()
-
-    def _listen(self, seconds: float | None, closed: threading.Event) -> object:
-        """Return the worker's next message."""
-        until = None if seconds is None else time.monotonic() + seconds
-        while not self._pipe.poll(POLL if until is None else min(POLL, max(until - time.monotonic(), 0))):
-            _check_open(closed)
-            if until is not None and time.monotonic() >= until:
-                raise TimeoutError
-        return self._pipe.recv()
-
-
-def _check_open(closed: threading.Event) -> None:
-    """Raise an error if the page is closing."""
-    if closed.is_set():
-        raise _Closed("this page is closing")
+    def _watch(self) -> None:
+        """Replace workers that have ended without being asked, until the page closes."""
+        while not self._closed.wait(POLL):
+            for _ in range(self._free.qsize()):
+                try:
+                    worker = self._free.get_nowait()
+                except queue.Empty:
+                    break
+                worker.look()
+                pause = min(2**worker.failures, LONGEST_PAUSE) if worker.failures else 0
+                if worker.has_ended and time.monotonic() - worker.begun >= pause:
+                    worker = self._replacement(worker)
+                self._free.put(worker)

@@ -1,5 +1,6 @@
-"""The command `segvit app`: a web page that labels photos."""
+"""The command `segvit app`: a web page that labels photos, and an API."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,15 +18,18 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 7860,
     root_path: str = "",
+    api_key: Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=False)] = (),
+    api_keys_file: Path | None = None,
+    label_studio_url: str | None = None,
     examples: Path | None = None,
     limits: Annotated[Limits, Parameter(name="*", group=panel("Limits"))] = Limits(),
     precision: PrecisionChoice | None = None,
     device: Device = "auto",
 ) -> None:
-    """Serve a web page that labels the photos dropped on it, and an API for programs (docs/app.md).
+    """Serve a web page that labels the photos dropped on it, and an API for programs (docs/app.md, docs/serve.md).
 
-    Photos stay on this machine and are deleted after a while. The page has no log-in: if others can reach it, put a
-    proxy with a log-in in front of it.
+    Photos stay on this machine and are deleted after a while. Without API keys, everybody who reaches the server can
+    use it.
 
     Parameters
     ----------
@@ -38,6 +42,14 @@ def serve(
         Port to listen on; 0 picks a free one.
     root_path
         Path below which a proxy serves the page, such as /seg.
+    api_key
+        Key that requests need; repeat the flag for several keys. Other users of this machine can see flags: a file or
+        the environment variable SEGVIT_API_KEYS keeps keys secret.
+    api_keys_file
+        Text file with a key in each line.
+    label_studio_url
+        Address of the Label Studio whose images may be fetched. Its token is read from the environment variable
+        LABEL_STUDIO_API_KEY.
     examples
         Folder of photos to offer, or folder of a run to offer its validation images. Default: the run that the first
         model belongs to, if only this machine can reach the page.
@@ -52,8 +64,16 @@ def serve(
         check_model_name(model)
     if examples and not examples.is_dir():
         raise UserError(f"--examples {examples}: no such folder; give a folder of photos, or of a run")
+    from segvit.app.labelling.images import TOKEN, LabelStudio
     from segvit.app.messages import Setup
-    from segvit.app.server import run_app
+    from segvit.app.server import Access, run_app
+    from segvit.app.serving.keys import read_keys
 
+    token = os.environ.pop(TOKEN, None)  # workers, which inherit the environment, do not need it
+    access = Access(
+        keys=read_keys(api_key, file=api_keys_file, environment=os.environ),
+        label_studio=LabelStudio(url=label_studio_url, token=token) if label_studio_url else None,
+        root_path=root_path,
+    )
     setup = Setup(models=tuple(models), device=device, precision=precision, examples=examples)
-    run_app(setup, limits, host=host, port=port, root_path=root_path)
+    run_app(setup, limits, host=host, port=port, access=access)

@@ -12,6 +12,7 @@ from segvit.cli.app import serve
 from segvit.cli.backbones import backbones
 from segvit.cli.bench import bench
 from segvit.cli.config_file import from_config_file
+from segvit.cli.cvat import cvat
 from segvit.cli.data import check_data, prepare
 from segvit.cli.errors import parser_errors, say_once
 from segvit.cli.evaluate import evaluate
@@ -45,6 +46,7 @@ IN_ORDER_OF_USE: tuple[Callable[..., Any], ...] = (
     evaluate,
     predict,
     serve,
+    cvat,
     export,
     report,
     look,

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from segvit.app.api import models_of
-from segvit.app.api_html import ANSWERS, CURL, PARAMETERS, PYTHON, programs
 from segvit.app.file_store import FileStore
 from segvit.app.limits import Limits
 from segvit.app.messages import Job, Labelled
-from segvit.app.refusals import STATUSES, Refusal, ServerFault, TooSlow
 from segvit.app.service import Service
+from segvit.app.serving.api import models_of
+from segvit.app.serving.api_html import ANSWERS, CURL, PARAMETERS, PYTHON, programs
+from segvit.app.serving.refusals import STATUSES, Refusal, ServerFault, TooSlow
 from segvit.errors import UserError
 from tests.app.test_app import SMALL, Pretender
 
@@ -52,11 +52,11 @@ def client(store: FileStore, service: Service) -> Iterator[Any]:
     pytest.importorskip("gradio")
     from starlette.testclient import TestClient
 
-    from segvit.app.server import make_server
+    from segvit.app.server import Access, make_server
 
     before = dict(os.environ)
     os.environ["GRADIO_TEMP_DIR"] = str(store.uploads)
-    yield TestClient(make_server(service, store, [], "/seg").config.app)
+    yield TestClient(make_server(service, store, [], Access(root_path="/seg")).config.app)
     os.environ.clear()
     os.environ.update(before)
 
@@ -148,7 +148,7 @@ def test_a_photo_that_waits_is_kept(client: Any, service: Service, store: FileSt
     """However long other photos take, and whatever it waits in."""
     found = []
 
-    def late(photo: str, models: list[str]) -> Any:
+    def late(photo: str, models: list[str], **_: object) -> Any:
         for place in (store.uploads, Path(photo).parent, Path(photo)):
             os.utime(place, (0, 0))
         store.clear(older=1)

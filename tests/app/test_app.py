@@ -8,7 +8,7 @@ import re
 import time
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ from segvit.app.label_photo import short_names
 from segvit.app.limits import Limits
 from segvit.app.messages import About, Job, Labelled, Seen, Setup
 from segvit.app.photo import SUFFIXES, open_photo
-from segvit.app.request_filter import RequestFilter
 from segvit.app.server import checked_root_path, listen, run_app
 from segvit.app.service import Result, Service
+from segvit.app.serving.asgi import below
+from segvit.app.serving.request_filter import RequestFilter
 from segvit.app.size_hint import size_hint
+from segvit.app.worker_process import State
 from segvit.config import EvalConfig
 from segvit.data.images import HEIF_SUFFIXES
 from segvit.errors import UserError
@@ -272,7 +274,7 @@ def test_the_gate() -> None:
             "/gradio_api/process_recording",
             "/gradio_api/component_server",
             "/login",
-            "/docs",
+            "/redoc",
         ):
             if "file=/" not in path and "file=." not in path:  # those are Gradio's to refuse
                 assert through("GET", path, [b""])[0] == 404, path
@@ -295,8 +297,12 @@ def test_the_gate() -> None:
         for path in ("/api/x", "/api/predict/"):
             status, text = through("POST", path, [b""])
             assert status == 404 and json.loads(text) == {"error": "nothing exists at this address"}
-        status, text = through("GET", "/api/predict", [b""])
-        assert status == 405 and "send a photo by POST" in json.loads(text)["error"]
+        for method, path in (("GET", "/api/predict"), ("POST", "/health"), ("GET", "/setup"), ("DELETE", "/docs")):
+            status, text = through(method, path, [b""])
+            assert status == 405 and "this address answers" in json.loads(text)["error"], path
+        assert through("POST", "/predict", [b"x" * 9]) == (200, "9") and through("HEAD", "/metrics", [b""])[0] == 200
+        status, text = through("POST", "/predict", [bytes(2**20)] * 8)
+        assert status == 413 and "send fewer tasks" in json.loads(text)["error"]
         status, text = through("POST", "/api/predict", [bytes(2**20)] * 3)
         assert status == 413 and json.loads(text)["error"].endswith("the limit of a file is 2 MB: shrink it")
         upload = "/gradio_api/upload"
@@ -346,6 +352,17 @@ class Pretender:
 
     def __init__(self, *names: str) -> None:
         self.ready = type("Ready", (), {"models": [replace(ABOUT, name=name) for name in names or ("<b>",)]})
+        self.waiting = self.restarts = 0
+        self.state: State = "ready"
+
+    def states(self) -> list[State]:
+        return [self.state]
+
+    def processes(self) -> list[int]:
+        return [os.getpid()]
+
+    def close(self) -> None:
+        self.state = "dead"
 
     def ask(self, job: Job) -> Labelled:
         if "bad" in job.name:
@@ -354,18 +371,24 @@ class Pretender:
         folder.mkdir()
         files = [folder / (Path(job.name).stem + ending) for ending in (".png", "_overlay.png", ".json")]
         viewer, thumbnail = folder / "viewer.html", folder / "thumbnail.jpg"
-        for file in (*files, *[viewer] * job.viewer, *[thumbnail] * job.thumbnail):
+        regions = folder / "regions.json" if job.controls else None
+        if regions:
+            regions.write_text(json.dumps([asdict(control) for control in job.controls]))
+        written = [file for file, wanted in zip(files, (True, job.overlay, job.polygons), strict=True) if wanted]
+        for file in (*written, *[viewer] * job.viewer, *[thumbnail] * job.thumbnail):
             file.write_text(json.dumps({"file_name": job.name}) if file == files[2] else job.name)
         seen = Seen(
             model=job.models[0],
             milliseconds=12.4,
             shares={"<i>": 0.75, "sky": 0.25},
             labels=files[0],
-            overlay=files[1],
-            polygons=files[2],
+            overlay=files[1] if job.overlay else None,
+            polygons=files[2] if job.polygons else None,
             viewer=viewer if job.viewer else None,
             thumbnail=thumbnail if job.thumbnail else None,
             agreement=None,
+            regions=regions,
+            score=0.5 if job.controls else None,
         )
         return Labelled(name=job.name, width=4, height=3, notes=["<u>"], seen=[seen])
 
@@ -538,6 +561,10 @@ def test_a_port_that_is_taken() -> None:
 
 def test_paths_of_a_proxy() -> None:
     assert [checked_root_path(text) for text in ("", "/", "/seg", "/a/b-1/")] == ["", "", "/seg", "/a/b-1"]
+    assert checked_root_path("/predictor") == "/predictor"
+    for own in ("/api", "/docs/x", "/health"):
+        with pytest.raises(UserError, match="addresses of its own there"):
+            checked_root_path(own)
     for wrong in ("seg", "http://x/seg", "/a b", "/seg?x", "//"):
         if wrong.rstrip("/"):
             with pytest.raises(UserError, match=r"--root-path .*: give the path .* such as /seg"):
@@ -545,20 +572,12 @@ def test_paths_of_a_proxy() -> None:
 
 
 def test_a_proxy_may_pass_its_path_on_or_not() -> None:
-    reached: list[tuple[str, str]] = []
-
-    async def inner(scope: Any, receive: Any, send_back: Any) -> None:
-        reached.append((scope["path"], scope["raw_path"].decode()))
-        await send_back({"type": "http.response.start", "status": 200, "headers": []})
-        await send_back({"type": "http.response.body", "body": b""})
-
-    with FileStore(SMALL) as store:
-        request_filter = RequestFilter(inner, store, SMALL, root_path="/seg")
-        for path in ("/seg/", "/seg/assets/a b.js"):
-            assert asyncio.run(_through(request_filter, "GET", path, [b""]))[0] == 200
-        for path in ("/segment/", "/seg/login", "/other/"):
-            assert asyncio.run(_through(request_filter, "GET", path, [b""]))[0] == 404
-    assert reached == [("/", "/"), ("/assets/a b.js", "/assets/a%20b.js")]
+    for path, inside in (("/seg/", "/"), ("/seg/assets/a b.js", "/assets/a b.js"), ("/other/", "/other/")):
+        assert below({"path": path}, "/seg")["path"] == inside
+    assert below({"path": "/seg/a b"}, "/seg")["raw_path"] == b"/a%20b"
+    for path in ("/segment/", "/seg"):
+        assert below({"path": path}, "/seg")["path"] == path
+    assert below({"path": "/seg/"}, "")["path"] == "/seg/"
 
 
 def test_without_gradio(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -36,6 +37,7 @@ from tests.helpers import browser as browsers
 from tests.helpers.axe import serious_faults
 from tests.helpers.browser import Visit
 from tests.helpers.coco import painted
+from tests.helpers.prometheus import parse
 from tests.helpers.tiny import tell_apart
 
 browser, visit = browsers.browser, browsers.visit  # fixtures
@@ -105,12 +107,10 @@ def test_where_no_process_can_be_started_the_next_one_tries_again(
             raise OSError("cannot allocate memory")
 
         with monkeypatch.context() as full:
-            full.setattr("segvit.app.worker_pool._Worker", refuse)
+            full.setattr("segvit.app.worker_pool.Worker", refuse)
             with pytest.raises(UserError, match="given up"):
                 pool.ask(job)
         pool._limits = Limits()
-        with pytest.raises(UserError, match="an error of the server"):
-            pool.ask(job)
         assert pool.ask(replace(job, folder=tmp_path / "again")).width == 64
 
 
@@ -455,6 +455,40 @@ def test_hostile_files_and_requests(server: Server) -> None:
 def test_many_at_once_are_answered_or_told_to_wait(server: Server) -> None:
     counts = storm(server, 20)
     assert counts.keys() <= {"answered", "told to wait"} and counts["answered"] >= 12, counts
+
+
+def test_a_killed_worker_is_seen_and_replaced(server: Server, scene: Path) -> None:
+    """By /health, without a request for labels; then labels are there again."""
+    import httpx
+    import psutil
+
+    def health() -> tuple[int, dict[str, Any]]:
+        answer = httpx.get(f"{server.address}/health", timeout=30)
+        return answer.status_code, answer.json()
+
+    assert health()[0] == 200
+    before = httpx.get(f"{server.address}/metrics").text
+    workers = [
+        each for each in psutil.Process(server.process.pid).children() if "--multiprocessing-fork" in each.cmdline()
+    ]
+    assert len(workers) == 1
+    workers[0].kill()
+    seen = until(lambda: health() if health()[0] == 503 else None, 30)
+    assert seen[1]["alive"] and not seen[1]["ready"] and seen[1]["status"] == "DOWN"
+    until(lambda: health()[0] == 200, 120)
+    counts = parse(httpx.get(f"{server.address}/metrics").text)["segvit_worker_restarts_total"]
+    assert counts[0].value == parse(before)["segvit_worker_restarts_total"][0].value + 1
+    answer = httpx.post(f"{server.address}/api/predict", files={"photo": ("a.png", scene.read_bytes())}, timeout=60)
+    assert answer.status_code == 200 and answer.headers["content-type"] == "image/png"
+
+
+def until(found: Callable[[], Any], seconds: float) -> Any:
+    """Wait for a true value, and return it."""
+    end = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.05)
+    return value
 
 
 @pytest.mark.slow

@@ -73,6 +73,11 @@ LINES = {
     "demo --output /proc/x": "/proc/x: cannot be written",
     "app none.safetensors": "no model file",
     "app model.safetensors --examples nowhere": "--examples nowhere: no such folder",
+    "app model.safetensors --api-keys-file nowhere": "--api-keys-file nowhere: cannot be read",
+    "app model.safetensors --api-key short": "--api-key has 5 characters: a key has at least 16",
+    "app model.safetensors --label-studio-url studio": "--label-studio-url studio: give an address",
+    "app model.safetensors --root-path http://x/seg": "--root-path http://x/seg: give the path",
+    "cvat none.safetensors function": "no model file",
 }
 """Lines that are typed, each with a part of the answer."""
 

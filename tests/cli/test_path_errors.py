@@ -20,7 +20,7 @@ from tests.helpers.tiny import labelling_model
 CLASSES = load_spec("shapes").classes
 LONG = "n" * 300
 """A name that no file system takes."""
-OUT_FOLDERS = {"--charts", "--output", "--pictures", "--data.cache", "--data.cache-features"}
+OUT_FOLDERS = {"--charts", "--folder", "--output", "--pictures", "--data.cache", "--data.cache-features"}
 OUT_FILES = {"--sheet": ".png", "--json": ".json", "--csv": ".csv", "--plot": ".png"}
 IN_FOLDERS = {"--data.root", "--data.images", "--data.labels", "--data.val-images", "--data.val-labels"}
 IN_FOLDERS |= {"PHOTOS", "MASKS", "--runs", "--root", "--examples"}
@@ -116,6 +116,7 @@ def line(flag: Flag, value: Path, place: Path, output: Path) -> list[str]:
         "predict": {"--model": model, "--inputs": photos, "--output": output / "seen"},
         "look": {"--model": model, "--photos": photos / "a.png", "--output": output / "seen"},
         "app": {"": model},
+        "cvat": {"--model": model, "--folder": output / "function"},
         "demo": {"--output": output / "demo", "--steps": 1},
         "train": own,
         "evaluate": {"--model": model, **data},

@@ -29,7 +29,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "segvit predict runs/photos/best.safetensors photos clip.mp4 --output seen",
         "segvit predict segvit-base-ade20k photos --output seen --device cuda",
     ),
-    "app": ("segvit app runs/photos/best.safetensors",),
+    "app": (
+        "segvit app runs/photos/best.safetensors",
+        "segvit app best.safetensors --api-keys-file keys.txt --root-path /segvit",
+        "segvit app best.safetensors --label-studio-url http://127.0.0.1:8080",
+    ),
+    "cvat": ("segvit cvat best.safetensors cvat-function",),
     "export": (
         "segvit export best.safetensors model.onnx",
         "segvit export best.safetensors small.onnx --precision int8 --images photos",

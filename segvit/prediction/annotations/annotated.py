@@ -66,9 +66,21 @@ def drawn_classes(classes: Sequence[str]) -> dict[int, str]:
     return {index: name for index, name in enumerate(classes) if not is_background(name)}
 
 
+def score_of(item: Annotated, index: int) -> dict[str, float]:
+    """Return the score of region `index` as a key and its value, or nothing if there are no scores."""
+    return {} if item.scores is None else {"score": round(item.scores[index], 4)}
+
+
+def mask_of(region: Region) -> tuple[npt.NDArray[np.bool_], tuple[int, int]]:
+    """Return the pixels of a region with exact outlines: a mask (h, w) of its bounding box, and the box's left, top."""
+    (left, top), (right, bottom) = region.rings[0].min(axis=0), region.rings[0].max(axis=0)
+    inside = np.zeros((int(bottom - top), int(right - left)), dtype=bool)
+    fill_polygon(inside, (bridged(region.rings) - (left, top)).astype(np.float64), True)
+    return inside, (int(left), int(top))
+
+
 def _mean(confidence: npt.NDArray[np.floating[Any]], region: Region) -> float:
     """Return the mean of `confidence` (H, W) over the pixels of a region with exact outlines."""
-    (left, top), (right, bottom) = region.rings[0].min(axis=0), region.rings[0].max(axis=0)
-    inside = np.zeros((bottom - top, right - left), dtype=bool)
-    fill_polygon(inside, (bridged(region.rings) - (left, top)).astype(np.float64), True)
-    return float(confidence[top:bottom, left:right][inside].mean())
+    inside, (left, top) = mask_of(region)
+    height, width = inside.shape
+    return float(confidence[top : top + height, left : left + width][inside].mean())

@@ -10,7 +10,6 @@ Letters: K classes.
 
 import json
 import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +18,9 @@ from xml.sax.saxutils import quoteattr
 
 import yaml
 
-from segvit.prediction.annotations.annotated import Annotated, drawn_classes
+from segvit.prediction.annotations.annotated import Annotated, drawn_classes, score_of
 from segvit.prediction.annotations.kinds import AnnotationFormat
+from segvit.prediction.annotations.label_studio import polygon_results
 from segvit.prediction.names import aside, explaining
 from segvit.prediction.polygons import annotation_of, bridged
 
@@ -53,7 +53,7 @@ def _write_coco(items: Iterable[Annotated], classes: Sequence[str], folder: Path
             images.append({"id": len(images) + 1, "file_name": f"{item.stem}{item.image.suffix}", **size})
             for index, region in enumerate(item.regions):
                 annotation = annotation_of(region, number=count + 1, image=len(images))
-                file.write(("," if count else "") + "\n" + _json(annotation | _score(item, index)))
+                file.write(("," if count else "") + "\n" + _json(annotation | score_of(item, index)))
                 count += 1
         file.write(f'],\n"images": {_json(images)}}}\n')
     return path
@@ -135,23 +135,7 @@ def _write_label_studio(items: Iterable[Annotated], classes: Sequence[str], fold
     with _open(path) as file:
         file.write("[")
         for number, item in enumerate(items):
-            results = []
-            for index, region in enumerate(item.regions):
-                points = (bridged(region.rings) * (100 / item.width, 100 / item.height)).tolist()
-                value = {"points": points, "closed": True, "polygonlabels": [classes[region.label]]}
-                results.append(
-                    {
-                        "id": uuid.uuid5(uuid.NAMESPACE_URL, f"{item.stem} {index}").hex[:10],
-                        "type": "polygonlabels",
-                        "from_name": "label",
-                        "to_name": "image",
-                        "original_width": item.width,
-                        "original_height": item.height,
-                        "image_rotation": 0,
-                        "value": value,
-                        **_score(item, index),
-                    }
-                )
+            results = polygon_results(item, drawn_classes(classes), from_name="label", to_name="image")
             task = {
                 "data": {"image": f"{item.stem}{item.image.suffix}"},
                 "predictions": [{"model_version": "segvit", "result": results}],
@@ -170,7 +154,7 @@ def _write_geojson(items: Iterable[Annotated], classes: Sequence[str], folder: P
                 "properties": {
                     "class": classes[region.label],
                     "area": region.area,
-                    **_score(item, index),
+                    **score_of(item, index),
                 },
                 "geometry": {
                     "type": "Polygon",
@@ -203,11 +187,6 @@ def _open(path: Path) -> Iterator[TextIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with aside(path) as place, place.open("w", encoding="utf-8", newline="\n") as file:
             yield file
-
-
-def _score(item: Annotated, index: int) -> dict[str, float]:
-    """Return the score of region `index` as a key and its value, or nothing if there are no scores."""
-    return {} if item.scores is None else {"score": round(item.scores[index], 4)}
 
 
 def _relative(image: Path, folder: Path) -> str:

@@ -19,18 +19,17 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
-import numpy.typing as npt
 
+from segvit.data.annotations.brush import decode_brush
 from segvit.data.annotations.format import Content, Index, SharedLabels
 from segvit.data.annotations.names import NameTable, image_name, match_names
 from segvit.data.annotations.parse import list_of, mapping_of, number_of, read_json, ring_of, size_of
-from segvit.data.annotations.shapes import MOST_PIXELS, Drawing, PlacedMask, Rings, Shape, box, ellipse
+from segvit.data.annotations.shapes import Drawing, PlacedMask, Rings, Shape, box, ellipse
 from segvit.data.annotations.summary import Summary
 from segvit.data.images import IMAGE_SUFFIXES, Unreadable
 from segvit.data.labels.format import Classes
 from segvit.data.labels.memory import LabelMemory
 from segvit.data.pairs import Orphans, Pair, Place, find_images, find_pairs
-from segvit.data.yaml_values import is_whole
 from segvit.errors import UserError
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")
@@ -230,7 +229,7 @@ def _area(value: dict[str, Any], size: tuple[int, int], where: str) -> Rings | P
     """Return the area of one region."""
     height, width = size
     if "rle" in value:
-        return PlacedMask(_decode_brush(value["rle"], size, where), top=0, left=0)
+        return PlacedMask(decode_brush(value["rle"], size, where), top=0, left=0)
     if "points" in value:
         return Rings((ring_of(value["points"], where) * [width / 100, height / 100],))
     turn = number_of(value.get("rotation") or 0, where)
@@ -249,58 +248,3 @@ def _area(value: dict[str, Any], size: tuple[int, int], where: str) -> Rings | P
         matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         corners = (corners - corners[0]) @ matrix + corners[0]
     return Rings((corners,))
-
-
-def _decode_brush(runs: Any, size: tuple[int, int], where: str) -> npt.NDArray[np.bool_]:
-    """Decode the mask (H, W) of a brush: the opacity in the bytes R, G, B, A of its picture.
-
-    The bytes are a stream of bits: their number in 32 bits, the width of a word less 1 in 5, and four widths of lengths
-    less 1 in 4 each. Then blocks follow: a bit (1 repeats one word), two bits that choose the width of the length, the
-    length less 1, and the word or words.
-
-    Raises:
-        Unreadable: the list is malformed or does not fit the image.
-    """
-    height, width = size
-    if not isinstance(runs, list) or not all(is_whole(byte) and 0 <= byte < 256 for byte in runs):
-        raise Unreadable(f"{where}: `rle` is {repr(runs)[:60]}; export the task again as JSON")
-    bits = _Bits(np.array(runs, dtype=np.uint8))
-    try:
-        count, word = bits.number(32), bits.number(5) + 1
-        widths = [bits.number(4) + 1 for _ in range(4)]
-        if count != height * width * 4 or word != 8 or height * width > MOST_PIXELS:
-            raise ValueError(f"it holds {count} words of {word} bits")
-        blocks, done = [], 0
-        while done < count:
-            repeats, choice = bits.number(1), bits.number(2)
-            length = bits.number(widths[choice]) + 1
-            done += length
-            if done > count:
-                raise ValueError("it is too long")
-            blocks.append(np.repeat(bits.words(1), length) if repeats else bits.words(length))
-    except ValueError as error:
-        fits = f"a picture of {width} x {height} pixels"
-        raise Unreadable(f"{where}: `rle` is not {fits} ({error}); export the task again") from error
-    return np.concatenate(blocks).reshape(height, width, 4)[..., 3] > 0
-
-
-class _Bits:
-    """A stream of bits, the highest of each byte first."""
-
-    def __init__(self, data: npt.NDArray[np.uint8]) -> None:
-        self._bits = np.unpackbits(data)
-        self._at = 0
-
-    def _take(self, count: int) -> npt.NDArray[np.uint8]:
-        self._at += count
-        if self._at > len(self._bits):
-            raise ValueError("it is cut short")
-        return self._bits[self._at - count : self._at]
-
-    def number(self, count: int) -> int:
-        """Return the next number of `count` bits."""
-        return int("".join(map(str, self._take(count).tolist())), 2)
-
-    def words(self, count: int) -> npt.NDArray[np.uint8]:
-        """Return the next `count` bytes."""
-        return np.packbits(self._take(8 * count))

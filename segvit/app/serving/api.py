@@ -8,15 +8,17 @@ An answer is a PNG of class numbers, or JSON. A refusal is JSON too: {"error": "
 import asyncio
 import json
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from segvit.app.file_store import FULL, FileStore
 from segvit.app.messages import Labelled
-from segvit.app.refusals import Full, NoForm, NotAcceptable, WrongRequest, status_of
 from segvit.app.service import Service
+from segvit.app.serving.refusals import RETRY_SECONDS, Full, NoForm, NotAcceptable, WrongRequest
+from segvit.app.serving.responses import json_response, refusal
+from segvit.app.serving.routes import MODELS, PREDICT
 from segvit.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,29 +27,30 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-PREDICT, MODELS = "/api/predict", "/api/models"
-"""Addresses."""
 FIELD = "photo"
 """Name of the field that holds the photo."""
-PARAMETERS = ("model", "format")
+PARAMETERS = {
+    "model": "Name of a model on this page. Default: the first.",
+    "format": "png or json. Default: what the header Accept asks for, else png.",
+}
+"""Parameters of the address, each with its meaning."""
 KINDS = {"png": "image/png", "json": "application/json"}
 """Formats of an answer, and their media types."""
-WAIT = 10
-"""Seconds after which a refused request may come again."""
 HOW = f"send it as multipart/form-data: curl -F {FIELD}=@photo.jpg ADDRESS{PREDICT}"
 
 Handler = Callable[["Request"], Awaitable["Response"]]
 
 
-def add_api(application: "Starlette", service: Service, store: FileStore) -> None:
-    """Add the addresses of the API to an application."""
+def add_api(application: "Starlette", service: Service, store: FileStore) -> "Predictor":
+    """Add the addresses of the API to an application, and return what answers its requests for labels."""
     predictor = Predictor(service, store)
     application.add_route(PREDICT, predictor.answer, methods=["POST"])
 
     async def models(_: "Request") -> "Response":
-        return _json(200, models_of(service))
+        return json_response(200, models_of(service))
 
     application.add_route(MODELS, models, methods=["GET"])
+    return predictor
 
 
 class Predictor:
@@ -56,12 +59,15 @@ class Predictor:
     Args:
         service: labels the photos.
         store: place of the photos while they are needed.
+
+    Attributes:
+        waiting: number of requests that are not yet answered.
     """
 
     def __init__(self, service: Service, store: FileStore) -> None:
         self._service, self._store = service, store
         self._threads = ThreadPoolExecutor(service.limits.concurrency, thread_name_prefix="api")
-        self._waiting = 0
+        self.waiting = 0
 
     async def answer(self, request: "Request") -> "Response":
         """Return the label map of the photo in a request, or the reason why there is none."""
@@ -69,19 +75,19 @@ class Predictor:
             kind, model = self._parameters(request)
             if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
                 raise NoForm(f"the body of the request is no form with a photo: {HOW}")
-            if self._waiting >= self._service.limits.queue:
-                raise Full(f"{self._waiting} requests wait already: try again in {WAIT} seconds")
+            if self.waiting >= self._service.limits.queue:
+                raise Full(f"{self.waiting} requests wait already: try again in {RETRY_SECONDS} seconds")
         except UserError as error:
-            return _refusal(error)
-        self._waiting += 1
+            return refusal(error)
+        self.waiting += 1
         try:
             with self._store.open_upload() as folder:
                 photo = await self._receive(request, folder)
                 body = await self._in_turn(photo, model, kind)
         except UserError as error:
-            return _refusal(error)
+            return refusal(error)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
         from starlette.responses import Response
 
         return Response(body, media_type=KINDS[kind])
@@ -138,11 +144,12 @@ class Predictor:
 
     def _label(self, photo: Path, model: str, kind: str) -> bytes:
         """Label a photo, and return the answer in a format. The results are deleted at once."""
-        result = self._service.label(str(photo), [model])
+        result = self._service.label(str(photo), [model], overlay=False, polygons=kind == "json")
         try:
             (seen,) = result.labelled.seen
             if kind == "png":
                 return seen.labels.read_bytes()
+            assert seen.polygons is not None
             polygons = json.loads(seen.polygons.read_text(encoding="utf-8"))
             return json.dumps({**facts_of(result.labelled), "polygons": polygons}).encode()
         finally:
@@ -232,17 +239,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return 0.0
-
-
-def _refusal(error: UserError) -> "Response":
-    """Return the answer to a request that is refused."""
-    return _json(
-        status_of(error), {"error": str(error)}, {"Retry-After": str(WAIT)} if isinstance(error, Full) else None
-    )
-
-
-def _json(status: int, content: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> "Response":
-    """Return an answer in JSON."""
-    from starlette.responses import JSONResponse
-
-    return JSONResponse(content, status_code=status, headers=headers)

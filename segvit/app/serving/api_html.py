@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from segvit.app.refusals import STATUSES
+from segvit.app.serving.api import PARAMETERS
+from segvit.app.serving.refusals import STATUSES
 from segvit.reports.html import join, tag
 
 ORIGIN = "http://SERVER"
@@ -37,10 +38,6 @@ from gradio_client import Client, handle_file
 client = Client("{origin}")
 labels, facts, polygons = client.predict(handle_file("photo.jpg"), "{model}", api_name="/predict")
 print(facts["shares"])"""
-PARAMETERS = (
-    ("model", "Name of a model on this page. Default: the first."),
-    ("format", "png or json. Default: what the header Accept asks for, else png."),
-)
 ANSWERS = (
     ("png", "The class number of every pixel, in the same bytes as the file that segvit predict writes."),
     (
@@ -71,7 +68,7 @@ def programs(model: str) -> Markup:
             tag("code", "photo"),
             ". You can add two parameters to the address:",
         ),
-        _table(PARAMETERS),
+        _table(list(PARAMETERS.items())),
         tag("h2", "The answer"),
         _table(ANSWERS),
         tag("p", "The photo and its results are deleted before the answer is sent. The limits are those of this page."),
@@ -85,7 +82,11 @@ def programs(model: str) -> Markup:
         tag(
             "p",
             tag("a", "/api/models", href="api/models"),
-            " lists the models, with classes and colours in the order of the class numbers, and the limits.",
+            " lists the models, with classes and colours in the order of the class numbers, and the limits. ",
+            tag("a", "/docs", href="docs"),
+            " describes every address (OpenAPI). If the server has keys, add ",
+            tag("code", '-H "Authorization: Bearer KEY"'),
+            " to curl.",
         ),
         tag("h2", "With Gradio's client"),
         _code(GRADIO.format(**known)),

@@ -7,40 +7,28 @@ Addresses that are not listed here do not exist. The filter also serves the resu
 """
 
 import json
-import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
-from urllib.parse import quote
 
 from segvit.app.file_store import FULL, FileStore
 from segvit.app.limits import MEGA, MEGABYTE, Limits
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-RESULTS = "/seen/"
-"""Address of the results; token, number of the model and name of the file follow."""
-UPLOAD = "/gradio_api/upload"
-API, PREDICT = "/api/", "/api/predict"
-"""Start of the addresses for programs (api.py), which get reasons as JSON; and the one that takes a photo."""
-READ = re.compile(
-    r"/|/api/models|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)/.+"
-    r"|/gradio_api/(info/?|openapi\.json|app_id/?|startup-events|theme\.css|upload_progress|queue/data"
-    r"|heartbeat/[\w-]+|call/\w+/[\w-]+|file=.+)"
+from segvit.app.serving.asgi import Application, Counted, Message, Overflow, Receive, Scope, Send, answer, length_of
+from segvit.app.serving.routes import (
+    LABELLING,
+    PREDICT,
+    READ,
+    RESULTS,
+    ROUTES,
+    SENT,
+    UPLOAD,
+    is_for_programs,
 )
-"""Addresses that may be read (GET)."""
-SENT = re.compile(r"/gradio_api/(queue/join|cancel|reset/?|(run|api|call)/\w+/?|call/v2/\w+/?|upload)")
-"""Addresses that may be posted to (POST)."""
+
 MOST_JSON = MEGA
 """Largest size in bytes of a request that is no upload."""
 ENVELOPE = 8192
 """Number of bytes that multipart/form-data may add per file."""
-LOOK_EVERY = 4 * MEGABYTE
-"""Number of bytes of an upload between two checks for free space, because other uploads run at the same time."""
 PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
@@ -61,11 +49,10 @@ class RequestFilter:
         inner: Gradio's application.
         store: the store of uploads and results.
         limits: limits of uploads.
-        root_path: path below which a proxy serves the page, such as "/seg". Requests may still have it or not.
     """
 
-    def __init__(self, inner: Application, store: FileStore, limits: Limits, *, root_path: str = "") -> None:
-        self._inner, self._store, self._limits, self._root_path = inner, store, limits, root_path
+    def __init__(self, inner: Application, store: FileStore, limits: Limits) -> None:
+        self._inner, self._store, self._limits = inner, store, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on to Gradio."""
@@ -73,21 +60,22 @@ class RequestFilter:
             if scope["type"] == "lifespan":
                 await self._inner(scope, receive, send)
             return
-        if self._root_path and scope["path"].startswith(f"{self._root_path}/"):
-            path = scope["path"].removeprefix(self._root_path)
-            scope = {**scope, "path": path, "raw_path": quote(path).encode()}
         path, method = scope["path"], scope["method"]
+        reads = method in ("GET", "HEAD")
         send = _with_headers(send, PAGE_POLICY)
-        if method in ("GET", "HEAD") and path.startswith(RESULTS):
+        if reads and path.startswith(RESULTS):
             await self._result(scope, receive, send)
-        elif method in ("GET", "HEAD") and READ.fullmatch(path) and "file=http" not in path.lower():
+        elif path in ROUTES and ("GET" if reads else method) not in ROUTES[path]:
+            usual = " and ".join(ROUTES[path])
+            await _answer(scope, send, 405, f"{method} {path}: this address answers {usual}; /docs shows how")
+        elif path == PREDICT:
+            await self._upload(scope, receive, send, files=1)
+        elif path in LABELLING and method == "POST":
+            await self._labelling(scope, receive, send)
+        elif path in ROUTES or (reads and READ.fullmatch(path) and "file=http" not in path.lower()):
             await self._inner(scope, receive, send)
         elif method == "POST" and path.rstrip("/") == UPLOAD:
             await self._upload(scope, receive, send, files=self._limits.batch_files)
-        elif method == "POST" and path == PREDICT:
-            await self._upload(scope, receive, send, files=1)
-        elif path == PREDICT:
-            await _answer(scope, send, 405, f"{method} {PREDICT}: send a photo by POST; /?view=api shows how")
         elif method == "POST" and SENT.fullmatch(path):
             await self._json(scope, receive, send)
         else:
@@ -103,16 +91,16 @@ class RequestFilter:
         from starlette.responses import FileResponse  # comes with Gradio
 
         if file.suffix == ".html":
-            answer = FileResponse(file, headers={"content-security-policy": RESULT_POLICY})
+            response = FileResponse(file, headers={"content-security-policy": RESULT_POLICY})
         else:
-            answer = FileResponse(file, filename=file.name)
-        await answer(scope, receive, send)
+            response = FileResponse(file, filename=file.name)
+        await response(scope, receive, send)
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send, *, files: int) -> None:
         """Pass an upload of up to some files on as long as there is room for it."""
         limits = self._limits
         most = min(files * (limits.bytes + ENVELOPE), self._store.room())
-        came = _length(scope["headers"])
+        came = length_of(scope["headers"])
         if came is not None and came > most:
             await self._refuse(scope, send, self._too_large(came, most, files))
             return
@@ -131,6 +119,21 @@ class RequestFilter:
         if counted.refused:
             text = FULL if counted.found_full else self._too_large(came or counted.bytes, most, files)
             await self._refuse(scope, send, text)
+
+    async def _labelling(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request of a labelling tool on, which may hold a photo as text: 4 characters for 3 bytes."""
+        most = MOST_JSON + 2 * self._limits.bytes
+        counted = Counted(receive, most)
+
+        async def unless_refused(message: Message) -> None:
+            if not counted.refused:
+                await send(message)
+
+        with suppress(Overflow):
+            await self._inner(scope, counted, unless_refused)
+        if counted.refused:
+            text = f"a request may have up to {most / MEGABYTE:.0f} MB: send fewer tasks, or images by address"
+            await _answer(scope, send, 413, text)
 
     async def _refuse(self, scope: Scope, send: Send, text: str) -> None:
         """Send the reason why an upload is refused. Gradio's page expects one status for all of them."""
@@ -174,43 +177,6 @@ class RequestFilter:
         await self._inner(scope, replay, send)
 
 
-class Overflow(Exception):
-    """Raised if a request is larger than allowed."""
-
-
-class Counted:
-    """A receive channel that counts the bytes coming in.
-
-    Args:
-        receive: returns the next message.
-        most: largest number of bytes allowed.
-        full: returns True if the disk space is used up; called every LOOK_EVERY bytes.
-
-    Attributes:
-        bytes: number of bytes so far.
-        refused: True if the request is refused.
-        found_full: True if it is refused because the disk space is used up.
-
-    Raises:
-        Overflow: more than `most` bytes have come, or the disk space is used up.
-    """
-
-    def __init__(self, receive: Receive, most: int, *, full: Callable[[], bool] = lambda: False) -> None:
-        self._receive, self._most, self._full = receive, most, full
-        self.bytes = 0
-        self.refused = self.found_full = False
-
-    async def __call__(self) -> Message:
-        message = await self._receive()
-        before, self.bytes = self.bytes, self.bytes + len(message.get("body", b""))
-        if before // LOOK_EVERY != self.bytes // LOOK_EVERY:
-            self.found_full = self._full()
-        if self.bytes > self._most or self.found_full:
-            self.refused = True  # set before Gradio can answer with an error of its own
-            raise Overflow
-        return message
-
-
 def _paths_in(content: object) -> Iterator[Any]:
     """Yield the files that plain values name. If one were an address, Gradio would fetch it."""
     if isinstance(content, dict) and "path" in content:
@@ -218,12 +184,6 @@ def _paths_in(content: object) -> Iterator[Any]:
     inside = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
     for each in inside:
         yield from _paths_in(each)
-
-
-def _length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """Return the size in bytes that a request announces, if any."""
-    said = dict(headers).get(b"content-length", b"")
-    return int(said) if said.isdigit() else None
 
 
 def _with_headers(send: Send, policy: str) -> Send:
@@ -242,11 +202,7 @@ def _with_headers(send: Send, policy: str) -> Send:
 
 
 async def _answer(scope: Scope, send: Send, status: int, text: str) -> None:
-    """Send a reason as a whole response: as JSON to programs, else as text."""
-    api = scope["path"].startswith(API)
-    content = json.dumps({"error": text}).encode() if api else text.encode()
-    kind = b"application/json" if api else b"text/plain; charset=utf-8"
-    headers = [(b"content-type", kind), (b"content-length", str(len(content)).encode())]
-    headers += [(b"allow", b"POST")] if status == 405 else []
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+    """Send the reason of a refusal."""
+    path = scope["path"]
+    allowed = [(b"allow", ", ".join(ROUTES[path]).encode())] if status == 405 else []
+    await answer(send, status, text, as_json=is_for_programs(path), headers=allowed)

@@ -4,17 +4,21 @@ from segvit.errors import UserError
 
 STATUSES = {
     400: "no photo, or an unknown parameter or model",
+    401: "no key, or a wrong one, if the server has keys",
     404: "an address that the API does not have",
-    405: "a method other than POST",
+    405: "a method other than those of the address",
     406: "the header Accept asks for neither PNG nor JSON",
     413: "the file is too large",
     415: "the body is not multipart/form-data",
     422: "the photo cannot be read, or has too many pixels",
     500: "an error of the server; its terminal shows the details",
-    503: "too many requests wait, or the disk is full: try again later",
+    502: "Label Studio does not give the image of a task",
+    503: "too many requests wait, the disk is full, or the server is stopping: try again later",
     504: "the photo took longer than --timeout",
 }
 """Statuses of refusals, each with its reasons. The page for programs and docs/app.md list them."""
+RETRY_SECONDS = 10
+"""Seconds after which a refused request may come again."""
 UNREADABLE = 422
 """Status of all errors that are no `Refusal`."""
 
@@ -50,8 +54,20 @@ class ServerFault(Refusal):
     status = 500
 
 
+class Unreachable(Refusal):
+    """Label Studio does not give an image."""
+
+    status = 502
+
+
 class Full(Refusal):
     """No space is left on the disk, or too many requests wait."""
+
+    status = 503
+
+
+class Ended(Refusal):
+    """The server is stopping."""
 
     status = 503
 

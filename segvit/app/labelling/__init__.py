@@ -1,0 +1,1 @@
+"""Answer labelling tools: the routes that Label Studio asks for, and a function for CVAT."""
