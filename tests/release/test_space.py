@@ -61,12 +61,12 @@ def test_space_labels_a_photo(space: tuple["subprocess.Popen[str]", int, Path]) 
     until = time.monotonic() + STARTS_WITHIN
     while True:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as page:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
                 assert "segvit" in page.read().decode().lower()
                 assert "frame-ancestors" not in page.headers["content-security-policy"]  # the Hub shows it in a frame
                 assert "x-frame-options" not in page.headers
             break
-        except urllib.error.URLError:
+        except (urllib.error.URLError, TimeoutError):
             assert process.poll() is None, process.stdout and process.stdout.read()
             assert time.monotonic() < until, "the page is not there"
             time.sleep(1)
