@@ -30,10 +30,11 @@ test: $(DEV)  ## the default tests (JOBS=2 processes, PYTEST_ARGS are handed on)
 test-all: $(DEV)  ## the slow tests too
 	$(PYTEST) -n $(JOBS) --dist loadfile -m "" $(PYTEST_ARGS)
 
-check: $(DEV)  ## ruff, formatting, mypy, import direction, imports without extras
+check: $(DEV)  ## ruff, formatting, mypy, installed versions, import direction, imports without extras
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pip --disable-pip-version-check check
 	$(PYTEST) -q tests/test_structure.py
 
 bench: $(RUNTIME)  ## the benchmarks that need no trained model, one after the other

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 import segvit
 from segvit.config import DataConfig
@@ -48,8 +48,10 @@ def test_a_label_map_of_two_pages_is_refused_with_the_code_that_joins_them(
 
 def test_smaller_copies_in_a_tiff_are_no_pages(tmp_path: Path) -> None:
     large, small = Image.fromarray(VALUES), Image.fromarray(VALUES[:1])
-    small.encoderinfo = {"tiffinfo": {254: 1}}
-    large.save(tmp_path / "a.tif", save_all=True, append_images=[small])
+    with TiffImagePlugin.AppendingTiffWriter(tmp_path / "a.tif", new=True) as file:
+        large.save(file, "TIFF")
+        file.newFrame()
+        small.save(file, "TIFF", tiffinfo={254: 1})
     with Image.open(tmp_path / "a.tif") as opened:
         assert getattr(opened, "n_frames", 0) == 2 and count_frames(opened) == 1 and opened.tell() == 0
     assert read_labels(tmp_path / "a.tif").tolist() == VALUES.tolist()

@@ -70,16 +70,16 @@ class Block:
     run: Literal["no", "yes", "slow"]
 
 
-def load_script(name: str) -> ModuleType:
-    """A script of docs/tools as a module."""
-    sys.path.insert(0, str(TOOLS))
+def load_script(name: str, folder: Path = TOOLS) -> ModuleType:
+    """Load a script of docs/tools, or of another folder, as a module."""
+    sys.path.insert(0, str(folder))
     try:
-        spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     finally:
-        sys.path.remove(str(TOOLS))
+        sys.path.remove(str(folder))
     return module
 
 
