@@ -43,6 +43,8 @@ class Format(ABC):
     """False if a file takes images of one size only."""
     any_batch: ClassVar[bool] = True
     """False if a file takes one image at a time."""
+    unchecked: ClassVar[str] = ""
+    """Reason why what is written cannot be run here for the comparison. Empty: it is compared."""
     marker: ClassVar[str | None] = None
     """Name of a file that every folder of this format holds, and by which an older one is recognised. None: a file."""
 
@@ -95,7 +97,7 @@ class Format(ABC):
 
     @abstractmethod
     def run(self, file: Path) -> Run:
-        """Open what `write` wrote, for the comparison with PyTorch."""
+        """Open what `write` wrote, for the comparison with PyTorch. It is not called if the format is `unchecked`."""
 
     @abstractmethod
     def add_header(self, file: Path, traced: "Traced", header: str) -> None:

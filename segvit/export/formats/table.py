@@ -3,8 +3,12 @@
 from pathlib import Path
 
 from segvit.errors import UserError
+from segvit.export.formats.coreml import CoreML
+from segvit.export.formats.executorch import ExecuTorch
 from segvit.export.formats.format import Format
+from segvit.export.formats.litert import LiteRT
 from segvit.export.formats.onnx_graph import OnnxGraph
+from segvit.export.formats.tensorrt import TensorRT
 from segvit.export.formats.torch_program import TorchProgram
 from segvit.utils.text import suggest
 
@@ -13,6 +17,10 @@ FORMATS: dict[str, Format] = {
     for form in (
         OnnxGraph(),
         TorchProgram(),
+        ExecuTorch(),
+        LiteRT(),
+        CoreML(),
+        TensorRT(),
     )
 }
 """Every format, one line each, in the order of the help."""
