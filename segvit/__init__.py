@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from segvit.inference.label_map import label_map as label_map
     from segvit.inference.onnx_model import OnnxModel as OnnxModel, load_onnx as load_onnx
+    from segvit.inference.openvino_model import OpenvinoModel as OpenvinoModel, load_openvino as load_openvino
     from segvit.losses import Losses as Losses, criterion as criterion
     from segvit.models.create import create_model as create_model
     from segvit.models.output import SegOutput as SegOutput

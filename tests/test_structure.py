@@ -17,6 +17,8 @@ EXTRAS = (
     "onnx",
     "onnxscript",
     "onnxruntime",
+    "openvino",
+    "nncf",
     "gradio",
     "uvicorn",
     "fastapi",

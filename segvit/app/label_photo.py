@@ -28,8 +28,8 @@ from segvit.data.images import Unreadable
 from segvit.data.labels.format import FOLDERS
 from segvit.errors import UserError
 from segvit.inference.network import Network, described, reading_of
-from segvit.inference.onnx_model import place_for
 from segvit.inference.precision import resolve_precision
+from segvit.inference.runtimes import place_for
 from segvit.pictures.paint import overlay, save_index_png
 from segvit.prediction.photo import Prediction, label_photo
 from segvit.prediction.polygons import coco

@@ -30,8 +30,8 @@ def serve(
     Parameters
     ----------
     models
-        Model files (.safetensors, or .onnx from `segvit export`), repositories of the Hugging Face Hub (user/repo), or
-        names from the zoo. The results of several models are shown side by side, with their times.
+        Model files (.safetensors; .onnx or .xml of `segvit export`), repositories of the Hugging Face Hub (user/repo),
+        or names from the zoo. The results of several models are shown side by side, with their times.
     host
         Address to listen on. With 0.0.0.0, other machines can reach the page.
     port

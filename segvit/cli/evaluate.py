@@ -38,8 +38,8 @@ def evaluate(
     Parameters
     ----------
     model
-        Model file (.safetensors, or .onnx from `segvit export`), repository of the Hugging Face Hub (user/repo), or a
-        name from the zoo.
+        Model file (.safetensors; .onnx or .xml of `segvit export`), repository of the Hugging Face Hub (user/repo), or
+        a name from the zoo.
     config
         YAML file to take the data section from. Flags override it. Default: config.yaml beside the model, unless
         --data.spec or --data.images names another dataset.
@@ -78,7 +78,7 @@ def evaluate(
     from segvit.evaluation import files as report
     from segvit.evaluation.evaluate import as_model_reads, evaluate as run_evaluation
     from segvit.inference.compiled import compile_model
-    from segvit.inference.onnx_model import place_for
+    from segvit.inference.runtimes import place_for
     from segvit.utils.distributed import joined, rank
     from segvit.weights.load import load_network
     from segvit.weights.model_file import averaged

@@ -30,10 +30,11 @@ def export(
     data: Annotated[DataConfig, Parameter(name="data")] = DataConfig(),
     split: Literal["train", "val"] = "val",
 ) -> None:
-    """Export a model to ONNX (.onnx), torch.export (.pt2) or another format, and compare its labels with PyTorch's.
+    """Export a model to ONNX (.onnx), OpenVINO (.xml), torch.export (.pt2) or another format, and compare labels with
+    PyTorch's.
 
     The graph takes uint8 RGB and returns the label map; normalisation is inside. `segvit predict` and `segvit evaluate`
-    also run the .onnx file.
+    also run .onnx and .xml files.
 
     Parameters
     ----------
@@ -55,13 +56,13 @@ def export(
     """
     from segvit.data.folder_spec import check_places
     from segvit.prediction.inputs import find_images
-    from segvit.weights.names import check_model_name
+    from segvit.weights.names import EXPORTED, check_model_name
 
     form = choose_format(output, format)
     form.choose_precision(precision, has_images=bool(images))
     with_data = data.is_given
-    if form.suffix != ".onnx" and with_data:
-        raise UserError("--data.*: only an .onnx file can be scored; leave it out")
+    if form.suffix not in EXPORTED and with_data:
+        raise UserError(f"--data.*: only {' and '.join(EXPORTED)} files can be scored; leave it out")
     check_model_name(model)
     form.check_target(output)
     check_paths(files=(output,) if form.marker is None else (), folder=None if form.marker is None else output.parent)
@@ -94,12 +95,13 @@ def _score(network: "SegViT", exported: "Exported", dataset: "Samples", *, title
     from rich import print as rich_print
 
     from segvit.export.compare import Candidate, score, table
-    from segvit.inference.onnx_model import load_onnx
+    from segvit.inference.runtimes import load_exported
 
+    runtime = load_exported(exported.path, device="cpu")
     weights = sum(value.nbytes for value in network.state_dict().values())
     candidates = [
         Candidate(name="PyTorch", network=network, num_bytes=weights),
-        Candidate(name=f"ONNX {exported.precision}", network=load_onnx(exported.path), num_bytes=exported.num_bytes),
+        Candidate(name=f"{runtime.runtime_name} {exported.precision}", network=runtime, num_bytes=exported.num_bytes),
     ]
     with bar("scoring") as progress:
         rows = score(candidates, dataset, progress=progress)

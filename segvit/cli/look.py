@@ -53,9 +53,9 @@ def look(
     device
         Device to run on.
     """
-    from segvit.weights.names import check_model_name
+    from segvit.weights.names import check_model_name, is_exported
 
-    if model.suffix.lower() == ".onnx":
+    if is_exported(model):
         raise UserError(
             f"{model} is an exported model, whose inside cannot be read; give the .safetensors file that it was "
             "exported from"

@@ -63,8 +63,8 @@ def predict(
     Parameters
     ----------
     model
-        Model file (.safetensors, or .onnx from `segvit export`), repository of the Hugging Face Hub (user/repo), or a
-        name from the zoo.
+        Model file (.safetensors; .onnx or .xml of `segvit export`), repository of the Hugging Face Hub (user/repo), or
+        a name from the zoo.
     inputs
         Images, videos, folders and globs ("photos/*.jpg") of them; or a webcam (webcam:0) or the address of a stream
         (rtsp://..., http://...). Addresses are opened only if they are given here.
@@ -112,8 +112,8 @@ def predict(
         folder, _ = find_and_check(inputs, output, ids=ids, video=video, overwrite=overwrite)
         check_paths(files=(), folder=folder, flag="--output")
     from segvit.inference.compiled import compile_model
-    from segvit.inference.onnx_model import place_for
     from segvit.inference.precision import resolve_precision
+    from segvit.inference.runtimes import place_for
     from segvit.prediction.predict_files import predict_files
     from segvit.utils.distributed import joined, rank
     from segvit.weights.load import load_network

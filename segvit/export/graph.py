@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as shapes
 
+from segvit.inference.exported import LOGITS
 from segvit.inference.network import reading_of
-from segvit.inference.onnx_model import LOGITS
 from segvit.models.scores import scores
 from segvit.models.segvit import SegViT
 

@@ -2,7 +2,7 @@
 
 PyTorch decomposes its attention operator with a guard for rows that mask everything. Our rows never do, and the guard
 would interrupt each block with operators that mobile backends lack. So attention becomes two products and a softmax.
-Aliases and expansions to the same shape are left out: they copy, and some converters refuse them.
+Aliases are left out: Core ML refuses them, and ExecuTorch copies them, which failed in another memory format.
 """
 
 import torch
@@ -12,8 +12,7 @@ from torch.export import ExportedProgram
 from segvit.export.graph import NotExportable, quiet
 
 ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
-USELESS = (torch.ops.aten.alias.default, torch.ops.aten.expand.default)
-"""Operators that return their input if neither shape, strides nor type change."""
+ALIAS = torch.ops.aten.alias.default
 
 
 def lower(program: ExportedProgram) -> ExportedProgram:
@@ -26,10 +25,10 @@ def lower(program: ExportedProgram) -> ExportedProgram:
     table[ATTENTION] = attend
     try:
         with quiet(), torch.no_grad():
-            lowered = program.run_decompositions(table)
+            lowered: ExportedProgram = program.run_decompositions(table)
     except (RuntimeError, ValueError, AssertionError, NotImplementedError) as error:
         raise NotExportable(str(error).strip().splitlines()[0]) from error
-    _drop_useless(lowered)
+    _drop_aliases(lowered)
     return lowered
 
 
@@ -67,14 +66,12 @@ def attend(
     return similarities.softmax(dim=-1) @ value
 
 
-def _drop_useless(program: ExportedProgram) -> None:
-    """Remove operators that return their input. Outputs keep theirs, because the signature names them."""
+def _drop_aliases(program: ExportedProgram) -> None:
+    """Remove aliases. Outputs keep theirs, because the signature names them."""
     graph = program.graph_module.graph
     named = {spec.arg.name for spec in program.graph_signature.output_specs}
-    for node in [node for node in graph.nodes if node.op == "call_function" and node.target in USELESS]:
-        old, new = node.args[0].meta["val"], node.meta["val"]
-        same = (old.shape, old.dtype, old.stride()) == (new.shape, new.dtype, new.stride())
-        if same and node.name not in named:
+    for node in graph.nodes:
+        if node.op == "call_function" and node.target == ALIAS and node.name not in named:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     program.graph_module.recompile()

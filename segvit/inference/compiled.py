@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from segvit.errors import UserError
+from segvit.inference.exported import ExportedModel
 from segvit.inference.network import Network
-from segvit.inference.onnx_model import OnnxModel
 
 
 def compile_model(model: Network) -> None:
@@ -26,8 +26,8 @@ def compile_model(model: Network) -> None:
     Raises:
         UserError: an exported model, or no C++ compiler for a model on a CPU.
     """
-    if isinstance(model, OnnxModel):
-        raise UserError(f"{model.path}: ONNX Runtime has compiled this model already; leave --compile out")
+    if isinstance(model, ExportedModel):
+        raise UserError(f"{model.path}: {model.runtime_name} has compiled this model already; leave --compile out")
     assert isinstance(model, nn.Module)
     _check_compiler(model.mean.device)
     from torch._dynamo import maybe_mark_dynamic  # a second of import time that only compiling needs

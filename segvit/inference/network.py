@@ -1,4 +1,4 @@
-"""The interface of a model that can infer: a SegViT, or an exported graph (segvit/inference/onnx_model.py)."""
+"""The interface of a model that can infer: a SegViT, or an exported graph (segvit/inference/exported.py)."""
 
 from collections.abc import Mapping
 from pathlib import Path

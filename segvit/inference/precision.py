@@ -16,8 +16,8 @@ import torch
 
 from segvit.config import PrecisionChoice, PrecisionName
 from segvit.errors import UserError
+from segvit.inference.exported import ExportedModel
 from segvit.inference.network import Network
-from segvit.inference.onnx_model import OnnxModel
 
 HALVES: dict[PrecisionName, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Half precisions: types of the products under autocast. Norms, softmax, masks and scores stay in float32."""
@@ -51,7 +51,7 @@ def resolve_precision(model: Network, wanted: PrecisionChoice | None = None) -> 
     Raises:
         UserError: a precision that the device lacks, or another than that of an exported model.
     """
-    if isinstance(model, OnnxModel):
+    if isinstance(model, ExportedModel):
         own = str(model.export["precision"])
         if wanted not in (None, "auto", own):
             raise UserError(

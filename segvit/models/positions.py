@@ -36,7 +36,9 @@ def _resize_by_matrices(tokens: Tensor, old: tuple[int, int], new: tuple[int, in
     """
     maps = tokens[0].unflatten(0, old).float()  # (h, w, D)
     maps = torch.matmul(bicubic_matrix(old[0], new[0], tokens.device), maps.flatten(1))  # (h', w * D)
-    maps = torch.matmul(bicubic_matrix(old[1], new[1], tokens.device), maps.unflatten(1, (old[1], -1)))  # (h', w', D)
+    # Both of rank 3: OpenVINO 2026.4 cannot compile a product of two ranks if the height is fixed and the width free.
+    across = bicubic_matrix(old[1], new[1], tokens.device)[None]  # (1, w', w)
+    maps = torch.matmul(across, maps.unflatten(1, (old[1], -1)))  # (h', w', D)
     return maps.flatten(0, 1)[None].to(tokens.dtype)
 
 
@@ -47,7 +49,9 @@ def bicubic_matrix(old: int, new: int, device: torch.device) -> Tensor:
     low = places.floor()
     columns = torch.arange(old, device=device).float()
     taps = [(low + offset).clamp(0, old - 1) for offset in (-1, 0, 1, 2)]  # beyond the border is the border's value
-    weights = [_cubic((places - low - offset).abs()) for offset in (-1, 0, 1, 2)]
+    behind = places - low
+    # Not abs() of differences: OpenVINO 2026.4 folds abs(constant - constant) to the difference, in graphs of one size.
+    weights = [_cubic(distance) for distance in (behind + 1, behind, 1 - behind, 2 - behind)]
     parts = [weight[:, None] * (tap[:, None] == columns).float() for tap, weight in zip(taps, weights, strict=True)]
     return torch.stack(parts).sum(dim=0)
 

@@ -23,8 +23,8 @@ from torch import nn
 
 from segvit.data.spec import DatasetSpec
 from segvit.inference.compiled import uncompiled
+from segvit.inference.exported import ExportedModel
 from segvit.inference.network import Network
-from segvit.inference.onnx_model import OnnxModel
 from segvit.pictures.paint import save_index_png
 from segvit.prediction.names import (
     CONFIDENCE,
@@ -128,9 +128,12 @@ def save_labels(result: Prediction, raw_ids: Sequence[int] | None, path: Path) -
 
 def model_digest(model: Network) -> str:
     """Return a digest of the weights, structure and classes of a model, whatever its device and file name."""
-    if isinstance(model, OnnxModel):
-        with model.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    if isinstance(model, ExportedModel):
+        digest = hashlib.sha256()
+        for path in model.files:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()[:16]
     network = uncompiled(model)
     assert isinstance(network, nn.Module)
     spec: DatasetSpec | None = model.spec

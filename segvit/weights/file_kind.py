@@ -7,6 +7,8 @@ PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")
 """First bytes of web pages, in lower case."""
 PICKLE = b"\x80"
 """First byte of a pickle of protocol 2 or above, and so of a file that torch.save wrote before torch 1.6."""
+OPENVINO = b"<net "
+"""First element of an OpenVINO file, which is XML as some web pages are."""
 ZIP = b"PK"
 """First bytes of a zip file, and so of a file of torch.save."""
 
@@ -22,7 +24,8 @@ def no_weights(path: Path) -> str | None:
     head = first_bytes(path)
     if not head:
         return f"an empty file (0 bytes); the download has not begun: {AGAIN}"
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(PAGE):  # a byte order mark may come first
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()  # a byte order mark may come first
+    if text.startswith(PAGE) and OPENVINO not in text:
         return f"a web page instead of weights: use the address of the download itself and {AGAIN}"
     if head.startswith(b"version https://git-lfs"):
         return "a pointer of git lfs instead of weights: run `git lfs pull` in its repository"

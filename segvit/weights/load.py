@@ -14,7 +14,7 @@ import torch
 
 from segvit.errors import UserError
 from segvit.inference.network import Network
-from segvit.inference.onnx_model import is_onnx, load_onnx
+from segvit.inference.runtimes import load_exported
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.utils.files import cache_folder, expanded, writing
@@ -22,7 +22,7 @@ from segvit.utils.text import REPOSITORY
 from segvit.weights.convert import convert_checkpoint
 from segvit.weights.hub import MODEL_FILE, NotOnHub, fetch
 from segvit.weights.model_file import facts_from_header, load_strictly, network_settings, read_header, read_state
-from segvit.weights.names import LICENCE, RELEASED, check_model_name
+from segvit.weights.names import LICENCE, RELEASED, check_model_name, is_exported
 
 ZOO_REPOSITORY = "Akide/SegViTv1"
 
@@ -70,12 +70,12 @@ def load_model(name: str | Path, *, device: torch.device | str = "cpu", into: Se
 
 
 def load_network(name: str | Path, *, device: torch.device | str) -> Network:
-    """Load any model: an exported one if the name ends in .onnx, else as `load_model` does.
+    """Load any model: an exported one by the ending of its name, else as `load_model` does.
 
     Raises:
-        UserError: as in `load_onnx` and `load_model`.
+        UserError: as in `ExportedModel` and `load_model`.
     """
-    model: Network = load_onnx(name, device=device) if is_onnx(name) else load_model(name, device=device)
+    model: Network = load_exported(name, device=device) if is_exported(name) else load_model(name, device=device)
     return model
 
 

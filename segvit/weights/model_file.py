@@ -138,7 +138,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 def _no_safetensors(path: Path, error: Exception) -> str:
     """Explain what a file is that the safetensors library cannot read, and what to do."""
-    if path.suffix.lower() == ".onnx":
+    if path.suffix.lower() in (".onnx", ".xml"):
         return (
             "an exported model, which only segvit predict and segvit evaluate accept; give the .safetensors file that "
             "it was exported from"

@@ -22,7 +22,11 @@ RELEASED = {
 """Files that the authors have released, by our names. The number is the mIoU that they report (single scale)."""
 LICENCE = "academic use only, by the licence of the paper's authors"
 """Licence of these files."""
-FILE_SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".onnx", ".yaml", ".yml"}
+EXPORTED = (".onnx", ".xml")
+"""Endings of exported models that segvit runs (segvit/inference/runtimes.py)."""
+MODELS = (".safetensors", *EXPORTED)
+"""Endings of all models that segvit runs."""
+FILE_SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".yaml", ".yml", *EXPORTED}
 """Suffixes of files: a name that ends in one of them is never a repository."""
 
 
@@ -31,6 +35,11 @@ def is_model_name(name: str) -> bool:
     return name in RELEASED or (
         REPOSITORY.fullmatch(name) is not None and Path(name).suffix not in FILE_SUFFIXES and not Path(name).exists()
     )
+
+
+def is_exported(name: str | Path) -> bool:
+    """True if the name is that of an exported model."""
+    return Path(name).suffix.lower() in EXPORTED
 
 
 def check_weights_file(config: ModelConfig) -> None:
@@ -62,8 +71,8 @@ def check_model_name(name: str | Path) -> None:
         inside = sorted(path.glob("*.safetensors"))
         hint = f"give the file, such as {inside[0]}" if inside else "give a .safetensors file written by segvit"
         raise UserError(f"no model file {path}: it is a folder; {hint}")
-    if path.suffix.lower() == ".onnx":
-        raise UserError(f"no model file {path}: give an .onnx file written by `segvit export`")
+    if is_exported(path):
+        raise UserError(f"no model file {path}: give an {path.suffix.lower()} file written by `segvit export`")
     if not is_model_name(text):
         raise UserError(
             f"no model file {path}{suggest(text, RELEASED)}: give a .safetensors file written by segvit, a repository "

@@ -20,7 +20,7 @@ import segvit
 import segvit.export.export as export_module
 import segvit.export.traced as traced_module
 from segvit.cli import main as cli
-from segvit.config import DataConfig, EvalConfig, ModelConfig, Structure, Upsampling
+from segvit.config import DataConfig, EvalConfig, Structure, Upsampling
 from segvit.data.dataset import open_dataset
 from segvit.data.shapes.scenes import render_scene, write_shapes
 from segvit.data.spec import load_spec
@@ -36,13 +36,11 @@ from segvit.models.positions import _resize_by_matrices, resize_tokens
 from segvit.models.segvit import SegViT
 from segvit.weights.load import load_model
 from segvit.weights.model_file import HEADER_KEY, read_header
+from tests.helpers.exports import PROTOCOL, TINY, differing, tiny
 from tests.helpers.one_file import one_file
 from tests.helpers.tiny import VARIANTS, random_images, stir, tell_apart, tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ModelConfig(backbone="vit_tiny_patch16_224", image_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
-TINY = replace(TINY, head_num_layers=1)
-PROTOCOL = EvalConfig(window=32, stride=24, scales=(1.0, 0.75), flip=True, batch_size=3)
 SIZES = ((32, 32), (64, 40), (33, 51))
 
 # fmt: off
@@ -57,44 +55,11 @@ TENSORRT = {
 """Of the operators that the ONNX parser of TensorRT 10 takes for these types, those that could come up."""
 
 
-def tiny(structure: Structure = "plain", **changes: Any) -> SegViT:
-    """A model of the shapes' classes whose labels vary over an image."""
-    torch.manual_seed(3)
-    config = replace(TINY, structure=structure, depth=3 if structure == "shrunk" else 2, **changes)
-    model = create_model(config=config, num_classes=8, spec=load_spec("shapes"), protocol=PROTOCOL).eval()
-    stir(model)
-    tell_apart(model)
-    model.extra = {"metrics": {"miou": 0.5}}
-    return model
-
-
-@pytest.fixture(scope="module")
-def models() -> dict[str, SegViT]:
-    return {"plain": tiny("plain"), "shrunk": tiny("shrunk")}
-
-
-@pytest.fixture(scope="module")
-def files(models: dict[str, SegViT], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The two models as ONNX files, plain with scores."""
-    folder = tmp_path_factory.mktemp("onnx")
-    for name, model in models.items():
-        export_onnx(model, folder / f"{name}.onnx", scores=name == "plain")
-    assert sorted(path.name for path in folder.iterdir()) == ["plain.onnx", "shrunk.onnx"]  # nothing else is left
-    return {name: folder / f"{name}.onnx" for name in models}
-
-
 def run(path: Path, images: Tensor, *names: str) -> list[np.ndarray]:
     """Outputs of a file in bare ONNX Runtime."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     found: list[np.ndarray] = session.run(list(names), {"images": images.numpy()})
     return found
-
-
-def differing(ours: Any, reference: Tensor) -> float:
-    """Share of the labels that differ; they vary over the images."""
-    assert len(reference.unique()) > 2
-    assert ours.shape == tuple(reference.shape)
-    return float((torch.as_tensor(ours) != reference).double().mean())
 
 
 @pytest.mark.parametrize("structure", ["plain", "shrunk"])

@@ -22,6 +22,7 @@ from segvit.errors import UserError
 from segvit.utils.other_names import Found, find, value_here
 from segvit.utils.text import nearest
 from segvit.weights.file_kind import PICKLE, ZIP, first_bytes
+from segvit.weights.names import MODELS
 
 OTHER_COMMANDS = {
     "check-data": "check verify validate-data inspect dataset datasets stats",
@@ -49,7 +50,6 @@ TASKS = {"segment", "segmentation", "semantic", "seg", "yolo"}
 YES, NO = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 FOREIGN = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".h5", ".engine", ".tar"}
 """Suffixes of other libraries' models."""
-MODELS = (".safetensors", ".onnx")
 ASSIGNED = re.compile(r"(-{0,2}[A-Za-z][\w.-]*)=(.*)", re.DOTALL)
 LONGEST_NAME = 6
 """Number of words at most that a name with spaces is looked for in."""

@@ -25,7 +25,7 @@ class OnnxGraph(Format):
     extra = "export"
 
     def write(self, traced: "Traced", file: Path, precision: "ExportPrecision", windows: Sequence["Tensor"]) -> None:
-        """Write the translated graph. int8 is calibrated on windows (N, H, W), if any; see segvit/export/quantize.py."""
+        """Write the translated graph; int8 is calibrated on windows (N, H, W) if any (segvit/export/quantize.py)."""
         from segvit.export.onnx_file import onnx
         from segvit.export.quantize import to_half, to_int8
 
@@ -41,7 +41,8 @@ class OnnxGraph(Format):
         import torch
 
         from segvit.export.graph import OUTPUTS
-        from segvit.inference.onnx_model import INPUT, open_session
+        from segvit.inference.exported import INPUT
+        from segvit.inference.onnx_model import open_session
 
         session = open_session(str(file), torch.device("cpu"), source=file)
 

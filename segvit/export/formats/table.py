@@ -8,6 +8,7 @@ from segvit.export.formats.executorch import ExecuTorch
 from segvit.export.formats.format import Format
 from segvit.export.formats.litert import LiteRT
 from segvit.export.formats.onnx_graph import OnnxGraph
+from segvit.export.formats.openvino_ir import OpenvinoIr
 from segvit.export.formats.tensorrt import TensorRT
 from segvit.export.formats.torch_program import TorchProgram
 from segvit.utils.text import suggest
@@ -17,6 +18,7 @@ FORMATS: dict[str, Format] = {
     for form in (
         OnnxGraph(),
         TorchProgram(),
+        OpenvinoIr(),
         ExecuTorch(),
         LiteRT(),
         CoreML(),

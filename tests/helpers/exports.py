@@ -1,0 +1,35 @@
+"""Small models to export, with labels that vary over an image."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segvit.config import EvalConfig, ModelConfig, Structure
+from segvit.data.spec import load_spec
+from segvit.models.create import create_model
+from segvit.models.segvit import SegViT
+from tests.helpers.tiny import stir, tell_apart
+
+TINY = ModelConfig(backbone="vit_tiny_patch16_224", image_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
+TINY = replace(TINY, head_num_layers=1)
+PROTOCOL = EvalConfig(window=32, stride=24, scales=(1.0, 0.75), flip=True, batch_size=3)
+
+
+def tiny(structure: Structure = "plain", **changes: Any) -> SegViT:
+    """A model of the shapes' classes whose labels vary over an image."""
+    torch.manual_seed(3)
+    config = replace(TINY, structure=structure, depth=3 if structure == "shrunk" else 2, **changes)
+    model = create_model(config=config, num_classes=8, spec=load_spec("shapes"), protocol=PROTOCOL).eval()
+    stir(model)
+    tell_apart(model)
+    model.extra = {"metrics": {"miou": 0.5}}
+    return model
+
+
+def differing(ours: Any, reference: Tensor) -> float:
+    """Share of the labels that differ; they vary over the images."""
+    assert len(reference.unique()) > 2
+    assert ours.shape == tuple(reference.shape)
+    return float((torch.as_tensor(ours) != reference).double().mean())
