@@ -66,8 +66,8 @@ class CoreML(Format):
 
 def _input(tools: Any, traced: "Traced") -> Any:
     """Describe the input: an RGB image, or floats (1, N, H, W) for other bands."""
+    from segvit.inference.exported import INPUT
     from segvit.inference.network import reading_of
-    from segvit.inference.onnx_model import INPUT
 
     assert traced.size is not None
     shape = (1, traced.graph.model.bands, *traced.size)

@@ -52,7 +52,7 @@ class LiteRT(HeaderBeside):
         """
         from segvit.export.graph import NotExportable, quiet
         from segvit.export.named import NamedOutputs
-        from segvit.inference.onnx_model import INPUT
+        from segvit.inference.exported import INPUT
 
         module = NamedOutputs(traced.program.module(), traced.graph.outputs)
         (images,) = traced.program.example_inputs[0]
@@ -68,7 +68,7 @@ class LiteRT(HeaderBeside):
         import torch
 
         from segvit.export.graph import OUTPUTS
-        from segvit.inference.onnx_model import INPUT
+        from segvit.inference.exported import INPUT
 
         interpreter = need("ai_edge_litert.interpreter", self.purpose, extra=self.extra).Interpreter(str(file))
         runner = interpreter.get_signature_runner()
