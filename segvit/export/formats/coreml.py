@@ -27,7 +27,7 @@ class CoreML(Format):
     marker = "Manifest.json"
 
     def write(self, traced: "Traced", file: Path, precision: "ExportPrecision", windows: Sequence["Tensor"]) -> None:
-        """Convert the program. RGB models take an image of 8 bits, others an array of floats in 0..1."""
+        """Convert the program. RGB models take an image of 8 bits, others floats (1, N, H, W) in 0..1."""
         from segvit.export.graph import NotExportable, quiet, trace
         from segvit.export.lowering import lower
 

@@ -25,7 +25,7 @@ class ExecuTorch(HeaderBeside):
     any_size = any_batch = False
 
     def write(self, traced: "Traced", file: Path, precision: "ExportPrecision", windows: Sequence["Tensor"]) -> None:
-        """Lower the program. XNNPACK takes what it can; portable kernels compute the rest."""
+        """Lower the program for images (1, N, H, W). XNNPACK takes what it can; portable kernels compute the rest."""
         from segvit.export.graph import NotExportable, quiet
         from segvit.export.lowering import lower
 

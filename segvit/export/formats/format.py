@@ -65,8 +65,11 @@ class Format(ABC):
         Raises:
             UserError: something is missing; the text has the command that installs it.
         """
-        for package in self.packages:
-            need(package, self.purpose, extra=self.extra)
+        from segvit.export.graph import quiet
+
+        with quiet():  # converters warn of much that we do not use
+            for package in self.packages:
+                need(package, self.purpose, extra=self.extra)
 
     def check_model(self, graph: "LabelGraph") -> None:
         """Check before the work that a model fits.

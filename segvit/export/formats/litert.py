@@ -27,7 +27,7 @@ class LiteRT(HeaderBeside):
     any_size = any_batch = False
 
     def write(self, traced: "Traced", file: Path, precision: "ExportPrecision", windows: Sequence["Tensor"]) -> None:
-        """Convert the program once. For int8, quantize its weights; LiteRT takes the ranges from each image."""
+        """Convert the program once. For int8, quantize weights; ranges come from each image, not windows (N, H, W)."""
         from segvit.export.graph import quiet
 
         converted = traced.folder / "converted.tflite"
