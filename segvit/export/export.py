@@ -50,7 +50,8 @@ class Exported:
     precision: ExportPrecision
     size: tuple[int, int] | None
     """Fixed (H, W) in pixels, or None if it takes any size."""
-    agreement: Agreement
+    agreement: Agreement | None
+    """Comparison with PyTorch. None: the format cannot be run here (`Format.unchecked`)."""
     calibrated_on: int = 0
     """Number of images that int8 was calibrated on. 0: int8 takes its ranges from each image."""
     note: str | None = None
@@ -69,7 +70,11 @@ class Exported:
         if precision == "int8":
             ranges = f"calibrated on {self.calibrated_on} images" if self.calibrated_on else "dynamic"
             precision = f"int8 ({ranges})"
-        lines = [f"{self.path}: {precision}, {self.num_bytes / 1e6:.1f} MB, {batch}, {size}", str(self.agreement)]
+        compared = f"not compared with PyTorch: {FORMATS[self.format].unchecked}"
+        lines = [
+            f"{self.path}: {precision}, {self.num_bytes / 1e6:.1f} MB, {batch}, {size}",
+            compared if self.agreement is None else str(self.agreement),
+        ]
         lines += [f"the size is fixed: {self.note}"] if self.note else []
         return lines + FORMATS[self.format].next_steps(self.path)
 
@@ -230,12 +235,14 @@ def _write(job: _Job, size: tuple[int, int] | None) -> Exported:
     form = job.form
     traced = Traced(job.graph, size, job.folder, any_batch=form.any_batch)
     windows = calibration_windows(job.graph.model, job.photos, size) if job.precision == "int8" else []
-    steps = {"fp32": None, job.precision: None} if "fp32" in form.precisions else {job.precision: None}
-    for step in steps:
+    first: dict[ExportPrecision, None] = {"fp32": None} if "fp32" in form.precisions and not form.unchecked else {}
+    agreement = None
+    for step in first | {job.precision: None}:
         file = job.folder / ("any" if size is None else "fixed") / step / job.path.name
         file.parent.mkdir(parents=True)
         form.write(traced, file, step, windows)
-        agreement = _compared(job, form.run(file), step, size)
+        if not form.unchecked:
+            agreement = _compared(job, form.run(file), step, size)
     exported = Exported(
         path=job.path,
         format=form.name,
@@ -301,6 +308,6 @@ def _header(job: _Job, exported: Exported) -> str:
         "least": 1 if shrink_at is None else (STRIDE - 1) * model.backbone.patch_size + 1,
         "opset": OPSET if job.form.from_onnx else None,
         "calibrated_on": exported.calibrated_on,
-        "differing": exported.agreement.differing,
+        "differing": None if exported.agreement is None else exported.agreement.differing,
     }
     return header_text(model, {"export": export})

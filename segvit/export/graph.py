@@ -71,7 +71,12 @@ class NotExportable(Exception):
 
 
 def trace(
-    graph: LabelGraph, size: tuple[int, int] | None, *, with_valid: bool, any_batch: bool = True
+    graph: LabelGraph,
+    size: tuple[int, int] | None,
+    *,
+    with_valid: bool,
+    any_batch: bool = True,
+    floats: bool | None = None,
 ) -> ExportedProgram:
     """Trace the graph by torch.export.
 
@@ -80,13 +85,14 @@ def trace(
         size: fixed (H, W) in pixels, or None for any size.
         with_valid: include the second input.
         any_batch: allow any batch size; otherwise one image at a time.
+        floats: take images as float32 in 0..1, not as uint8. Default: as the model's data are read.
 
     Raises:
         NotExportable: a part of the model cannot be traced, or only at one size.
     """
     patch = graph.model.backbone.patch_size
     height, width = size or (5 * patch - patch // 3, 7 * patch - patch // 2)  # arbitrary
-    dtype = torch.float32 if reading_of(graph.model).floats else torch.uint8
+    dtype = torch.float32 if floats or (floats is None and reading_of(graph.model).floats) else torch.uint8
     example = (
         torch.zeros(2 if any_batch else 1, graph.model.bands, height, width, dtype=dtype),
         torch.tensor([height, width]),

@@ -43,6 +43,8 @@ class Format(ABC):
     """False if a file takes images of one size only."""
     any_batch: ClassVar[bool] = True
     """False if a file takes one image at a time."""
+    unchecked: ClassVar[str] = ""
+    """Reason why what is written cannot be run here for the comparison. Empty: it is compared."""
     marker: ClassVar[str | None] = None
     """Name of a file that every folder of this format holds, and by which an older one is recognised. None: a file."""
 
@@ -67,8 +69,11 @@ class Format(ABC):
         Raises:
             UserError: something is missing; the text has the command that installs it.
         """
-        for package in self.packages:
-            need(package, self.purpose, extra=self.extra)
+        from segvit.export.graph import quiet
+
+        with quiet():  # converters warn of much that we do not use
+            for package in self.packages:
+                need(package, self.purpose, extra=self.extra)
 
     def check_model(self, graph: "LabelGraph") -> None:
         """Check before the work that a model fits.
@@ -99,7 +104,7 @@ class Format(ABC):
 
     @abstractmethod
     def run(self, file: Path) -> Run:
-        """Open what `write` wrote, for the comparison with PyTorch."""
+        """Open what `write` wrote, for the comparison with PyTorch. It is not called if the format is `unchecked`."""
 
     @abstractmethod
     def add_header(self, file: Path, traced: "Traced", header: str) -> None:

@@ -3,9 +3,13 @@
 from pathlib import Path
 
 from segvit.errors import UserError
+from segvit.export.formats.coreml import CoreML
+from segvit.export.formats.executorch import ExecuTorch
 from segvit.export.formats.format import Format
+from segvit.export.formats.litert import LiteRT
 from segvit.export.formats.onnx_graph import OnnxGraph
 from segvit.export.formats.openvino_ir import OpenvinoIr
+from segvit.export.formats.tensorrt import TensorRT
 from segvit.export.formats.torch_program import TorchProgram
 from segvit.export.formats.web import WebPage
 from segvit.utils.text import suggest
@@ -17,6 +21,10 @@ FORMATS: dict[str, Format] = {
         TorchProgram(),
         OpenvinoIr(),
         WebPage(),
+        ExecuTorch(),
+        LiteRT(),
+        CoreML(),
+        TensorRT(),
     )
 }
 """Every format, one line each, in the order of the help."""
