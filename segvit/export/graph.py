@@ -8,7 +8,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
@@ -111,11 +111,11 @@ def trace(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence prints, warnings and logs of exporters and quantizers. Errors are still raised."""
+    """Silence prints, bars, warnings and logs of exporters and quantizers. Errors are still raised."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

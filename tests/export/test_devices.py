@@ -170,10 +170,12 @@ def test_litert_quantizes_what_it_compared(
 def test_core_ml_is_not_compared(model: SegViT, traced: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Package:
         def __init__(self, path: str | None = None, skip_model_load: bool = True) -> None:
+            self.path = path
             self.user_defined_metadata: dict[str, str] = {}
 
         def save(self, path: str) -> None:
-            Path(path).mkdir(exist_ok=True)
+            assert path != self.path  # the real one would delete it first
+            Path(path).mkdir()
             for name in ("Manifest.json", "executorch_debug_handle_mapping.json"):
                 (Path(path) / name).write_text(json.dumps(self.user_defined_metadata))
 

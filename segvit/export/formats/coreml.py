@@ -1,5 +1,6 @@
 """Convert to Core ML packages. Only macOS runs them, so a package is not compared with PyTorch."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,10 @@ class CoreML(Format):
             tools = need("coremltools", self.purpose, extra=self.extra)
             package = tools.models.MLModel(str(file), skip_model_load=True)
             package.user_defined_metadata[HEADER_KEY] = header
-            _save(package, file)
+            finished = file.with_name(f"with-header{self.suffix}")  # coremltools cannot save a package over itself
+            _save(package, finished)
+        shutil.rmtree(file)
+        finished.replace(file)
 
 
 def _input(tools: Any, traced: "Traced") -> Any:
