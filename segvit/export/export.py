@@ -31,7 +31,7 @@ from segvit.models.downsampling import STRIDE
 from segvit.models.segvit import SegViT
 from segvit.prediction.inputs import find_images
 from segvit.utils.files import writing
-from segvit.utils.text import percentage
+from segvit.utils.text import first_line, percentage
 from segvit.weights.model_file import header_text
 
 MOST_DIFFERING: dict[ExportPrecision, float | None] = {"fp32": 0.001, "fp16": 0.01, "int8": None}
@@ -282,7 +282,7 @@ def _compared(job: _Job, run: Run, precision: ExportPrecision, size: tuple[int, 
             return run(images) if job.form.any_batch else torch.cat([run(image[None]) for image in images])
         except Exception as error:
             height, width = images.shape[2:]
-            raise NotExportable(f"the graph fails at {height} x {width}: {str(error).splitlines()[0]}") from error
+            raise NotExportable(f"the graph fails at {height} x {width}: {first_line(error)}") from error
 
     agreement = compare(job.graph, ran, sizes=check_sizes(job.graph, size), images=job.photos)
     limit = MOST_DIFFERING[precision]
