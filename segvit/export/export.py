@@ -234,7 +234,8 @@ def _write(job: _Job, size: tuple[int, int] | None) -> Exported:
     """Write and check, in float32 first where the format has it, add the header, and move the result to its name."""
     form = job.form
     traced = Traced(job.graph, size, job.folder, any_batch=form.any_batch)
-    windows = calibration_windows(job.graph.model, job.photos, size) if job.precision == "int8" else []
+    calibrates = job.precision == "int8" and form.int8_images != "unused"
+    windows = calibration_windows(job.graph.model, job.photos, size) if calibrates else []
     first: dict[ExportPrecision, None] = {"fp32": None} if "fp32" in form.precisions and not form.unchecked else {}
     agreement = None
     for step in first | {job.precision: None}:
