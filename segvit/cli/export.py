@@ -68,7 +68,7 @@ def export(
         if form.name != "web":
             raise UserError("--web-runtime: for --format web only; leave it out")
         form = WebPage(web_runtime)
-    form.choose_precision(precision, has_images=bool(images))
+    chosen = form.choose_precision(precision, has_images=bool(images))
     with_data = data.is_given
     if form.suffix not in EXPORTED and with_data:
         raise UserError(f"--data.*: only {' and '.join(EXPORTED)} files can be scored; leave it out")
@@ -85,6 +85,7 @@ def export(
     from segvit.weights.load import load_model
     from segvit.weights.model_file import averaged
 
+    form.check(chosen)  # before a download
     network = load_model(model)
     if average := averaged(network.extra):
         print(f"weights: {average}")
