@@ -43,7 +43,8 @@ def export(
     model
         Model file, repository of the Hugging Face Hub (user/repo), or a name from the zoo.
     output
-        File to write; an existing one is replaced. If the labels differ from PyTorch's, no file is written.
+        File or folder to write; an existing one is replaced, with all that is in it. If the labels differ from
+        PyTorch's, nothing is written.
     precision
         fp16 halves the file, int8 quarters it (see --images). Default: fp32, or the first that the format has.
     size

@@ -190,6 +190,17 @@ def test_formats_that_cannot_be_chosen(model: SegViT, path: str, name: str | Non
         choose_format(Path(path), name)
 
 
+def test_the_page_of_formats_lists_them_all() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    found = {cells[0].strip("| `"): cells for cells in rows}
+    for name, form in FORMATS.items():
+        assert found[name][1].startswith(form.suffix or "a folder")
+        assert found[name][2] == ", ".join(form.precisions)
+        for beside in form.files(Path("model").with_suffix(form.suffix))[1:]:
+            assert f"with a {beside.name.removeprefix('model')} beside it" in found[name][1]
+
+
 def test_every_format_is_complete(model: SegViT) -> None:
     assert choose_format(Path("a/MODEL.ONNX"), None) is FORMATS["onnx"]
     assert choose_format(Path("page"), "folder") is FORMATS["folder"]
