@@ -43,7 +43,8 @@ def export(
     model
         Model file, repository of the Hugging Face Hub (user/repo), or a name from the zoo.
     output
-        File to write; an existing one is replaced. If the labels differ from PyTorch's, no file is written.
+        File or folder to write; an existing one is replaced, with all that is in it. If the labels differ from
+        PyTorch's, nothing is written.
     precision
         fp16 halves the file, int8 quarters it (see --images). Default: fp32, or the first that the format has.
     size
@@ -68,7 +69,7 @@ def export(
         if form.name != "web":
             raise UserError("--web-runtime: for --format web only; leave it out")
         form = WebPage(web_runtime)
-    form.choose_precision(precision, has_images=bool(images))
+    chosen = form.choose_precision(precision, has_images=bool(images))
     with_data = data.is_given
     if form.suffix not in EXPORTED and with_data:
         raise UserError(f"--data.*: only {' and '.join(EXPORTED)} files can be scored; leave it out")
@@ -85,6 +86,7 @@ def export(
     from segvit.weights.load import load_model
     from segvit.weights.model_file import averaged
 
+    form.check(chosen)  # before a download
     network = load_model(model)
     if average := averaged(network.extra):
         print(f"weights: {average}")

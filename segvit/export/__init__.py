@@ -1,1 +1,1 @@
-"""Export models to other runtimes: ONNX and torch.export."""
+"""Export models to other runtimes, one file per format, and compare their labels with PyTorch's."""

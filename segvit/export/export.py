@@ -31,7 +31,7 @@ from segvit.models.downsampling import STRIDE
 from segvit.models.segvit import SegViT
 from segvit.prediction.inputs import find_images
 from segvit.utils.files import writing
-from segvit.utils.text import percentage
+from segvit.utils.text import first_line, percentage
 from segvit.weights.model_file import header_text
 
 MOST_DIFFERING: dict[ExportPrecision, float | None] = {"fp32": 0.001, "fp16": 0.01, "int8": None}
@@ -234,7 +234,8 @@ def _write(job: _Job, size: tuple[int, int] | None) -> Exported:
     """Write and check, in float32 first where the format has it, add the header, and move the result to its name."""
     form = job.form
     traced = Traced(job.graph, size, job.folder, any_batch=form.any_batch)
-    windows = calibration_windows(job.graph.model, job.photos, size) if job.precision == "int8" else []
+    calibrates = job.precision == "int8" and form.int8_images != "unused"
+    windows = calibration_windows(job.graph.model, job.photos, size) if calibrates else []
     first: dict[ExportPrecision, None] = {"fp32": None} if "fp32" in form.precisions and not form.unchecked else {}
     agreement = None
     for step in first | {job.precision: None}:
@@ -282,7 +283,7 @@ def _compared(job: _Job, run: Run, precision: ExportPrecision, size: tuple[int, 
             return run(images) if job.form.any_batch else torch.cat([run(image[None]) for image in images])
         except Exception as error:
             height, width = images.shape[2:]
-            raise NotExportable(f"the graph fails at {height} x {width}: {str(error).splitlines()[0]}") from error
+            raise NotExportable(f"the graph fails at {height} x {width}: {first_line(error)}") from error
 
     agreement = compare(job.graph, ran, sizes=check_sizes(job.graph, size), images=job.photos)
     limit = MOST_DIFFERING[precision]

@@ -20,6 +20,7 @@ from segvit.inference.exported import LOGITS
 from segvit.inference.network import reading_of
 from segvit.models.scores import scores
 from segvit.models.segvit import SegViT
+from segvit.utils.text import first_line
 
 OUTPUTS = ("labels", *LOGITS, "scores")
 """Names of the outputs. The last one is optional."""
@@ -106,7 +107,7 @@ def trace(
         with torch.no_grad(), quiet(), oblivious:
             return torch.export.export(graph, example[:count], dynamic_shapes=free[:count], strict=False)
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise NotExportable(str(error).strip().splitlines()[0]) from error
+        raise NotExportable(first_line(error)) from error
 
 
 @contextmanager

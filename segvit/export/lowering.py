@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from segvit.export.graph import NotExportable, quiet
+from segvit.utils.text import first_line
 
 ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 ALIAS = torch.ops.aten.alias.default
@@ -27,7 +28,7 @@ def lower(program: ExportedProgram) -> ExportedProgram:
         with quiet(), torch.no_grad():
             lowered: ExportedProgram = program.run_decompositions(table)
     except (RuntimeError, ValueError, AssertionError, NotImplementedError) as error:
-        raise NotExportable(str(error).strip().splitlines()[0]) from error
+        raise NotExportable(first_line(error)) from error
     _drop_aliases(lowered)
     return lowered
 

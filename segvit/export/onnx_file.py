@@ -10,7 +10,9 @@ from torch.export import ExportedProgram
 
 from segvit.errors import UserError
 from segvit.export.graph import LabelGraph, NotExportable, quiet
-from segvit.inference.onnx_model import INPUT, VALID, export_package
+from segvit.inference.exported import INPUT, VALID
+from segvit.inference.onnx_model import export_package
+from segvit.utils.text import first_line
 
 OPSET = 18
 """Version of ONNX's operators: the first that has all we need. ONNX Runtime and TensorRT have long supported it."""
@@ -59,7 +61,7 @@ def to_onnx(program: ExportedProgram, graph: LabelGraph) -> Any:
                 verbose=False,
             )
     except RuntimeError as error:  # or its subclass torch.onnx.OnnxExporterError
-        raise NotExportable(str(error).strip().splitlines()[0]) from error
+        raise NotExportable(first_line(error)) from error
     assert translated is not None
     model = translated.model_proto
     _clean(model)

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from segvit.data.augment.levels import from_levels
 from segvit.export.graph import quiet
+from segvit.inference.exported import INPUT
 from segvit.inference.network import image_for
-from segvit.inference.onnx_model import INPUT, export_package, runtime
+from segvit.inference.onnx_model import export_package, runtime
 from segvit.inference.protocol import protocol_size, resolve_protocol
 from segvit.models.segvit import SegViT
 from segvit.utils.resize import resize

@@ -171,7 +171,7 @@ class ExportedModel(nn.Module):
         Raises:
             UserError: no such file, or a file of another kind, which the error names if it can be recognised.
         """
-        wanted = f"give {'an' if cls.suffix in ('.onnx', '.xml') else 'a'} {cls.suffix} file written by `segvit export`"
+        wanted = f"give an {cls.suffix} file written by `segvit export`"
         if path.is_dir():
             raise UserError(f"{path} is a folder: {wanted}")
         if not path.is_file():
@@ -197,7 +197,7 @@ def _facts(header: Mapping[str, Any], path: Path, kind: str) -> dict[str, Any]:
     right = {
         "cell": _is_side(facts["cell"]),
         "least": _is_side(facts["least"]),
-        "mean": isinstance(mean, list) and bool(mean) and all(_is_share(value) for value in mean),
+        "mean": isinstance(mean, list) and bool(mean) and all(_is_finite(value) for value in mean),
         "precision": isinstance(facts["precision"], str),
         "size": size is None or (isinstance(size, list) and len(size) == 2 and all(map(_is_side, size))),
     }
@@ -215,6 +215,6 @@ def _is_side(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31
 
 
-def _is_share(value: Any) -> bool:
+def _is_finite(value: Any) -> bool:
     """True for a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -15,7 +15,7 @@ import torch
 
 from segvit.config import Device
 from segvit.errors import UserError
-from segvit.inference.exported import INPUT as INPUT, LOGITS, VALID as VALID, ExportedModel  # noqa: PLC0414
+from segvit.inference.exported import LOGITS, VALID, ExportedModel
 from segvit.utils.optional import need
 
 

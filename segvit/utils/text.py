@@ -66,3 +66,9 @@ def plain_number(value: float) -> str:
 def markdown_text(value: object) -> str:
     """Return any text so that Markdown shows it as it was typed, in one line, also in a cell of a table."""
     return MARKDOWN.sub(r"\\\g<0>", " ".join(str(value).split()))
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or the name of its type if it has no text."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

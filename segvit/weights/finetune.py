@@ -224,7 +224,7 @@ def with_classes(
         resized = model.upsampling.resized(crop_grid(config.image_size, new.backbone.patch_size))
         state |= {f"upsampling.{key}": value for key, value in resized.items()}
     load_strictly(new, state, source=name)
-    public = Path(name).name if Path(name).suffix in FILE_SUFFIXES else name  # a folder would be published
+    public = Path(name).name if Path(name).suffix.lower() in FILE_SUFFIXES else name  # a folder would be published
     new.extra["starts_from"] = summary(model, new, match, name=public)
     new.extra |= {key: model.extra[key] for key in ("licence", "base_model") if key in model.extra}
     if is_model_name(name) and name not in RELEASED:

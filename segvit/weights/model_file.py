@@ -24,6 +24,7 @@ from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.utils.files import cannot_write, whole_file
 from segvit.weights.file_kind import PICKLE, ZIP, first_bytes, no_weights
+from segvit.weights.names import is_exported
 
 T = TypeVar("T", ModelConfig, EvalConfig)
 
@@ -162,11 +163,13 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 def _no_safetensors(path: Path, error: Exception) -> str:
     """Explain what a file is that the safetensors library cannot read, and what to do."""
-    if path.suffix.lower() in (".onnx", ".xml"):
+    if is_exported(path):
         return (
             "an exported model, which only segvit predict and segvit evaluate accept; give the .safetensors file that "
             "it was exported from"
         )
+    if path.suffix.lower() == ".bin" and (graph := path.with_suffix(".xml")).is_file():
+        return f"the weights of an exported model; give its other file, {graph}, to segvit predict or segvit evaluate"
     if first_bytes(path).startswith((ZIP, PICKLE)):
         return (
             "a file of torch.save, not of safetensors; to convert a checkpoint of a run or of the paper's authors, run "

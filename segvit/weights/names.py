@@ -32,9 +32,10 @@ FILE_SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".yaml", ".yml", *EXPORT
 
 def is_model_name(name: str) -> bool:
     """True if the name is one of the zoo, or can only be a repository of the Hub."""
-    return name in RELEASED or (
-        REPOSITORY.fullmatch(name) is not None and Path(name).suffix not in FILE_SUFFIXES and not Path(name).exists()
-    )
+    if name in RELEASED:
+        return True
+    is_file = Path(name).suffix.lower() in FILE_SUFFIXES or Path(name).exists()
+    return REPOSITORY.fullmatch(name) is not None and not is_file
 
 
 def is_exported(name: str | Path) -> bool:

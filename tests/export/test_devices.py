@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import segvit.export.formats.coreml as coreml
@@ -161,10 +162,13 @@ def test_litert_quantizes_what_it_compared(
         ai_edge_quantizer__qtyping={"TFLOperationName": SimpleNamespace(FULLY_CONNECTED="products")},
         ai_edge_quantizer__recipe_manager={"RecipeManager": Recipe},
     )
-    exported = export_model(model, tmp_path / "model.tflite", precision="int8", size=(64, 64))
+    photo = tmp_path / "a.png"
+    Image.new("RGB", (64, 64), "red").save(photo)
+    exported = export_model(model, tmp_path / "model.tflite", precision="int8", size=(64, 64), images=[photo])
     assert seen == ["converted", "fp32", "int8"]
     assert (tmp_path / "model.tflite").read_text() == "int8"
     assert "int8 (dynamic)" in exported.lines()[0] and exported.note is None
+    assert exported.calibrated_on == 0, "the photo is compared, but gives no ranges"
 
 
 def test_core_ml_is_not_compared(model: SegViT, traced: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ class Weights(Format):
     name = "weights"
     suffix = ".weights"
     precisions = ("fp32", "int8")
-    calibrated = ("int8",)
+    int8_images = "required"
 
     def write(self, traced: Any, file: Path, precision: Any, windows: Sequence[Tensor]) -> None:
         self.graph: LabelGraph = traced.graph
@@ -95,6 +95,11 @@ def test_a_file_with_another_beside_it(model: SegViT, tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text("somebody else's")
     with pytest.raises(UserError, match=r"b\.json exists without .*b\.weights"):
         export_model(model, tmp_path / "b.weights")
+    (tmp_path / "a.json").mkdir()
+    (tmp_path / "a.json" / "notes").touch()
+    (tmp_path / "a.weights").touch()
+    with pytest.raises(UserError, match=r"a\.json: a folder, where a file beside a\.weights is written"):
+        export_model(model, tmp_path / "a.weights")
 
 
 def test_a_folder_for_one_image_of_one_size(model: SegViT, tmp_path: Path) -> None:
@@ -132,6 +137,21 @@ def test_other_labels_leave_the_old_files(model: SegViT, tmp_path: Path, monkeyp
     assert names(tmp_path) == ["page"] and (tmp_path / "page" / "header.json").read_bytes() == before
 
 
+def test_a_runtime_that_fails_without_a_text(model: SegViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(images: Tensor) -> Tensor:
+        raise AssertionError
+
+    monkeypatch.setattr(Weights, "run", lambda *_: fail)
+    with pytest.raises(UserError, match=r"the graph fails at 64 x 64: AssertionError"):
+        export_model(model, tmp_path / "a.weights")
+    assert not names(tmp_path)
+
+
+def test_the_command_after_a_page_can_be_copied() -> None:
+    (line,) = FORMATS["web"].next_steps(Path("my site"))
+    assert "`python -m http.server --directory 'my site'`" in line
+
+
 def test_the_main_file_never_meets_parts_of_another_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = [tmp_path / "new" / name for name in ("a.xml", "a.bin")]
     targets = [tmp_path / "a.xml", tmp_path / "a.bin"]
@@ -159,12 +179,26 @@ def test_the_main_file_never_meets_parts_of_another_export(tmp_path: Path, monke
         ("model.pt2", "onnx", r"needs a name that ends in \.onnx, and \.pt2 is torch; give model\.onnx"),
         ("model.bin", "onnx", r"needs a name that ends in \.onnx; give model\.onnx"),
         ("model.onnx", "folder", r"folder needs the name of a folder, and \.onnx is onnx; give model"),
+        (".", "onnx", r"\.: no name of a file or folder to write; give one, such as model\.onnx"),
+        (".", "folder", "no name of a file or folder"),
+        ("a/..", "folder", r"a/\.\.: no name of a file or folder to write; give one, such as a/\.\./model\.onnx"),
         ("model.onnx", "tensorflow", r"format 'tensorflow'.*give onnx, torch"),
     ],
 )
 def test_formats_that_cannot_be_chosen(model: SegViT, path: str, name: str | None, told: str) -> None:
     with pytest.raises(UserError, match=told):
         choose_format(Path(path), name)
+
+
+def test_the_page_of_formats_lists_them_all() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    found = {cells[0].strip("| `"): cells for cells in rows}
+    for name, form in FORMATS.items():
+        assert found[name][1].startswith(form.suffix or "a folder")
+        assert found[name][2] == ", ".join(form.precisions)
+        for beside in form.files(Path("model").with_suffix(form.suffix))[1:]:
+            assert f"with a {beside.name.removeprefix('model')} beside it" in found[name][1]
 
 
 def test_every_format_is_complete(model: SegViT) -> None:
@@ -174,6 +208,7 @@ def test_every_format_is_complete(model: SegViT) -> None:
     assert len({*endings}) == len(endings)
     for name, form in FORMATS.items():
         assert form.name == name and f"{name} (" in describe_formats()
-        assert {*form.calibrated} <= {*form.precisions} <= export_module.MOST_DIFFERING.keys()
+        assert {*form.precisions} <= export_module.MOST_DIFFERING.keys()
+        assert form.int8_images == "unused" or "int8" in form.precisions
         assert not form.packages or form.extra
         assert form.files(Path("a"))[0] == Path("a")

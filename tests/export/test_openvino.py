@@ -253,6 +253,16 @@ def test_missing_package_says_what_to_install(
         export_model(models["plain"], tmp_path / "a.xml", precision="int8", images=[tmp_path / "a.png"])
 
 
+def test_a_missing_package_is_reported_before_a_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr("segvit.weights.load.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    with pytest.raises(SystemExit):
+        call(["export", "somebody/model", str(tmp_path / "a.xml")])
+    assert "pip install 'segvit[openvino]'" in capsys.readouterr().err
+
+
 def test_runtimes_are_known_by_their_endings() -> None:
     assert tuple(RUNTIMES) == EXPORTED
     assert place_for("a.xml", "auto") == "cpu" and place_for("a.safetensors", "auto") == "auto"

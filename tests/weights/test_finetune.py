@@ -174,7 +174,9 @@ def test_the_public_name_and_the_licence_of_what_it_began_as(old: SegViT) -> Non
         new = with_classes(old, NEW)
         assert new.extra["licence"] == "cc-by-nc-4.0"
         assert "base_model" not in new.extra
-        assert with_classes(old, NEW, name="folder/old.safetensors").extra["starts_from"].startswith("old.safetensors")
+        for ending in (".safetensors", ".SAFETENSORS"):
+            new = with_classes(old, NEW, name=f"folder/old{ending}")
+            assert new.extra["starts_from"].startswith(f"old{ending}") and "base_model" not in new.extra
         named = with_classes(old, NEW, name="somebody/old@v2").extra
         assert named["base_model"] == "somebody/old" and named["starts_from"].startswith("somebody/old@v2 ")
         old.extra["base_model"] = "timm/x"

@@ -124,6 +124,15 @@ def test_what_is_no_model_file_is_told(kind: str, file: Path, tmp_path: Path) ->
             read(path)
 
 
+def test_the_weights_of_an_exported_model_are_told(tmp_path: Path) -> None:
+    for name in ("model.xml", "model.bin", "other.bin"):
+        (tmp_path / name).write_bytes(b"\1" * 100)
+    with pytest.raises(UserError, match=r"the weights of an exported model; give its other file, .*model\.xml, to"):
+        read_header(tmp_path / "model.bin")
+    with pytest.raises(UserError, match="not a complete safetensors file"):
+        read_header(tmp_path / "other.bin")
+
+
 def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(UserError, match=rf"no model file {path}"):

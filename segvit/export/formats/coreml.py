@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from segvit.export.formats.format import Format, Run
 from segvit.utils.optional import need
+from segvit.utils.text import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +47,7 @@ class CoreML(Format):
                     skip_model_load=True,
                 )
             except Exception as error:
-                raise NotExportable(f"Core ML cannot convert the model: {str(error).splitlines()[0]}") from error
+                raise NotExportable(f"Core ML cannot convert the model: {first_line(error)}") from error
             _save(package, file)
 
     def run(self, file: Path) -> Run:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from segvit.export.formats.format import Run
 from segvit.export.formats.header_file import HeaderBeside
 from segvit.utils.optional import need
+from segvit.utils.text import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +38,7 @@ class ExecuTorch(HeaderBeside):
                 edge = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
                 file.write_bytes(edge.to_executorch().buffer)
             except Exception as error:
-                raise NotExportable(f"ExecuTorch cannot lower the model: {str(error).splitlines()[0]}") from error
+                raise NotExportable(f"ExecuTorch cannot lower the model: {first_line(error)}") from error
 
     def run(self, file: Path) -> Run:
         """Run in ExecuTorch's runtime on the CPU."""

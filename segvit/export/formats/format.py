@@ -6,7 +6,7 @@ Letters: B batch, N bands, H W image.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from segvit.errors import UserError
 from segvit.utils.optional import need
@@ -31,8 +31,8 @@ class Format(ABC):
     """Ending of the file or folder, with its dot. Empty: a folder of any name, which only `--format` chooses."""
     precisions: ClassVar[tuple["ExportPrecision", ...]] = ("fp32",)
     """Precisions that can be written. The first is the default."""
-    calibrated: ClassVar[tuple["ExportPrecision", ...]] = ()
-    """Precisions that need a user's images."""
+    int8_images: ClassVar[Literal["unused", "optional", "required"]] = "unused"
+    """Use of a user's images in int8: ranges of the activations come from them, or from each image if unused."""
     from_onnx: ClassVar[bool] = False
     """True if `write` reads `Traced.onnx_file`; otherwise it reads `Traced.program`."""
     packages: ClassVar[tuple[str, ...]] = ()
@@ -96,7 +96,7 @@ class Format(ABC):
             traced: the model at the size of the export.
             file: file or folder to write, in a temporary folder of its own, under its final name.
             precision: one of `precisions`.
-            windows: images (N, H, W) to calibrate int8 on, cut as in inference; empty if the user gave none.
+            windows: images (N, H, W) to calibrate int8 on, cut as in inference; empty if there are none, or unused.
 
         Raises:
             NotExportable: the model has a part without equivalent in this format.
@@ -122,7 +122,7 @@ class Format(ABC):
             raise UserError(
                 f"precision {wanted!r}: {self.purpose} are written in {', '.join(self.precisions)}; give one of them"
             )
-        if wanted in self.calibrated and not has_images:
+        if wanted == "int8" and self.int8_images == "required" and not has_images:
             raise UserError(
                 f"precision {wanted}: {self.purpose} are calibrated on images; give your own (--images photos/)"
             )
@@ -142,6 +142,8 @@ class Format(ABC):
             if path.is_dir() and any(path.iterdir()) and not (path / self.marker).is_file():
                 raise UserError(f"{path}: a folder with other files, which is not replaced; give a new name")
         beside = [file for file in self.files(path)[1:] if file.exists()]
+        if any(file.is_dir() for file in beside):
+            raise UserError(f"{beside[0]}: a folder, where a file beside {path.name} is written; give another name")
         if beside and not path.exists():
             raise UserError(
                 f"{beside[0]} exists without {path}, and would be replaced; give another name, or remove it"

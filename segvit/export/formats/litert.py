@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from segvit.export.formats.format import Run
 from segvit.export.formats.header_file import HeaderBeside
 from segvit.utils.optional import need
+from segvit.utils.text import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +62,7 @@ class LiteRT(HeaderBeside):
             try:
                 litert.convert(module, sample_kwargs={INPUT: images}).export(str(file))
             except Exception as error:
-                raise NotExportable(f"LiteRT cannot convert the model: {str(error).splitlines()[0]}") from error
+                raise NotExportable(f"LiteRT cannot convert the model: {first_line(error)}") from error
 
     def run(self, file: Path) -> Run:
         """Run in LiteRT's interpreter on the CPU."""

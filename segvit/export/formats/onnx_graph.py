@@ -20,6 +20,7 @@ class OnnxGraph(Format):
     name = "onnx"
     suffix = ".onnx"
     precisions = ("fp32", "fp16", "int8")
+    int8_images = "optional"
     from_onnx = True
     packages = ("onnxscript", "onnx", "onnxruntime")
     extra = "export"

@@ -27,7 +27,7 @@ class OpenvinoIr(Format):
     name = "openvino"
     suffix = ".xml"
     precisions = ("fp32", "fp16", "int8")
-    calibrated = ("int8",)
+    int8_images = "required"
     from_onnx = True
     packages = ("onnxscript", "onnx", "openvino")
     extra = "openvino"

@@ -43,8 +43,11 @@ def choose_format(path: Path, name: str | Format | None) -> Format:
         name: name of a format, a format with options of its own, or None.
 
     Raises:
-        UserError: no such format, no format with this ending, or the two contradict each other.
+        UserError: no such format, no format with this ending, or the two contradict each other; or the path has no
+            name of its own.
     """
+    if path.name in ("", ".."):
+        raise UserError(f"{path}: no name of a file or folder to write; give one, such as {path / 'model.onnx'}")
     suffix = path.suffix.lower()
     by_suffix = next((form for form in FORMATS.values() if form.suffix and form.suffix == suffix), None)
     if name is None:

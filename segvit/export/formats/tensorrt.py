@@ -39,7 +39,7 @@ class TensorRT(Format):
     name = "tensorrt"
     suffix = ""
     precisions = ("fp32", "fp16", "int8")
-    calibrated = ("int8",)
+    int8_images = "required"
     from_onnx = True
     packages = OnnxGraph.packages
     extra = OnnxGraph.extra

@@ -1,6 +1,7 @@
 """Write folders with a page that labels photos in the browser, and run their model in ONNX Runtime."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ class WebPage(Format):
     name = "web"
     suffix = ""
     precisions = ("int8", "fp32", "fp16")  # in WebAssembly int8 is the fastest, and a quarter of the download
+    int8_images = "optional"
     from_onnx = True
     packages = OnnxGraph.packages
     extra = OnnxGraph.extra
@@ -38,7 +40,8 @@ class WebPage(Format):
 
     def next_steps(self, path: Path) -> list[str]:
         """Return the command that serves the page on this computer."""
-        return [f"to open the page: python -m http.server --directory {path}, then http://localhost:8000"]
+        command = shlex.join(["python", "-m", "http.server", "--directory", str(path)])
+        return [f"to open the page, run `{command}`, then open http://localhost:8000"]
 
     def check(self, precision: "ExportPrecision") -> None:
         """Check the packages, and find or fetch onnxruntime-web before the work.
@@ -84,7 +87,8 @@ class WebPage(Format):
             fixed = f"{traced.size[0]} x {traced.size[1]} pixels"
             used = "whole photos" if cuts is None else f"windows of {cuts.side} x {cuts.side} pixels"
             raise UserError(
-                f"a graph of {fixed} cannot run this model's test protocol, which uses {used}; leave --size out"
+                f"a graph of {fixed} cannot run this model's test protocol, which uses {used}; leave --size out. If "
+                "you gave none, the model can be exported at one size only: export an .onnx file instead"
             )
         file.mkdir()
         OnnxGraph().write(traced, file / MODEL, precision, windows)
@@ -98,8 +102,9 @@ class WebPage(Format):
         import torch
 
         from segvit.export.web.page import FACTS, MODEL
+        from segvit.inference.exported import INPUT, LOGITS, VALID
         from segvit.inference.label_map import label_map
-        from segvit.inference.onnx_model import INPUT, LOGITS, VALID, open_session
+        from segvit.inference.onnx_model import open_session
         from segvit.models.output import SegOutput
 
         session = open_session(str(file / MODEL), torch.device("cpu"), source=file)

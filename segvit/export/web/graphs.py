@@ -5,11 +5,8 @@ Letters: K classes, Q queries, h w token grid, y x pixels of a part of a window.
 
 from typing import Any
 
-from segvit.export.onnx_file import OPSET, onnx
-from segvit.inference.onnx_model import LOGITS, VALID
-
-IR_VERSION = 8
-"""Version of the file format that belongs to the operators of `OPSET`."""
+from segvit.export.onnx_file import IR_VERSION, OPSET, onnx
+from segvit.inference.exported import LOGITS, VALID
 
 
 def logits_graph(model: Any) -> Any:

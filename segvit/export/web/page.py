@@ -103,7 +103,8 @@ def _index(model: Network, precision: str) -> str:
 def _described(model: Network, precision: str) -> list[tuple[str, str]]:
     """Return the facts of a model that the page shows, as names and texts."""
     protocol = resolve_protocol(model)
-    miou = model.extra.get("metrics", {}).get("miou")
+    metrics = model.extra.get("metrics")
+    miou = metrics.get("miou") if isinstance(metrics, dict) else None
     parts = described(model)
     facts = [
         ("Classes", ", ".join(classes_of(model)[0])),

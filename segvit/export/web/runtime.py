@@ -74,7 +74,7 @@ def fetch() -> dict[str, bytes]:
         )
     print(f"fetching {PACKAGE} {VERSION} (33 MB) with npm", flush=True)
     with TemporaryDirectory() as folder:
-        command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--ignore-scripts", "--silent"]
+        command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--ignore-scripts", "--loglevel", "error"]
         try:
             done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=NPM_SECONDS)
         except (OSError, subprocess.TimeoutExpired) as error:

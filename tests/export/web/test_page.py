@@ -113,6 +113,14 @@ def differing(found: npt.NDArray[Any], reference: npt.NDArray[Any]) -> int:
     return int((found != reference).sum())
 
 
+def test_a_model_without_scores(tmp_path: Path) -> None:
+    model = ColourModel(SLIDE)
+    model.extra = {"metrics": None}  # as in the file of a step that was not validated
+    write_page(tmp_path, model, precision="fp32", runtime={})
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "mIoU" not in page and "blue &amp; &lt;i&gt;" in page
+
+
 # --- labels -----------------------------------------------------------------------------------------------------------
 
 
@@ -230,14 +238,23 @@ def test_a_photo_that_is_too_small_is_refused(site: Path, opened: Callable[..., 
     set_protocol(site, SLIDE)
 
 
-def test_a_missing_model_is_reported(site: Path, visit: Callable[..., Visit]) -> None:  # noqa: F811
+@pytest.mark.parametrize("name", ["model.onnx", "model.json"])
+def test_a_missing_model_is_reported(
+    name: str,
+    site: Path,
+    tmp_path: Path,
+    visit: Callable[..., Visit],  # noqa: F811
+) -> None:
     visited = visit()
     with served(site) as address:
-        visited.page.route("**/model.onnx", lambda route: route.fulfill(status=404, body="none"))
+        visited.page.route(f"**/{name}", lambda route: route.fulfill(status=404, body="none"))
         visited.page.goto(address)
         alert = visited.page.locator("#alert")
         alert.wait_for()
-        assert "could not be loaded: the server answered 404 to /model.onnx" in alert.inner_text()
+        assert f"could not be loaded: the server answered 404 to /{name}" in alert.inner_text()
+        assert not visited.page.locator("#drop").is_visible()
+        visited.page.set_input_files("#file", photo_file(tmp_path / "a.png", 20, 20))  # waits for nothing
+        assert alert.is_visible() and not visited.page.locator("#work").is_visible()
 
 
 @pytest.mark.slow

@@ -107,7 +107,8 @@ def test_npm_fetches_it_once(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         runtime_files()
     packed(tmp_path / "source.tgz")
     wanted = f"['pack', '{runtime.PACKAGE}@{runtime.VERSION}']"
-    npm(tmp_path, f"assert sys.argv[1:3] == {wanted}\nshutil.copy({str(tmp_path / 'source.tgz')!r}, 'x.tgz')")
+    checked = f"assert sys.argv[1:3] == {wanted} and '--silent' not in sys.argv"  # which would hide reasons
+    npm(tmp_path, f"{checked}\nshutil.copy({str(tmp_path / 'source.tgz')!r}, 'x.tgz')")
     assert runtime_files() == CONTENT
     assert "fetching onnxruntime-web" in capsys.readouterr().out
     (tmp_path / "programs" / "npm").unlink()

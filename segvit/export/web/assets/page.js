@@ -11,6 +11,7 @@ let photo = null; // the newest: {id, file}
 let viewer = null;
 let address = ""; // of the photo that is shown
 let worker = null;
+let stopped = false; // true if the model cannot run
 
 start();
 
@@ -18,7 +19,7 @@ function start() {
   if (!location.protocol.startsWith("http")) return; // the page shows how to serve it
   find("unserved").hidden = true;
   const lacking = ["Worker", "WebAssembly", "OffscreenCanvas", "CompressionStream"].filter((name) => !(name in window));
-  if (lacking.length) return refuse(`This browser is too old: it lacks ${lacking.join(", ")}. Use a browser of 2023 or later.`);
+  if (lacking.length) return stop(`This browser is too old: it lacks ${lacking.join(", ")}. Use a browser of 2023 or later.`);
   find("drop").hidden = false;
   listen();
   work("Loading the model", 0);
@@ -27,16 +28,18 @@ function start() {
 
 async function load() {
   try {
-    facts = await (await fetch(new URL("../model.json", import.meta.url), { cache: "no-cache" })).json();
+    const reply = await fetch(new URL("../model.json", import.meta.url), { cache: "no-cache" });
+    if (!reply.ok) throw new Error(`the server answered ${reply.status} to ${new URL(reply.url).pathname}`);
+    facts = await reply.json();
   } catch (error) {
-    return refuse(`The model could not be loaded: ${error.message}`);
+    return stop(`The model could not be loaded: ${error.message}`);
   }
   // Only a worker from a blob is bound by the policy of this page. One from a file would have a policy of its own.
   const script = `import ${JSON.stringify(new URL("worker.js", import.meta.url).href)};`;
   worker = new Worker(URL.createObjectURL(new Blob([script], { type: "text/javascript" })), { type: "module" });
   worker.addEventListener("message", ({ data }) => answer(data));
   worker.addEventListener("error", (event) => {
-    refuse(`This browser could not start the model${event.message ? `: ${event.message}` : ""}. Try a newer browser.`);
+    stop(`This browser could not start the model${event.message ? `: ${event.message}` : ""}. Try a newer browser.`);
   });
   if (photo) worker.postMessage(photo);
 }
@@ -67,6 +70,7 @@ function listen() {
 
 /** Label the first of the files. */
 function take(files) {
+  if (stopped) return;
   if (!files.length) return refuse("That is not a file: save the picture first, then drop the file.");
   photo = { id: (photo?.id ?? 0) + 1, file: files[0] };
   find("alert").hidden = true;
@@ -89,7 +93,7 @@ function answer(message) {
     progress: ({ text, done }) => work(`${photo.file.name}: ${text}`, done),
     labels: (found) => show(found).catch((error) => refuse(`The label map cannot be shown: ${error.message}`)),
     refused: ({ text }) => refuse(text),
-    broken: ({ text }) => refuse(text),
+    broken: ({ text }) => stop(text),
   };
   acts[message.kind](message);
 }
@@ -113,6 +117,13 @@ function refuse(text) {
   find("result").setAttribute("aria-busy", "false");
   find("alert").textContent = text;
   find("alert").hidden = false;
+}
+
+/** Report that the model cannot run, and take no further photos. */
+function stop(text) {
+  stopped = true;
+  find("drop").hidden = true;
+  refuse(text);
 }
 
 async function show({ labels, height, width, windows, seconds }) {
