@@ -229,9 +229,7 @@ def test_images_are_fetched_with_the_token(studio: Any, tmp_path: Path) -> None:
         fetch({"photo": "/data/a.jpg"}, "photo", LabelStudio(url="http://127.0.0.1:1"), tmp_path, SMALL)
 
 
-def test_a_proxy_is_not_asked_for_what_is_here(
-    studio: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_proxy_is_not_asked_for_what_is_here(studio: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("httpx")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -246,7 +244,7 @@ def test_a_slow_download_is_given_up(studio: Any, tmp_path: Path, monkeypatch: p
     pytest.importorskip("httpx")
     monkeypatch.setattr(images, "LONGEST", -1)
     source = LabelStudio(url=f"http://127.0.0.1:{studio.server_port}", token="legacy")
-    with pytest.raises(Unreachable, match="needs more than -1 s for a.jpg"):
+    with pytest.raises(Unreachable, match=r"needs more than -1 s for a\.jpg"):
         fetch({"photo": "/data/a.jpg"}, "photo", source, tmp_path, SMALL)
 
 
