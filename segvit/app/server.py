@@ -140,7 +140,7 @@ def make_server(service: Service, store: FileStore, examples: list[Path], access
         stopping=stopping,
         root_path=access.root_path,
     )
-    config = uvicorn.Config(front, log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE)
+    config = uvicorn.Config(front, log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE, ws="none")
     return graceful_server(config, stopping, running=lambda: front.posts + service.running, give_up=service.pool.close)
 
 
@@ -199,6 +199,8 @@ def _signals_unwind() -> Iterator[None]:
     """Let signals that would kill the process act like Ctrl-C, so that folders are removed and workers ended."""
 
     def stop(number: int, frame: FrameType | None) -> None:
+        for each in before:  # further signals do not interrupt the removal of folders
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     def hang_up(number: int, frame: FrameType | None) -> None:

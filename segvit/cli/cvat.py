@@ -14,8 +14,8 @@ def cvat(model: str, folder: Path, *, name: str | None = None) -> None:
     Parameters
     ----------
     model
-        Model file (.safetensors, or .onnx from `segvit export`), repository of the Hugging Face Hub (user/repo), or a
-        name from the zoo.
+        Model file (.safetensors; .onnx or .xml of `segvit export`), repository of the Hugging Face Hub (user/repo), or
+        a name from the zoo.
     folder
         New folder to write to.
     name

@@ -41,6 +41,8 @@ def info(
 ) -> None:
     """Print what a model consists of and costs: parts, parameters, multiply-adds, classes, test protocol.
 
+    Without a model, it prints the versions and the devices of this machine, for reports of bugs.
+
     Parameters
     ----------
     name
@@ -61,12 +63,15 @@ def info(
     check_paths(files=(None if json == TERMINAL else json,))
     from rich import print as rich_print
 
+    from segvit.profiling.environment import environment
     from segvit.profiling.info import describe
 
     if plan:
         seen: Any = _plan_of(plan, name=name, gpus=gpus, tflops=tflops, size=size, backbone=backbone)
     elif name is None:
-        raise UserError("no model, config or backbone given: name one, or type --plan CONFIG")
+        if gpus != 1 or tflops is not None or size is not None or backbone != BackboneFlags():
+            raise UserError("no model, config or backbone given: name one, or type --plan CONFIG")
+        seen = environment()
     elif gpus != 1 or tflops is not None:
         raise UserError(f"--gpus and --tflops work only with --plan: type segvit info --plan {name}")
     else:

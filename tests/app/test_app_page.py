@@ -475,7 +475,7 @@ def test_a_killed_worker_is_seen_and_replaced(server: Server, scene: Path) -> No
     workers[0].kill()
     seen = until(lambda: health() if health()[0] == 503 else None, 30)
     assert seen[1]["alive"] and not seen[1]["ready"] and seen[1]["status"] == "DOWN"
-    until(lambda: health()[0] == 200, 120)
+    until(lambda: health()[0] == 200, 300)
     counts = parse(httpx.get(f"{server.address}/metrics").text)["segvit_worker_restarts_total"]
     assert counts[0].value == parse(before)["segvit_worker_restarts_total"][0].value + 1
     answer = httpx.post(f"{server.address}/api/predict", files={"photo": ("a.png", scene.read_bytes())}, timeout=60)

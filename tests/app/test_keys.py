@@ -68,7 +68,7 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_keys_from_flags_a_file_and_the_environment(tmp_path: Path) -> None:
-    (file := tmp_path / "keys.txt").write_text(f"# of the lab\n\n  {ONE}  \n{TWO}\n")
+    (file := tmp_path / "keys.txt").write_text(f"{ONE}  \n# of the lab\n\n  {TWO}\n", encoding="utf-8-sig")  # Windows
     environment = {VARIABLE: "third-key-0123456789, fourth-key-0123456789", "HOME": "/"}
     keys = read_keys(["fifth-key-0123456789"], file=file, environment=environment)
     assert len(keys) == 5 and environment == {"HOME": "/"}  # workers do not inherit them

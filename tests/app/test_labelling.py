@@ -5,13 +5,15 @@ import http.server
 import io
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -30,9 +32,11 @@ from segvit.app.serving.refusals import Refusal, Unreachable, WrongRequest
 from segvit.data.annotations.brush import decode_brush, encode_brush
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
+from segvit.inference.exported import ExportedModel
 from segvit.prediction.annotations.annotated import trace
 from segvit.prediction.annotations.cvat_shapes import cvat_shapes
 from segvit.prediction.photo import Prediction
+from segvit.weights.names import MODELS
 from tests.app.test_app import SMALL, Pretender
 from tests.helpers.tiny import labelling_model
 
@@ -45,6 +49,7 @@ BOTH = """<View>
     <Label value="Road" alias="r"/><Label value="Car"/><Label value="Background"/>
   </PolygonLabels>
 </View>"""
+BRUSH = '<BrushLabels name="b" toName="a">'
 
 
 # --- the labelling configuration --------------------------------------------------------------------------------------
@@ -70,6 +75,7 @@ def test_controls_and_labels_are_matched_with_classes() -> None:
         ("", "is no XML text"),
         ("x" * 1_000_001, "is no XML text"),
         ("<View>", "is no XML .no element found"),
+        ("<View>\ud800</View>", "is no XML"),
         ('<!DOCTYPE x [<!ENTITY a "b">]><View>&a;</View>', "has a document type"),
         ("<View/>", "has no <Image"),
         ('<View><Image name="a" value="a.png"/></View>', "has no <Image"),
@@ -87,6 +93,17 @@ def test_controls_and_labels_are_matched_with_classes() -> None:
 def test_configurations_that_do_not_fit(text: Any, said: str) -> None:
     with pytest.raises(WrongRequest, match=said):
         read_form(text, CLASSES)
+
+
+def test_a_deep_configuration_is_read_in_one_pass() -> None:
+    """Labels inside 60,000 elements took minutes while each was searched for its control."""
+    deep = "<a>" * 60_000 + '<Label value="Car"/>' * 20_000 + "</a>" * 60_000
+    begin = time.process_time()
+    with pytest.raises(WrongRequest, match="no label is a class"):
+        read_form(f'<View><Image name="a" value="$a"/>{BRUSH}</BrushLabels>{deep}</View>', CLASSES)
+    assert time.process_time() - begin < 10
+    nested = f'<View><Image name="a" value="$a"/>{BRUSH}<View><Label value="Car"/></View></BrushLabels></View>'
+    assert read_form(nested, CLASSES).controls[0].labels == {1: "Car"}
 
 
 # --- where images come from -------------------------------------------------------------------------------------------
@@ -121,15 +138,30 @@ def test_only_files_of_that_label_studio_are_asked_for() -> None:
         "/database/a.jpg",
         "data/upload",
         "http://169.254.169.254/latest/meta-data",
+        "http://[::1/ls/data/a.jpg",
+        "http://[studio]/ls/data/a.jpg",
+        "http://@studio:8080/ls/data/a.jpg",
+        "/data/\ud800.jpg",
     ):
         if text == "data/upload":
             assert source.address_of(text).endswith("/ls/data/upload")
             continue
         with pytest.raises(WrongRequest, match=r"is asked for images|are fetched|no address"):
             source.address_of(text)
-    for wrong in ("studio:8080", "ftp://studio", "http://", "http://user@studio", "http://studio/?x"):
-        with pytest.raises(UserError, match="--label-studio-url"):
+    for wrong in (
+        "studio:8080",
+        "ftp://studio",
+        "http://",
+        "http://user@studio",
+        "http://:zebra@studio",
+        "http://studio/?x",
+        "http://studio/#x",
+        "http://studio:port",
+        "http://[::1",
+    ):
+        with pytest.raises(UserError, match="--label-studio-url") as caught:
             LabelStudio(url=wrong)
+        assert "zebra" not in str(caught.value)
     with pytest.raises(UserError, match=r"LABEL_STUDIO_API_KEY. is empty or has spaces") as caught:
         LabelStudio(url="http://studio", token="zebra crossing")
     assert "zebra" not in str(caught.value)
@@ -197,6 +229,25 @@ def test_images_are_fetched_with_the_token(studio: Any, tmp_path: Path) -> None:
         fetch({"photo": "/data/a.jpg"}, "photo", LabelStudio(url="http://127.0.0.1:1"), tmp_path, SMALL)
 
 
+def test_a_proxy_is_not_asked_for_what_is_here(studio: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("httpx")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    here = LabelStudio(url=f"http://127.0.0.1:{studio.server_port}", token="legacy")
+    assert fetch({"photo": "/data/a.jpg"}, "photo", here, tmp_path, SMALL).read_bytes() == b"photo"
+    urls = ("http://localhost:8080", "http://[::1]:8080", "http://10.0.0.1", "http://studio")
+    assert [LabelStudio(url=url).is_here for url in urls] == [True, True, False, False]
+
+
+def test_a_slow_download_is_given_up(studio: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("httpx")
+    monkeypatch.setattr(images, "LONGEST", -1)
+    source = LabelStudio(url=f"http://127.0.0.1:{studio.server_port}", token="legacy")
+    with pytest.raises(Unreachable, match=r"needs more than -1 s for a\.jpg"):
+        fetch({"photo": "/data/a.jpg"}, "photo", source, tmp_path, SMALL)
+
+
 def test_images_that_come_as_text(tmp_path: Path) -> None:
     text = "data:image/png;base64," + base64.b64encode(b"photo").decode()
     assert fetch({"image": text}, "image", None, tmp_path, SMALL).read_bytes() == b"photo"
@@ -206,6 +257,7 @@ def test_images_that_come_as_text(tmp_path: Path) -> None:
         ({"image": 7}, "has no image under 'image'"),
         ({"image": "data:image/png,abc"}, "is text without base64"),
         ({"image": "data:image/png;base64,%%%"}, "is no base64"),
+        ({"image": "data:image/png;base64,\u00e4"}, "is no base64"),
         ({"image": "data:image/png;base64," + "A" * 3_000_000}, "is too large: the limit is 2 MB"),
         ({"image": "/data/upload/a.jpg"}, "start the server with --label-studio-url"),
         ({"image": "http://elsewhere/a.jpg"}, "start the server with --label-studio-url"),
@@ -225,6 +277,9 @@ class Request:
 
     async def body(self) -> bytes:
         return self._content if isinstance(self._content, bytes) else json.dumps(self._content).encode()
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        yield await self.body()
 
 
 @pytest.fixture
@@ -304,9 +359,12 @@ def test_requests_that_are_malformed(backend: Backend) -> None:
     ):
         with pytest.raises(WrongRequest, match=said):
             run(backend.predict, content)
+    assert backend.waiting == 0
     backend.waiting = SMALL.queue
-    with pytest.raises(Refusal, match="requests wait already"):
-        run(backend.predict, RECORDED)
+    for content in (RECORDED, b"{"):  # before the body is read
+        with pytest.raises(Refusal, match="requests wait already"):
+            run(backend.predict, content)
+    assert backend.waiting == SMALL.queue
 
 
 # --- regions ----------------------------------------------------------------------------------------------------------
@@ -449,6 +507,28 @@ def test_a_function_for_cvat(model: Path, tmp_path: Path) -> None:
         write_function(str(model), folder)
 
 
+def test_a_function_of_an_openvino_model_has_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Exported(ExportedModel):
+        def __init__(self, path: Path) -> None:
+            torch.nn.Module.__init__(self)
+            self.path = path
+
+        @property
+        def files(self) -> tuple[Path, ...]:
+            return (self.path, self.path.with_suffix(".bin"))
+
+    for suffix in (".xml", ".bin"):
+        (tmp_path / f"street{suffix}").write_text(suffix)
+    monkeypatch.setattr(cvat_folder, "load_network", lambda name, *, device: Exported(Path(name)))
+    monkeypatch.setattr(cvat_folder, "classes_of", lambda network: (CLASSES, None))
+    folder = tmp_path / "function"
+    write_function(str(tmp_path / "street.xml"), folder)
+    assert [(folder / f"model{suffix}").read_text() for suffix in (".xml", ".bin")] == [".xml", ".bin"]
+    assert 'with_name("model.xml")' in (folder / "main.py").read_text()
+    assert "segvit[openvino]" in (folder / "function.yaml").read_text()
+    assert set(cvat_folder.EXTRAS) == set(MODELS)
+
+
 def test_requests_of_cvat_that_are_malformed(model: Path) -> None:
     function = CvatFunction(str(model), device="cpu", limits=Limits(max_megabytes=0.01))
     for body, said in (
@@ -457,6 +537,8 @@ def test_requests_of_cvat_that_are_malformed(model: Path) -> None:
         ({"image": 7}, "has no image"),
         ({"image": "A" * 20_000}, "is too large"),
         ({"image": "aGVsbG8="}, "image is not a photo"),
+        ({"image": "\u00e4"}, "is no base64"),
+        ({"image": "aGVsbG8=", "threshold": 10**400}, "threshold 1000.*: give a number"),
         ({"image": "aGVsbG8=", "threshold": "0.5"}, "threshold 0.5: give a number"),
         ({"image": "aGVsbG8=", "threshold": 2}, "threshold 2: give a number"),
         ({"image": "aGVsbG8=", "threshold": float("nan")}, "threshold nan: give a number"),

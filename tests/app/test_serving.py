@@ -328,3 +328,67 @@ def test_answers_of_label_studio_are_json(client: Any) -> None:
     answer = client.post("/predict", headers=KEY, content=b"[" * 100_000)
     assert answer.status_code == 400
     assert json.loads(answer.text)["error"].startswith("the body of the request is no JSON")
+
+
+def test_text_that_is_no_unicode_is_quoted(client: Any) -> None:
+    """JSON may hold half of a surrogate pair, which UTF-8 cannot hold."""
+    for path, content, said in (
+        ("/setup", {"schema": "<View>\ud800</View>"}, "is no XML"),
+        ("/predict", {"tasks": [{"data": {"photo": "\ud800.png"}}], "label_config": FORM}, "--label-studio-url"),
+    ):
+        answer = client.post(path, headers=KEY, content=json.dumps(content).encode())
+        assert answer.status_code == 400 and said in answer.json()["error"]
+
+
+def test_other_sites_cannot_read_answers(client: Any) -> None:
+    """A browser that keeps the password would send it along."""
+    for path in ("/", "/config", "/gradio_api/info", "/api/models"):
+        answer = client.get(path, headers={**KEY, "Host": "segvit.example", "Origin": "http://elsewhere.example"})
+        assert answer.status_code == 200
+        assert not [name for name in answer.headers if name.startswith("access-control-")], path
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_client_that_leaves_is_counted_without_a_trace(answers: bool) -> None:
+    requests = pytest.importorskip("starlette.requests")
+    messages = [{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}]
+    metrics = Metrics()
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        pass
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] == "http.request":
+            continue
+        if answers:  # as the layer does that catches all errors
+            await send({"type": "http.response.start", "status": 500, "headers": []})
+        raise requests.ClientDisconnect if scope["path"] == "/predict" else ValueError("broken")
+
+    front = Front(inner, keys=ApiKeys(), metrics=metrics, stopping=Stopping(1))
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
+    again = [*messages]
+    asyncio.run(front(scope, receive, send))
+    assert 'segvit_requests_total{route="/predict",status="499"} 1' in metrics.text()
+    messages += again
+    with pytest.raises(ValueError, match="broken"):
+        asyncio.run(front({**scope, "path": "/setup"}, receive, send))
+    assert front.posts == 0
+
+
+def test_a_second_signal_ends_what_runs() -> None:
+    uvicorn = pytest.importorskip("uvicorn")
+    stopping, given_up = Stopping(60), []
+
+    async def inner(*_: Any) -> None:
+        pass
+
+    server = graceful_server(
+        uvicorn.Config(inner), stopping, running=lambda: 1, give_up=lambda: given_up.append(stopping.begun)
+    )
+    server.handle_exit(signal.SIGTERM, None)
+    assert stopping.begun and not given_up and not server.should_exit
+    server.handle_exit(signal.SIGTERM, None)
+    assert given_up == [True] and server.should_exit

@@ -174,6 +174,17 @@ def test_image_is_built_tried_and_pushed(fake: Path, kind: str, index: str, tags
     assert "ARG TORCH_INDEX" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
+def test_a_release_candidate_leaves_the_image_of_the_release(fake: Path) -> None:
+    docker = fake / "bin" / "docker"
+    docker.write_text(docker.read_text().replace("1.2.0", "1.2.0rc1"))
+    for kind, tag in (("cuda", "1.2.0rc1"), ("cpu", "1.2.0rc1-cpu")):
+        (fake / "typed").unlink(missing_ok=True)
+        lines, done = typed(fake, "build_image", kind, "host/segvit", "v1.2.0rc1", "--push", TORCH_INDEX="ADDRESS")
+        assert done.returncode == 0, done.stderr
+        assert [line for line in lines if "push" in line] == [f"docker push host/segvit:{tag}"]
+        assert "latest" not in lines[0] and lines[0].count("--tag") == 1
+
+
 def test_image_of_another_version_is_not_pushed(fake: Path) -> None:
     lines, done = typed(fake, "build_image", "cuda", "segvit", "1.3.0", "--push")
     assert done.returncode == 1 and "holds segvit 1.2.0, not 1.3.0" in done.stderr

@@ -63,7 +63,7 @@ def read_form(text: object, classes: Sequence[str]) -> Form:
         raise WrongRequest(f"the labelling configuration has no <Image name=... value='$...'>; save one as {EXAMPLE}")
     usable = [element for element in elements if element.to_name in images]
     if not usable:
-        found = f"; it has {', '.join(sorted(others))}" if others else ""
+        found = f"; it has {', '.join(sorted(others))[:300]}" if others else ""
         raise WrongRequest(f"no <BrushLabels> or <PolygonLabels> labels the image{found}; save one such as {EXAMPLE}")
     image = usable[0].to_name
     controls, taken = [], set[int]()
@@ -119,12 +119,11 @@ def _parse(text: str) -> tuple[dict[str, str], list[_Element], set[str]]:
             element = _Element(KINDS[name], attributes["name"], attributes["toName"], [])
             elements.append(element)
         elif name == "Label" and attributes.get("value"):
-            control = next((each for each in reversed(inside) if each is not None), None)
-            if control is not None:
-                control.labels.append((attributes["value"], attributes.get("alias") or attributes["value"]))
+            if inside and inside[-1] is not None:
+                inside[-1].labels.append((attributes["value"], attributes.get("alias") or attributes["value"]))
         elif "toName" in attributes:
             others.add(name)
-        inside.append(element)
+        inside.append(element or (inside[-1] if inside else None))  # the control that a label below belongs to
 
     def refuse(*_: object) -> None:
         raise WrongRequest("the labelling configuration has a document type: delete <!DOCTYPE ...>")
@@ -135,6 +134,6 @@ def _parse(text: str) -> tuple[dict[str, str], list[_Element], set[str]]:
     parser.StartDoctypeDeclHandler = refuse
     try:
         parser.Parse(text, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, UnicodeEncodeError) as error:  # half of a surrogate pair is no character
         raise WrongRequest(f"the labelling configuration is no XML ({error}); save one such as {EXAMPLE}") from error
     return images, elements, others

@@ -6,9 +6,6 @@
 CVAT sends each image of a job to a function that runs in Nuclio. `segvit cvat` writes the folder of such a function.
 """
 
-import base64
-import binascii
-import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +15,7 @@ import numpy as np
 import torch
 
 from segvit.app.label_photo import load_models, pixels_for
+from segvit.app.labelling.encoded import decoded
 from segvit.app.limits import Limits
 from segvit.app.messages import Setup
 from segvit.app.photo import open_photo
@@ -59,7 +57,10 @@ class CvatFunction:
         if not isinstance(body, Mapping):
             raise UserError("the body of the request is no object: send {'image': BASE64}")
         threshold = _threshold(body.get("threshold"))
-        content = _decoded(body.get("image"), self._limits)
+        text = body.get("image")
+        if not isinstance(text, str) or not text:
+            raise UserError("the request has no image: send {'image': BASE64}")
+        content = decoded(text, self._limits)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, NAME)
             path.write_bytes(content)
@@ -86,22 +87,6 @@ def _threshold(value: object) -> float:
     """
     if value is None:
         return 0
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and 0 <= value <= 1):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise UserError(f"threshold {str(value)[:40]}: give a number from 0 to 1")
     return float(value)
-
-
-def _decoded(text: object, limits: Limits) -> bytes:
-    """Return the bytes of an image in base64.
-
-    Raises:
-        UserError: it is no base64, or too large.
-    """
-    if not isinstance(text, str) or not text:
-        raise UserError("the request has no image: send {'image': BASE64}")
-    if len(text) * 3 / 4 > limits.bytes + 3:
-        raise UserError(f"the image is too large: the limit is {limits.max_megabytes:g} MB")
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise UserError(f"the image is no base64 ({error}): send it again") from error

@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from segvit.errors import UserError
+from segvit.inference.exported import ExportedModel
 from segvit.inference.network import classes_of
-from segvit.inference.onnx_model import is_onnx
 from segvit.prediction.annotations.annotated import drawn_classes
 from segvit.utils.files import writing
 from segvit.weights.load import find_model, load_network
@@ -31,6 +31,8 @@ SECONDS = 120
 """Time in seconds that CVAT waits for an image."""
 MOST_BYTES = 32 * 2**20
 """Largest request in bytes, as in CVAT's own functions."""
+EXTRAS = {".safetensors": None, ".onnx": "export", ".xml": "openvino"}
+"""Extra of segvit that a model needs, by its ending."""
 MAIN = '''"""The function that CVAT calls through Nuclio: see `segvit cvat --help`."""
 
 import json
@@ -77,14 +79,16 @@ def write_function(model: str, folder: Path, *, name: str | None = None) -> list
     network = load_network(model, device="cpu")
     classes, _ = classes_of(network)
     source = find_model(model)
+    files = network.files if isinstance(network, ExportedModel) else (source,)
     with writing(folder, "give another folder"):
         folder.mkdir(parents=True, exist_ok=True)
-        copied = folder / f"model{source.suffix}"
-        shutil.copyfile(source, copied)
-        settings = settings_of(classes, name=name or _name_of(model), extra="export" if is_onnx(source) else None)
+        copied = [folder / f"model{file.suffix}" for file in files]
+        for file, copy in zip(files, copied, strict=True):
+            shutil.copyfile(file, copy)
+        settings = settings_of(classes, name=name or _name_of(model), extra=EXTRAS[source.suffix.lower()])
         (folder / YAML).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        (folder / CODE).write_text(MAIN.format(model=copied.name), encoding="utf-8")
-    return [folder / YAML, folder / CODE, copied]
+        (folder / CODE).write_text(MAIN.format(model=copied[0].name), encoding="utf-8")
+    return [folder / YAML, folder / CODE, *copied]
 
 
 def settings_of(classes: tuple[str, ...], *, name: str, extra: str | None = None) -> dict[str, Any]:

@@ -7,15 +7,16 @@ A task is written by others, so its addresses are never trusted. Only the addres
 only below the folders where Label Studio keeps files, and redirects are not followed.
 """
 
-import base64
-import binascii
+import ipaddress
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
+from segvit.app.labelling.encoded import decoded
 from segvit.app.limits import Limits
 from segvit.app.serving.refusals import Unreachable, WrongRequest
 from segvit.errors import UserError
@@ -28,6 +29,8 @@ DATA = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w=.-]+)*;base64,", re.ASCII)
 """Begin of an image that is sent as text."""
 SECONDS = 30
 """Time in seconds for one step of a download."""
+LONGEST = 120
+"""Time in seconds for a whole download."""
 NAME = "image"
 
 
@@ -45,9 +48,8 @@ class LabelStudio:
     """Access token of a user, of either kind."""
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-            raise UserError(f"--label-studio-url {self.url}: give an address such as http://127.0.0.1:8080")
+        if not _is_plain(self.url):
+            raise UserError("--label-studio-url: give an address without a password, such as http://127.0.0.1:8080")
         if self.token is not None and re.fullmatch(r"[!-~]+", self.token) is None:
             raise UserError(f"the token of Label Studio ({TOKEN}) is empty or has spaces: copy it again")
 
@@ -55,6 +57,15 @@ class LabelStudio:
     def root(self) -> str:
         """Address with a slash at its end."""
         return self.url.rstrip("/") + "/"
+
+    @property
+    def is_here(self) -> bool:
+        """True if it runs on this machine."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
 
     def address_of(self, text: str) -> str:
         """Return the full address of a file that a task names.
@@ -65,8 +76,8 @@ class LabelStudio:
         Raises:
             WrongRequest: it is at another place.
         """
-        own, given = urlsplit(self.root), urlsplit(text)
-        elsewhere = _origin(given) != _origin(own) or given.username or given.password
+        own, given = urlsplit(self.root), _parts(text)
+        elsewhere = _origin(given) != _origin(own) or "@" in given.netloc
         if (given.scheme or given.netloc) and elsewhere:
             raise WrongRequest(
                 f"the image is at {given.scheme}://{given.hostname or ''}: only {self.url} is asked for images. In "
@@ -82,17 +93,38 @@ class LabelStudio:
         return f"{self.root}{path}" + (f"?{given.query}" if given.query else "")
 
 
-def _origin(parts: Any) -> tuple[str, str | None, int | None]:
-    """Return scheme, host and port of an address.
+def _is_plain(url: str) -> bool:
+    """True for an http address of a server, without user, query and fragment."""
+    try:
+        parts = urlsplit(url)
+        return bool(
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and parts.port != 0
+            and not ("@" in parts.netloc or parts.query or parts.fragment)
+        )
+    except ValueError:  # the host is no IPv6 address, or the port is no number
+        return False
+
+
+def _parts(text: str) -> SplitResult:
+    """Return the parts of an address in a task.
 
     Raises:
-        WrongRequest: the port is no number.
+        WrongRequest: the host is no IPv6 address, the port is no number, or it has half of a surrogate pair.
     """
     try:
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        text.encode()
+        parts = urlsplit(text)
+        _ = parts.port
     except ValueError as error:
         raise WrongRequest(f"the image is at an address that is no address ({error}): correct the task") from error
-    return parts.scheme, parts.hostname, port
+    return parts
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    """Return scheme, host and port of an address."""
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def fetch(data: object, key: str, source: LabelStudio | None, folder: Path, limits: Limits) -> Path:
@@ -123,7 +155,7 @@ def fetch(data: object, key: str, source: LabelStudio | None, folder: Path, limi
         )
     address = source.address_of(text)
     path = folder / (
-        re.sub(r"[^\w.-]", "_", unquote(urlsplit(address).path).rpartition("/")[2])[-80:].strip(".") or NAME
+        re.sub(r"[^\w.-]", "_", unquote(urlsplit(address).path).rpartition("/")[2])[-60:].strip(".") or NAME
     )
     _download(address, source, path, limits)
     return path
@@ -138,12 +170,7 @@ def _from_text(text: str, limits: Limits) -> bytes:
     head = DATA.match(text)
     if head is None:
         raise WrongRequest("the image is text without base64: send data:image/png;base64,...")
-    if (len(text) - head.end()) * 3 / 4 > limits.bytes + 3:
-        raise WrongRequest(f"the image is too large: the limit is {limits.max_megabytes:g} MB")
-    try:
-        return base64.b64decode(text[head.end() :], validate=True)
-    except binascii.Error as error:
-        raise WrongRequest(f"the image is no base64 ({error}): send it again") from error
+    return decoded(text[head.end() :], limits)
 
 
 def _download(address: str, source: LabelStudio, path: Path, limits: Limits) -> None:
@@ -155,9 +182,10 @@ def _download(address: str, source: LabelStudio, path: Path, limits: Limits) -> 
     """
     import httpx  # comes with Gradio
 
-    came = 0
+    came, end = 0, time.monotonic() + LONGEST
+    proxied = not source.is_here  # a proxy of the environment would get the token, and cannot reach this machine
     try:
-        with httpx.Client(timeout=SECONDS, follow_redirects=False) as client:
+        with httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=proxied) as client:
             headers = _authorization(client, source)
             with client.stream("GET", address, headers=headers) as response, path.open("wb") as file:
                 if response.status_code != 200:
@@ -166,6 +194,8 @@ def _download(address: str, source: LabelStudio, path: Path, limits: Limits) -> 
                     came += len(piece)
                     if came > limits.bytes:
                         raise WrongRequest(f"{path.name} is too large: the limit is {limits.max_megabytes:g} MB")
+                    if time.monotonic() > end:
+                        raise Unreachable(f"Label Studio needs more than {LONGEST} s for {path.name}: try again later")
                     file.write(piece)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise Unreachable(

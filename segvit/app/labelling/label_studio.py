@@ -87,8 +87,9 @@ class Backend:
         return {"versions": [about.name for about in self._service.models]}
 
     async def webhook(self, request: "Request") -> dict[str, Any]:
-        """Take note of an event."""
-        await request.body()
+        """Take note of an event, and keep nothing of it."""
+        async for _ in request.stream():
+            pass
         return {"message": NOTED}
 
     async def predict(self, request: "Request") -> dict[str, Any]:
@@ -97,21 +98,28 @@ class Backend:
         Raises:
             UserError: the request is malformed, or none of its images can be labelled.
         """
-        content = await _content(request)
+        if self.waiting >= self._service.limits.queue:  # before the body, which may have many megabytes
+            raise Full(f"{self.waiting} requests wait already: try again in {RETRY_SECONDS} seconds")
+        self.waiting += 1
+        try:
+            return await self._predict(await _content(request))
+        finally:
+            self.waiting -= 1
+
+    async def _predict(self, content: dict[str, Any]) -> dict[str, Any]:
+        """Label the images of tasks.
+
+        Raises:
+            UserError: the request is malformed, or none of its images can be labelled.
+        """
         tasks = content.get("tasks")
         if not isinstance(tasks, list) or not 1 <= len(tasks) <= MOST_TASKS:
             raise WrongRequest(f"`tasks` is no list of 1 to {MOST_TASKS} tasks: send {{'tasks': [...]}}")
         wanted = content.get("model_version")
         about = next((each for each in self._service.models if each.name == wanted), self._service.models[0])
         form = read_form(content.get("label_config"), about.classes)
-        if self.waiting >= self._service.limits.queue:
-            raise Full(f"{self.waiting} requests wait already: try again in {RETRY_SECONDS} seconds")
-        self.waiting += 1
-        try:
-            loop = asyncio.get_running_loop()
-            results = await loop.run_in_executor(self._threads, self._label_all, tasks, form, about.name)
-        finally:
-            self.waiting -= 1
+        loop = asyncio.get_running_loop()
+        results = await loop.run_in_executor(self._threads, self._label_all, tasks, form, about.name)
         return {"results": results, "model_version": about.name}
 
     def _label_all(self, tasks: list[Any], form: Form, model: str) -> list[dict[str, Any]]:

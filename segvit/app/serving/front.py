@@ -74,7 +74,14 @@ class Front:
             return
         scope = below(scope, self._root_path)
         with self._metrics.request(route_of(scope["path"])) as answered:
-            await self._checked(scope, receive, _watched(send, answered))
+            client = _Client(receive, send, answered)
+            try:
+                await self._checked(scope, client.receive, client.send)
+            except Exception as error:
+                from starlette.requests import ClientDisconnect  # comes with Gradio
+
+                if not isinstance(error, ClientDisconnect):  # else there is nobody to answer, and nothing to report
+                    raise
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -94,12 +101,27 @@ class Front:
             await self._inner(scope, receive, send)
 
 
-def _watched(send: Send, answered: Callable[[int], None]) -> Send:
-    """Report the status of a response when it is sent."""
+class _Client:
+    """The channels of a client. They report the status of its response, unless it leaves before it is sent.
 
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            answered(message["status"])
-        await send(message)
+    Args:
+        receive: returns the next message of the client.
+        send: sends a message to it.
+        answered: called with the status.
+    """
 
-    return sending
+    def __init__(self, receive: Receive, send: Send, answered: Callable[[int], None]) -> None:
+        self._receive, self._send, self._answered = receive, send, answered
+        self._left = False
+
+    async def receive(self) -> Message:
+        """Return the next message."""
+        message = await self._receive()
+        self._left |= message["type"] == "http.disconnect"
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send a message."""
+        if message["type"] == "http.response.start" and not self._left:
+            self._answered(message["status"])
+        await self._send(message)

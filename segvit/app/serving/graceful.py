@@ -10,13 +10,13 @@ from segvit.app.serving.front import Stopping
 def graceful_server(config: Any, stopping: Stopping, *, running: Callable[[], int], give_up: Callable[[], None]) -> Any:
     """Return a uvicorn.Server; it also stops when its `should_exit` is set.
 
-    The first SIGTERM or Ctrl-C begins the end, a second one ends the server at once.
+    The first SIGTERM or Ctrl-C begins the end. A second one ends it at once: what still runs is refused.
 
     Args:
         config: a uvicorn.Config.
         stopping: state of the end.
         running: returns the number of requests that are still worked on.
-        give_up: called if they are not finished in time, so that they get an answer.
+        give_up: called if they are not finished in time, or at the second signal, so that they get an answer.
     """
     import uvicorn  # comes with Gradio
 
@@ -26,6 +26,8 @@ def graceful_server(config: Any, stopping: Stopping, *, running: Callable[[], in
             if not stopping.begun:
                 stopping.begin()
                 self.should_exit = False
+            else:
+                give_up()
 
         async def on_tick(self, counter: int) -> bool:
             if stopping.begun and not self.should_exit:

@@ -101,7 +101,7 @@ def _keys_of(file: Path) -> list[tuple[str, str]]:
         UserError: the file cannot be read or holds no key.
     """
     try:
-        lines = Path(expanded(file)).read_text(encoding="utf-8").splitlines()
+        lines = Path(expanded(file)).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise UserError(

@@ -19,7 +19,7 @@ MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Upper bounds in seconds of the buckets of the histogram; one without a bound follows."""
 NO_ANSWER = 499
-"""Status by which a request counts whose client has left before the answer."""
+"""Status by which a request counts whose client has left while it sent it."""
 Labels = tuple[tuple[str, str], ...]
 """Names and values of a sample's labels."""
 

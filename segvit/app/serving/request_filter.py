@@ -35,6 +35,8 @@ PAGE_POLICY = (
     "worker-src 'self' blob:; frame-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'"
 )
 """Content policy of the page. Gradio needs inline scripts and compiled templates; nothing loads from other sites."""
+SHARING = b"access-control-"
+"""Begin of the headers that let other sites read a response."""
 RESULT_POLICY = (
     "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data: blob:; connect-src data: blob:"
@@ -154,6 +156,8 @@ class RequestFilter:
         try:
             while more:
                 message = await counted()
+                if message["type"] == "http.disconnect":
+                    return
                 body, more = body + message.get("body", b""), message.get("more_body", False)
             paths = list(_paths_in(json.loads(body or b"null")))
         except Overflow:
@@ -187,11 +191,14 @@ def _paths_in(content: object) -> Iterator[Any]:
 
 
 def _with_headers(send: Send, policy: str) -> Send:
-    """Add the security headers to a response; a content policy that it already has is kept."""
+    """Add the security headers to a response; a content policy that it already has is kept.
+
+    Gradio lets pages of every other site read its answers, with the password that the browser keeps. That is undone.
+    """
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = list(message.get("headers", ()))
+            headers = [each for each in message.get("headers", ()) if not each[0].lower().startswith(SHARING)]
             if all(name.lower() != b"content-security-policy" for name, _ in headers):
                 headers.append((b"content-security-policy", policy.encode()))
             headers += [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]

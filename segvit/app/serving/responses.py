@@ -1,5 +1,6 @@
 """Answers of the API in JSON: contents, and the reasons of refusals."""
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ def refusal(error: UserError) -> "Response":
 
 
 def json_response(status: int, content: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> "Response":
-    """Return an answer in JSON."""
-    from starlette.responses import JSONResponse
+    """Return an answer in JSON. It is ASCII, so a reason may quote any text, even half of a surrogate pair."""
+    from starlette.responses import Response
 
-    return JSONResponse(content, status_code=status, headers=headers)
+    return Response(json.dumps(content, allow_nan=False), status, headers, media_type="application/json")

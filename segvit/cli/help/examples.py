@@ -44,6 +44,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "look": ("segvit look best.safetensors photo.jpg --output inside",),
     "info": (
         "segvit info runs/photos/best.safetensors",
+        "segvit info",
         "segvit info --plan finetune --num-classes 3",
     ),
     "bench": ("segvit bench best.safetensors --size 512 --batch 1 8",),
