@@ -24,12 +24,11 @@ from rich.table import Table
 import segvit
 from segvit.export.export import export_model
 from segvit.export.quantize import ExportPrecision
-from tests.helpers.served import served
+from tests.helpers.browser import installed
+from tests.helpers.served import ISOLATED, served
 
 PATIENCE = 600_000
 """Milliseconds to wait for the labels of a photo."""
-ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
-"""Headers that allow several threads."""
 WINDOWS = ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark"))
 """Widths in pixels and colour schemes of the pictures."""
 
@@ -45,13 +44,15 @@ def main(
     rounds: int = 3,
     threads: bool = False,
     pictures: Path | None = None,
-    browser: str = "/usr/bin/chromium",
+    browser: str | None = None,
 ) -> None:
     """Print one table. `pictures` gets the page with the first photo, wide and narrow, light and dark."""
     network = segvit.load_model(model)
     table = Table("precision", "MB", "s to load", "s per photo", "% differ, PyTorch", "% differ, ONNX Runtime")
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
+        chromium = playwright.chromium.launch(
+            executable_path=browser or installed(), args=["--no-sandbox", "--disable-gpu"]
+        )
         for precision in precisions:
             site = Path(folder) / precision
             export_model(network, site, format="web", precision=precision)

@@ -31,7 +31,7 @@ from segvit.export.export import MOST_PHOTOS, export_onnx, export_program
 from segvit.export.graph import LabelGraph, NotExportable
 from segvit.export.onnx_file import IR_VERSION, set_metadata
 from segvit.export.quantize import calibration_windows, to_half, to_int8
-from segvit.inference.onnx_model import OnnxModel, _with_valid, load_onnx
+from segvit.inference.onnx_model import OnnxModel, load_onnx, with_valid
 from segvit.inference.protocol import image_labels, image_scores
 from segvit.models.create import create_model
 from segvit.models.positions import _resize_by_matrices, resize_tokens
@@ -426,7 +426,7 @@ def test_no_precision_asks_for_a_newer_runtime(files: dict[str, Path], int8: Pat
     """ONNX Runtime 1.15 reads no newer file format than 9, JetPack and Debian have such versions."""
     onnx.save(to_half(onnx.load(files["plain"])), tmp_path / "half.onnx")
     for path in (*files.values(), tmp_path / "half.onnx", int8):
-        for model in (onnx.load(path), onnx.load_from_string(_with_valid(onnx.load(path)))):
+        for model in (onnx.load(path), onnx.load_from_string(with_valid(onnx.load(path)))):
             assert model.ir_version == IR_VERSION == 8
             assert [(item.domain, item.version) for item in model.opset_import] == [("", 18)]
 
@@ -543,7 +543,7 @@ def test_missing_package_says_what_to_install(
         ),
         (["model", "--format", "torch"], "format torch needs a name that ends in .pt2; give model.pt2"),
         (["model.onnx", "--format", "onyx"], "did you mean 'onnx'"),
-        (["model.pt2", "--data.spec", "shapes"], "only an .onnx file can be scored"),
+        (["model.pt2", "--data.spec", "shapes"], "only .onnx and .xml files can be scored"),
         (["model.onnx", "--size", "8", "8"], "at least 16 x 16 pixels"),
         (["model.onnx", "--images", "nowhere"], "no such file or folder: nowhere"),
     ],

@@ -147,6 +147,12 @@ def test_a_runtime_that_fails_without_a_text(model: SegViT, tmp_path: Path, monk
     assert not names(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["MODEL.XML", "model.MLpackage"])
+def test_endings_that_tools_take_in_lower_case_only(model: SegViT, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=rf"takes its ending in lower case only; give .*{Path(name).stem}\.(xml|mlp)"):
+        export_model(model, tmp_path / name)
+
+
 def test_the_command_after_a_page_can_be_copied() -> None:
     (line,) = FORMATS["web"].next_steps(Path("my site"))
     assert "`python -m http.server --directory 'my site'`" in line

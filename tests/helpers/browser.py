@@ -17,6 +17,11 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 """Programs that will do, the first that is found."""
 
 
+def installed() -> str | None:
+    """Path of the first of `NAMES` that is installed."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Visit:
     """An open page, and what it did."""
@@ -36,7 +41,7 @@ def browser() -> Iterator["Browser"]:
     Playwright works.
     """
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = next(filter(None, map(shutil.which, NAMES)), None)
+    program = installed()
     if program is None:
         pytest.skip(f"no browser found: none of {', '.join(NAMES)}")
     with sync_api.sync_playwright() as playwright:

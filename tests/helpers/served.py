@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
+"""Headers that allow several threads."""
+
 
 @contextmanager
 def served(folder: Path, *, headers: Mapping[str, str] | None = None, asked: list[str] | None = None) -> Iterator[str]:

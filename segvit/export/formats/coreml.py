@@ -21,6 +21,7 @@ class CoreML(Format):
 
     name = "coreml"
     suffix = ".mlpackage"
+    lower_case = True
     precisions = ("fp32", "fp16")
     packages = ("coremltools",)
     extra = "coreml"

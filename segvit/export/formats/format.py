@@ -29,6 +29,8 @@ class Format(ABC):
     """Word of `--format`."""
     suffix: ClassVar[str]
     """Ending of the file or folder, with its dot. Empty: a folder of any name, which only `--format` chooses."""
+    lower_case: ClassVar[bool] = False
+    """True if the tools of the format take its ending in lower case only."""
     precisions: ClassVar[tuple["ExportPrecision", ...]] = ("fp32",)
     """Precisions that can be written. The first is the default."""
     int8_images: ClassVar[Literal["unused", "optional", "required"]] = "unused"
@@ -132,8 +134,12 @@ class Format(ABC):
         """Check that an export may be written to a path, or replace what is there.
 
         Raises:
-            UserError: it is a folder where a file is needed or the reverse, or belongs to something else.
+            UserError: it is a folder where a file is needed or the reverse, or belongs to something else; or its ending
+                is in upper case, and `lower_case` is true.
         """
+        if self.lower_case and path.suffix != self.suffix:
+            given = path.with_suffix(self.suffix)
+            raise UserError(f"{path}: {self.name} takes its ending in lower case only; give {given}")
         if self.marker is None and path.is_dir():
             raise UserError(f"{path}: a folder; give a file, such as {path / f'model{self.suffix}'}")
         if self.marker is not None:

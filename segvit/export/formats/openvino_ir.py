@@ -26,6 +26,7 @@ class OpenvinoIr(Format):
 
     name = "openvino"
     suffix = ".xml"
+    lower_case = True
     precisions = ("fp32", "fp16", "int8")
     int8_images = "required"
     from_onnx = True

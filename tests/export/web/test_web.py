@@ -25,12 +25,10 @@ from segvit.export.web.runtime import DIGESTS, runtime_folder
 from segvit.inference.onnx_model import load_onnx
 from segvit.models.segvit import SegViT
 from tests.helpers.browser import Visit, browser, visit  # noqa: F401
-from tests.helpers.served import served
+from tests.helpers.served import ISOLATED, served
 from tests.helpers.tiny import labelling_model
 
 pytestmark = pytest.mark.slow
-ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
-"""Headers that allow several threads."""
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "immunohistochemistry")
 """Photos of scikit-image that are in its wheel."""
 MOST_DIFFERING = {"fp32": 0.0001, "fp16": 0.0001, "int8": 0.05}
