@@ -107,22 +107,27 @@ class WorkerPool:
         except (EOFError, OSError):  # it has ended, and has printed why
             raise ServerFault(f"{job.name}: {OURS}") from None
         finally:
-            self._free.put(worker if fit or self._closed.is_set() else self._replacement(worker))
+            kept = fit or self._closed.is_set() or self._rests(worker)
+            self._free.put(worker if kept else self._replacement(worker))
         if isinstance(said, Failed):
             raise UserError(said.text)
         return said
 
     def _take(self) -> Worker:
-        """Wait for a free worker, and return it."""
+        """Wait for a free worker that need not rest, and return it."""
         with self._lock:
             self.waiting += 1
         try:
             while True:
                 check_open(self._closed)
                 try:
-                    return self._free.get(timeout=POLL)
+                    worker = self._free.get(timeout=POLL)
                 except queue.Empty:
                     continue
+                if not self._rests(worker):
+                    return worker
+                self._free.put(worker)
+                self._closed.wait(POLL)
         finally:
             with self._lock:
                 self.waiting -= 1
@@ -133,13 +138,19 @@ class WorkerPool:
         failures = 0 if worker.was_ready else worker.failures + 1
         try:
             new = Worker(worker.number, self._setup, self._limits, None, failures=failures)
-        except OSError as error:  # no memory or file handles left: the next request tries again
+        except OSError as error:  # no memory or file handles left: tried again after a pause
             print(f"a worker cannot be replaced: {error}", file=sys.stderr)
+            worker.failures, worker.begun = worker.failures + 1, time.monotonic()
             return worker
         self._workers[worker.number] = new
         with self._lock:
             self.restarts += 1
         return new
+
+    def _rests(self, worker: Worker) -> bool:
+        """True if a worker has ended, and the last attempt to replace it failed too short a time ago."""
+        pause = min(2**worker.failures, LONGEST_PAUSE) if worker.failures else 0
+        return worker.has_ended and time.monotonic() - worker.begun < pause
 
     def _watch(self) -> None:
         """Replace workers that have ended without being asked, until the page closes."""
@@ -150,7 +161,6 @@ class WorkerPool:
                 except queue.Empty:
                     break
                 worker.look()
-                pause = min(2**worker.failures, LONGEST_PAUSE) if worker.failures else 0
-                if worker.has_ended and time.monotonic() - worker.begun >= pause:
+                if worker.has_ended and not self._rests(worker):
                     worker = self._replacement(worker)
                 self._free.put(worker)

@@ -28,7 +28,7 @@ class Worker:
         setup: models and their device.
         limits: limits of a photo.
         examples: folder to write the examples to, or None if another worker does.
-        failures: number of workers before this one, in a row, that could not load the models.
+        failures: number of attempts before this one, in a row, that did not lead to a worker with loaded models.
 
     Raises:
         OSError: no process can be started.
