@@ -74,8 +74,8 @@ class ExportedModel(nn.Module):
         self.num_classes, self.image_size = facts.num_classes, facts.image_size
         self.spec, self.protocol, self.extra = facts.spec, facts.protocol, facts.extra
         self.size = None if self.export["size"] is None else (self.export["size"][0], self.export["size"][1])
+        self._compile(torch.device(device))  # first: its error about a device that is missing is better than torch's
         self.register_buffer("mean", torch.tensor(self.export["mean"], device=device))
-        self._compile(torch.device(device))
         self.eval()
 
     @abstractmethod
