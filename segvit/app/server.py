@@ -3,7 +3,6 @@
 run_app(Setup(models=("best.safetensors",)), Limits(), host="127.0.0.1", port=7860)
 """
 
-import ipaddress
 import os
 import re
 import signal
@@ -23,6 +22,7 @@ from segvit.app.messages import About, Setup
 from segvit.app.page import gradio, look_of, make_page
 from segvit.app.service import Service
 from segvit.app.serving.api import add_api
+from segvit.app.serving.asgi import is_loopback
 from segvit.app.serving.front import Front, Stopping
 from segvit.app.serving.graceful import graceful_server
 from segvit.app.serving.health import add_health
@@ -70,7 +70,7 @@ def run_app(setup: Setup, limits: Limits, *, host: str, port: int, access: Acces
     """
     access = replace(access, root_path=checked_root_path(access.root_path))
     gradio()
-    own = setup.own_examples and _is_loopback(host)  # so that others don't see private data by accident
+    own = setup.own_examples and is_loopback(host)  # so that others don't see private data by accident
     with suppress(KeyboardInterrupt), _signals_unwind():
         _run(replace(setup, own_examples=own), limits, host, port, access)
     print("\nstopped; photos and results are deleted")
@@ -90,7 +90,7 @@ def _run(setup: Setup, limits: Limits, host: str, port: int, access: Access) -> 
             print(_told(about))
         print(pool.ready.note)
         address = f"http://{_for_browser(host)}:{place.getsockname()[1]}"
-        if not _is_loopback(host):
+        if not is_loopback(host):
             who = "everybody with a key" if access.keys else "everybody"
             print(f"{host} can be reached from other machines: {who} can send photos")
         if access.root_path:
@@ -229,11 +229,3 @@ def _for_browser(host: str) -> str:
     if host in ("0.0.0.0", "::", ""):
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
-
-
-def _is_loopback(host: str) -> bool:
-    """True if only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -7,7 +7,6 @@ A task is written by others, so its addresses are never trusted. Only the addres
 only below the folders where Label Studio keeps files, and redirects are not followed.
 """
 
-import ipaddress
 import re
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from segvit.app.labelling.encoded import decoded
 from segvit.app.limits import Limits
+from segvit.app.serving.asgi import is_loopback
 from segvit.app.serving.refusals import Unreachable, WrongRequest
 from segvit.errors import UserError
 
@@ -61,11 +61,7 @@ class LabelStudio:
     @property
     def is_here(self) -> bool:
         """True if it runs on this machine."""
-        host = urlsplit(self.url).hostname or ""
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return is_loopback(urlsplit(self.url).hostname or "")
 
     def address_of(self, text: str) -> str:
         """Return the full address of a file that a task names.

@@ -1,5 +1,6 @@
-"""Parts that the layers of the server share: the types of ASGI, whole answers, counted requests, paths of a proxy."""
+"""Parts that the layers of the server share: the types of ASGI, whole answers, counted requests, hosts and paths."""
 
+import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
@@ -60,6 +61,14 @@ def below(scope: Scope, root_path: str) -> Scope:
         return scope
     path = scope["path"].removeprefix(root_path)
     return {**scope, "path": path, "raw_path": quote(path).encode()}
+
+
+def is_loopback(host: str) -> bool:
+    """True if only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def length_of(headers: Headers) -> int | None:
