@@ -18,7 +18,8 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 7860,
     root_path: str = "",
-    api_key: Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=False)] = (),
+    # Not tuple[str, ...]: cyclopts holds the two Parameters for equal, and typing would share this one with `bench`.
+    api_key: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=False)] = None,
     api_keys_file: Path | None = None,
     label_studio_url: str | None = None,
     examples: Path | None = None,
@@ -71,7 +72,7 @@ def serve(
 
     token = os.environ.pop(TOKEN, None)  # workers, which inherit the environment, do not need it
     access = Access(
-        keys=read_keys(api_key, file=api_keys_file, environment=os.environ),
+        keys=read_keys(api_key or (), file=api_keys_file, environment=os.environ),
         label_studio=LabelStudio(url=label_studio_url, token=token) if label_studio_url else None,
         root_path=root_path,
     )

@@ -205,7 +205,7 @@ def test_photos_of_phones_without_the_extra_are_counted(
     remedy = "type `pip install 'segvit[heic]'`, or export them as JPEG"
     code, out, error = segvit("photos", "--output", "seen")
     assert code == 2 and "1 label map in seen" in out  # what can be read is labelled
-    assert "2 .heic files left out: HEIC photos need pillow-heif" in error and "1 .heif files" in error
+    assert "2 .heic files left out: HEIC photos need pillow-heif" in error and "1 .heif file left out" in error
     assert remedy in error and "replace or remove" not in error
     with pytest.raises(UserError, match="segvit\\[heic\\]"):
         read_image(tmp_path / "photos" / "b.heic")

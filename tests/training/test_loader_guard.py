@@ -267,7 +267,7 @@ def test_unreadable_validation_images_are_left_out_and_counted(
     assert result.images == 2 and [score.name for score in result.per_image] == [
         path.stem for path in images(scenes, "val")[1:]
     ]
-    assert "1 of 3 images left out" in capsys.readouterr().out
+    assert "unreadable images left out: 1 of 3" in capsys.readouterr().out
     assert (config.output / "unreadable.txt").read_text().startswith(f"{bad}: cannot")
     assert "2 images (1 that cannot be read left out)" in result.protocol_line()
 
