@@ -35,7 +35,7 @@ def _resize_by_matrices(tokens: Tensor, old: tuple[int, int], new: tuple[int, in
     It makes no assumption about `new`, which an exported graph does not know.
     """
     # Two products of two matrices each: OpenVINO 2026.4 fails at more ranks if the height is fixed and the width free.
-    maps = tokens[0].unflatten(0, old).float()  # (h, w, D)
+    maps: Tensor = tokens[0].unflatten(0, old).float()  # (h, w, D)
     maps = torch.matmul(bicubic_matrix(old[0], new[0], tokens.device), maps.flatten(1))  # (h', w * D)
     maps = maps.unflatten(1, (old[1], -1)).transpose(0, 1)  # (w, h', D)
     maps = torch.matmul(bicubic_matrix(old[1], new[1], tokens.device), maps.flatten(1))  # (w', h' * D)
