@@ -75,7 +75,7 @@ LINES = {
     "app model.safetensors --examples nowhere": "--examples nowhere: no such folder",
     "app model.safetensors --api-keys-file nowhere": "--api-keys-file nowhere: cannot be read",
     "app model.safetensors --api-key short": "--api-key has 5 characters: a key has at least 16",
-    "app model.safetensors --label-studio-url studio": "--label-studio-url studio: give an address",
+    "app model.safetensors --label-studio-url studio": "--label-studio-url studio: give an address without a password",
     "app model.safetensors --root-path http://x/seg": "--root-path http://x/seg: give the path",
     "cvat none.safetensors function": "no model file",
 }

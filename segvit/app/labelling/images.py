@@ -49,7 +49,10 @@ class LabelStudio:
 
     def __post_init__(self) -> None:
         if not _is_plain(self.url):
-            raise UserError("--label-studio-url: give an address without a password, such as http://127.0.0.1:8080")
+            given = "the address" if "@" in self.url else self.url  # a password is not printed
+            raise UserError(
+                f"--label-studio-url {given}: give an address without a password, such as http://127.0.0.1:8080"
+            )
         if self.token is not None and re.fullmatch(r"[!-~]+", self.token) is None:
             raise UserError(f"the token of Label Studio ({TOKEN}) is empty or has spaces: copy it again")
 
