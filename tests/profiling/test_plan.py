@@ -148,7 +148,7 @@ def test_info_tells_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "words, told",
     [
-        (["info"], "name one, or type --plan CONFIG"),
+        (["info", "--gpus", "2"], "name one, or type --plan CONFIG"),
         (["info", "shapes/demo", "--gpus", "2"], "type segvit info --plan shapes/demo"),
         (["info", "shapes/demo", "--plan", "shapes/demo"], "leave out a name"),
         (["info", "--plan", "shapes/demo", "--structure", "shrunk"], "leave out --structure"),
