@@ -35,6 +35,9 @@ from segvit.weights.names import EXPORTED, check_model_name
 from tests.helpers.exports import differing, tiny
 from tests.helpers.tiny import random_images, stir, tell_apart, tiny_config
 
+pytestmark = pytest.mark.slow
+"""Slow, though quick: later in the same process, a test that starts a program has ended pytest without a word."""
+
 FAMILIES = ("vit", "dinov2, registers", "beitv2", "eva02", "dinov3")
 SIZE = (43, 57)
 
@@ -73,7 +76,6 @@ def test_a_fixed_shape_changes_no_label(models: dict[str, SegViT], files: dict[s
             assert differing(labels_of(graph, images), expected) <= 0.001, name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("structure", ["plain", "shrunk"])
 @pytest.mark.parametrize("variant", FAMILIES)
 def test_every_family_at_every_shape(variant: str, structure: Structure, tmp_path: Path) -> None:
@@ -164,7 +166,6 @@ def test_other_labels_leave_no_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("no_translation")
 def test_lower_precisions(models: dict[str, SegViT], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for seed in range(4):
@@ -268,7 +269,6 @@ def test_runtimes_are_known_by_their_endings() -> None:
     assert place_for("a.xml", "auto") == "cpu" and place_for("a.safetensors", "auto") == "auto"
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("no_translation")
 def test_the_command_line_exports_predicts_and_evaluates(
     models: dict[str, SegViT], tmp_path: Path, capsys: pytest.CaptureFixture[str]
