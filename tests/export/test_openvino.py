@@ -36,7 +36,7 @@ from tests.helpers.exports import differing, tiny
 from tests.helpers.tiny import random_images, stir, tell_apart, tiny_config
 
 pytestmark = pytest.mark.slow
-"""Slow, though quick: later in the same process, a test that starts a program has ended pytest without a word."""
+"""Slow, though quick: processes of the default run ended without a word while these were in it. Why is unknown."""
 
 FAMILIES = ("vit", "dinov2, registers", "beitv2", "eva02", "dinov3")
 SIZE = (43, 57)
