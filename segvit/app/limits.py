@@ -22,7 +22,8 @@ class Limits:
     max_megapixels: float = 25
     """Largest width times height of a photo, in 10^6 pixels."""
     timeout: float = 60
-    """Seconds for one photo, reading and writing included. A photo that takes longer is given up."""
+    """Seconds for one photo, reading and writing included. A photo that takes longer is given up.
+    An upload to the API may take as long."""
     queue: int = 32
     """Requests that may wait. Further ones are asked to come back later."""
     concurrency: int = 1

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from segvit.app.labelling.regions import regions_for
 from segvit.app.limits import Limits
 from segvit.app.messages import Control
 from segvit.app.service import Service
-from segvit.app.serving.refusals import Refusal, Unreachable, WrongRequest
+from segvit.app.serving.api import Predictor
+from segvit.app.serving.refusals import Refusal, SlowUpload, Unreachable, WrongRequest
 from segvit.data.annotations.brush import decode_brush, encode_brush
 from segvit.data.spec import load_spec
 from segvit.errors import UserError
@@ -319,7 +320,7 @@ def run(action: Any, content: object) -> Any:
     return asyncio.run(action(Request(content)))
 
 
-def test_recorded_requests_of_label_studio(backend: Backend) -> None:
+def test_recorded_requests_of_label_studio(backend: Backend, capsys: pytest.CaptureFixture[str]) -> None:
     setup = {"project": "5.17", "schema": SKY, "hostname": "http://studio", "access_token": "x", "extra_params": None}
     assert run(backend.setup, setup) == {"model_version": "one"}
     assert run(backend.versions, {"project": "5.17"}) == {"versions": ["one", "two"]}
@@ -333,6 +334,29 @@ def test_recorded_requests_of_label_studio(backend: Backend) -> None:
         assert control == asdict(Control(kind="brushlabels", name="brush", to_name="img", labels={0: "sky"})) | {
             "labels": {"0": "sky"}
         }
+    assert capsys.readouterr().err == "Label Studio asks for INITIAL, which is not on this server: one answers\n"
+
+
+def test_a_slow_upload_gives_its_place_back() -> None:
+    import asyncio
+
+    from starlette.requests import Request as Upload
+
+    async def never() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    headers = [(b"content-type", b"multipart/form-data; boundary=x")]
+    upload = Upload({"type": "http", "method": "POST", "headers": headers, "query_string": b""}, never)
+    limits = replace(SMALL, timeout=0.05)
+    with FileStore(limits) as store:
+        service = Service(Pretender("one"), store, limits)  # type: ignore[arg-type]
+        backend, predictor = Backend(service, store, None), Predictor(service, store)
+        with pytest.raises(SlowUpload, match=r"longer than 0\.05 seconds"):
+            asyncio.run(backend.predict(upload))
+        answer = asyncio.run(predictor.answer(upload))
+        assert answer.status_code == 408 and b"longer than 0.05 seconds" in answer.body
+        assert (backend.waiting, predictor.waiting) == (0, 0) and not [*store.uploads.iterdir()]
 
 
 def test_a_task_that_fails_leaves_the_others(backend: Backend, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from segvit.app.file_store import FileStore
 from segvit.app.labelling.controls import Form, read_form
 from segvit.app.labelling.images import LabelStudio, fetch
+from segvit.app.messages import About
 from segvit.app.service import Service
+from segvit.app.serving.api import in_time
 from segvit.app.serving.refusals import RETRY_SECONDS, Full, WrongRequest
 from segvit.app.serving.responses import json_response, refusal
 from segvit.app.serving.routes import SETUP, TASKS, VERSIONS, WEBHOOK
@@ -102,7 +104,9 @@ class Backend:
             raise Full(f"{self.waiting} requests wait already: try again in {RETRY_SECONDS} seconds")
         self.waiting += 1
         try:
-            return await self._predict(await _content(request))
+            async with in_time(self._service.limits.timeout):
+                content = await _content(request)
+            return await self._predict(content)
         finally:
             self.waiting -= 1
 
@@ -115,12 +119,25 @@ class Backend:
         tasks = content.get("tasks")
         if not isinstance(tasks, list) or not 1 <= len(tasks) <= MOST_TASKS:
             raise WrongRequest(f"`tasks` is no list of 1 to {MOST_TASKS} tasks: send {{'tasks': [...]}}")
-        wanted = content.get("model_version")
-        about = next((each for each in self._service.models if each.name == wanted), self._service.models[0])
+        about = self._wanted(content.get("model_version"))
         form = read_form(content.get("label_config"), about.classes)
         loop = asyncio.get_running_loop()
         results = await loop.run_in_executor(self._threads, self._label_all, tasks, form, about.name)
         return {"results": results, "model_version": about.name}
+
+    def _wanted(self, name: Any) -> About:
+        """Return the model that a project asks for, else the first. The answer names it.
+
+        A project keeps the name of a model that has been replaced, and must get labels all the same.
+        """
+        for about in self._service.models:
+            if about.name == name:
+                return about
+        first = self._service.models[0]
+        if name:
+            text = f"Label Studio asks for {str(name)[:40]}, which is not on this server: {first.name} answers"
+            print(text, file=sys.stderr, flush=True)
+        return first
 
     def _label_all(self, tasks: list[Any], form: Form, model: str) -> list[dict[str, Any]]:
         """Label each task. If one fails, its prediction is empty and holds the reason.

@@ -8,15 +8,16 @@ An answer is a PNG of class numbers, or JSON. A refusal is JSON too: {"error": "
 import asyncio
 import json
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from segvit.app.file_store import FULL, FileStore
 from segvit.app.messages import Labelled
 from segvit.app.service import Service
-from segvit.app.serving.refusals import RETRY_SECONDS, Full, NoForm, NotAcceptable, WrongRequest
+from segvit.app.serving.refusals import RETRY_SECONDS, Full, NoForm, NotAcceptable, SlowUpload, WrongRequest
 from segvit.app.serving.responses import json_response, refusal
 from segvit.app.serving.routes import MODELS, PREDICT
 from segvit.errors import UserError
@@ -82,7 +83,8 @@ class Predictor:
         self.waiting += 1
         try:
             with self._store.open_upload() as folder:
-                photo = await self._receive(request, folder)
+                async with in_time(self._service.limits.timeout):
+                    photo = await self._receive(request, folder)
                 body = await self._in_turn(photo, model, kind)
         except UserError as error:
             return refusal(error)
@@ -154,6 +156,20 @@ class Predictor:
             return json.dumps({**facts_of(result.labelled), "polygons": polygons}).encode()
         finally:
             self._store.remove(result.folder)
+
+
+@asynccontextmanager
+async def in_time(seconds: float) -> AsyncIterator[None]:
+    """Limit the time of an upload, so that slow clients do not keep the places of others in the queue.
+
+    Raises:
+        SlowUpload: the time is over.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise SlowUpload(f"the upload took longer than {seconds:g} seconds: send a smaller file") from error
 
 
 def facts_of(labelled: Labelled) -> dict[str, Any]:

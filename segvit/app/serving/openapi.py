@@ -121,7 +121,7 @@ def _operations(models: list[str]) -> dict[tuple[str, str], dict[str, Any]]:
             "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": photo}}},
             "responses": {
                 "200": {"description": "The label map: class numbers (PNG), or outlines (JSON).", "content": labels},
-                **_refusals(400, 406, 413, 415, 422, 500, 503, 504),
+                **_refusals(400, 406, 408, 413, 415, 422, 500, 503, 504),
             },
         },
         (MODELS, "GET"): {
@@ -154,7 +154,7 @@ def _operations(models: list[str]) -> dict[tuple[str, str], dict[str, Any]]:
             "requestBody": {"required": True, "content": names},
             "responses": {
                 "200": _answer("Regions of each task.", ref("TaskPredictions")),
-                **_refusals(400, 413, 422, 500, 502, 503, 504),
+                **_refusals(400, 408, 413, 422, 500, 502, 503, 504),
             },
         },
         (SETUP, "POST"): {

@@ -8,6 +8,7 @@ STATUSES = {
     404: "an address that the API does not have",
     405: "a method other than those of the address",
     406: "the header Accept asks for neither PNG nor JSON",
+    408: "the upload took longer than --timeout",
     413: "the file is too large",
     415: "the body is not multipart/form-data",
     422: "the photo cannot be read, or has too many pixels",
@@ -40,6 +41,12 @@ class NotAcceptable(Refusal):
     """The header Accept asks for formats that there are not."""
 
     status = 406
+
+
+class SlowUpload(Refusal):
+    """The body of the request took too long to arrive."""
+
+    status = 408
 
 
 class NoForm(Refusal):
