@@ -188,10 +188,26 @@ def test_lower_precisions(models: dict[str, SegViT], tmp_path: Path, capfd: pyte
     assert len(weights) > 5
     # Half of the range, so that processors without VNNI do not saturate.
     assert max(int(np.abs(values.astype(int)).max()) for values in weights) <= 64
+    # Only products with weights are rounded: an attention in int8 is not computed in one step.
+    rounded = [[is_rounded(node, index) for index in (0, 1)] for node in graph.get_ops() if is_product(node)]
+    assert rounded.count([True, True]) > 10 and rounded.count([False, False]) > 5 and [False, True] not in rounded
     # Not the labels, which follow every rounding in a random model.
     half = to_half_file(model, tmp_path)
     constants = [node for node in openvino.Core().read_model(half).get_ops() if node.get_type_name() == "Constant"]
     assert sum(node.get_element_type() == openvino.Type.f16 for node in constants) > 20
+
+
+def is_product(node: Any) -> bool:
+    return bool(node.get_type_name() == "MatMul")
+
+
+def is_rounded(node: Any, index: int) -> bool:
+    """Follow an input through changes of layout and type: activations to FakeQuantize, weights to whole numbers."""
+    while True:
+        node = node.input_value(index).get_node()
+        index = 0
+        if node.get_type_name() not in ("Reshape", "Transpose", "Convert", "Multiply", "Subtract"):
+            return node.get_type_name() == "FakeQuantize" or node.get_element_type() == openvino.Type.i8
 
 
 def to_half_file(model: SegViT, folder: Path) -> Path:

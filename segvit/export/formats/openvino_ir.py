@@ -120,8 +120,25 @@ def _quantized(graph: Any, windows: Sequence["Tensor"]) -> Any:
             model_type=package.ModelType.TRANSFORMER,
             target_device=package.TargetDevice.CPU,
             subset_size=len(windows),
+            ignored_scope=package.IgnoredScope(names=_products_of_activations(graph)),
             advanced_parameters=package.AdvancedQuantizationParameters(overflow_fix=package.OverflowFix.ENABLE),
         )
+
+
+def _products_of_activations(graph: Any) -> list[str]:
+    """Name the products of two activations of an openvino.Model: the attention's, and the mask logits.
+
+    They stay in float32, as in ONNX. OpenVINO computes an attention in one step only if its products are float32.
+    """
+    products = [node for node in graph.get_ops() if node.get_type_name() == "MatMul"]
+    return [node.get_friendly_name() for node in products if not _is_weight(node.input_value(1).get_node())]
+
+
+def _is_weight(node: Any) -> bool:
+    """True if a node is a constant, or one in another type or layout."""
+    while node.get_type_name() in ("Convert", "Transpose", "Reshape"):
+        node = node.input_value(0).get_node()
+    return bool(node.get_type_name() == "Constant")
 
 
 def nncf() -> ModuleType:
