@@ -5,6 +5,7 @@ segvit.predict(model, "photo.jpg").overlay().save("seen.png")
 """
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,11 +36,10 @@ class OpenvinoModel(ExportedModel):
         """Read the openvino.Model."""
         if device.type != "cpu":
             raise UserError(f"{path}: segvit runs OpenVINO files on a cpu; leave --device {device.type} out")
-        self._core = openvino().Core()
         if not weights_file(path).is_file():
             raise UserError(f"{path}: there is no {weights_file(path).name} beside it, which holds the weights")
         try:
-            self._graph = self._core.read_model(path)
+            self._graph = core().read_model(path)
         except Exception as error:  # of openvino's own types
             raise UserError(
                 f"{path}: not a whole OpenVINO file ({reason_of(error)}); it was cut short, or has another format"
@@ -49,7 +49,7 @@ class OpenvinoModel(ExportedModel):
     def _compile(self, device: torch.device) -> None:
         """Keep the logits, make the constant `VALID` an input, and compile."""
         try:
-            self._compiled = compile_graph(self._core, logits_alone(self._graph))
+            self._compiled = compile_graph(logits_alone(self._graph))
         except Exception as error:  # of openvino's own types
             raise UserError(
                 f"{self.path}: OpenVINO {openvino().__version__} cannot run it ({reason_of(error)})"
@@ -85,13 +85,13 @@ def weights_file(path: Path) -> Path:
     return path.with_suffix(".bin")
 
 
-def compile_graph(core: Any, graph: Any) -> Any:
+def compile_graph(graph: Any) -> Any:
     """Compile an openvino.Model for the CPU, with as many threads as torch uses.
 
     Products that are not int8 are float32 on every processor. By default, OpenVINO would round them to bfloat16 where
     the processor is fast at it.
     """
-    return core.compile_model(
+    return core().compile_model(
         graph,
         "CPU",
         {
@@ -124,6 +124,19 @@ def logits_alone(graph: Any) -> Any:
 def openvino() -> ModuleType:
     """Import OpenVINO when it is used; see `need`."""
     return need("openvino", "OpenVINO files", extra="openvino")
+
+
+@cache
+def core() -> Any:
+    """Return the openvino.Core of this process, with its plugin for the CPU loaded.
+
+    A plugin gives the thread that loads it another stack for signals, and puts the old one back when its Core is
+    deleted. If two Cores are deleted in the order of their creation, the stack of the first comes back, which is freed
+    by then. The next signal, such as that of a program that ends, would end the process. So there is one Core.
+    """
+    made = openvino().Core()
+    made.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin
+    return made
 
 
 def reason_of(error: Exception) -> str:

@@ -6,7 +6,9 @@ processors without VNNI add two products of the full range in 16 bits, where the
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -58,10 +60,9 @@ class OpenvinoIr(Format):
 
         from segvit.export.graph import OUTPUTS
         from segvit.inference.exported import INPUT
-        from segvit.inference.openvino_model import compile_graph, openvino
+        from segvit.inference.openvino_model import compile_graph, core
 
-        core = openvino().Core()
-        compiled = compile_graph(core, core.read_model(file))
+        compiled = compile_graph(core().read_model(file))
 
         def run(images: "Tensor") -> "Tensor":
             labels: Tensor = torch.from_numpy(compiled({INPUT: images.numpy()})[OUTPUTS[0]])
@@ -71,10 +72,10 @@ class OpenvinoIr(Format):
 
     def add_header(self, file: Path, traced: "Traced", header: str) -> None:
         """Store the header in the rt_info."""
-        from segvit.inference.openvino_model import openvino
+        from segvit.inference.openvino_model import core, openvino
         from segvit.weights.model_file import HEADER_KEY
 
-        graph = openvino().Core().read_model(file)
+        graph = core().read_model(file)
         graph.set_rt_info(header, [HEADER_KEY])
         finished = file.with_name(f"finished-{file.name}")
         openvino().save_model(graph, finished, compress_to_fp16=False)  # the weights keep the type that they have
@@ -90,7 +91,7 @@ def _read(source: Path) -> Any:
     """
     from segvit.export.onnx_file import onnx
     from segvit.inference.exported import VALID
-    from segvit.inference.openvino_model import openvino
+    from segvit.inference.openvino_model import core, openvino
 
     package = openvino()
     proto = onnx().load(source)
@@ -98,7 +99,7 @@ def _read(source: Path) -> Any:
     everything = onnx().numpy_helper.to_array(value)
     proto.graph.initializer.remove(value)
     proto.graph.input.append(onnx().helper.make_tensor_value_info(VALID, onnx().TensorProto.INT64, everything.shape))
-    graph = package.Core().read_model(proto.SerializeToString(), b"")
+    graph = core().read_model(proto.SerializeToString(), b"")
     (parameter,) = (each for each in graph.get_parameters() if VALID in each.output(0).get_names())
     constant = package.opset8.constant(everything, name=VALID)
     parameter.output(0).replace(constant.output(0))
@@ -107,22 +108,28 @@ def _read(source: Path) -> Any:
 
 
 def _quantized(graph: Any, windows: Sequence["Tensor"]) -> Any:
-    """Return an openvino.Model in int8, calibrated on windows (N, H, W)."""
+    """Return an openvino.Model in int8, calibrated on windows (N, H, W).
+
+    NNCF makes Cores of its own. It runs in a thread, so that they change no other thread's stack for signals; see
+    `segvit.inference.openvino_model.core`.
+    """
     from segvit.export.graph import quiet
     from segvit.inference.exported import INPUT
 
     package = nncf()
-    with quiet():
-        return package.quantize(
-            graph,
-            package.Dataset(list(windows), lambda window: {INPUT: window[None].numpy()}),
-            preset=package.QuantizationPreset.MIXED,
-            model_type=package.ModelType.TRANSFORMER,
-            target_device=package.TargetDevice.CPU,
-            subset_size=len(windows),
-            ignored_scope=package.IgnoredScope(names=_products_of_activations(graph)),
-            advanced_parameters=package.AdvancedQuantizationParameters(overflow_fix=package.OverflowFix.ENABLE),
-        )
+    quantize = partial(
+        package.quantize,
+        graph,
+        package.Dataset(list(windows), lambda window: {INPUT: window[None].numpy()}),
+        preset=package.QuantizationPreset.MIXED,
+        model_type=package.ModelType.TRANSFORMER,
+        target_device=package.TargetDevice.CPU,
+        subset_size=len(windows),
+        ignored_scope=package.IgnoredScope(names=_products_of_activations(graph)),
+        advanced_parameters=package.AdvancedQuantizationParameters(overflow_fix=package.OverflowFix.ENABLE),
+    )
+    with quiet(), ThreadPoolExecutor(1) as thread:
+        return thread.submit(quantize).result()
 
 
 def _products_of_activations(graph: Any) -> list[str]:
