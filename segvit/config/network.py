@@ -7,7 +7,7 @@ from typing import Literal
 from segvit.config_files import take_paths
 
 Structure = Literal["plain", "shrunk", "naive_shrunk"]
-Downsampling = Literal["nearest_q", "nearest_qkv", "conv", "mean_q"]
+Downsampling = Literal["nearest_q", "nearest_qkv", "conv", "mean_q", "edge"]
 Upsampling = Literal["tap", "paper"]
 Head = Literal["atm", "linear"]
 
@@ -43,11 +43,15 @@ class ModelConfig:
     the block before `shrink_at`, the last block and, with upsampling tap, the one half-way. naive_shrunk: the last."""
     shrink_at: int | None = None
     """Block (from 0) of a shrunk structure that keeps every second row and column of the tokens. Default: 6 of 12
-    blocks, 8 of 24, otherwise a third of the depth; with upsampling tap one more."""
+    blocks, 8 of 24, otherwise a third of the depth; with upsampling tap one more. With downsampling edge: 3 of 12, 5 of
+    24, otherwise a fifth of the depth."""
     downsampling: Downsampling = "nearest_q"
     """Source of the queries of that block. nearest_q: the kept tokens, with keys and values from all. nearest_qkv: the
     same, with keys and values from the kept tokens. conv: a convolution of stride 2, otherwise like nearest_q. mean_q:
-    the mean of every 2 x 2 tokens, otherwise like nearest_q."""
+    the mean of every 2 x 2 tokens, otherwise like nearest_q. edge: like nearest_q, and the block also keeps tokens on
+    edges of objects, which a small head finds."""
+    edge_share: float = 0.25
+    """Number of tokens that downsampling edge keeps for their edges, as a fraction of all tokens, at most 0.5."""
     upsampling: Upsampling = "tap"
     """Up-sampling of shrunk. tap: interpolate the shrunk maps and add the tap before them. paper: learned queries
     gather all maps."""

@@ -22,10 +22,11 @@ from segvit.models.atm import ATMHead
 from segvit.models.backbone import PREFIX_TOKENS, PlainViT
 from segvit.models.bands import per_band, resolve_bands
 from segvit.models.downsampling import STRIDE, QueryDownsampling
+from segvit.models.edges import EdgeDownsampling
 from segvit.models.families import adapt, check_name, check_plain, drop_mlp_only
 from segvit.models.linear_head import LinearHead
 from segvit.models.segvit import SegViT, check_classes
-from segvit.models.structure import check_upsampling, resolve_blocks
+from segvit.models.structure import check_edge_share, check_upsampling, resolve_blocks
 from segvit.models.upsampling import QueryUpsampling, TapUpsampling
 from segvit.utils.keywords import refuse_others
 from segvit.weights.timm_weights import origin_of, pretrained_vit, reason
@@ -83,6 +84,7 @@ def create_model(
         if getattr(config, name) < 1:
             raise UserError(f"model.{name} {getattr(config, name)}: give 1 or more")
     check_upsampling(config.structure, config.upsampling, config.upsampling_num_layers)
+    check_edge_share(config.downsampling, config.edge_share)
     vit, weights = create_backbone(config)
     upsampling = create_upsampling(config, vit) if config.structure == "shrunk" else None
     model = SegViT(
@@ -211,22 +213,33 @@ def create_backbone(config: ModelConfig) -> tuple[PlainViT, dict[str, Any]]:
         downsampling=config.downsampling,
         upsampling=config.upsampling,
     )
-    downsampling = None if shrink_at is None else QueryDownsampling(dim=vit.embed_dim, method=config.downsampling)
+    downsampling = None if shrink_at is None else create_downsampling(config, vit.embed_dim)
     backbone = adapt(vit, taps=taps, shrink_at=shrink_at, downsampling=downsampling)
     if shrink_at is not None and min(crop_grid(config.image_size, backbone.patch_size)) < STRIDE:
         raise UserError(
             f"model.image_size {config.image_size} with model.structure {config.structure}: a crop must hold "
             f"{STRIDE} x {STRIDE} patches; give {STRIDE * backbone.patch_size} or more, or take the structure plain"
         )
-    conv = None if downsampling is None else downsampling.conv
-    if conv is not None and conv.bias is not None:
-        nn.init.trunc_normal_(conv.weight, std=config.init_std)
-        nn.init.zeros_(conv.bias)
     if config.starts_pretrained:
         _load_pretrained(backbone, config)
     else:
         _scale_init(backbone, config.init_std / TIMM_INIT_STD)
     return backbone, dict(vit.pretrained_cfg)
+
+
+def create_downsampling(config: ModelConfig, dim: int) -> QueryDownsampling | EdgeDownsampling:
+    """Create the down-sampling of tokens of width `dim`.
+
+    Raises:
+        UserError: the share of edge tokens is out of range.
+    """
+    if config.downsampling == "edge":
+        return EdgeDownsampling(dim=dim, share=config.edge_share, init_std=config.init_std)
+    downsampling = QueryDownsampling(dim=dim, method=config.downsampling)
+    if (conv := downsampling.conv) is not None and conv.bias is not None:
+        nn.init.trunc_normal_(conv.weight, std=config.init_std)
+        nn.init.zeros_(conv.bias)
+    return downsampling
 
 
 def _scale_init(backbone: PlainViT, factor: float) -> None:

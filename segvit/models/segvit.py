@@ -127,7 +127,7 @@ class SegViT(nn.Module):
         """Return class and mask logits from the maps of the backbone.
 
         Args:
-            features: (B, D, h, w) of each tap, shallow first.
+            features: (B, D, h, w) of each tap, shallow first; `segvit.models.backbone.Maps` have edge logits too.
             grid: (h, w) of all patches of the padded images.
             image_size: (H, W) of the images in pixels, before padding.
             deep: compute every supervised output; else only the prediction (S = 1).
@@ -135,18 +135,18 @@ class SegViT(nn.Module):
         Raises:
             UserError: a custom up-sampling returns one tensor in place of a list.
         """
+        maps: Any = features
         if self.upsampling is not None:
-            upsampled: Any = self.upsampling(features, grid)
-            if isinstance(upsampled, Tensor):  # a loop over it would take its batch for maps
+            maps = self.upsampling(features, grid)
+            if isinstance(maps, Tensor):  # a loop over it would take its batch for maps
                 raise UserError(
                     f"the up-sampling {self.parts['upsampling']} returned one tensor: return a list of maps "
                     "(B, d, h, w), shallow first; a single map too, as [map]"
                 )
-            features = upsampled
-        class_logits, mask_logits = self.head(features, deep=deep)
-        height, width = features[-1].shape[2:]
+        class_logits, mask_logits = self.head(maps, deep=deep)
+        height, width = maps[-1].shape[2:]
         padded_size = (height * self.mask_cell, width * self.mask_cell)
-        return SegOutput(class_logits, mask_logits, image_size, padded_size)
+        return SegOutput(class_logits, mask_logits, image_size, padded_size, getattr(features, "edge_logits", None))
 
     @property
     def parts(self) -> dict[str, str]:
@@ -280,11 +280,14 @@ def check_classes(num_classes: int, spec: DatasetSpec | None) -> None:
 def _check_lattice(backbone: nn.Module, upsampling: nn.Module | None) -> None:
     """Refuse the up-sampling tap behind a down-sampling that may keep other patches than every second row and column.
 
+    A down-sampling that restores the grid itself is no obstacle.
+
     Raises:
         UserError: as above.
     """
     downsampling = getattr(backbone, "downsampling", None)
-    if not isinstance(upsampling, TapUpsampling) or isinstance(downsampling, QueryDownsampling | None):
+    regular = isinstance(downsampling, QueryDownsampling | None) or hasattr(downsampling, "restore")
+    if regular or not isinstance(upsampling, TapUpsampling):
         return
     raise UserError(
         "the up-sampling tap interpolates every second row and column, and the down-sampling "

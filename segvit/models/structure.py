@@ -18,13 +18,16 @@ def restores_by_tap(structure: Structure, upsampling: Upsampling) -> bool:
     return structure == "shrunk" and upsampling == "tap"
 
 
-def default_shrink_at(depth: int, *, tap: bool = False) -> int:
+def default_shrink_at(depth: int, *, tap: bool = False, edge: bool = False) -> int:
     """Return the block that shrinks: the paper's for 12 and for 24 blocks, and a third of other depths.
 
     Args:
         depth: number of blocks.
         tap: the up-sampling is tap: one block later, since the map before it shows the small objects.
+        edge: the down-sampling is edge, which keeps small objects: a fifth of the depth, rounded up.
     """
+    if edge:
+        return min(-(-depth // 5), depth - 2)
     paper = 6 if depth == 12 else depth // 3
     return min(paper + 1, depth - 2) if tap else paper
 
@@ -62,7 +65,7 @@ def resolve_blocks(
             )
         return None, _check_taps(default_taps(depth) if taps is None else taps, depth)
     tap = restores_by_tap(structure, upsampling)
-    default_block = default_shrink_at(depth, tap=tap)
+    default_block = default_shrink_at(depth, tap=tap, edge=downsampling == "edge")
     shrink_at = default_block if shrink_at is None else shrink_at
     first = 1 if structure == "shrunk" else 0
     if not first <= shrink_at <= depth - 2:
@@ -95,6 +98,23 @@ def resolve_blocks(
             f"taps {default} would do"
         )
     return shrink_at, taps
+
+
+def check_edge_share(downsampling: Downsampling, share: float) -> None:
+    """Refuse a share of edge tokens without the down-sampling that keeps them.
+
+    Args:
+        downsampling: see `ModelConfig`.
+        share: `ModelConfig.edge_share`.
+
+    Raises:
+        UserError: as above.
+    """
+    if downsampling != "edge" and share != ModelConfig.edge_share:
+        raise UserError(
+            f"model.edge_share {share} with model.downsampling {downsampling}, which keeps no tokens for their edges: "
+            "set model.downsampling to edge, or leave edge_share out"
+        )
 
 
 def check_upsampling(structure: Structure, upsampling: Upsampling, num_layers: int) -> None:

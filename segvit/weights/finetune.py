@@ -150,6 +150,7 @@ def network_facts(model: SegViT) -> dict[str, Any]:
         "model.taps": backbone.taps,
         "model.shrink_at": backbone.shrink_at,
         "model.downsampling": model.config.downsampling if shrinks else None,
+        "model.edge_share": getattr(backbone.downsampling, "share", None),
         "model.head": model.config.head,
         "model.head_dim": _setting_of((head, model.upsampling), "dim"),
         "model.head_num_heads": _setting_of((head, model.upsampling), "num_heads"),
