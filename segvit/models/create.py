@@ -22,11 +22,11 @@ from segvit.models.atm import ATMHead
 from segvit.models.backbone import PREFIX_TOKENS, PlainViT
 from segvit.models.bands import per_band, resolve_bands
 from segvit.models.downsampling import STRIDE, QueryDownsampling
-from segvit.models.edges import EdgeDownsampling
+from segvit.models.detail.edges import EdgeDownsampling
 from segvit.models.families import adapt, check_name, check_plain, drop_mlp_only
 from segvit.models.linear_head import LinearHead
 from segvit.models.segvit import SegViT, check_classes
-from segvit.models.structure import check_edge_share, check_upsampling, resolve_blocks
+from segvit.models.structure import check_edge_share, check_linear, check_upsampling, resolve_blocks
 from segvit.models.upsampling import QueryUpsampling, TapUpsampling
 from segvit.utils.keywords import refuse_others
 from segvit.weights.timm_weights import origin_of, pretrained_vit, reason
@@ -116,7 +116,7 @@ def create_head(config: ModelConfig, backbone: PlainViT, *, num_classes: int) ->
     if config.head not in get_args(Head):
         raise UserError(f"model.head {config.head!r}: give atm or linear")
     if config.head == "linear":
-        _check_linear(config, has_width=width is None, has_heads=queried)
+        check_linear(config, has_width=width is None, has_heads=queried)
         return LinearHead(
             in_dim=width or _head_dim(config, backbone),
             num_maps=num_stages,
@@ -132,30 +132,6 @@ def create_head(config: ModelConfig, backbone: PlainViT, *, num_classes: int) ->
         every_layer=queried,
         **_decoder_settings(config, backbone),
     )
-
-
-def _check_linear(config: ModelConfig, *, has_width: bool, has_heads: bool) -> None:
-    """Refuse settings that have no effect on a linear head and on the up-sampling before it.
-
-    Args:
-        config: with the head linear.
-        has_width: `head_dim` is the width of the up-sampling.
-        has_heads: the up-sampling has attention heads.
-
-    Raises:
-        UserError: as above.
-    """
-    without_effect = {
-        "head_num_layers": config.head_num_layers != ModelConfig.head_num_layers,
-        "head_dim": config.head_dim is not None and not has_width,
-        "head_num_heads": config.head_num_heads is not None and not has_heads,
-    }
-    if names := [name for name, given in without_effect.items() if given]:
-        given = ", ".join(f"model.{name} {getattr(config, name)}" for name in names)
-        raise UserError(
-            f"{given} with model.head linear, which is one layer without attention: leave "
-            f"{' and '.join(names)} out, or set model.head to atm"
-        )
 
 
 def create_upsampling(config: ModelConfig, backbone: PlainViT) -> TapUpsampling | QueryUpsampling:

@@ -142,6 +142,30 @@ def check_upsampling(structure: Structure, upsampling: Upsampling, num_layers: i
         )
 
 
+def check_linear(config: ModelConfig, *, has_width: bool, has_heads: bool) -> None:
+    """Refuse settings that have no effect on a linear head and on the up-sampling before it.
+
+    Args:
+        config: with the head linear.
+        has_width: `head_dim` is the width of the up-sampling.
+        has_heads: the up-sampling has attention heads.
+
+    Raises:
+        UserError: as above.
+    """
+    without_effect = {
+        "head_num_layers": config.head_num_layers != ModelConfig.head_num_layers,
+        "head_dim": config.head_dim is not None and not has_width,
+        "head_num_heads": config.head_num_heads is not None and not has_heads,
+    }
+    if names := [name for name, given in without_effect.items() if given]:
+        given = ", ".join(f"model.{name} {getattr(config, name)}" for name in names)
+        raise UserError(
+            f"{given} with model.head linear, which is one layer without attention: leave "
+            f"{' and '.join(names)} out, or set model.head to atm"
+        )
+
+
 def _check_taps(taps: tuple[int, ...], depth: int) -> tuple[int, ...]:
     """Return `taps` if they are blocks in ascending order, at least one."""
     if not taps or list(taps) != sorted(set(taps)) or not all(0 <= tap < depth for tap in taps):

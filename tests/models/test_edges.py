@@ -20,7 +20,7 @@ from segvit.errors import UserError
 from segvit.losses import CRITERIA, Losses, criterion
 from segvit.models.create import create_model
 from segvit.models.downsampling import Kept, lattice
-from segvit.models.edges import MOST, EdgeDownsampling, num_edges
+from segvit.models.detail.edges import MOST, EdgeDownsampling, num_edges
 from segvit.models.segvit import SegViT
 from segvit.profiling.info import describe
 from segvit.profiling.multiply_adds import profile

@@ -69,7 +69,8 @@ class EdgeDownsampling(nn.Module):
         patches = patches.transpose(1, 2)  # (B, D, n)
         maps = interpolate(patches[:, :, :count].unflatten(2, shrunk), grid).flatten(2)  # (B, D, N)
         places = kept.indices[:, None, count:].expand(-1, patches.shape[1], -1)
-        return maps.scatter(2, places, patches[:, :, count:]).unflatten(2, grid)
+        restored: Tensor = maps.scatter(2, places, patches[:, :, count:]).unflatten(2, grid)
+        return restored
 
 
 def num_edges(grid: tuple[int, int], share: float) -> int:
