@@ -10,6 +10,7 @@ Structure = Literal["plain", "shrunk", "naive_shrunk"]
 Downsampling = Literal["nearest_q", "nearest_qkv", "conv", "mean_q", "edge"]
 Upsampling = Literal["tap", "paper"]
 Head = Literal["atm", "linear"]
+Upscaler = Literal["none", "conv"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,9 @@ class ModelConfig:
     upsampling: Upsampling = "tap"
     """Up-sampling of shrunk. tap: interpolate the shrunk maps and add the tap before them. paper: learned queries
     gather all maps."""
+    upscaler: Upscaler = "none"
+    """Last step of the masks. none: they have a cell per patch. conv: 4 x 4 cells per patch, with boundaries from the
+    pixels. It starts without effect, so that it can be added to a trained model."""
     patch_size: int | None = None
     """Side of a patch in pixels. Default: the backbone's own."""
     embed_dim: int | None = None
@@ -96,10 +100,11 @@ class ModelConfig:
 
     @property
     def outline(self) -> str:
-        """Structure in words, with the up-sampling of shrunk and a head that is not ATM: "shrunk, up-sampling tap"."""
+        """Structure in words, with the parts that it leaves open: "shrunk, up-sampling tap, upscaled masks"."""
         upsampling = f", up-sampling {self.upsampling}" if self.structure == "shrunk" else ""
         head = f", {self.head} head" if self.head != "atm" else ""
-        return f"{self.structure}{upsampling}{head}"
+        upscaler = ", upscaled masks" if self.upscaler != "none" else ""
+        return f"{self.structure}{upsampling}{head}{upscaler}"
 
     @property
     def learned_grid(self) -> Literal["pretrained", "crop"]:

@@ -15,14 +15,15 @@ import torch
 from timm.models.eva import Eva
 from torch import nn
 
-from segvit.config import EvalConfig, Head, ModelConfig, Structure
+from segvit.config import EvalConfig, Head, ModelConfig, Structure, Upscaler
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.models.atm import ATMHead
 from segvit.models.backbone import PREFIX_TOKENS, PlainViT
 from segvit.models.bands import per_band, resolve_bands
-from segvit.models.downsampling import STRIDE, QueryDownsampling
 from segvit.models.detail.edges import EdgeDownsampling
+from segvit.models.detail.upscaler import MaskUpscaler
+from segvit.models.downsampling import STRIDE, QueryDownsampling
 from segvit.models.families import adapt, check_name, check_plain, drop_mlp_only
 from segvit.models.linear_head import LinearHead
 from segvit.models.segvit import SegViT, check_classes
@@ -91,6 +92,7 @@ def create_model(
         vit,
         create_head(config, vit, num_classes=num_classes),
         upsampling,
+        upscaler=create_upscaler(config, vit, num_classes=num_classes),
         mean=per_band("mean", config, weights),
         std=per_band("std", config, weights),
         num_classes=num_classes,
@@ -150,6 +152,29 @@ def create_upsampling(config: ModelConfig, backbone: PlainViT) -> TapUpsampling 
         native_grid=crop_grid(config.image_size, backbone.patch_size),
         num_layers=config.upsampling_num_layers,
         **_decoder_settings(config, backbone),
+    )
+
+
+def create_upscaler(config: ModelConfig, backbone: PlainViT, *, num_classes: int) -> MaskUpscaler | None:
+    """Create the upscaler of the masks, if there is one.
+
+    Raises:
+        UserError: it is unknown, or the masks are not at the grid of the patches.
+    """
+    if config.upscaler not in get_args(Upscaler):
+        raise UserError(f"model.upscaler {config.upscaler!r}: give none or conv")
+    if config.upscaler == "none":
+        return None
+    if config.structure == "naive_shrunk" and not backbone.restores:
+        raise UserError(
+            f"model.upscaler {config.upscaler} with model.structure naive_shrunk, whose masks have half the resolution "
+            "of the patches: set model.structure to plain or shrunk, or leave upscaler out"
+        )
+    return MaskUpscaler(
+        num_classes=num_classes,
+        bands=backbone.bands,
+        patch_size=backbone.patch_size,
+        in_dim=_head_dim(config, backbone) if config.structure == "shrunk" else backbone.embed_dim,
     )
 
 

@@ -69,6 +69,7 @@ class Info:
             "edge_share": getattr(backbone.downsampling, "share", None),
             "upsampling": None if self.model.upsampling is None else config.upsampling,
             "head": config.head,
+            "upscaler": config.upscaler,
             **self.header,
             **self.profile.to_dict(),
         }
@@ -102,6 +103,8 @@ class Info:
             rows["up-sampling"] = facts["upsampling"]
         if facts["head"] != "atm":
             rows["head"] = facts["head"]
+        if facts["upscaler"] != "none":
+            rows["mask upscaler"] = facts["upscaler"]
         if self.classes is not None:
             rows["classes"] = _names(self.classes)
         elif self.assumed:

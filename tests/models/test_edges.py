@@ -19,8 +19,8 @@ from segvit.edge_loss import edge_labels, edge_loss
 from segvit.errors import UserError
 from segvit.losses import CRITERIA, Losses, criterion
 from segvit.models.create import create_model
-from segvit.models.downsampling import Kept, lattice
 from segvit.models.detail.edges import MOST, EdgeDownsampling, num_edges
+from segvit.models.downsampling import Kept, lattice
 from segvit.models.segvit import SegViT
 from segvit.profiling.info import describe
 from segvit.profiling.multiply_adds import profile

@@ -101,7 +101,7 @@ def look(
         chosen = _most_seen(labels[-1], network.num_classes)
     tokens = _tokens(network, images, record.kept)
     rows = torch.tensor(chosen, device=images.device)
-    grid = (output.mask_logits.shape[3], output.mask_logits.shape[4])
+    grid = (output.padded_size[0] // network.map_cell, output.padded_size[1] // network.map_cell)
     heads = [network.head.head_similarities(layer, rows)[0].unflatten(2, grid) for layer in record.head]
     return Inside(
         photo=pixels,

@@ -35,12 +35,17 @@ class FrozenStart(nn.Module):
         num_values: L, number of values of an image.
 
     Raises:
-        UserError: the backbone is not one of ours, its embeddings or its first block learn, or its own down-sampling
-            is frozen.
+        UserError: the backbone is not one of ours, its embeddings or its first block learn, its own down-sampling is
+            frozen, or the model has an upscaler of the masks.
     """
 
     def __init__(self, model: SegViT) -> None:
         super().__init__()
+        if model.upscaler is not None:
+            raise UserError(
+                f"data.cache_features: the upscaler {type(model.upscaler).__name__} reads the pixels, which are not "
+                "stored; leave data.cache_features or model.upscaler out"
+            )
         self.model = model
         self.num_blocks = frozen_blocks(model.backbone)
         backbone: PlainViT = model.backbone
