@@ -186,11 +186,11 @@ class PlainViT(nn.Module):
             grid: of all patches, (h, w).
             kept: patches that have stayed; None: all have.
         """
-        patches, maps = tokens[:, self.num_prefix_tokens :], None
+        patches = tokens[:, self.num_prefix_tokens :]
         if kept is not None and self.restores:
-            maps = self.downsampling.restore(patches, kept, grid)
-        else:
-            maps = patches.transpose(1, 2).unflatten(2, grid if kept is None else kept.grid)
+            restored: Tensor = self.downsampling.restore(patches, kept, grid)
+            return restored
+        maps: Tensor = patches.transpose(1, 2).unflatten(2, grid if kept is None else kept.grid)
         return maps
 
     def run(self, part: Any, *args: Any) -> Any:

@@ -87,7 +87,7 @@ def test_ignored_pixels_are_no_class() -> None:
 
 
 def slow_edge_loss(logits: Tensor, labels: Tensor, patch: int) -> Tensor:
-    edges, known = slow_edge_labels(labels, tuple(logits.shape[1:]), patch)
+    edges, known = slow_edge_labels(labels, (logits.shape[1], logits.shape[2]), patch)
     means = []
     for image in range(len(logits)):
         positives = int(edges[image].sum())
