@@ -15,7 +15,7 @@ import torch
 from timm.models.eva import Eva
 from torch import nn
 
-from segvit.config import EvalConfig, Head, ModelConfig, Structure, Upscaler
+from segvit.config import EvalConfig, Head, ModelConfig, Structure
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.models.atm import ATMHead
@@ -27,7 +27,7 @@ from segvit.models.downsampling import STRIDE, QueryDownsampling
 from segvit.models.families import adapt, check_name, check_plain, drop_mlp_only
 from segvit.models.linear_head import LinearHead
 from segvit.models.segvit import SegViT, check_classes
-from segvit.models.structure import check_edge_share, check_linear, check_upsampling, resolve_blocks
+from segvit.models.structure import check_edge_share, check_linear, check_upsampling, check_upscaler, resolve_blocks
 from segvit.models.upsampling import QueryUpsampling, TapUpsampling
 from segvit.utils.keywords import refuse_others
 from segvit.weights.timm_weights import origin_of, pretrained_vit, reason
@@ -161,21 +161,11 @@ def create_upscaler(config: ModelConfig, backbone: PlainViT, *, num_classes: int
     Raises:
         UserError: it is unknown, or the masks are not at the grid of the patches.
     """
-    if config.upscaler not in get_args(Upscaler):
-        raise UserError(f"model.upscaler {config.upscaler!r}: give none or conv")
+    check_upscaler(config)
     if config.upscaler == "none":
         return None
-    if config.structure == "naive_shrunk" and not backbone.restores:
-        raise UserError(
-            f"model.upscaler {config.upscaler} with model.structure naive_shrunk, whose masks have half the resolution "
-            "of the patches: set model.structure to plain or shrunk, or leave upscaler out"
-        )
-    return MaskUpscaler(
-        num_classes=num_classes,
-        bands=backbone.bands,
-        patch_size=backbone.patch_size,
-        in_dim=_head_dim(config, backbone) if config.structure == "shrunk" else backbone.embed_dim,
-    )
+    dim = _head_dim(config, backbone) if config.structure == "shrunk" else backbone.embed_dim
+    return MaskUpscaler(num_classes=num_classes, bands=backbone.bands, patch_size=backbone.patch_size, in_dim=dim)
 
 
 def _head_dim(config: ModelConfig, backbone: PlainViT) -> int:

@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from segvit.config import Downsampling, ModelConfig, Structure, Upsampling
+from segvit.config import Downsampling, ModelConfig, Structure, Upsampling, Upscaler
 from segvit.errors import UserError
 
 
@@ -163,6 +163,20 @@ def check_linear(config: ModelConfig, *, has_width: bool, has_heads: bool) -> No
         raise UserError(
             f"{given} with model.head linear, which is one layer without attention: leave "
             f"{' and '.join(names)} out, or set model.head to atm"
+        )
+
+
+def check_upscaler(config: ModelConfig) -> None:
+    """Refuse an unknown upscaler of the masks, or one behind masks that are not at the grid of the patches.
+
+    Raises:
+        UserError: as above.
+    """
+    _check_choice("upscaler", config.upscaler, get_args(Upscaler))
+    if config.upscaler != "none" and config.structure == "naive_shrunk" and config.downsampling != "edge":
+        raise UserError(
+            f"model.upscaler {config.upscaler} with model.structure naive_shrunk, whose masks have half the resolution "
+            "of the patches: set model.structure to plain or shrunk, or leave upscaler out"
         )
 
 
