@@ -2,8 +2,8 @@
 
     masks[k] = upsample(masks[k]) + coefficients[k] . features
 
-The features are few. They come from the pixels (two convolutions of stride 2) and from a map of tokens (two transposed
-convolutions of stride 2), and all classes share them. The coefficients start at 0, so the masks start unchanged.
+The features are few, and all classes share them. Two convolutions of stride 2 make them from the pixels, and two
+transposed ones from a map of tokens. The coefficients start at 0, so the masks start unchanged.
 
 Letters: S supervised outputs, B batch, N bands, K classes, D width of the map, C features, H W image, h w token grid.
 """
@@ -35,7 +35,7 @@ class MaskUpscaler(nn.Module):
     def __init__(self, *, num_classes: int, bands: int, patch_size: int, in_dim: int, dim: int = 16) -> None:
         super().__init__()
         self.patch_size = patch_size
-        # A kernel of 4 with a padding of 1 is centred on the middle of 2 x 2 pixels, as a cell of the result is.
+        # A kernel of 4 with a padding of 1 has its centre in the middle of 2 x 2 pixels.
         self.stem = nn.Sequential(
             nn.Conv2d(bands, dim, 4, stride=2, padding=1), nn.GELU(), nn.Conv2d(dim, dim, 4, stride=2, padding=1)
         )
