@@ -18,6 +18,7 @@ from torch import Tensor
 
 from segvit.config import Head, LossConfig
 from segvit.data.spec import IGNORE_INDEX
+from segvit.edge_loss import edge_loss
 from segvit.errors import UserError
 from segvit.fused_losses import FOCAL_ALPHA, fused_mask_losses
 from segvit.models.output import SegOutput
@@ -26,8 +27,8 @@ from segvit.models.output import SegOutput
 class Losses(dict[str, Tensor]):
     """Named terms of the loss, coefficients applied: a scalar each, or (S,) for every supervised output.
 
-    `criterion` gives `class`, `focal` and `dice`, each (S,); the last output is the prediction. Add a term of your own
-    by its name.
+    `criterion` gives `class`, `focal` and `dice`, each (S,); the last output is the prediction. With an edge head it
+    gives `edge` too, a scalar. Add a term of your own by its name.
     """
 
     @property
@@ -181,8 +182,8 @@ def pixel_criterion(
     Args:
         output: of a model whose masks are logits of one softmax over the classes.
         labels: (B, H, W) int64 at the size of the images: 0..K-1, or 255 for ignored.
-        config: without effect, as are `divisors`; a mean over images needs neither.
-        divisors: see `config`.
+        config: coefficient of the term `edge`, if the model has an edge head.
+        divisors: without effect, since a mean over images needs none.
         class_weights: (K,) weights of the classes in the mean. Default: 1 each.
 
     Raises:
@@ -191,10 +192,12 @@ def pixel_criterion(
     batch, num_classes = output.mask_logits.shape[1:3]
     _check_labels(labels, (batch, *output.image_size))
     present_classes(labels, num_classes)  # refuses values that are no class
-    return pixel_losses(output, labels, class_weights)
+    return pixel_losses(output, labels, config=config or LossConfig(), class_weights=class_weights)
 
 
-def pixel_losses(output: SegOutput, labels: Tensor, class_weights: Tensor | None = None) -> Losses:
+def pixel_losses(
+    output: SegOutput, labels: Tensor, *, config: LossConfig, class_weights: Tensor | None = None
+) -> Losses:
     """Return the losses of `pixel_criterion` for labels (B, H, W) that are known to fit."""
     count, batch, num_classes = output.mask_logits.shape[:3]
     height, width = output.image_size
@@ -205,7 +208,7 @@ def pixel_losses(output: SegOutput, labels: Tensor, class_weights: Tensor | None
     table = torch.ones(num_classes, device=labels.device) if class_weights is None else class_weights.float()
     weights = table[targets.clamp(max=num_classes - 1)] * (targets != IGNORE_INDEX)
     means = entropy.sum(dim=(1, 2)) / weights.sum(dim=(1, 2)).clamp(min=torch.finfo(torch.float32).tiny)
-    return Losses({"cross_entropy": means.view(count, batch).mean(dim=1)})
+    return Losses({"cross_entropy": means.view(count, batch).mean(dim=1)} | _edge_term(output, labels, config))
 
 
 CRITERIA: dict[Head, Criterion] = {"atm": criterion, "linear": pixel_criterion}
@@ -252,7 +255,15 @@ def losses_of(
             "focal": focal.sum(dim=1) / num_masks * config.focal_coefficient,
             "dice": dice.sum(dim=1) / num_masks * config.dice_coefficient,
         }
+        | _edge_term(output, labels, config)
     )
+
+
+def _edge_term(output: SegOutput, labels: Tensor, config: LossConfig) -> dict[str, Tensor]:
+    """Return the term `edge`, or none if the model has no edge head."""
+    if output.edge_logits is None:
+        return {}
+    return {"edge": config.edge_coefficient * edge_loss(output.edge_logits, labels, output.padded_size)}
 
 
 def class_losses(

@@ -54,7 +54,7 @@ LABEL_MAP = {"inference.label_map", "inference.tiles", "inference.bounds"}
 PHOTO = {"prediction.photo", "prediction.polygons"}
 CONFIG = SPEC | {"config_files", "config"}
 MODEL = CONFIG | FILES | LABEL_MAP | {"models", "models.segvit"}
-NETWORK = MODEL | {"losses", "fused_losses", "inference", "weights", "data"}
+NETWORK = MODEL | {"losses", "fused_losses", "edge_loss", "inference", "weights", "data"}
 PICTURES = NETWORK | {"pictures", "pictures.inside"}
 RUNS = PICTURES | PHOTO | {"evaluation", "prediction", "video", "reports", "training", "profiling", "recipes", "export"}
 MAY_IMPORT = {
@@ -72,7 +72,8 @@ MAY_IMPORT = {
     "prediction.polygons": CONFIG,
     "prediction.photo": MODEL | {"inference", "pictures", "prediction.polygons"},
     "fused_losses": CONFIG,
-    "losses": CONFIG | {"models", "fused_losses"},
+    "edge_loss": CONFIG,
+    "losses": CONFIG | {"models", "fused_losses", "edge_loss"},
     "inference": MODEL,
     "weights": MODEL | {"inference"},
     "pictures": SPEC | {"data", "pictures.inside"},

@@ -16,6 +16,8 @@ class LossConfig:
     """Factor of the focal loss of the masks."""
     dice_coefficient: float = 1.0
     """Factor of the dice loss of the masks."""
+    edge_coefficient: float = 0.4
+    """Factor of the cross entropy of the edge head, if `model.downsampling` is edge."""
     no_object_weight: float = 0.1
     """Weight of "no object" in the cross entropy."""
     ignore_as_negative: bool = False

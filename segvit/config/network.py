@@ -7,9 +7,10 @@ from typing import Literal
 from segvit.config_files import take_paths
 
 Structure = Literal["plain", "shrunk", "naive_shrunk"]
-Downsampling = Literal["nearest_q", "nearest_qkv", "conv", "mean_q"]
+Downsampling = Literal["nearest_q", "nearest_qkv", "conv", "mean_q", "edge"]
 Upsampling = Literal["tap", "paper"]
 Head = Literal["atm", "linear"]
+Upscaler = Literal["none", "conv"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +44,21 @@ class ModelConfig:
     the block before `shrink_at`, the last block and, with upsampling tap, the one half-way. naive_shrunk: the last."""
     shrink_at: int | None = None
     """Block (from 0) of a shrunk structure that keeps every second row and column of the tokens. Default: 6 of 12
-    blocks, 8 of 24, otherwise a third of the depth; with upsampling tap one more."""
+    blocks, 8 of 24, otherwise a third of the depth; with upsampling tap one more. With downsampling edge: 3 of 12, 5 of
+    24, otherwise a fifth of the depth."""
     downsampling: Downsampling = "nearest_q"
     """Source of the queries of that block. nearest_q: the kept tokens, with keys and values from all. nearest_qkv: the
     same, with keys and values from the kept tokens. conv: a convolution of stride 2, otherwise like nearest_q. mean_q:
-    the mean of every 2 x 2 tokens, otherwise like nearest_q."""
+    the mean of every 2 x 2 tokens, otherwise like nearest_q. edge: like nearest_q, and the block also keeps tokens on
+    edges of objects, which a small head finds."""
+    edge_share: float = 0.25
+    """Number of tokens that downsampling edge keeps for their edges, as a fraction of all tokens, at most 0.5."""
     upsampling: Upsampling = "tap"
     """Up-sampling of shrunk. tap: interpolate the shrunk maps and add the tap before them. paper: learned queries
     gather all maps."""
+    upscaler: Upscaler = "none"
+    """Last step of the masks. none: they have a cell per patch. conv: 4 x 4 cells per patch, with boundaries from the
+    pixels. It starts without effect, so that it can be added to a trained model."""
     patch_size: int | None = None
     """Side of a patch in pixels. Default: the backbone's own."""
     embed_dim: int | None = None
@@ -92,10 +100,11 @@ class ModelConfig:
 
     @property
     def outline(self) -> str:
-        """Structure in words, with the up-sampling of shrunk and a head that is not ATM: "shrunk, up-sampling tap"."""
+        """Structure in words, with the parts that it leaves open: "shrunk, up-sampling tap, upscaled masks"."""
         upsampling = f", up-sampling {self.upsampling}" if self.structure == "shrunk" else ""
         head = f", {self.head} head" if self.head != "atm" else ""
-        return f"{self.structure}{upsampling}{head}"
+        upscaler = ", upscaled masks" if self.upscaler != "none" else ""
+        return f"{self.structure}{upsampling}{head}{upscaler}"
 
     @property
     def learned_grid(self) -> Literal["pretrained", "crop"]:

@@ -130,7 +130,7 @@ class ExportedModel(nn.Module):
             torch.from_numpy(logits).to(self.mean.device)[None] for logits in self._compute(inputs)
         )
         cell = self.export["cell"]
-        padded_size = (mask_logits.shape[3] * cell, mask_logits.shape[4] * cell)
+        padded_size = (int(mask_logits.shape[3] * cell), int(mask_logits.shape[4] * cell))
         return SegOutput(class_logits, mask_logits, image_size, padded_size)
 
     @property
@@ -195,7 +195,7 @@ def _facts(header: Mapping[str, Any], path: Path, kind: str) -> dict[str, Any]:
         )
     size, mean = facts["size"], facts["mean"]
     right = {
-        "cell": _is_side(facts["cell"]),
+        "cell": _is_cell(facts["cell"]),
         "least": _is_side(facts["least"]),
         "mean": isinstance(mean, list) and bool(mean) and all(_is_finite(value) for value in mean),
         "precision": isinstance(facts["precision"], str),
@@ -213,6 +213,11 @@ def _facts(header: Mapping[str, Any], path: Path, kind: str) -> dict[str, Any]:
 def _is_side(value: Any) -> bool:
     """True for a whole number of pixels that an image can have."""
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31
+
+
+def _is_cell(value: Any) -> bool:
+    """True for the side of a cell in pixels: a whole number, or a quarter of one behind an upscaler of the masks."""
+    return _is_finite(value) and 0 < value < 2**31 and 4 * value == int(4 * value)
 
 
 def _is_finite(value: Any) -> bool:

@@ -8,7 +8,7 @@ Letters: B batch, D width, H W image, p patch, h w token grid, N = h * w, P pref
 patches.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -38,6 +38,18 @@ class Backbone(Protocol):
         """Turn normalised images (B, 3, H, W) into maps (B, D, h, w), shallow first."""
 
 
+class Maps(list[Tensor]):
+    """Maps (B, D, h, w) of the tapped blocks, shallow first, and what the loss needs besides.
+
+    Attributes:
+        edge_logits: `Kept.edge_logits` of the block that shrinks.
+    """
+
+    def __init__(self, maps: Iterable[Tensor], edge_logits: Tensor | None = None) -> None:
+        super().__init__(maps)
+        self.edge_logits = edge_logits
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackboneState:
     """State of a batch after the embeddings or after any block."""
@@ -51,6 +63,11 @@ class BackboneState:
     maps: tuple[Tensor, ...] = ()
     """(B, D, h, w) of each tapped block that has run, shallow first."""
 
+    @property
+    def features(self) -> Maps:
+        """Maps that the rest of the model takes."""
+        return Maps(self.maps, None if self.kept is None else self.kept.edge_logits)
+
 
 class PlainViT(nn.Module):
     """The blocks of a plain ViT up to the last tap, without final norm and classifier (docs/method.md section 1).
@@ -61,7 +78,8 @@ class PlainViT(nn.Module):
         vit: model of timm; its parts are taken over, with their names.
         taps: blocks (from 0) whose outputs are returned, ascending.
         shrink_at: block (from 0) that keeps some of the tokens; None: no block does.
-        downsampling: part that chooses them: patches (B, N, D) and their grid to `Kept`.
+        downsampling: part that chooses them: patches (B, N, D) and their grid to `Kept`. If it has a method `restore`,
+            maps behind the block are at the grid of all patches (docs/extending.md).
 
     Attributes:
         bands: number N of bands of the images.
@@ -93,14 +111,19 @@ class PlainViT(nn.Module):
         self.blocks = nn.ModuleList(vit.blocks[: self.taps[-1] + 1])
         self.take_positions(vit)
         self.grad_checkpointing = False
-        self.downsampling = downsampling
+        self.downsampling: Any = downsampling
 
     @property
     def map_cell(self) -> int:
         """Side in pixels of a cell of the last map."""
-        return self.patch_size if self.shrink_at is None else STRIDE * self.patch_size
+        return self.patch_size if self.shrink_at is None or self.restores else STRIDE * self.patch_size
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    @property
+    def restores(self) -> bool:
+        """True if the down-sampling makes maps at the grid of all patches from the kept ones."""
+        return hasattr(self.downsampling, "restore")
+
+    def forward(self, images: Tensor) -> Maps:
         """Return the feature maps of the tapped blocks.
 
         Args:
@@ -108,12 +131,12 @@ class PlainViT(nn.Module):
 
         Returns:
             One (B, D, h, w) per tap, shallow first: raw block outputs, no norm. Behind `shrink_at` h and w are those of
-            `Kept.grid`.
+            `Kept.grid`, unless the down-sampling restores the grid of all patches.
 
         Raises:
             UserError: fewer than 2 x 2 patches, if a block shrinks.
         """
-        return list(self.advance(self.start(images), 0, len(self.blocks)).maps)
+        return self.advance(self.start(images), 0, len(self.blocks)).features
 
     def start(self, images: Tensor) -> BackboneState:
         """Embed normalised images (B, N, H, W).
@@ -152,12 +175,22 @@ class PlainViT(nn.Module):
             else:
                 tokens = self.run(self.run_block, index, tokens, grid, kept.indices if kept else None, shared)
             if index in self.taps:
-                maps.append(self.map_of(tokens, grid if kept is None else kept.grid))
+                maps.append(self.map_of(tokens, grid, kept))
         return replace(state, tokens=tokens, kept=kept, maps=tuple(maps))
 
-    def map_of(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Return the patches of tokens (B, P + N, D) as a map (B, D, h, w) at their grid."""
-        maps: Tensor = tokens[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, grid)
+    def map_of(self, tokens: Tensor, grid: tuple[int, int], kept: Kept | None) -> Tensor:
+        """Return the patches of tokens as a map (B, D, ., .).
+
+        Args:
+            tokens: output of a block (B, P + N, D), or of kept patches (B, P + n, D).
+            grid: of all patches, (h, w).
+            kept: patches that have stayed; None: all have.
+        """
+        patches = tokens[:, self.num_prefix_tokens :]
+        if kept is not None and self.restores:
+            restored: Tensor = self.downsampling.restore(patches, kept, grid)
+            return restored
+        maps: Tensor = patches.transpose(1, 2).unflatten(2, grid if kept is None else kept.grid)
         return maps
 
     def run(self, part: Any, *args: Any) -> Any:

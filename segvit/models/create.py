@@ -21,11 +21,13 @@ from segvit.errors import UserError
 from segvit.models.atm import ATMHead
 from segvit.models.backbone import PREFIX_TOKENS, PlainViT
 from segvit.models.bands import per_band, resolve_bands
+from segvit.models.detail.edges import EdgeDownsampling
+from segvit.models.detail.upscaler import MaskUpscaler
 from segvit.models.downsampling import STRIDE, QueryDownsampling
 from segvit.models.families import adapt, check_name, check_plain, drop_mlp_only
 from segvit.models.linear_head import LinearHead
 from segvit.models.segvit import SegViT, check_classes
-from segvit.models.structure import check_upsampling, resolve_blocks
+from segvit.models.structure import check_edge_share, check_linear, check_upsampling, check_upscaler, resolve_blocks
 from segvit.models.upsampling import QueryUpsampling, TapUpsampling
 from segvit.utils.keywords import refuse_others
 from segvit.weights.timm_weights import origin_of, pretrained_vit, reason
@@ -83,12 +85,14 @@ def create_model(
         if getattr(config, name) < 1:
             raise UserError(f"model.{name} {getattr(config, name)}: give 1 or more")
     check_upsampling(config.structure, config.upsampling, config.upsampling_num_layers)
+    check_edge_share(config.downsampling, config.edge_share)
     vit, weights = create_backbone(config)
     upsampling = create_upsampling(config, vit) if config.structure == "shrunk" else None
     model = SegViT(
         vit,
         create_head(config, vit, num_classes=num_classes),
         upsampling,
+        upscaler=create_upscaler(config, vit, num_classes=num_classes),
         mean=per_band("mean", config, weights),
         std=per_band("std", config, weights),
         num_classes=num_classes,
@@ -114,7 +118,7 @@ def create_head(config: ModelConfig, backbone: PlainViT, *, num_classes: int) ->
     if config.head not in get_args(Head):
         raise UserError(f"model.head {config.head!r}: give atm or linear")
     if config.head == "linear":
-        _check_linear(config, has_width=width is None, has_heads=queried)
+        check_linear(config, has_width=width is None, has_heads=queried)
         return LinearHead(
             in_dim=width or _head_dim(config, backbone),
             num_maps=num_stages,
@@ -130,30 +134,6 @@ def create_head(config: ModelConfig, backbone: PlainViT, *, num_classes: int) ->
         every_layer=queried,
         **_decoder_settings(config, backbone),
     )
-
-
-def _check_linear(config: ModelConfig, *, has_width: bool, has_heads: bool) -> None:
-    """Refuse settings that have no effect on a linear head and on the up-sampling before it.
-
-    Args:
-        config: with the head linear.
-        has_width: `head_dim` is the width of the up-sampling.
-        has_heads: the up-sampling has attention heads.
-
-    Raises:
-        UserError: as above.
-    """
-    without_effect = {
-        "head_num_layers": config.head_num_layers != ModelConfig.head_num_layers,
-        "head_dim": config.head_dim is not None and not has_width,
-        "head_num_heads": config.head_num_heads is not None and not has_heads,
-    }
-    if names := [name for name, given in without_effect.items() if given]:
-        given = ", ".join(f"model.{name} {getattr(config, name)}" for name in names)
-        raise UserError(
-            f"{given} with model.head linear, which is one layer without attention: leave "
-            f"{' and '.join(names)} out, or set model.head to atm"
-        )
 
 
 def create_upsampling(config: ModelConfig, backbone: PlainViT) -> TapUpsampling | QueryUpsampling:
@@ -173,6 +153,19 @@ def create_upsampling(config: ModelConfig, backbone: PlainViT) -> TapUpsampling 
         num_layers=config.upsampling_num_layers,
         **_decoder_settings(config, backbone),
     )
+
+
+def create_upscaler(config: ModelConfig, backbone: PlainViT, *, num_classes: int) -> MaskUpscaler | None:
+    """Create the upscaler of the masks, if there is one.
+
+    Raises:
+        UserError: it is unknown, or the masks are not at the grid of the patches.
+    """
+    check_upscaler(config)
+    if config.upscaler == "none":
+        return None
+    dim = _head_dim(config, backbone) if config.structure == "shrunk" else backbone.embed_dim
+    return MaskUpscaler(num_classes=num_classes, bands=backbone.bands, patch_size=backbone.patch_size, in_dim=dim)
 
 
 def _head_dim(config: ModelConfig, backbone: PlainViT) -> int:
@@ -211,22 +204,33 @@ def create_backbone(config: ModelConfig) -> tuple[PlainViT, dict[str, Any]]:
         downsampling=config.downsampling,
         upsampling=config.upsampling,
     )
-    downsampling = None if shrink_at is None else QueryDownsampling(dim=vit.embed_dim, method=config.downsampling)
+    downsampling = None if shrink_at is None else create_downsampling(config, vit.embed_dim)
     backbone = adapt(vit, taps=taps, shrink_at=shrink_at, downsampling=downsampling)
     if shrink_at is not None and min(crop_grid(config.image_size, backbone.patch_size)) < STRIDE:
         raise UserError(
             f"model.image_size {config.image_size} with model.structure {config.structure}: a crop must hold "
             f"{STRIDE} x {STRIDE} patches; give {STRIDE * backbone.patch_size} or more, or take the structure plain"
         )
-    conv = None if downsampling is None else downsampling.conv
-    if conv is not None and conv.bias is not None:
-        nn.init.trunc_normal_(conv.weight, std=config.init_std)
-        nn.init.zeros_(conv.bias)
     if config.starts_pretrained:
         _load_pretrained(backbone, config)
     else:
         _scale_init(backbone, config.init_std / TIMM_INIT_STD)
     return backbone, dict(vit.pretrained_cfg)
+
+
+def create_downsampling(config: ModelConfig, dim: int) -> QueryDownsampling | EdgeDownsampling:
+    """Create the down-sampling of tokens of width `dim`.
+
+    Raises:
+        UserError: the share of edge tokens is out of range.
+    """
+    if config.downsampling == "edge":
+        return EdgeDownsampling(dim=dim, share=config.edge_share, init_std=config.init_std)
+    downsampling = QueryDownsampling(dim=dim, method=config.downsampling)
+    if (conv := downsampling.conv) is not None and conv.bias is not None:
+        nn.init.trunc_normal_(conv.weight, std=config.init_std)
+        nn.init.zeros_(conv.bias)
+    return downsampling
 
 
 def _scale_init(backbone: PlainViT, factor: float) -> None:

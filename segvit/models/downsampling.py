@@ -31,6 +31,8 @@ class Kept(NamedTuple):
     """Rows and columns of the map that they make; (1, n) for a set that is no lattice, which an up-sampling reads."""
     queries: Tensor | None = None
     """(B, n, D) queries that are no tokens; None: the kept tokens themselves."""
+    edge_logits: Tensor | None = None
+    """(B, h, w): logits that an edge crosses each patch; None: nothing predicts it."""
 
 
 class QueryDownsampling(nn.Module):

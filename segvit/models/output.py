@@ -20,6 +20,8 @@ class SegOutput(NamedTuple):
     """(H, W) of the input images, in pixels."""
     padded_size: tuple[int, int]
     """(H, W) that the grid of the masks spans, in pixels: the images padded on the right and at the bottom."""
+    edge_logits: Tensor | None = None
+    """(B, h, w): logits that an edge crosses each patch, for the loss; None: the backbone has no edge head."""
 
 
 class Head(Protocol):

@@ -54,6 +54,8 @@ class SegViT(nn.Module):
         head: maps to class logits (S, B, Q, K + 1) and mask logits (S, B, Q, h, w); see `segvit.models.output.Head`.
         upsampling: maps and a grid of patches to maps at that grid, shallow first. None: the head reads the maps of the
             backbone.
+        upscaler: mask logits, normalised images and the first map that the head reads to finer mask logits; see
+            `segvit.models.detail.upscaler`. None: masks are those of the head.
         mean: of each band (R, G, B) on the 0..1 scale, subtracted from every image.
         std: standard deviation of each band on the 0..1 scale, which every image is divided by.
         num_classes: K.
@@ -78,6 +80,7 @@ class SegViT(nn.Module):
         head: nn.Module,
         upsampling: nn.Module | None = None,
         *,
+        upscaler: nn.Module | None = None,
         mean: Sequence[float] | Tensor,
         std: Sequence[float] | Tensor,
         num_classes: int,
@@ -98,6 +101,7 @@ class SegViT(nn.Module):
         self.backbone: Any = backbone
         self.upsampling: Any = upsampling
         self.head: Any = head
+        self.upscaler: Any = upscaler
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32))
 
@@ -119,38 +123,46 @@ class SegViT(nn.Module):
         images = self.pad(self.normalise(images), canvas)
         patch = self.backbone.patch_size
         grid = (images.shape[2] // patch, images.shape[3] // patch)
-        return self.decode(self.backbone(images), grid, image_size, deep=deep)
+        return self.decode(self.backbone(images), grid, image_size, deep=deep, images=images)
 
     def decode(
-        self, features: Sequence[Tensor], grid: tuple[int, int], image_size: tuple[int, int], deep: bool = True
+        self,
+        features: Sequence[Tensor],
+        grid: tuple[int, int],
+        image_size: tuple[int, int],
+        deep: bool = True,
+        images: Tensor | None = None,
     ) -> SegOutput:
         """Return class and mask logits from the maps of the backbone.
 
         Args:
-            features: (B, D, h, w) of each tap, shallow first.
+            features: (B, D, h, w) of each tap, shallow first; `segvit.models.backbone.Maps` have edge logits too.
             grid: (h, w) of all patches of the padded images.
             image_size: (H, W) of the images in pixels, before padding.
             deep: compute every supervised output; else only the prediction (S = 1).
+            images: (B, N, H, W), normalised and padded, which an upscaler reads.
 
         Raises:
             UserError: a custom up-sampling returns one tensor in place of a list.
         """
+        maps: Any = features
         if self.upsampling is not None:
-            upsampled: Any = self.upsampling(features, grid)
-            if isinstance(upsampled, Tensor):  # a loop over it would take its batch for maps
+            maps = self.upsampling(features, grid)
+            if isinstance(maps, Tensor):  # a loop over it would take its batch for maps
                 raise UserError(
                     f"the up-sampling {self.parts['upsampling']} returned one tensor: return a list of maps "
                     "(B, d, h, w), shallow first; a single map too, as [map]"
                 )
-            features = upsampled
-        class_logits, mask_logits = self.head(features, deep=deep)
-        height, width = features[-1].shape[2:]
-        padded_size = (height * self.mask_cell, width * self.mask_cell)
-        return SegOutput(class_logits, mask_logits, image_size, padded_size)
+        class_logits, mask_logits = self.head(maps, deep=deep)
+        height, width = maps[-1].shape[2:]
+        padded_size = (height * self.map_cell, width * self.map_cell)
+        if self.upscaler is not None:
+            mask_logits = self.upscaler(mask_logits, images, maps[0])
+        return SegOutput(class_logits, mask_logits, image_size, padded_size, getattr(features, "edge_logits", None))
 
     @property
     def parts(self) -> dict[str, str]:
-        """Class names of backbone, up-sampling and head, by attribute."""
+        """Class names of backbone, up-sampling, head and upscaler, by attribute."""
         return {name: type(part).__name__ for name, part in self.named_children()}
 
     @property
@@ -164,10 +176,15 @@ class SegViT(nn.Module):
         return len(self.mean)
 
     @property
-    def mask_cell(self) -> int:
-        """Side in pixels of a cell of the last map: a patch, or two if nothing restores a shrunk grid."""
+    def map_cell(self) -> int:
+        """Side in pixels of a cell of the head's maps: a patch, or two if nothing restores a shrunk grid."""
         cell: int = self.backbone.patch_size if self.upsampling is not None else self.backbone.map_cell
         return cell
+
+    @property
+    def mask_cell(self) -> float:
+        """Side in pixels of a cell of the masks: of a map, or a part of it behind an upscaler."""
+        return self.map_cell if self.upscaler is None else self.map_cell / self.upscaler.scale
 
     def normalise(self, images: Tensor) -> Tensor:
         """Bring uint8 or float in 0..1 (B, N, H, W) to zero mean and unit deviation, in the dtype of the weights.
@@ -280,11 +297,14 @@ def check_classes(num_classes: int, spec: DatasetSpec | None) -> None:
 def _check_lattice(backbone: nn.Module, upsampling: nn.Module | None) -> None:
     """Refuse the up-sampling tap behind a down-sampling that may keep other patches than every second row and column.
 
+    A down-sampling that restores the grid itself is no obstacle.
+
     Raises:
         UserError: as above.
     """
     downsampling = getattr(backbone, "downsampling", None)
-    if not isinstance(upsampling, TapUpsampling) or isinstance(downsampling, QueryDownsampling | None):
+    regular = isinstance(downsampling, QueryDownsampling | None) or hasattr(downsampling, "restore")
+    if regular or not isinstance(upsampling, TapUpsampling):
         return
     raise UserError(
         "the up-sampling tap interpolates every second row and column, and the down-sampling "

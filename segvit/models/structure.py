@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from segvit.config import Downsampling, ModelConfig, Structure, Upsampling
+from segvit.config import Downsampling, ModelConfig, Structure, Upsampling, Upscaler
 from segvit.errors import UserError
 
 
@@ -18,13 +18,16 @@ def restores_by_tap(structure: Structure, upsampling: Upsampling) -> bool:
     return structure == "shrunk" and upsampling == "tap"
 
 
-def default_shrink_at(depth: int, *, tap: bool = False) -> int:
+def default_shrink_at(depth: int, *, tap: bool = False, edge: bool = False) -> int:
     """Return the block that shrinks: the paper's for 12 and for 24 blocks, and a third of other depths.
 
     Args:
         depth: number of blocks.
         tap: the up-sampling is tap: one block later, since the map before it shows the small objects.
+        edge: the down-sampling is edge, which keeps small objects: a fifth of the depth, rounded up.
     """
+    if edge:
+        return min(-(-depth // 5), depth - 2)
     paper = 6 if depth == 12 else depth // 3
     return min(paper + 1, depth - 2) if tap else paper
 
@@ -62,7 +65,7 @@ def resolve_blocks(
             )
         return None, _check_taps(default_taps(depth) if taps is None else taps, depth)
     tap = restores_by_tap(structure, upsampling)
-    default_block = default_shrink_at(depth, tap=tap)
+    default_block = default_shrink_at(depth, tap=tap, edge=downsampling == "edge")
     shrink_at = default_block if shrink_at is None else shrink_at
     first = 1 if structure == "shrunk" else 0
     if not first <= shrink_at <= depth - 2:
@@ -97,6 +100,23 @@ def resolve_blocks(
     return shrink_at, taps
 
 
+def check_edge_share(downsampling: Downsampling, share: float) -> None:
+    """Refuse a share of edge tokens without the down-sampling that keeps them.
+
+    Args:
+        downsampling: see `ModelConfig`.
+        share: `ModelConfig.edge_share`.
+
+    Raises:
+        UserError: as above.
+    """
+    if downsampling != "edge" and share != ModelConfig.edge_share:
+        raise UserError(
+            f"model.edge_share {share} with model.downsampling {downsampling}, which keeps no tokens for their edges: "
+            "set model.downsampling to edge, or leave edge_share out"
+        )
+
+
 def check_upsampling(structure: Structure, upsampling: Upsampling, num_layers: int) -> None:
     """Refuse an unknown up-sampling, or one that another setting contradicts.
 
@@ -119,6 +139,44 @@ def check_upsampling(structure: Structure, upsampling: Upsampling, num_layers: i
         raise UserError(
             f"model.upsampling_num_layers {num_layers} with model.upsampling tap, which has no decoder layers: set "
             "model.upsampling to paper, or leave upsampling_num_layers out"
+        )
+
+
+def check_linear(config: ModelConfig, *, has_width: bool, has_heads: bool) -> None:
+    """Refuse settings that have no effect on a linear head and on the up-sampling before it.
+
+    Args:
+        config: with the head linear.
+        has_width: `head_dim` is the width of the up-sampling.
+        has_heads: the up-sampling has attention heads.
+
+    Raises:
+        UserError: as above.
+    """
+    without_effect = {
+        "head_num_layers": config.head_num_layers != ModelConfig.head_num_layers,
+        "head_dim": config.head_dim is not None and not has_width,
+        "head_num_heads": config.head_num_heads is not None and not has_heads,
+    }
+    if names := [name for name, given in without_effect.items() if given]:
+        given = ", ".join(f"model.{name} {getattr(config, name)}" for name in names)
+        raise UserError(
+            f"{given} with model.head linear, which is one layer without attention: leave "
+            f"{' and '.join(names)} out, or set model.head to atm"
+        )
+
+
+def check_upscaler(config: ModelConfig) -> None:
+    """Refuse an unknown upscaler of the masks, or one behind masks that are not at the grid of the patches.
+
+    Raises:
+        UserError: as above.
+    """
+    _check_choice("upscaler", config.upscaler, get_args(Upscaler))
+    if config.upscaler != "none" and config.structure == "naive_shrunk" and config.downsampling != "edge":
+        raise UserError(
+            f"model.upscaler {config.upscaler} with model.structure naive_shrunk, whose masks have half the resolution "
+            "of the patches: set model.structure to plain or shrunk, or leave upscaler out"
         )
 
 

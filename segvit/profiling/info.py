@@ -20,7 +20,7 @@ from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.profiling.multiply_adds import Profile, profile
 from segvit.utils.tables import COMPACT, Fitted, too_narrow_for
-from segvit.utils.text import counted, score_text
+from segvit.utils.text import counted, percentage, score_text
 from segvit.weights.load import find_model
 from segvit.weights.model_file import averaged, network_settings, read_header
 from segvit.weights.names import is_model_name
@@ -66,8 +66,10 @@ class Info:
             "taps": list(backbone.taps),
             "shrink_at": backbone.shrink_at,
             "downsampling": None if backbone.downsampling is None else backbone.downsampling.method,
+            "edge_share": getattr(backbone.downsampling, "share", None),
             "upsampling": None if self.model.upsampling is None else config.upsampling,
             "head": config.head,
+            "upscaler": config.upscaler,
             **self.header,
             **self.profile.to_dict(),
         }
@@ -95,10 +97,14 @@ class Info:
             rows["bands"] = facts["bands"]
         if facts["shrink_at"] is not None:
             rows |= {"shrinks at block": facts["shrink_at"], "down-sampling": facts["downsampling"]}
+        if facts["edge_share"] is not None:
+            rows["edge tokens"] = f"{percentage(facts['edge_share'], 'g')} of all tokens"
         if facts["upsampling"] is not None:
             rows["up-sampling"] = facts["upsampling"]
         if facts["head"] != "atm":
             rows["head"] = facts["head"]
+        if facts["upscaler"] != "none":
+            rows["mask upscaler"] = facts["upscaler"]
         if self.classes is not None:
             rows["classes"] = _names(self.classes)
         elif self.assumed:

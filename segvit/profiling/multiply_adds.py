@@ -37,7 +37,7 @@ T = TypeVar("T")
 TOTAL = "Global"
 """Name of the total over all modules in PyTorch's counter."""
 
-OTHER_PARTS = {"up-sampling": "upsampling", "ATM": "head"}
+OTHER_PARTS = {"up-sampling": "upsampling", "ATM": "head", "mask upscaler": "upscaler"}
 """Parts after the backbone, and the model's attributes that hold them."""
 
 UPSAMPLING = 4
@@ -108,9 +108,10 @@ class Profile:
 def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
     """Count the multiply-adds and parameters of a model on one image, part by part (docs/method.md section 3).
 
-    The parts are the backbone, the up-sampling (if the model has one), ATM (the head) and the scores at the size of the
-    image. If a block shrinks the tokens, the backbone is two parts: before that block, and from it on. Anything
-    else in a model of your own is the part "rest". The model is not changed; its weights are neither moved nor copied.
+    The parts are the backbone, the up-sampling (if the model has one), ATM (the head), the upscaler of the masks (if
+    there is one) and the scores at the size of the image. If a block shrinks the tokens, the backbone is two parts:
+    before that block, and from it on. Anything else in a model of your own is the part "rest". The model is not
+    changed; its weights are neither moved nor copied.
 
     Examples:
         >>> import segvit

@@ -286,7 +286,7 @@ def _inputs(config: TrainConfig, count: int) -> StepInput:
 def _criterion(output: SegOutput, labels: Tensor, *, head: Head, chunk_elements: int, **settings: Any) -> Losses:
     """Compute the criterion with PRESENT classes in each image, because fake labels have no values."""
     if head == "linear":
-        return pixel_losses(output, labels)
+        return pixel_losses(output, labels, config=settings["config"])
     _, batch, num_classes, _ = output.class_logits.shape
     present = torch.empty((batch, num_classes), dtype=torch.bool)
     pairs = torch.empty((batch * min(PRESENT, num_classes), 2), dtype=torch.int64)  # (M, 2)

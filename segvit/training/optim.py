@@ -26,7 +26,7 @@ def layer_number(name: str, backbone: Any) -> int:
     """Return the layer of a parameter of the whole model, counted as BEiT and timm do.
 
     The backbone says it: 0 is its embeddings, i + 1 its block i. Number of blocks + 1 is what is new: the head, the
-    up-sampling, a convolution that samples queries. A backbone that names no layers is layer 0.
+    up-sampling, the down-sampling. A backbone that names no layers is layer 0.
     """
     layer: int | None = None
     if name.startswith("backbone."):
@@ -70,8 +70,9 @@ def freeze(model: nn.Module, frozen: Freeze | int) -> None:
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Return AdamW's groups of the parameters that learn: the backbone, its norms without weight decay, and new parts.
 
-    New parts are those that no pretrained backbone has: the head, the up-sampling, and a convolution that samples
-    queries. They learn at the head's rate. With `layer_decay`, each layer of the backbone has two groups with its rate.
+    New parts are those that no pretrained backbone has: the head, the up-sampling, and what a down-sampling learns (a
+    convolution, an edge head). They learn at the head's rate. With `layer_decay`, each layer of the backbone has two
+    groups with its rate.
     """
     backbone: Any = model.get_submodule("backbone")
     norms = set(_norm_parameters(backbone))
@@ -82,7 +83,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     for scale in sorted({scales[p] for p, layer in layers.items() if layer < last}):
         rate = {"lr": config.lr * scale, "base_lr": config.lr * scale}
         rest = [p for p, layer in layers.items() if layer < last and scales[p] == scale and p not in norms]
-        own_norms = [p for p in _norm_parameters(backbone) if scales.get(p) == scale]
+        own_norms = [p for p in _norm_parameters(backbone) if layers.get(p, last) < last and scales[p] == scale]
         groups += [{"params": rest, **rate}, {"params": own_norms, **rate, "weight_decay": 0.0}]
     head_lr = config.lr * config.head_lr_factor
     head = [p for p, layer in layers.items() if layer == last]

@@ -76,7 +76,14 @@ def check_settings(config: TrainConfig) -> None:
         )
     if not 0 < config.optim.layer_decay <= 1:
         raise UserError(f"optim.layer_decay is {config.optim.layer_decay}: give a factor above 0, and 1 or less")
-    if config.model.head == "linear" and replace(config.loss, class_weights=()) != LossConfig():
+    edge_coefficient = LossConfig.edge_coefficient
+    if config.loss.edge_coefficient != edge_coefficient and config.model.downsampling != "edge":
+        raise UserError(
+            f"loss.edge_coefficient {config.loss.edge_coefficient} with model.downsampling {config.model.downsampling}"
+            ", which has no edge head: set model.downsampling to edge, or leave edge_coefficient out"
+        )
+    others = replace(config.loss, class_weights=(), edge_coefficient=edge_coefficient)
+    if config.model.head == "linear" and others != LossConfig():
         raise UserError(
             "model.head linear learns by the cross entropy of each pixel, and the loss section has settings of other "
             "terms: leave all but loss.class_weights out"

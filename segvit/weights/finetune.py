@@ -117,6 +117,8 @@ def check_network(model: SegViT, config: ModelConfig, *, name: str) -> None:
     except UserError as error:  # the setting contradicts the model's others
         raise UserError(f"{name} does not have the network of the settings: {error}\n{way_out}") from error
     ours, theirs = network_facts(wanted), network_facts(model)
+    if theirs["model.upscaler"] == "none":
+        del ours["model.upscaler"]  # one may be added: it starts without effect
     rows = [
         f"  {key}: {theirs[key]} in {name}, {ours[key]} in the settings" for key in ours if ours[key] != theirs[key]
     ]
@@ -150,7 +152,9 @@ def network_facts(model: SegViT) -> dict[str, Any]:
         "model.taps": backbone.taps,
         "model.shrink_at": backbone.shrink_at,
         "model.downsampling": model.config.downsampling if shrinks else None,
+        "model.edge_share": getattr(backbone.downsampling, "share", None),
         "model.head": model.config.head,
+        "model.upscaler": model.config.upscaler,
         "model.head_dim": _setting_of((head, model.upsampling), "dim"),
         "model.head_num_heads": _setting_of((head, model.upsampling), "num_heads"),
         "model.head_num_layers": None if atm is None else _num_layers(atm.stages),
@@ -192,8 +196,8 @@ def with_classes(
     Args:
         model: model with a spec.
         spec: spec of the new dataset.
-        config: settings of the new model. Its network must be that of `model`; crop, drop path and dropout may differ.
-            Default: the settings of `model`.
+        config: settings of the new model. Its network must be that of `model`; crop, drop path and dropout may differ,
+            and an upscaler may be added. Default: the settings of `model`.
         protocol: how images are cut for the new model. Default: as for `model`.
         name: name of `model`, for errors and for the new model's `extra["starts_from"]`.
 
@@ -216,7 +220,12 @@ def with_classes(
     new = new.to(model.mean.device)
     match = match_classes(model.spec.classes, spec.classes)
     state, own = dict(model.state_dict()), new.state_dict()
-    for key in (f"head.{name}" for name in new.head.class_bound):
+    bound = [f"head.{name}" for name in new.head.class_bound]
+    if model.upscaler is not None:
+        bound += [f"upscaler.{name}" for name in new.upscaler.class_bound]
+    elif new.upscaler is not None:
+        state |= {key: value for key, value in own.items() if key.startswith("upscaler.")}
+    for key in bound:
         state[key] = _by_class(state[key], own[key], match)
     resized = model.backbone.resized(new.backbone.native_grid)
     state |= {f"backbone.{key}": value for key, value in resized.items()}

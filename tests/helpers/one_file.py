@@ -60,7 +60,7 @@ def as_one_file(model: SegViT) -> Any:
 def slow_scores(output: SegOutput, index: int = -1) -> Tensor:
     """Return the scores (B, K, H, W) of a supervised output, in float64."""
     class_logits, mask_logits = (logits[index][None].double() for logits in output[:2])
-    scores: Tensor = one_file.scores(one_file.SegOutput(class_logits, mask_logits, *output[2:]))
+    scores: Tensor = one_file.scores(one_file.SegOutput(class_logits, mask_logits, *output[2:4]))
     return scores
 
 
@@ -68,7 +68,7 @@ def slow_losses(output: SegOutput, labels: Tensor, config: LossConfig) -> Tensor
     """Return the class, focal and dice terms (S, 3) in float64, which autograd can follow."""
     class_logits, mask_logits = (logits.double() for logits in output[:2])
     losses: Tensor = one_file.criterion(
-        one_file.SegOutput(class_logits, mask_logits, *output[2:]),
+        one_file.SegOutput(class_logits, mask_logits, *output[2:4]),
         labels,
         ignore_as_negative=config.ignore_as_negative,
         no_object_weight=config.no_object_weight,

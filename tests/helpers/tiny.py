@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from segvit.config import (
     AugmentConfig,
     DataConfig,
+    Downsampling,
     EvalConfig,
     ModelConfig,
     OptimConfig,
@@ -45,8 +46,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny_config(variant: str, structure: Structure = "plain", upsampling: Upsampling = "tap") -> ModelConfig:
-    config = ModelConfig(**TINY, head_num_layers=2, structure=structure, upsampling=upsampling, **VARIANTS[variant])
+def tiny_config(
+    variant: str,
+    structure: Structure = "plain",
+    upsampling: Upsampling = "tap",
+    downsampling: Downsampling = "nearest_q",
+) -> ModelConfig:
+    parts: dict[str, Any] = {"structure": structure, "upsampling": upsampling, "downsampling": downsampling}
+    config = ModelConfig(**TINY, head_num_layers=2, **parts, **VARIANTS[variant])
     if upsampling == "paper":
         return replace(config, upsampling_num_layers=2)
     return replace(config, shrink_at=1) if structure == "shrunk" else config  # so tap reads three maps

@@ -94,7 +94,8 @@ NOT_SPELT_OUT = ("differential attention", "parallel things", "parallel", "diffe
 """Families whose attention the slow reference below does not spell out."""
 GRIDS = [(4, 4), (5, 7), (2, 3), (6, 2)]
 """Rows and columns of patches; 4 x 4 is the native grid."""
-METHODS = get_args(Downsampling)
+METHODS: tuple[Downsampling, ...] = tuple(method for method in get_args(Downsampling) if method != "edge")
+"""Those that keep a lattice; test_edges.py is about the other one."""
 SHRINK_AT = 1
 
 each_family = pytest.mark.parametrize("family", FAMILIES)

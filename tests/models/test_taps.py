@@ -26,6 +26,7 @@ def test_default_block_that_shrinks() -> None:
     assert default_shrink_at(6) == 2
     assert default_shrink_at(3) == 1
     assert [default_shrink_at(depth, tap=True) for depth in (12, 24, 6, 3)] == [7, 9, 3, 1]
+    assert [default_shrink_at(depth, edge=True) for depth in (12, 24, 6, 3, 40)] == [3, 5, 2, 1, 8]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,10 @@ def test_default_block_that_shrinks() -> None:
         (12, {"structure": "naive_shrunk"}, (6, (11,))),
         (24, {"structure": "naive_shrunk"}, (8, (23,))),
         (3, {"structure": "shrunk"}, (1, (0, 2))),
+        (12, {"structure": "shrunk", "downsampling": "edge"}, (3, (2, 6, 11))),
+        (24, {"structure": "shrunk", "downsampling": "edge"}, (5, (4, 13, 23))),
+        (12, {"structure": "naive_shrunk", "downsampling": "edge"}, (3, (11,))),
+        (12, {"structure": "shrunk", "downsampling": "edge", "shrink_at": 4}, (4, (3, 7, 11))),
         (2, {"structure": "naive_shrunk"}, (0, (1,))),
         (12, {"structure": "shrunk", "shrink_at": 1}, (1, (0, 5, 11))),
         (12, {"structure": "shrunk", "shrink_at": 6}, (6, (5, 8, 11))),
@@ -128,7 +133,7 @@ def refusals() -> Iterator[Any]:
     yield pytest.param(
         12,
         {"structure": "shrunk", "downsampling": "nearest"},
-        r"model\.downsampling 'nearest': give nearest_q, nearest_qkv, conv or mean_q",
+        r"model\.downsampling 'nearest': give nearest_q, nearest_qkv, conv, mean_q or edge",
         id="downsampling",
     )
 

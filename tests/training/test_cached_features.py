@@ -279,7 +279,7 @@ def test_parts_that_cannot_start_behind_frozen_blocks_are_refused(config: TrainC
     shrunk = create_model(config=tiny_config("vit", "shrunk"), num_classes=8)
     freeze(shrunk, "backbone")
     shrunk.backbone.downsampling = nn.Identity()
-    with pytest.raises(UserError, match="the down-sampling Identity is your own"):
+    with pytest.raises(UserError, match="the tokens that the down-sampling Identity keeps are not stored"):
         FrozenStart(shrunk)
     with pytest.raises(UserError, match=r"augment\.views is 0; it must be 1 or more"):
         TrainTransform(32, replace(config.augment, views=0), [0, 0, 0])

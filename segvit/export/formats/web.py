@@ -114,7 +114,7 @@ class WebPage(Format):
             size = (images.shape[2], images.shape[3])
             found = session.run(LOGITS, {INPUT: images.numpy(), VALID: np.array(size)})
             classes, masks = (torch.from_numpy(logits)[None] for logits in found)
-            return label_map(SegOutput(classes, masks, size, (masks.shape[3] * cell, masks.shape[4] * cell)))
+            return label_map(SegOutput(classes, masks, size, (int(masks.shape[3] * cell), int(masks.shape[4] * cell))))
 
         return run
 

@@ -70,7 +70,7 @@ def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     (folder / FACTS).write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def page_facts(model: Network, *, cell: int) -> dict[str, Any]:
+def page_facts(model: Network, *, cell: float) -> dict[str, Any]:
     """Return what the page needs to know of a model, besides the `bytes` of its file and its `least` side in pixels.
 
     Args:

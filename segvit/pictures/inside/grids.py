@@ -194,7 +194,9 @@ def _before(tokens: Tokens) -> str:
 
 def _behind(tokens: Tokens) -> str:
     """Return the title of the second panel."""
-    return f"QD at block {tokens.shrink_at}: {_count(tokens.shrunk)}{_prefix(tokens)}"
+    count, shrunk = int(tokens.kept.sum()), tokens.shrunk
+    kept = _count(shrunk) if count == shrunk[0] * shrunk[1] else f"{count:,} tokens"  # no lattice
+    return f"QD at block {tokens.shrink_at}: {kept}{_prefix(tokens)}"
 
 
 def _prefix(tokens: Tokens) -> str:

@@ -101,7 +101,7 @@ def look(
         chosen = _most_seen(labels[-1], network.num_classes)
     tokens = _tokens(network, images, record.kept)
     rows = torch.tensor(chosen, device=images.device)
-    grid = (output.mask_logits.shape[3], output.mask_logits.shape[4])
+    grid = (output.padded_size[0] // network.map_cell, output.padded_size[1] // network.map_cell)
     heads = [network.head.head_similarities(layer, rows)[0].unflatten(2, grid) for layer in record.head]
     return Inside(
         photo=pixels,
@@ -253,7 +253,8 @@ def _gazes(model: SegViT, record: Record, tokens: Tokens) -> tuple[Gaze, ...]:
     places = tuple(dict.fromkeys(places))
     gazes = []
     for block, layer in zip(model.backbone.taps, record.upsampling):
-        behind = tokens.shrink_at is not None and block > tokens.shrink_at
+        restores = hasattr(model.backbone.downsampling, "restore")
+        behind = tokens.shrink_at is not None and block > tokens.shrink_at and not restores
         index = torch.tensor([y * columns + x for y, x in places], device=layer.q.device)
         weights = model.upsampling.head_similarities(layer, index)[0].softmax(dim=2).mean(dim=0)
         grid, cell = tokens.grid, tokens.patch

@@ -35,12 +35,17 @@ class FrozenStart(nn.Module):
         num_values: L, number of values of an image.
 
     Raises:
-        UserError: the backbone is not one of ours, its embeddings or its first block learn, or its own down-sampling
-            is frozen.
+        UserError: the backbone is not one of ours, its embeddings or its first block learn, its own down-sampling is
+            frozen, or the model has an upscaler of the masks.
     """
 
     def __init__(self, model: SegViT) -> None:
         super().__init__()
+        if model.upscaler is not None:
+            raise UserError(
+                f"data.cache_features: the upscaler {type(model.upscaler).__name__} reads the pixels, which are not "
+                "stored; leave data.cache_features or model.upscaler out"
+            )
         self.model = model
         self.num_blocks = frozen_blocks(model.backbone)
         backbone: PlainViT = model.backbone
@@ -84,10 +89,10 @@ class FrozenStart(nn.Module):
         if self._shrunk_behind(self.num_blocks - 1):
             kept = Kept(lattice(self.grid, features.device), shrunk_grid(self.grid))
         if self.last_is_tapped:
-            maps.append(backbone.map_of(tokens, self._grid_behind(self.num_blocks - 1)))
+            maps.append(backbone.map_of(tokens, self.grid, kept))
         state = BackboneState(tokens=tokens, grid=self.grid, kept=kept, maps=tuple(maps))
         state = backbone.advance(state, self.num_blocks, len(backbone.blocks))
-        return model.decode(state.maps, self.grid, (model.image_size, model.image_size))
+        return model.decode(state.features, self.grid, (model.image_size, model.image_size))
 
     def _shrunk_behind(self, block: int) -> bool:
         shrink_at = self.model.backbone.shrink_at
@@ -112,7 +117,7 @@ def frozen_blocks(backbone: Any) -> int:
     layers = []
     for name, parameter in backbone.named_parameters():
         if parameter.requires_grad:
-            layer = backbone.layer_of(name)  # None: a convolution that samples the queries of block shrink_at
+            layer = backbone.layer_of(name)  # None: the down-sampling at block shrink_at
             layers.append((backbone.shrink_at or 0) + 1 if layer is None else layer)
     count = min(layers, default=len(backbone.blocks) + 1) - 1
     if count < 1:
@@ -123,8 +128,7 @@ def frozen_blocks(backbone: Any) -> int:
     shrinks = backbone.shrink_at is not None and backbone.shrink_at < count
     if shrinks and not isinstance(backbone.downsampling, QueryDownsampling):
         raise UserError(
-            f"data.cache_features: the down-sampling {type(backbone.downsampling).__name__} is your own, and the "
-            f"tokens that it keeps are not stored; freeze {backbone.shrink_at} blocks or fewer, or leave "
-            "data.cache_features out"
+            f"data.cache_features: the tokens that the down-sampling {type(backbone.downsampling).__name__} keeps are "
+            f"not stored; freeze {backbone.shrink_at} blocks or fewer, or leave data.cache_features out"
         )
     return count

@@ -1,0 +1,1 @@
+"""Optional parts, all ours, that keep small objects and boundaries sharp."""
