@@ -72,8 +72,9 @@ def take(values: Tensor, indices: Tensor, dim: int) -> Tensor:
     if indices.ndim == 1:
         return values.index_select(dim, indices)
     before, behind = values.shape[1:dim], values.shape[dim + 1 :]
-    places = indices.reshape(len(indices), *(1 for _ in before), -1, *(1 for _ in behind))
-    values = values.expand(len(indices), *values.shape[1:])
+    batch = indices.shape[0]  # not len(), which would fix the batch of an exported graph
+    places = indices.reshape(batch, *(1 for _ in before), -1, *(1 for _ in behind))
+    values = values.expand(batch, *values.shape[1:])
     return values.gather(dim, places.expand(-1, *before, -1, *behind))
 
 

@@ -89,7 +89,7 @@ def pair_targets(merges: Tensor, places: Tensor, count: int) -> Tensor:
     """
     own = torch.arange(count, device=merges.device)
     even = torch.where(merges, places, own[::2])
-    odd = own[1::2].expand(len(merges), -1)
+    odd = own[1::2].expand(merges.shape[0], -1)
     even, rest = even.split([count // 2, count - 2 * (count // 2)], dim=1)
     return torch.cat([torch.stack([even, odd], dim=2).flatten(1), rest], dim=1)
 
@@ -114,7 +114,7 @@ def combine(patches: Tensor, merged: Merged, targets: Tensor, count: int | None)
         if least == targets.shape[1]:  # none merges in any image
             return patches, merged
     token = (stays.long().cumsum(dim=1) - 1).gather(1, targets)  # (B, n) new token of each old one
-    empty = merged.sizes.new_zeros(len(targets), count)
+    empty = merged.sizes.new_zeros(targets.shape[0], count)
     sizes = empty.scatter_add(1, token, merged.sizes)
     places = token[:, :, None].expand_as(patches)
     sums = patches.new_zeros(*empty.shape, patches.shape[2], dtype=torch.float32)

@@ -3,6 +3,8 @@
 Letters: B batch, N = h * w patches, P prefix tokens, n other tokens, D width.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -95,3 +97,9 @@ class TokenMerging(nn.Module):
         count = similarities.shape[1] * round(PARTS * share) // PARTS
         order = similarities.argsort(dim=1, descending=True, stable=True)
         return order.argsort(dim=1) < count, count
+
+
+def merges_by_threshold(backbone: Any) -> bool:
+    """True if the number of tokens that a backbone merges depends on the image."""
+    merging = getattr(backbone, "merging", None)
+    return merging is not None and merging.threshold is not None

@@ -35,8 +35,8 @@ class FrozenStart(nn.Module):
         num_values: L, number of values of an image.
 
     Raises:
-        UserError: the backbone is not one of ours, its embeddings or its first block learn, or its own down-sampling
-            is frozen.
+        UserError: the backbone is not one of ours, its embeddings or its first block learn, its own down-sampling is
+            frozen, or tokens merge behind a frozen block.
     """
 
     def __init__(self, model: SegViT) -> None:
@@ -101,8 +101,8 @@ def frozen_blocks(backbone: Any) -> int:
     """Return the number of leading blocks in which nothing learns.
 
     Raises:
-        UserError: the backbone is not one of ours, its embeddings or its first block learn, or its own down-sampling
-            is frozen.
+        UserError: the backbone is not one of ours, its embeddings or its first block learn, its own down-sampling is
+            frozen, or tokens merge behind a frozen block.
     """
     if not isinstance(backbone, PlainViT):
         raise UserError(
@@ -125,6 +125,13 @@ def frozen_blocks(backbone: Any) -> int:
         raise UserError(
             f"data.cache_features: the down-sampling {type(backbone.downsampling).__name__} is your own, and the "
             f"tokens that it keeps are not stored; freeze {backbone.shrink_at} blocks or fewer, or leave "
+            "data.cache_features out"
+        )
+    merging = backbone.merging
+    if merging is not None and merging.at[0] < count:
+        raise UserError(
+            f"data.cache_features: tokens merge behind the frozen block {merging.at[0]}, and merged tokens are not "
+            "stored; freeze fewer blocks, leave model.merge_threshold and merge_shares out, or leave "
             "data.cache_features out"
         )
     return count
