@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 from torchvision import tv_tensors
 
-from segvit.cli.merge_find import merge_find
+from segvit.cli.models import merge_find
 from segvit.config import EvalConfig
 from segvit.data.sample import Sample
 from segvit.data.spec import DatasetSpec

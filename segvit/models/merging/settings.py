@@ -71,5 +71,5 @@ def resolve_merging(
 
 
 def _typed(values: Sequence[float]) -> str:
-    """Return numbers as they are typed behind a flag."""
+    """Return numbers in the form that a flag takes."""
     return " ".join(f"{value:g}" for value in values)
