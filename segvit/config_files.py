@@ -19,7 +19,9 @@ CONFIG_DIRS = (Path(__file__).parent / "configs", Path(__file__).parent.parent /
 """Folders of the shipped recipes: inside the installed package, or beside it in a checkout."""
 RUN_CONFIG = "config.yaml"
 """Name of the file in the folder of a run that holds its settings."""
-OF_THE_TRAINING = ("image_size", "drop_path", "drop_path_branches", "head_dropout", "init_std")
+MERGING = ("merge_threshold", "merge_shares", "merge_at")
+"""Settings of the token merging, which has no weights."""
+OF_THE_TRAINING = ("image_size", "drop_path", "drop_path_branches", "head_dropout", "init_std", *MERGING)
 """Settings of the model section that may differ from those of the model `init`. All others describe its network."""
 
 

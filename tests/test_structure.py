@@ -83,7 +83,7 @@ MAY_IMPORT = {
     "prediction": PICTURES | PHOTO | {"video"},
     "reports": PICTURES | {"evaluation"},
     "training": PICTURES | {"evaluation", "reports"},
-    "profiling": PICTURES | {"training"},
+    "profiling": PICTURES | {"training", "evaluation"},
     "recipes": PICTURES | {"training", "profiling"},
     "export": PICTURES | {"evaluation", "prediction", "reports"},
     "demo": RUNS,

@@ -59,6 +59,14 @@ class ModelConfig:
     upscaler: Upscaler = "none"
     """Last step of the masks. none: they have a cell per patch. conv: 4 x 4 cells per patch, with boundaries from the
     pixels. It starts without effect, so that it can be added to a trained model."""
+    merge_threshold: float | None = None
+    """Cosine similarity above which tokens merge (ALGM: 0.88): 2 x 2 windows behind an early block, and pairs anywhere
+    behind a middle one. Their number depends on the image. For the structure plain. Default: none merge."""
+    merge_shares: tuple[float, float] | None = None
+    """Shares of the windows and of the pairs that merge in place of a threshold, the most similar first. Each image of
+    a size keeps as many tokens, which exported graphs need. `segvit merge-find --fixed` measures them."""
+    merge_at: tuple[int, int] | None = None
+    """Blocks (from 0) behind which windows and pairs merge. Default: 1 and 5 of 12 blocks, 2 and 10 of 24."""
     patch_size: int | None = None
     """Side of a patch in pixels. Default: the backbone's own."""
     embed_dim: int | None = None

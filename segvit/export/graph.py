@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as shapes
 
+from segvit.errors import UserError
 from segvit.inference.exported import LOGITS
 from segvit.inference.network import reading_of
+from segvit.models.merging.token_merging import merges_by_threshold
 from segvit.models.scores import scores
 from segvit.models.segvit import SegViT
 from segvit.utils.text import first_line
@@ -32,10 +34,19 @@ class LabelGraph(nn.Module):
     Args:
         model: copied in float32 to the CPU, in evaluation mode.
         with_scores: return the scores as well.
+
+    Raises:
+        UserError: the number of tokens that merge depends on the image.
     """
 
     def __init__(self, model: SegViT, *, with_scores: bool) -> None:
         super().__init__()
+        if merges_by_threshold(model.backbone):
+            raise UserError(
+                "the number of tokens that merge by a threshold depends on the image, which no exported graph can "
+                "follow. Merge fixed shares instead: type segvit merge-find MODEL fixed.safetensors --fixed --images "
+                "PHOTOS, and export fixed.safetensors"
+            )
         self.model = copy.deepcopy(model).to("cpu", torch.float32).eval().requires_grad_(False)
         self.with_scores = with_scores
 

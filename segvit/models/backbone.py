@@ -20,6 +20,8 @@ from torch.utils.checkpoint import checkpoint
 
 from segvit.errors import UserError
 from segvit.models.downsampling import STRIDE, Kept, attend, keep, run_any_block
+from segvit.models.merging.merge import Merged, size_mask, spread
+from segvit.models.merging.token_merging import TokenMerging
 from segvit.models.positions import resize_tokens
 
 PREFIX_TOKENS = ("cls_token", "dist_token", "reg_token")
@@ -55,11 +57,13 @@ class BackboneState:
     """State of a batch after the embeddings or after any block."""
 
     tokens: Tensor
-    """(B, P + N, D), or (B, P + n, D) behind a block that shrinks."""
+    """(B, P + N, D), or (B, P + n, D) behind a block that shrinks or where tokens merge."""
     grid: tuple[int, int]
     """(h, w) of all patches."""
     kept: Kept | None = None
     """Patches that have stayed, behind a block that shrinks."""
+    merged: Merged | None = None
+    """Tokens that patches have merged into, behind a block where they merge."""
     maps: tuple[Tensor, ...] = ()
     """(B, D, h, w) of each tapped block that has run, shallow first."""
 
@@ -80,6 +84,7 @@ class PlainViT(nn.Module):
         shrink_at: block (from 0) that keeps some of the tokens; None: no block does.
         downsampling: part that chooses them: patches (B, N, D) and their grid to `Kept`. If it has a method `restore`,
             maps behind the block are at the grid of all patches (docs/extending.md).
+        merging: merges similar tokens behind two blocks; None: none merge. No block may shrink then.
 
     Attributes:
         bands: number N of bands of the images.
@@ -90,7 +95,13 @@ class PlainViT(nn.Module):
     pos_embed: Tensor | None
 
     def __init__(
-        self, vit: Any, *, taps: Sequence[int], shrink_at: int | None = None, downsampling: nn.Module | None = None
+        self,
+        vit: Any,
+        *,
+        taps: Sequence[int],
+        shrink_at: int | None = None,
+        downsampling: nn.Module | None = None,
+        merging: TokenMerging | None = None,
     ) -> None:
         super().__init__()
         self.taps = tuple(taps)
@@ -112,6 +123,7 @@ class PlainViT(nn.Module):
         self.take_positions(vit)
         self.grad_checkpointing = False
         self.downsampling: Any = downsampling
+        self.merging = merging
 
     @property
     def map_cell(self) -> int:
@@ -164,19 +176,25 @@ class PlainViT(nn.Module):
         Returns:
             The state after the blocks.
         """
-        tokens, grid, kept, maps = state.tokens, state.grid, state.kept, list(state.maps)
-        shared = self.shared_positions(grid)
-        if kept is not None:
-            shared = self.kept_positions(shared, grid, kept.indices)
+        tokens, grid, kept, merged, maps = state.tokens, state.grid, state.kept, state.merged, list(state.maps)
+        everywhere, num_prefix = self.shared_positions(grid), self.num_prefix_tokens
+        indices, shared = None, everywhere
+        if (placed := merged or kept) is not None:
+            indices, shared = placed.indices, self.kept_positions(everywhere, grid, placed.indices)
         for index in range(first, last):
             if index == self.shrink_at:
                 tokens, kept = self.run(self.shrink, tokens, grid, shared)
-                shared = self.kept_positions(shared, grid, kept.indices)
+                indices, shared = kept.indices, self.kept_positions(shared, grid, kept.indices)
             else:
-                tokens = self.run(self.run_block, index, tokens, grid, kept.indices if kept else None, shared)
+                mask = None if merged is None else size_mask(merged, num_prefix, tokens.dtype)
+                tokens = self.run(self.run_block, index, tokens, grid, indices, shared, mask)
             if index in self.taps:
-                maps.append(self.map_of(tokens, grid, kept))
-        return replace(state, tokens=tokens, kept=kept, maps=tuple(maps))
+                every = tokens if merged is None else spread(tokens, merged, num_prefix)
+                maps.append(self.map_of(every, grid, kept))
+            if self.merging is not None and index in self.merging.at:
+                tokens, merged = self.merging(tokens, merged, grid, block=index, num_prefix_tokens=num_prefix)
+                indices, shared = merged.indices, self.kept_positions(everywhere, grid, merged.indices)
+        return replace(state, tokens=tokens, kept=kept, merged=merged, maps=tuple(maps))
 
     def map_of(self, tokens: Tensor, grid: tuple[int, int], kept: Kept | None) -> Tensor:
         """Return the patches of tokens as a map (B, D, ., .).
@@ -217,9 +235,15 @@ class PlainViT(nn.Module):
         return self.norm_pre(self.pos_drop(patches)), grid
 
     def run_block(
-        self, index: int, tokens: Tensor, grid: tuple[int, int], indices: Tensor | None, shared: Tensor | None
+        self,
+        index: int,
+        tokens: Tensor,
+        grid: tuple[int, int],
+        indices: Tensor | None,
+        shared: Tensor | None,
+        mask: Tensor | None = None,
     ) -> Tensor:
-        """Run a block on tokens (B, P + N, D), or on kept ones (B, P + n, D), and keep their number.
+        """Run a block on tokens (B, P + N, D), or on kept or merged ones (B, P + n, D), and keep their number.
 
         Args:
             index: of the block, from 0.
@@ -227,8 +251,10 @@ class PlainViT(nn.Module):
             grid: of all patches, (h, w).
             indices: of the kept patches, (n,) or (B, n); None: all are there.
             shared: positions of these tokens that blocks share.
+            mask: added to the logits of the attention, (B, 1, 1, P + n); None: nothing is.
         """
-        out: Tensor = self.blocks[index](tokens, **self.block_inputs(index, grid, indices, shared))
+        inputs = self.block_inputs(index, grid, indices, shared)
+        out: Tensor = self.blocks[index](tokens, **(inputs if mask is None else self.masked(inputs, mask)))
         return out
 
     def shrink(self, tokens: Tensor, grid: tuple[int, int], shared: Tensor | None) -> tuple[Tensor, Kept]:
@@ -289,6 +315,10 @@ class PlainViT(nn.Module):
             shared: positions of these tokens that blocks share.
         """
         return {}
+
+    def masked(self, inputs: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
+        """Return the inputs of a block with a mask of the attention, (B, 1, 1, P + n)."""
+        return inputs | {"attn_mask": mask}
 
     def run_queries(
         self, block: Any, queries: Tensor, tokens: Tensor, kept: Kept, inputs: Mapping[str, Tensor]

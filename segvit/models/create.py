@@ -26,6 +26,7 @@ from segvit.models.detail.upscaler import MaskUpscaler
 from segvit.models.downsampling import STRIDE, QueryDownsampling
 from segvit.models.families import adapt, check_name, check_plain, drop_mlp_only
 from segvit.models.linear_head import LinearHead
+from segvit.models.merging.settings import resolve_merging
 from segvit.models.segvit import SegViT, check_classes
 from segvit.models.structure import check_edge_share, check_linear, check_upsampling, check_upscaler, resolve_blocks
 from segvit.models.upsampling import QueryUpsampling, TapUpsampling
@@ -205,7 +206,9 @@ def create_backbone(config: ModelConfig) -> tuple[PlainViT, dict[str, Any]]:
         upsampling=config.upsampling,
     )
     downsampling = None if shrink_at is None else create_downsampling(config, vit.embed_dim)
-    backbone = adapt(vit, taps=taps, shrink_at=shrink_at, downsampling=downsampling)
+    merge: dict[str, Any] = {name: getattr(config, f"merge_{name}") for name in ("threshold", "shares", "at")}
+    merging = resolve_merging(config.structure, taps, len(vit.blocks), **merge)
+    backbone = adapt(vit, taps=taps, shrink_at=shrink_at, downsampling=downsampling, merging=merging)
     if shrink_at is not None and min(crop_grid(config.image_size, backbone.patch_size)) < STRIDE:
         raise UserError(
             f"model.image_size {config.image_size} with model.structure {config.structure}: a crop must hold "

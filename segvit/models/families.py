@@ -21,6 +21,7 @@ from segvit.errors import UserError
 from segvit.models.backbone import PlainViT
 from segvit.models.backbone_names import likely
 from segvit.models.downsampling import Kept, run_any_block, run_gamma_block
+from segvit.models.merging.token_merging import TokenMerging
 from segvit.models.positions import angles_at, relative_bias, resize_tokens, rotary_angles
 from segvit.utils.text import did_you_mean
 
@@ -97,6 +98,11 @@ class BeitViT(PlainViT):
             shared = relative_bias(self.relative_bias_tables[index], self.native_grid, grid, indices)
         return {} if shared is None else {"shared_rel_pos_bias": shared}
 
+    def masked(self, inputs: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
+        """Return the bias of a block with a mask of the attention, (B, 1, 1, 1 + n), added."""
+        bias = inputs.get("shared_rel_pos_bias")
+        return inputs | {"shared_rel_pos_bias": mask if bias is None else bias + mask}
+
     def run_queries(
         self, block: Any, queries: Tensor, tokens: Tensor, kept: Kept, inputs: Mapping[str, Tensor]
     ) -> Tensor:
@@ -126,11 +132,16 @@ ADAPTERS: dict[type[nn.Module], type[PlainViT]] = {VisionTransformer: PlainViT, 
 
 
 def adapt(
-    vit: Any, *, taps: Sequence[int], shrink_at: int | None = None, downsampling: nn.Module | None = None
+    vit: Any,
+    *,
+    taps: Sequence[int],
+    shrink_at: int | None = None,
+    downsampling: nn.Module | None = None,
+    merging: TokenMerging | None = None,
 ) -> PlainViT:
     """Return the backbone of a model of timm; the arguments are those of `PlainViT`."""
     adapter = next(adapter for family, adapter in ADAPTERS.items() if isinstance(vit, family))
-    return adapter(vit, taps=taps, shrink_at=shrink_at, downsampling=downsampling)
+    return adapter(vit, taps=taps, shrink_at=shrink_at, downsampling=downsampling, merging=merging)
 
 
 def check_name(name: str) -> None:

@@ -17,6 +17,7 @@ from segvit.data.folder_spec import resolve_spec
 from segvit.errors import UserError
 from segvit.inference.network import described
 from segvit.models.create import create_model
+from segvit.models.merging.token_merging import merges_by_threshold
 from segvit.models.segvit import SegViT
 from segvit.profiling.multiply_adds import Profile, profile
 from segvit.utils.tables import COMPACT, Fitted, too_narrow_for
@@ -27,6 +28,8 @@ from segvit.weights.names import is_model_name
 
 YAML = (".yaml", ".yml")
 """Suffixes of configs."""
+MERGE_FIND = "merge_find"
+"""Key in the header of a model's file of the measurement by `segvit merge-find`."""
 ASSUMED_CLASSES = 150
 """Number of classes if the dataset is not known: that of ADE20K."""
 
@@ -70,6 +73,7 @@ class Info:
             "upsampling": None if self.model.upsampling is None else config.upsampling,
             "head": config.head,
             "upscaler": config.upscaler,
+            "merging": None if backbone.merging is None else backbone.merging.extra_repr(),
             **self.header,
             **self.profile.to_dict(),
         }
@@ -105,6 +109,14 @@ class Info:
             rows["head"] = facts["head"]
         if facts["upscaler"] != "none":
             rows["mask upscaler"] = facts["upscaler"]
+        if facts["merging"] is not None:
+            rows["token merging"] = facts["merging"]
+            if merges_by_threshold(self.model.backbone):
+                rows["token merging"] += "; the cost below is without it, since it depends on the image"
+        if found := self.header.get(MERGE_FIND):
+            rows["merging, measured"] = (
+                f"{percentage(found['share'], '.1f')} of the multiply-adds on {counted(found['images'], 'image')}"
+            )
         if self.classes is not None:
             rows["classes"] = _names(self.classes)
         elif self.assumed:
@@ -213,7 +225,7 @@ def find_network(
         config, count = network_settings(content, name), int(content["num_classes"])
         classes = _class_names(content["spec"]["classes"]) if content["spec"] else None
         header = {"segvit_version": content["version"]}
-        told = ("metrics", "protocol", "starts_from", "converted_from", "licence")
+        told = ("metrics", "protocol", "starts_from", "converted_from", "licence", MERGE_FIND)
         header |= {key: content.get(key) for key in told}
         header["weights"] = averaged(content)
     elif _is_config(name):

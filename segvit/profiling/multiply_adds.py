@@ -7,7 +7,8 @@ or two and no memory.
 
 Counted: Linear layers, convolutions, both products of every attention, and the masks (queries times keys). For the
 scores (K, H, W): the K x Q product of classes and masks, and 4 per up-sampled mask pixel. Not counted: norms,
-activations, softmax, additions, and resizing learned tokens to another grid.
+activations, softmax, additions, and resizing learned tokens to another grid. A model whose tokens merge by a threshold
+is counted without merging, since their number depends on the image (segvit/profiling/merging.py measures it).
 
 Letters: K classes, Q queries, H W image.
 """
@@ -29,6 +30,7 @@ from segvit.inference.label_map import image_views
 from segvit.inference.tiles import Composition
 from segvit.models.backbone import PlainViT
 from segvit.models.linear_head import LinearHead
+from segvit.models.merging.token_merging import merges_by_threshold
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
 
@@ -111,7 +113,8 @@ def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
     The parts are the backbone, the up-sampling (if the model has one), ATM (the head), the upscaler of the masks (if
     there is one) and the scores at the size of the image. If a block shrinks the tokens, the backbone is two parts:
     before that block, and from it on. Anything else in a model of your own is the part "rest". The model is not
-    changed; its weights are neither moved nor copied.
+    changed; its weights are neither moved nor copied. If tokens merge by a threshold, the result is an upper bound:
+    that of the model without merging.
 
     Examples:
         >>> import segvit
@@ -136,6 +139,8 @@ def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
     # A fused attention kernel may have no formula and then counts as nothing; MATH makes it two matrix products.
     with FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         twin = fake_twin(model)
+        if merges_by_threshold(twin.backbone):
+            twin.backbone.merging = None
         images = torch.empty((1, len(model.mean), *size), dtype=torch.uint8, device="cpu")
         output, forward = _count(lambda: twin(images))
         _, predict = _count(lambda: _score_in_tiles(twin(images, deep=False)))

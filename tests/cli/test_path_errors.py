@@ -28,9 +28,10 @@ OUT_FILES_BY_VERB = {
     ("report", "--output"): ".html",
     ("convert", "--output"): ".safetensors",
     ("export", "--output"): ".onnx",
+    ("merge-find", "--output"): ".safetensors",
 }
 NOT_PATHS = {("lr-find", "--model"), ("train", "--model"), ("bench", "--model"), ("lr-find", "--output")}
-NOT_USED = {(verb, "--data.cache-features") for verb in ("check-data", "export", "evaluate", "lr-find")}
+NOT_USED = {(verb, "--data.cache-features") for verb in ("check-data", "export", "evaluate", "lr-find", "merge-find")}
 """Settings of training that these commands accept and do not use."""
 
 
@@ -52,7 +53,8 @@ class Flag(NamedTuple):
         elif self.name in IN_FOLDERS:
             yield from (folder / "nowhere", folder / "file.txt", folder / "file.txt" / "x", folder / LONG)
         else:
-            reads_folders = (self.verb, self.name) in {("predict", "--inputs"), ("export", "--images")}
+            photos = {("predict", "--inputs"), ("export", "--images"), ("merge-find", "--images")}
+            reads_folders = (self.verb, self.name) in photos
             yield from (
                 folder / "nowhere",
                 *([] if reads_folders else [folder]),
@@ -112,6 +114,7 @@ def line(flag: Flag, value: Path, place: Path, output: Path) -> list[str]:
         "export": {"--model": model, "--output": output / "m.onnx"},
         "bench": {"": "vit_tiny_patch16_224", "--size": "32", "--repeats": 1},
         "lr-find": {**own, "--num-steps": 10},
+        "merge-find": {"--model": model, "--output": output / "m.safetensors", "--images": photos},
         "report": {"--runs": place, "--score": []},
         "predict": {"--model": model, "--inputs": photos, "--output": output / "seen"},
         "look": {"--model": model, "--photos": photos / "a.png", "--output": output / "seen"},
@@ -124,6 +127,8 @@ def line(flag: Flag, value: Path, place: Path, output: Path) -> list[str]:
         "info": {"": "vit_tiny_patch16_224"},
     }
     words = lines[flag.verb] | (data if flag.verb == "export" and flag.name.startswith("--data") else {})
+    if flag.verb == "merge-find" and flag.name.startswith("--data"):
+        words = {key: item for key, item in words.items() if key != "--images"} | data
     if flag.name == "--data.root":  # a spec needs it
         words = {key: item for key, item in words.items() if key not in data} | {"--data.spec": "camvid"}
         words |= {"--config": place / "bare.yaml"} if "--config" in words else {}

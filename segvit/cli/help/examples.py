@@ -53,6 +53,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "segvit lr-find photos masks",
         "segvit lr-find --data.spec camvid --data.root camvid",
     ),
+    "merge-find": (
+        "segvit merge-find best.safetensors fast.safetensors --images photos",
+        "segvit merge-find a.safetensors b.safetensors --budget 0.7 --images photos",
+    ),
     "convert": ("segvit convert ade_54.6.pth model.safetensors",),
     "push": ("segvit push runs/photos/best.safetensors user/repo",),
     "demo": ("segvit demo",),

@@ -37,6 +37,7 @@ OTHER_COMMANDS = {
     "bench": "benchmark speed fps latency profile",
     "backbones": "models list list-models zoo model-zoo",
     "lr-find": "find-lr lr-finder lrfind tune",
+    "merge-find": "merge find-merge merging token-merging tome algm",
     "convert": "import convert-checkpoint",
     "push": "upload publish share hub",
     "data prepare": "prepare download unpack prepare-data",

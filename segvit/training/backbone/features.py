@@ -36,7 +36,7 @@ class FrozenStart(nn.Module):
 
     Raises:
         UserError: the backbone is not one of ours, its embeddings or its first block learn, its own down-sampling is
-            frozen, or the model has an upscaler of the masks.
+            frozen, the model has an upscaler of the masks, or tokens merge behind a frozen block.
     """
 
     def __init__(self, model: SegViT) -> None:
@@ -106,8 +106,8 @@ def frozen_blocks(backbone: Any) -> int:
     """Return the number of leading blocks in which nothing learns.
 
     Raises:
-        UserError: the backbone is not one of ours, its embeddings or its first block learn, or its own down-sampling
-            is frozen.
+        UserError: the backbone is not one of ours, its embeddings or its first block learn, its own down-sampling is
+            frozen, or tokens merge behind a frozen block.
     """
     if not isinstance(backbone, PlainViT):
         raise UserError(
@@ -130,5 +130,12 @@ def frozen_blocks(backbone: Any) -> int:
         raise UserError(
             f"data.cache_features: the tokens that the down-sampling {type(backbone.downsampling).__name__} keeps are "
             f"not stored; freeze {backbone.shrink_at} blocks or fewer, or leave data.cache_features out"
+        )
+    merging = backbone.merging
+    if merging is not None and merging.at[0] < count:
+        raise UserError(
+            f"data.cache_features: tokens merge behind the frozen block {merging.at[0]}, and merged tokens are not "
+            "stored; freeze fewer blocks, leave model.merge_threshold and merge_shares out, or leave "
+            "data.cache_features out"
         )
     return count
