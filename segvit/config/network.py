@@ -10,6 +10,7 @@ Structure = Literal["plain", "shrunk", "naive_shrunk"]
 Downsampling = Literal["nearest_q", "nearest_qkv", "conv", "mean_q"]
 Upsampling = Literal["tap", "paper"]
 Head = Literal["atm", "linear"]
+HeadClasses = Literal["softmax", "presence"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,9 @@ class ModelConfig:
     head: Head = "atm"
     """atm: attention to mask. linear: one linear layer on the normalised maps, trained by the cross entropy of each
     pixel; a baseline, and a probe of the backbone."""
+    head_classes: HeadClasses = "softmax"
+    """Decision of the ATM head on each class token. softmax: one of all classes or "no object", as in the paper.
+    presence: its own class is in the image or not, so each class has its score from its own mask alone."""
     bands: int | None = None
     """Number of bands of the images. Pretrained patch embeddings are spread over them as timm does. Default: as many as
     the data name (`data.bands`, or `bands` in the spec), otherwise 3."""
@@ -92,9 +96,13 @@ class ModelConfig:
 
     @property
     def outline(self) -> str:
-        """Structure in words, with the up-sampling of shrunk and a head that is not ATM: "shrunk, up-sampling tap"."""
+        """Structure in words, with the up-sampling of shrunk and a head that is not the paper's.
+
+        An example is "shrunk, up-sampling tap".
+        """
         upsampling = f", up-sampling {self.upsampling}" if self.structure == "shrunk" else ""
         head = f", {self.head} head" if self.head != "atm" else ""
+        head += ", presence head" if self.head_classes == "presence" else ""
         return f"{self.structure}{upsampling}{head}"
 
     @property

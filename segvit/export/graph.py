@@ -53,7 +53,8 @@ class LabelGraph(nn.Module):
                 uint8 could not hold.
 
         Returns:
-            Labels, class logits (B, K, K + 1), mask logits (B, K, h, w), and scores (B, K, H, W) if requested.
+            Labels, class logits (B, K, K + 1) or (B, K, 1) of a presence head, mask logits (B, K, h, w), and scores
+            (B, K, H, W) if requested.
         """
         if valid is not None:
             rows = torch.arange(images.shape[2]) < valid[0]

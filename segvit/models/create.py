@@ -15,7 +15,7 @@ import torch
 from timm.models.eva import Eva
 from torch import nn
 
-from segvit.config import EvalConfig, Head, ModelConfig, Structure
+from segvit.config import EvalConfig, Head, HeadClasses, ModelConfig, Structure
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.models.atm import ATMHead
@@ -113,6 +113,8 @@ def create_head(config: ModelConfig, backbone: PlainViT, *, num_classes: int) ->
     num_stages = 1 if queried else len(backbone.taps)
     if config.head not in get_args(Head):
         raise UserError(f"model.head {config.head!r}: give atm or linear")
+    if config.head_classes not in get_args(HeadClasses):
+        raise UserError(f"model.head_classes {config.head_classes!r}: give softmax or presence")
     if config.head == "linear":
         _check_linear(config, has_width=width is None, has_heads=queried)
         return LinearHead(
@@ -128,6 +130,7 @@ def create_head(config: ModelConfig, backbone: PlainViT, *, num_classes: int) ->
         num_classes=num_classes,
         num_layers=config.head_num_layers,
         every_layer=queried,
+        presence=config.head_classes == "presence",
         **_decoder_settings(config, backbone),
     )
 
@@ -144,6 +147,7 @@ def _check_linear(config: ModelConfig, *, has_width: bool, has_heads: bool) -> N
         UserError: as above.
     """
     without_effect = {
+        "head_classes": config.head_classes != ModelConfig.head_classes,
         "head_num_layers": config.head_num_layers != ModelConfig.head_num_layers,
         "head_dim": config.head_dim is not None and not has_width,
         "head_num_heads": config.head_num_heads is not None and not has_heads,

@@ -13,13 +13,19 @@ class SegOutput(NamedTuple):
     """Class and mask logits of every supervised output; the last one is the prediction."""
 
     class_logits: Tensor
-    """(S, B, Q, K + 1): each query over the K classes and "no object"."""
+    """(S, B, Q, K + 1): each query over the K classes and "no object". Or (S, B, K, 1): presence of class k, by query k
+    (`is_presence`)."""
     mask_logits: Tensor
     """(S, B, Q, h, w): one mask per query on the token grid, before the sigmoid."""
     image_size: tuple[int, int]
     """(H, W) of the input images, in pixels."""
     padded_size: tuple[int, int]
     """(H, W) that the grid of the masks spans, in pixels: the images padded on the right and at the bottom."""
+
+
+def is_presence(class_logits: Tensor) -> bool:
+    """True for logits (..., K, 1) of the presence of each class; False for (..., Q, K + 1) over all classes."""
+    return class_logits.shape[-1] == 1
 
 
 class Head(Protocol):
@@ -30,7 +36,7 @@ class Head(Protocol):
     `create_model`; a further last row, such as that of "no object", is kept."""
 
     def __call__(self, features: Sequence[Tensor], deep: bool = True) -> tuple[Tensor, Tensor]:
-        """Turn maps (B, D, h, w), shallow first, into class logits (S, B, Q, K + 1) and mask logits (S, B, Q, h, w).
+        """Turn maps (B, D, h, w), shallow first, into the class logits and the mask logits of a `SegOutput`.
 
         The masks span the last map, at its resolution or another. With `deep` False, only the last output is needed.
         A head may give Q != K queries. It then needs its own criterion.

@@ -2,6 +2,9 @@
 
 `scores[c, y, x] = sum_q softmax(class_logits)[q, c] * sigmoid(upsample(mask_logits))[q, y, x]`
 
+With a presence head, query k is class k or nothing. Then the matrix of class probabilities is diagonal, and is kept as
+its diagonal: `scores[k, y, x] = sigmoid(class_logits)[k] * sigmoid(upsample(mask_logits))[k, y, x]`.
+
 The label map without that volume is in segvit/inference/label_map.py.
 
 Letters: B batch, K classes, Q queries, H W image, h w token grid.
@@ -11,12 +14,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segvit.models.output import SegOutput
+from segvit.models.output import SegOutput, is_presence
 
 
 def class_probabilities(output: SegOutput) -> Tensor:
-    """Return P[q, c] of the prediction, (B, Q, K), without "no object" after the softmax."""
-    return output.class_logits[-1].float().softmax(dim=-1)[..., :-1]
+    """Return P[q, c] of the prediction: (B, Q, K), without "no object"; or its diagonal (B, K) of a presence head."""
+    logits = output.class_logits[-1].float()
+    if is_presence(logits):
+        return logits.squeeze(-1).sigmoid()
+    return logits.softmax(dim=-1)[..., :-1]
+
+
+def weighted(probabilities: Tensor, masks: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the scores (..., K, n): sums of masks weighted by class probabilities.
+
+    Args:
+        probabilities: (..., Q, K), or a diagonal (..., K), from `class_probabilities`.
+        masks: (..., Q, n), after the sigmoid.
+        out: tensor to write the scores to; for a diagonal it may be `masks`.
+    """
+    if probabilities.ndim < masks.ndim:
+        return torch.mul(masks, probabilities[..., None], out=out)
+    return torch.matmul(probabilities.transpose(-1, -2), masks, out=out)
 
 
 def scores(output: SegOutput) -> Tensor:
@@ -25,6 +44,6 @@ def scores(output: SegOutput) -> Tensor:
     masks = F.interpolate(output.mask_logits[-1].float(), size=output.padded_size, mode="bilinear", align_corners=False)
     masks = masks[..., :height, :width].sigmoid()
     with torch.autocast(device_type=masks.device.type, enabled=False):
-        flat: Tensor = torch.matmul(class_probabilities(output).transpose(1, 2), masks.flatten(2))  # (B, K, H * W)
+        flat = weighted(class_probabilities(output), masks.flatten(2))  # (B, K, H * W)
         volume: Tensor = flat.unflatten(2, (height, width))
     return volume

@@ -68,6 +68,7 @@ class Info:
             "downsampling": None if backbone.downsampling is None else backbone.downsampling.method,
             "upsampling": None if self.model.upsampling is None else config.upsampling,
             "head": config.head,
+            "head_classes": config.head_classes if config.head == "atm" else None,
             **self.header,
             **self.profile.to_dict(),
         }
@@ -99,6 +100,8 @@ class Info:
             rows["up-sampling"] = facts["upsampling"]
         if facts["head"] != "atm":
             rows["head"] = facts["head"]
+        if facts["head_classes"] == "presence":
+            rows["classes of the head"] = "presence"
         if self.classes is not None:
             rows["classes"] = _names(self.classes)
         elif self.assumed:

@@ -6,8 +6,8 @@ PyTorch's own counter watches one forward on fake tensors, which have shapes but
 or two and no memory.
 
 Counted: Linear layers, convolutions, both products of every attention, and the masks (queries times keys). For the
-scores (K, H, W): the K x Q product of classes and masks, and 4 per up-sampled mask pixel. Not counted: norms,
-activations, softmax, additions, and resizing learned tokens to another grid.
+scores (K, H, W): the K x Q product of classes and masks (1 per mask pixel with a presence head), and 4 per up-sampled
+mask pixel. Not counted: norms, activations, softmax, additions, and resizing learned tokens to another grid.
 
 Letters: K classes, Q queries, H W image.
 """
@@ -29,7 +29,7 @@ from segvit.inference.label_map import image_views
 from segvit.inference.tiles import Composition
 from segvit.models.backbone import PlainViT
 from segvit.models.linear_head import LinearHead
-from segvit.models.output import SegOutput
+from segvit.models.output import SegOutput, is_presence
 from segvit.models.segvit import SegViT
 
 T = TypeVar("T")
@@ -152,8 +152,9 @@ def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
     )
     if rest.multiply_adds or rest.parameters:
         parts.append(rest)
-    elements = output.class_logits.shape[2] * size[0] * size[1]  # (Q, H, W)
-    parts.append(Part(name="scores", multiply_adds=(model.num_classes + UPSAMPLING) * elements, parameters=0))
+    elements = output.mask_logits.shape[2] * size[0] * size[1]  # (Q, H, W)
+    weights = 1 if is_presence(output.class_logits) else model.num_classes
+    parts.append(Part(name="scores", multiply_adds=(weights + UPSAMPLING) * elements, parameters=0))
     return Profile(size=(size[0], size[1]), parts=tuple(parts), predict_multiply_adds=predict[TOTAL])
 
 

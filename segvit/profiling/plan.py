@@ -287,7 +287,7 @@ def _criterion(output: SegOutput, labels: Tensor, *, head: Head, chunk_elements:
     """Compute the criterion with PRESENT classes in each image, because fake labels have no values."""
     if head == "linear":
         return pixel_losses(output, labels)
-    _, batch, num_classes, _ = output.class_logits.shape
+    batch, num_classes = output.mask_logits.shape[1:3]
     present = torch.empty((batch, num_classes), dtype=torch.bool)
     pairs = torch.empty((batch * min(PRESENT, num_classes), 2), dtype=torch.int64)  # (M, 2)
     mask_losses = partial(fused_mask_losses, chunk_elements=chunk_elements)

@@ -151,6 +151,7 @@ def network_facts(model: SegViT) -> dict[str, Any]:
         "model.shrink_at": backbone.shrink_at,
         "model.downsampling": model.config.downsampling if shrinks else None,
         "model.head": model.config.head,
+        "model.head_classes": model.config.head_classes,
         "model.head_dim": _setting_of((head, model.upsampling), "dim"),
         "model.head_num_heads": _setting_of((head, model.upsampling), "num_heads"),
         "model.head_num_layers": None if atm is None else _num_layers(atm.stages),

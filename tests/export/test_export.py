@@ -65,25 +65,24 @@ def run(path: Path, images: Tensor, *names: str) -> list[np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("structure", ["plain", "shrunk"])
+@pytest.mark.parametrize("name", ["plain", "shrunk", "presence"])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_labels_at_any_size(
-    models: dict[str, SegViT], files: dict[str, Path], structure: Structure, batch: int
-) -> None:
+def test_labels_at_any_size(models: dict[str, SegViT], files: dict[str, Path], name: str, batch: int) -> None:
     for size in SIZES:
         images = random_images(batch, size)
-        labels, class_logits, mask_logits = run(files[structure], images, "labels", "class_logits", "mask_logits")
-        assert differing(labels, models[structure].predict(images)) <= 0.001
+        labels, class_logits, mask_logits = run(files[name], images, "labels", "class_logits", "mask_logits")
+        assert differing(labels, models[name].predict(images)) <= 0.001
         with torch.no_grad():
-            output = models[structure](images, deep=False)
+            output = models[name](images, deep=False)
         torch.testing.assert_close(torch.from_numpy(class_logits), output.class_logits[-1], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(torch.from_numpy(mask_logits), output.mask_logits[-1], rtol=1e-4, atol=1e-4)
 
 
 def test_scores_where_asked_for(models: dict[str, SegViT], files: dict[str, Path]) -> None:
     images = random_images(2, (33, 51))
-    (found,) = run(files["plain"], images, "scores")
-    torch.testing.assert_close(torch.from_numpy(found), models["plain"].scores(images), rtol=1e-4, atol=1e-5)
+    for name in ("plain", "presence"):
+        (found,) = run(files[name], images, "scores")
+        torch.testing.assert_close(torch.from_numpy(found), models[name].scores(images), rtol=1e-4, atol=1e-5)
     assert "scores" not in [output.name for output in onnx.load(files["shrunk"]).graph.output]
 
 

@@ -26,10 +26,19 @@ from segvit.models.positions import relative_bias, resize_tokens
 from segvit.models.segvit import SegViT
 from segvit.weights.load import load_model
 from segvit.weights.model_file import read_header
-from tests.helpers.tiny import TINY, VARIANTS, random_images, relative_difference, stir, timm_file, tiny_config
+from tests.helpers.tiny import (
+    PRESENCE,
+    TINY,
+    VARIANTS,
+    random_images,
+    relative_difference,
+    stir,
+    timm_file,
+    tiny_config,
+)
 
 NUM_CLASSES = 5
-PREFIX_TOKENS = {"vit": 1, "vit without class token": 0, "dinov2, registers": 5, "deit3": 1, "siglip": 0}
+PREFIX_TOKENS = {"vit": 1, PRESENCE: 1, "vit without class token": 0, "dinov2, registers": 5, "deit3": 1, "siglip": 0}
 PREFIX_TOKENS |= {
     "clip, norm before the blocks": 1,
     "deit, distilled": 2,
@@ -53,7 +62,8 @@ PAPERS = ("dinov2, registers", "beitv2", "dinov3 without class token")
 """Variants that have the paper's up-sampling as well: it reads any map alike."""
 CASES: list[Case] = [(structure, "tap", variant) for variant in VARIANTS for structure in get_args(Structure)]
 CASES += [("shrunk", "paper", variant) for variant in PAPERS]
-COMPILED: list[Case] = [("plain", "tap", variant) for variant in VARIANTS]
+CASES += [("plain", "tap", PRESENCE), ("naive_shrunk", "tap", PRESENCE), ("shrunk", "paper", PRESENCE)]
+COMPILED: list[Case] = [("plain", "tap", variant) for variant in (*VARIANTS, PRESENCE)]
 COMPILED += [("shrunk", "tap", variant) for variant in ("vit", "beitv2", "eva02", "dinov3 without class token")]
 COMPILED += [("shrunk", "paper", variant) for variant in ("vit", "beitv2")]
 COMPILED += [("naive_shrunk", "tap", variant) for variant in ("vit without class token", "beitv2")]
@@ -123,7 +133,8 @@ class TestContract:
         num_outputs = {"plain": 3, "shrunk": 3, "naive_shrunk": 1}[structure]
         if model.config.upsampling == "paper":
             num_outputs = 2  # layers of its one stage
-        assert output.class_logits.shape == (num_outputs, 2, NUM_CLASSES, NUM_CLASSES + 1)
+        num_logits = 1 if model.config.head_classes == "presence" else NUM_CLASSES + 1
+        assert output.class_logits.shape == (num_outputs, 2, NUM_CLASSES, num_logits)
         assert output.mask_logits.shape == (num_outputs, 2, NUM_CLASSES, *grid)
         assert output.image_size == size
         assert output.padded_size == (grid[0] * side, grid[1] * side)
