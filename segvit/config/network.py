@@ -28,6 +28,9 @@ class ModelConfig:
     head_classes: HeadClasses = "softmax"
     """Decision of the ATM head on each class token. softmax: one of all classes or "no object", as in the paper.
     presence: its own class is in the image or not, so each class has its score from its own mask alone."""
+    added_classes: tuple[int, ...] = ()
+    """Number of classes in each group that `segvit train --extend` added, in order. The head has the classes before
+    them. Set by that command alone."""
     bands: int | None = None
     """Number of bands of the images. Pretrained patch embeddings are spread over them as timm does. Default: as many as
     the data name (`data.bands`, or `bands` in the spec), otherwise 3."""

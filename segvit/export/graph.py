@@ -18,7 +18,7 @@ from torch.fx.experimental import _config as shapes
 
 from segvit.inference.exported import LOGITS
 from segvit.inference.network import reading_of
-from segvit.models.scores import scores
+from segvit.models.scores import joint_class_logits, scores
 from segvit.models.segvit import SegViT
 from segvit.utils.text import first_line
 
@@ -64,7 +64,7 @@ class LabelGraph(nn.Module):
             images = torch.where(inside, unit, self.model.mean[:, None, None])
         output = self.model(images, deep=False)
         volume = scores(output)
-        found = (volume.argmax(dim=1), output.class_logits[-1], output.mask_logits[-1])
+        found = (volume.argmax(dim=1), joint_class_logits(output)[-1], output.mask_logits[-1])
         return (*found, volume) if self.with_scores else found
 
 

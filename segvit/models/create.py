@@ -8,25 +8,23 @@ Letters: K classes, h w token grid.
 
 from dataclasses import replace
 from functools import cache
-from typing import Any, get_args
+from typing import Any
 
 import timm
 import torch
 from timm.models.eva import Eva
 from torch import nn
 
-from segvit.config import EvalConfig, Head, HeadClasses, ModelConfig, Structure
+from segvit.config import EvalConfig, ModelConfig, Structure
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
-from segvit.models.atm import ATMHead
 from segvit.models.backbone import PREFIX_TOKENS, PlainViT
 from segvit.models.bands import per_band, resolve_bands
+from segvit.models.create_decoder import create_head, create_upsampling, crop_grid, group_settings
 from segvit.models.downsampling import STRIDE, QueryDownsampling
 from segvit.models.families import adapt, check_name, check_plain, drop_mlp_only
-from segvit.models.linear_head import LinearHead
 from segvit.models.segvit import SegViT, check_classes
 from segvit.models.structure import check_upsampling, resolve_blocks
-from segvit.models.upsampling import QueryUpsampling, TapUpsampling
 from segvit.utils.keywords import refuse_others
 from segvit.weights.timm_weights import origin_of, pretrained_vit, reason
 
@@ -82,13 +80,15 @@ def create_model(
     for name in ("head_num_layers", "upsampling_num_layers"):
         if getattr(config, name) < 1:
             raise UserError(f"model.{name} {getattr(config, name)}: give 1 or more")
+    _check_groups(config, num_classes)
     check_upsampling(config.structure, config.upsampling, config.upsampling_num_layers)
     vit, weights = create_backbone(config)
     upsampling = create_upsampling(config, vit) if config.structure == "shrunk" else None
     model = SegViT(
         vit,
-        create_head(config, vit, num_classes=num_classes),
+        create_head(config, vit, num_classes=num_classes - sum(config.added_classes)),
         upsampling,
+        added=[create_head(group_settings(config), vit, num_classes=count) for count in config.added_classes],
         mean=per_band("mean", config, weights),
         std=per_band("std", config, weights),
         num_classes=num_classes,
@@ -102,101 +102,18 @@ def create_model(
     return model
 
 
-def create_head(config: ModelConfig, backbone: PlainViT, *, num_classes: int) -> ATMHead | LinearHead:
-    """Create the ATM head for the maps of a backbone, or, in the structure "shrunk", for the up-sampled maps.
-
-    Raises:
-        UserError: the head is unknown, a setting has no effect on it, or its width does not divide into its heads.
-    """
-    queried = config.structure == "shrunk" and config.upsampling == "paper"
-    width = None if config.structure == "shrunk" else backbone.embed_dim
-    num_stages = 1 if queried else len(backbone.taps)
-    if config.head not in get_args(Head):
-        raise UserError(f"model.head {config.head!r}: give atm or linear")
-    if config.head_classes not in get_args(HeadClasses):
-        raise UserError(f"model.head_classes {config.head_classes!r}: give softmax or presence")
-    if config.head == "linear":
-        _check_linear(config, has_width=width is None, has_heads=queried)
-        return LinearHead(
-            in_dim=width or _head_dim(config, backbone),
-            num_maps=num_stages,
-            num_classes=num_classes,
-            dropout=config.head_dropout,
-            init_std=config.init_std,
-        )
-    return ATMHead(
-        in_dim=width,
-        num_stages=num_stages,
-        num_classes=num_classes,
-        num_layers=config.head_num_layers,
-        every_layer=queried,
-        presence=config.head_classes == "presence",
-        **_decoder_settings(config, backbone),
-    )
-
-
-def _check_linear(config: ModelConfig, *, has_width: bool, has_heads: bool) -> None:
-    """Refuse settings that have no effect on a linear head and on the up-sampling before it.
-
-    Args:
-        config: with the head linear.
-        has_width: `head_dim` is the width of the up-sampling.
-        has_heads: the up-sampling has attention heads.
+def _check_groups(config: ModelConfig, num_classes: int) -> None:
+    """Refuse groups of added classes that are empty, or that leave none for the head.
 
     Raises:
         UserError: as above.
     """
-    without_effect = {
-        "head_classes": config.head_classes != ModelConfig.head_classes,
-        "head_num_layers": config.head_num_layers != ModelConfig.head_num_layers,
-        "head_dim": config.head_dim is not None and not has_width,
-        "head_num_heads": config.head_num_heads is not None and not has_heads,
-    }
-    if names := [name for name, given in without_effect.items() if given]:
-        given = ", ".join(f"model.{name} {getattr(config, name)}" for name in names)
+    added = config.added_classes
+    if min(added, default=1) < 1 or sum(added) >= num_classes:
         raise UserError(
-            f"{given} with model.head linear, which is one layer without attention: leave "
-            f"{' and '.join(names)} out, or set model.head to atm"
+            f"model.added_classes {added} with {num_classes} classes in all: give groups of 1 or more, which leave a "
+            "class to the head"
         )
-
-
-def create_upsampling(config: ModelConfig, backbone: PlainViT) -> TapUpsampling | QueryUpsampling:
-    """Create the up-sampling of the maps of a backbone.
-
-    Raises:
-        UserError: the width of the head does not divide into its heads.
-    """
-    in_dim, num_stages = backbone.embed_dim, len(backbone.taps)
-    if config.upsampling == "tap":
-        dim, centred = _head_dim(config, backbone), config.downsampling == "mean_q"
-        return TapUpsampling(in_dim=in_dim, num_stages=num_stages, dim=dim, init_std=config.init_std, centred=centred)
-    return QueryUpsampling(
-        in_dim=in_dim,
-        num_stages=num_stages,
-        native_grid=crop_grid(config.image_size, backbone.patch_size),
-        num_layers=config.upsampling_num_layers,
-        **_decoder_settings(config, backbone),
-    )
-
-
-def _head_dim(config: ModelConfig, backbone: PlainViT) -> int:
-    """Return the width d of the ATM head and of the up-sampling."""
-    return config.head_dim or backbone.embed_dim // 2
-
-
-def _decoder_settings(config: ModelConfig, backbone: PlainViT) -> dict[str, Any]:
-    """Return the settings that the ATM head and the paper's up-sampling share.
-
-    Raises:
-        UserError: the width does not divide into the heads.
-    """
-    dim = _head_dim(config, backbone)
-    num_heads = config.head_num_heads or max(dim // 32, 1)
-    if dim % num_heads:
-        raise UserError(
-            f"head width {dim} does not divide into {num_heads} heads: set model.head_num_heads to a divisor"
-        )
-    return {"dim": dim, "num_heads": num_heads, "dropout": config.head_dropout, "init_std": config.init_std}
 
 
 def create_backbone(config: ModelConfig) -> tuple[PlainViT, dict[str, Any]]:
@@ -302,12 +219,6 @@ def create_vit(config: ModelConfig) -> Any:
     if config.drop_path and config.drop_path_branches == "mlp":
         drop_mlp_only(vit, config.backbone)
     return vit
-
-
-def crop_grid(image_size: int, patch_size: int) -> tuple[int, int]:
-    """Return the patches (h, w) of a training crop of that side in pixels, padded to whole patches."""
-    side = -(-image_size // patch_size)
-    return side, side
 
 
 def _position_grid(config: ModelConfig, own: Any, patch_size: int) -> tuple[int, int]:

@@ -21,6 +21,9 @@ class SegOutput(NamedTuple):
     """(H, W) of the input images, in pixels."""
     padded_size: tuple[int, int]
     """(H, W) that the grid of the masks spans, in pixels: the images padded on the right and at the bottom."""
+    added_logits: tuple[Tensor, ...] = ()
+    """(S, B, n, 1) of each group of classes that was added to the model: presence of its n classes. Its masks follow
+    those of the groups before it in `mask_logits`."""
 
 
 def is_presence(class_logits: Tensor) -> bool:

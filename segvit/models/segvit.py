@@ -22,8 +22,8 @@ from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
 from segvit.inference.label_map import label_map
 from segvit.inference.network import classes_of
+from segvit.models.bands import check_images
 from segvit.models.downsampling import QueryDownsampling
-from segvit.models.inputs import check_images
 from segvit.models.modes import evaluating
 from segvit.models.output import SegOutput
 from segvit.models.scores import scores
@@ -54,6 +54,7 @@ class SegViT(nn.Module):
         head: maps to class logits (S, B, Q, K + 1) and mask logits (S, B, Q, h, w); see `segvit.models.output.Head`.
         upsampling: maps and a grid of patches to maps at that grid, shallow first. None: the head reads the maps of the
             backbone.
+        added: presence heads of classes that were added later, which follow those of `head`.
         mean: of each band (R, G, B) on the 0..1 scale, subtracted from every image.
         std: standard deviation of each band on the 0..1 scale, which every image is divided by.
         num_classes: K.
@@ -78,6 +79,7 @@ class SegViT(nn.Module):
         head: nn.Module,
         upsampling: nn.Module | None = None,
         *,
+        added: Sequence[nn.Module] = (),
         mean: Sequence[float] | Tensor,
         std: Sequence[float] | Tensor,
         num_classes: int,
@@ -98,6 +100,7 @@ class SegViT(nn.Module):
         self.backbone: Any = backbone
         self.upsampling: Any = upsampling
         self.head: Any = head
+        self.added = nn.ModuleList(added)
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32))
 
@@ -106,7 +109,8 @@ class SegViT(nn.Module):
 
         Args:
             images: R, G, B, or the bands of the model.
-            deep: compute every supervised output; else only the prediction (S = 1).
+            deep: compute every supervised output; else only the prediction (S = 1), as a model with added classes
+                always does.
             canvas: (H, W) in pixels that smaller images are padded to, on the right and at the bottom, with what
                 normalises to zero.
 
@@ -143,15 +147,25 @@ class SegViT(nn.Module):
                     "(B, d, h, w), shallow first; a single map too, as [map]"
                 )
             features = upsampled
-        class_logits, mask_logits = self.head(features, deep=deep)
         height, width = features[-1].shape[2:]
         padded_size = (height * self.mask_cell, width * self.mask_cell)
+        if self.added:
+            return self._decode_groups(features, image_size, padded_size)
+        class_logits, mask_logits = self.head(features, deep=deep)
         return SegOutput(class_logits, mask_logits, image_size, padded_size)
+
+    def _decode_groups(
+        self, features: Sequence[Tensor], image_size: tuple[int, int], padded_size: tuple[int, int]
+    ) -> SegOutput:
+        """Return the prediction (S = 1) of the head and of every added one: nothing supervises them together."""
+        outputs = [head(features, deep=False) for head in (self.head, *self.added)]
+        (class_logits, *added), masks = zip(*outputs, strict=True)
+        return SegOutput(class_logits, torch.cat(masks, dim=2), image_size, padded_size, tuple(added))
 
     @property
     def parts(self) -> dict[str, str]:
         """Class names of backbone, up-sampling and head, by attribute."""
-        return {name: type(part).__name__ for name, part in self.named_children()}
+        return {name: type(part).__name__ for name, part in self.named_children() if name != "added"}
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -179,7 +179,8 @@ class _Run:
             output = self.forward(self.images)
             stamps.append(_stamp(self.device))
             if self.made_up is not None:
-                output = output._replace(class_logits=self.made_up[0], mask_logits=self.made_up[1])
+                class_logits, mask_logits = self.made_up
+                output = output._replace(class_logits=class_logits, mask_logits=mask_logits, added_logits=())
             label_map(output)
             stamps.append(_stamp(self.device))
         except torch.OutOfMemoryError as error:

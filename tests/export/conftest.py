@@ -1,4 +1,4 @@
-"""Three models and their ONNX files, exported once for all tests of this folder and all their processes."""
+"""Some models and their ONNX files, exported once for all tests of this folder and all their processes."""
 
 import os
 import time
@@ -8,7 +8,7 @@ import pytest
 
 from segvit.export.export import export_onnx
 from segvit.models.segvit import SegViT
-from tests.helpers.exports import tiny
+from tests.helpers.exports import tiny, with_added_class
 
 PATIENCE = 600
 """Seconds to wait for another process's files."""
@@ -16,7 +16,12 @@ PATIENCE = 600
 
 @pytest.fixture(scope="session")
 def models() -> dict[str, SegViT]:
-    return {"plain": tiny("plain"), "shrunk": tiny("shrunk"), "presence": tiny("plain", head_classes="presence")}
+    return {
+        "plain": tiny("plain"),
+        "shrunk": tiny("shrunk"),
+        "presence": tiny("plain", head_classes="presence"),
+        "extended": with_added_class(tiny("plain")),
+    }
 
 
 @pytest.fixture(scope="session")
@@ -38,5 +43,5 @@ def files(models: dict[str, SegViT], tmp_path_factory: pytest.TempPathFactory) -
         finally:
             done.touch()
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["plain.onnx", "presence.onnx", "shrunk.onnx"]  # nothing else is left
+    assert names == ["extended.onnx", "plain.onnx", "presence.onnx", "shrunk.onnx"]  # nothing else is left
     return {name: folder / f"{name}.onnx" for name in models}

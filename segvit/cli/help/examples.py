@@ -54,6 +54,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "segvit lr-find --data.spec camvid --data.root camvid",
     ),
     "convert": ("segvit convert ade_54.6.pth model.safetensors",),
+    "drop-group": ("segvit drop-group extended.safetensors smaller.safetensors --group 1",),
     "push": ("segvit push runs/photos/best.safetensors user/repo",),
     "demo": ("segvit demo",),
     "data prepare": ("segvit data prepare ade20k --root ade20k",),
