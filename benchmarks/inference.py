@@ -21,8 +21,9 @@ from rounds import measure
 from torch import Tensor
 
 import segvit
-from segvit.config import ModelConfig, Structure, Upsampling
+from segvit.config import HeadClasses, ModelConfig, Structure, Upsampling
 from segvit.models.modes import evaluating
+from segvit.models.output import is_presence
 from segvit.profiling.benchmark import made_up_logits
 
 
@@ -30,10 +31,11 @@ def labelling(model: segvit.SegViT, images: Tensor, present: int, precision: tor
     """A run of the model on images (B, 3, H, W), and their label maps of logits of a trained model's shape."""
     device = images.device
     with torch.inference_mode():
-        grid = model(images[:1], deep=False).mask_logits.shape[-2:]
+        output = model(images[:1], deep=False)
+    grid, presence = output.mask_logits.shape[-2:], is_presence(output.class_logits)
     class_logits, mask_logits = (
         made.expand(1, len(images), *made.shape[2:]).to(device)
-        for made in made_up_logits(model.num_classes, present, (grid[0], grid[1]))
+        for made in made_up_logits(model.num_classes, present, (grid[0], grid[1]), presence=presence)
     )
 
     def run() -> Tensor:
@@ -58,17 +60,22 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    def create(structure: Structure, upsampling: Upsampling = ModelConfig.upsampling) -> segvit.SegViT:
+    def create(
+        structure: Structure,
+        upsampling: Upsampling = ModelConfig.upsampling,
+        head_classes: HeadClasses = ModelConfig.head_classes,
+    ) -> segvit.SegViT:
         return segvit.create_model(
             options.backbone,
             num_classes=options.classes,
             structure=structure,
             image_size=options.size,
-            config=ModelConfig(class_token=False, upsampling=upsampling),
+            config=ModelConfig(class_token=False, upsampling=upsampling, head_classes=head_classes),
         ).eval()
 
     bare = timm.create_model(options.backbone, img_size=options.size, num_classes=0).eval()
     plain, shrunk = create("plain"), create("shrunk", options.upsampling)
+    presence = create("plain", head_classes="presence")
     image = torch.rand(1, 3, options.size, options.size, generator=torch.Generator().manual_seed(0))
     few, float32, bfloat16 = options.present, torch.float32, torch.bfloat16
     candidates: dict[str, Callable[[], object]] = {
@@ -76,12 +83,19 @@ def main() -> None:
         "plain, logits alone": lambda: plain(image, deep=False),
         f"plain, {few} classes present": labelling(plain, image, few, float32),
         "plain, all alive": labelling(plain, image, options.classes, float32),
+        f"plain, presence head, {few} classes present": labelling(presence, image, few, float32),
+        "plain, presence head, all alive": labelling(presence, image, options.classes, float32),
         "plain, random weights": lambda: plain.predict(image),
         "plain, score volume": lambda: plain.scores(image).argmax(dim=1),
         f"shrunk ({options.upsampling}), {few} classes present": labelling(shrunk, image, few, float32),
         f"plain, {few} classes present, bfloat16": labelling(plain, image, few, bfloat16),
     }
-    with torch.inference_mode(), evaluating(plain), evaluating(shrunk):  # as for many images in a row
+    with (
+        torch.inference_mode(),
+        evaluating(plain),
+        evaluating(presence),
+        evaluating(shrunk),
+    ):  # as for many images in a row
         seconds = measure(candidates, options.repeats)
     setting = f"{options.backbone}, {options.size} x {options.size}, {options.classes} classes"
     table = Table("", "ms", "x bare", title=f"{setting}, {options.threads} threads, median of {options.repeats}")

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from segvit.recipes.train import train as train
     from segvit.training.train import Run as Run
     from segvit.weights.convert import convert_checkpoint as convert_checkpoint
+    from segvit.weights.extend import drop_group as drop_group, groups as groups
     from segvit.weights.finetune import with_classes as with_classes
     from segvit.weights.load import load_model as load_model
 else:

@@ -34,7 +34,7 @@ def read_yaml(path: str | Path, schema: Any) -> tuple[dict[str, Any], Layers]:
     setting.
 
     `base: NAME` in the file names another file beside it, or a shipped recipe; the file then holds differences from it.
-    An `init` in the file decides the network: network settings of its base are dropped.
+    An `init` or `extend` in the file decides the network: network settings of its base are dropped.
 
     Args:
         path: the file, or the name of the recipe.
@@ -46,7 +46,7 @@ def read_yaml(path: str | Path, schema: Any) -> tuple[dict[str, Any], Layers]:
     layers = _read_layers(find_config(path), schema)
     settings: dict[str, Any] = {}
     for _, content in reversed(layers):
-        if content.get("init") is not None:
+        if content.get("init") or content.get("extend"):
             settings["model"] = _without_network(settings.get("model", {}))
         for key, value in content.items():
             settings[key] = settings.get(key, {}) | value if isinstance(value, dict) else value

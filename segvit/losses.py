@@ -21,7 +21,7 @@ from segvit.data.spec import IGNORE_INDEX
 from segvit.edge_loss import edge_loss
 from segvit.errors import UserError
 from segvit.fused_losses import FOCAL_ALPHA, fused_mask_losses
-from segvit.models.output import SegOutput
+from segvit.models.output import SegOutput, is_presence
 
 
 class Losses(dict[str, Tensor]):
@@ -276,16 +276,23 @@ def class_losses(
 ) -> Tensor:
     """Return the weighted cross entropy of every supervised output: (S, B, K, K + 1), present (B, K) -> (S,).
 
+    For logits z (S, B, K, 1) of a presence head it is the binary cross entropy, with target 1 if k is present. That
+    equals the term of K + 1 logits that are z for the own class, 0 for "no object" and minus infinity for the others.
+
     The target of query k is class k if k is present, otherwise "no object" (index K). A class has the weight
     `class_weights[k]`, or 1 without them. "No object" has the weight `no_object_weight`. The loss is the mean with
     these weights. So a common factor on all class weights matters only against "no object", and a rare class with a
     large weight dominates the term of a batch that contains it.
     """
-    num_classes = present.shape[1]
-    queries = torch.arange(num_classes, device=present.device)
-    targets = torch.where(present, queries, num_classes).expand(class_logits.shape[:3])  # (S, B, K)
+    num_classes, logits = present.shape[1], class_logits.float()
+    if is_presence(logits):
+        targets = present.to(logits.dtype).expand(logits.shape[:3])  # (S, B, K)
+        entropy = F.binary_cross_entropy_with_logits(logits.squeeze(3), targets, reduction="none")
+    else:
+        queries = torch.arange(num_classes, device=present.device)
+        targets = torch.where(present, queries, num_classes).expand(logits.shape[:3])  # (S, B, K)
+        entropy = F.cross_entropy(logits.movedim(3, 1), targets, reduction="none")
     weights = torch.where(present, 1.0 if class_weights is None else class_weights, no_object_weight)  # (B, K)
-    entropy = F.cross_entropy(class_logits.float().movedim(3, 1), targets, reduction="none")  # (S, B, K)
     return (entropy * weights).sum(dim=(1, 2)) / total_weight.clamp(min=torch.finfo(torch.float32).tiny)
 
 

@@ -32,7 +32,8 @@ def from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.Ar
         argument.tokens[:] = [token.evolve(value=expanded(token.value)) for token in argument.tokens]
     _name_settings_in_sections(arguments)
     _note_given(arguments)
-    file, init = _typed(arguments, "--config"), _typed(arguments, "--init")
+    file = _typed(arguments, "--config")
+    init = _typed(arguments, "--init") or _typed(arguments, "--extend")
     if commands == ("evaluate",) and file is None and (beside := _beside_model(arguments)):
         arguments["--config"].append(cyclopts.Token(keyword="--config", value=beside, source="beside the model"))
         file = beside
@@ -56,12 +57,14 @@ def from_config_file(app: App, commands: tuple[str, ...], arguments: cyclopts.Ar
 def _over_init(content: dict[str, Any], flag: str | None) -> dict[str, Any]:
     """Return the settings with the network of the initial model filled in below them.
 
-    The flag --init names that model, or else the setting `init`; without either, the settings are returned unchanged. A
-    resolved config describes its whole network, so its model is not opened: a run can be resumed without that file.
+    The flag --init or --extend names that model, or else the setting of that name; without any, the settings are
+    returned unchanged. A resolved config describes its whole network, so its model is not opened: a run can be resumed
+    without it.
     """
     whole = content.get("model", {}).keys() >= {field.name for field in fields(ModelConfig)}
-    name = flag or content.get("init")
-    if name is None or (whole and name == content.get("init")):
+    own = content.get("init") or content.get("extend")
+    name = flag or own
+    if name is None or (whole and name == own):
         return content
     from segvit.weights.finetune import network_of
 

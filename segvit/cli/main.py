@@ -22,7 +22,7 @@ from segvit.cli.help.panels import GroupedApp, examples_of
 from segvit.cli.info import explain_size, info
 from segvit.cli.look import look
 from segvit.cli.lr_find import lr_find
-from segvit.cli.models import convert, merge_find, push
+from segvit.cli.models import convert, drop_group, merge_find, push
 from segvit.cli.path_errors import explain
 from segvit.cli.predict import predict
 from segvit.cli.report import report
@@ -56,6 +56,7 @@ IN_ORDER_OF_USE: tuple[Callable[..., Any], ...] = (
     lr_find,
     merge_find,
     convert,
+    drop_group,
     push,
     demo,
 )

@@ -1,4 +1,4 @@
-"""The commands that turn one model into another or publish it: `segvit convert`, `merge-find` and `push`."""
+"""The commands that make one model of another or publish it: `segvit convert`, `drop-group`, `merge-find`, `push`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -80,6 +80,33 @@ def convert(
     if "licence" in model.extra:
         print(f"licence {model.extra['licence']}")
     print(f"model {output}")
+
+
+def drop_group(model: Path, output: Path, *, group: int) -> None:
+    """Remove a group of classes from a model to which classes were added. The scores of the others do not change.
+
+    `segvit info MODEL` lists the groups. `segvit train --extend MODEL` adds one.
+
+    Parameters
+    ----------
+    model
+        Model file, repository of the Hub, or a name from the zoo.
+    output
+        File to write (.safetensors); an existing one is replaced.
+    group
+        Number of the group. 0: the classes that the model was first trained on.
+    """
+    check_paths(files=(output,))
+    from segvit.weights.names import check_model_name
+
+    check_model_name(model)
+    from segvit.weights.extend import drop_group as drop, groups
+    from segvit.weights.load import load_model
+
+    whole = load_model(model)
+    kept = drop(whole, group)
+    kept.save(output)
+    print(f"dropped {', '.join(groups(whole)[group])}; kept {', '.join(kept.classes)}\nmodel {output}")
 
 
 def merge_find(

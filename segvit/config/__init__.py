@@ -11,7 +11,15 @@ from typing import Literal
 from segvit.config.augment import AugmentConfig, Preset, under_preset
 from segvit.config.data import DataConfig
 from segvit.config.learning import Freeze, LossConfig, OptimConfig
-from segvit.config.network import Downsampling, Head, ModelConfig, Structure, Upsampling, Upscaler
+from segvit.config.network import (
+    Downsampling,
+    Head,
+    HeadClasses,
+    ModelConfig,
+    Structure,
+    Upsampling,
+    Upscaler,
+)
 from segvit.config.protocol import MULTI_SCALE, Blend, EvalConfig, EvalMode
 from segvit.config.run import Device, LoggerName, Parallel, PrecisionName, TrainConfig
 
@@ -30,6 +38,7 @@ __all__ = [
     "EvalMode",
     "Freeze",
     "Head",
+    "HeadClasses",
     "LoggerName",
     "LossConfig",
     "ModelConfig",

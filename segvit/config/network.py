@@ -11,6 +11,7 @@ Downsampling = Literal["nearest_q", "nearest_qkv", "conv", "mean_q", "edge"]
 Upsampling = Literal["tap", "paper"]
 Head = Literal["atm", "linear"]
 Upscaler = Literal["none", "conv"]
+HeadClasses = Literal["softmax", "presence"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,12 @@ class ModelConfig:
     head: Head = "atm"
     """atm: attention to mask. linear: one linear layer on the normalised maps, trained by the cross entropy of each
     pixel; a baseline, and a probe of the backbone."""
+    head_classes: HeadClasses = "softmax"
+    """Decision of the ATM head on each class token. softmax: one of all classes or "no object", as in the paper.
+    presence: its own class is in the image or not, so each class has its score from its own mask alone."""
+    added_classes: tuple[int, ...] = ()
+    """Number of classes in each group that `segvit train --extend` added, in order. The head has the classes before
+    them. Set by that command alone."""
     bands: int | None = None
     """Number of bands of the images. Pretrained patch embeddings are spread over them as timm does. Default: as many as
     the data name (`data.bands`, or `bands` in the spec), otherwise 3."""
@@ -111,6 +118,7 @@ class ModelConfig:
         """Structure in words, with the parts that it leaves open: "shrunk, up-sampling tap, upscaled masks"."""
         upsampling = f", up-sampling {self.upsampling}" if self.structure == "shrunk" else ""
         head = f", {self.head} head" if self.head != "atm" else ""
+        head += ", presence head" if self.head_classes == "presence" else ""
         upscaler = ", upscaled masks" if self.upscaler != "none" else ""
         return f"{self.structure}{upsampling}{head}{upscaler}"
 

@@ -27,6 +27,9 @@ class TrainConfig:
     init: str | None = None
     """Model to fine-tune: a model file or anything else that `segvit.load_model` takes. Network and weights come from
     it, and so do the classes whose names match the data. The model section then holds differences, such as the crop."""
+    extend: str | None = None
+    """Model to add classes to, named as for `init`. Classes of the data that it lacks learn as a group of their own.
+    Everything else is frozen, so the scores of its own classes stay equal to the bit."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -77,6 +80,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         take_paths(self)
 
+    @property
+    def source(self) -> str | None:
+        """Model of segvit that the network comes from: that of `init` or of `extend`."""
+        return self.init or self.extend
+
     @classmethod
     def load(
         cls, path: str | Path, overrides: Sequence[str] = (), *, network: ModelConfig | None = None
@@ -94,7 +102,7 @@ class TrainConfig:
         content, layers = read_yaml(path, cls)
         content = below_preset(content, _typed(overrides, "--augment.preset"))
         if network is not None:
-            content = over_network(content, plain(asdict(network)), replaces="init" not in content)
+            content = over_network(content, plain(asdict(network)), replaces=not {"init", "extend"} & content.keys())
         return parse_settings(cls, by_source(content, layers, source=str(path)), overrides, source=str(path))
 
     @classmethod

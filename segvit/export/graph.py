@@ -20,7 +20,7 @@ from segvit.errors import UserError
 from segvit.inference.exported import LOGITS
 from segvit.inference.network import reading_of
 from segvit.models.merging.token_merging import merges_by_threshold
-from segvit.models.scores import scores
+from segvit.models.scores import joint_class_logits, scores
 from segvit.models.segvit import SegViT
 from segvit.utils.text import first_line
 
@@ -64,7 +64,8 @@ class LabelGraph(nn.Module):
                 uint8 could not hold.
 
         Returns:
-            Labels, class logits (B, K, K + 1), mask logits (B, K, h, w), and scores (B, K, H, W) if requested.
+            Labels, class logits (B, K, K + 1) or (B, K, 1) of a presence head, mask logits (B, K, h, w), and scores
+            (B, K, H, W) if requested.
         """
         if valid is not None:
             rows = torch.arange(images.shape[2]) < valid[0]
@@ -74,7 +75,7 @@ class LabelGraph(nn.Module):
             images = torch.where(inside, unit, self.model.mean[:, None, None])
         output = self.model(images, deep=False)
         volume = scores(output)
-        found = (volume.argmax(dim=1), output.class_logits[-1], output.mask_logits[-1])
+        found = (volume.argmax(dim=1), joint_class_logits(output)[-1], output.mask_logits[-1])
         return (*found, volume) if self.with_scores else found
 
 

@@ -22,7 +22,7 @@ from segvit.config import Device
 from segvit.errors import UserError
 from segvit.inference.label_map import label_map
 from segvit.inference.network import classes_of, reading_of
-from segvit.models.inputs import check_images
+from segvit.models.bands import check_images
 from segvit.models.output import SegOutput
 from segvit.weights.file_kind import no_weights
 from segvit.weights.model_file import facts_from_header, parse_header

@@ -4,7 +4,8 @@
     labels = compose_labels(views, (height, width))       # of views of one image, by windows, scales and flips
 
 Only a few classes can win in a tile, and only a few queries matter for their scores. Samples bound the part of the
-others (segvit/inference/bounds.py). Pixels that the bounds leave open are computed in full.
+others (segvit/inference/bounds.py). Pixels that the bounds leave open are computed in full. With a presence head,
+classes are independent, and a class is computed only where its own mask may be high enough (`_by_highest`).
 
 Letters: B batch, H W image, K classes, Q queries, H' W' image as wanted, y x pixels of a tile.
 """
@@ -14,12 +15,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from segvit.inference.bounds import ROUNDING
 from segvit.inference.tiles import Composition, View
 from segvit.models.output import SegOutput
 from segvit.models.scores import class_probabilities
 
 TILE_PIXELS = 2**16
 """Pixels of a tile, so that the scores of its few live classes and all samples fit into the cache."""
+INDEPENDENT_TILE_PIXELS = 2**14
+"""Pixels of a tile if classes are independent. Fewer classes can win in a smaller tile."""
+TOGETHER = 16
+"""Number of independent classes that are scored together."""
 MANY_CLASSES = 32
 """Number of classes from which the bounds are faster than computing all scores."""
 WORTH_IT = 1 / 2
@@ -63,7 +69,10 @@ def compose_labels(views: Sequence[View], size: tuple[int, int], dtype: torch.dt
     composition = Composition(views, size)
     labels = torch.empty(size, dtype=dtype, device=composition.device)
     with torch.no_grad(), torch.autocast(device_type=composition.device.type, enabled=False):
-        if len(views) > 1 or composition.num_classes < MANY_CLASSES:
+        if len(views) == 1 and views[0].independent:
+            for rows, columns in composition.rectangles(INDEPENDENT_TILE_PIXELS):
+                _by_highest(composition, labels, rows, columns)
+        elif len(views) > 1 or composition.num_classes < MANY_CLASSES:
             _in_full(composition, labels, slice(0, size[0]), slice(0, size[1]))
         else:
             for rows, columns in composition.rectangles(TILE_PIXELS):
@@ -106,6 +115,30 @@ def _by_bounds(composition: Composition, labels: Tensor, rows: slice, columns: s
         rivals = classes if certain.all() else torch.arange(composition.num_classes, device=classes.device)
         y, x = y + rows.start, x + columns.start
         labels[y, x] = rivals[composition.at(y, x, rivals).argmax(dim=1)].to(labels.dtype)
+
+
+def _by_highest(composition: Composition, labels: Tensor, rows: slice, columns: slice) -> None:
+    """Fill a rectangle of the labels from independent classes, the most promising first, until no other can win.
+
+    The score of class k at a pixel of window i is p_ik sigmoid(u_ik). The up-sampled logit u_ik is a weighted mean of
+    the window's tokens around the pixel, so it is at most the largest logit of the tokens that the rectangle depends
+    on. The sigmoid rises with its argument. So p_ik sigmoid(largest logit) bounds the score in window i. A mean over
+    windows, with any positive weights, is at most the largest of their bounds; a bilinear resize is a weighted mean of
+    pixels and keeps that. Let b_k be this bound, and m the lowest over the rectangle of the best score found so far. If
+    b_k < m, another class beats k at every pixel. In the order of falling b_k, the same holds for all classes behind.
+    """
+    (view,) = composition.views
+    highest, order = view.highest(*composition.source(rows, columns)).sort(descending=True)
+    best = highest.new_full((rows.stop - rows.start, columns.stop - columns.start), -1)
+    found = labels[rows, columns]
+    for bounds, classes in zip(highest.split(TOGETHER), order.split(TOGETHER), strict=True):
+        if bounds[0] < best.amin() - ROUNDING:
+            break
+        scores = composition.scores_of(classes, rows, columns)
+        top = scores.amax(dim=0)
+        better = top > best
+        found.copy_(torch.where(better, classes[best_class(scores)], found))
+        best = torch.maximum(best, top)
 
 
 def _in_full(composition: Composition, labels: Tensor, rows: slice, columns: slice) -> None:

@@ -85,7 +85,7 @@ class _Seen(NamedTuple):
     first: int
     """Number of the first window."""
     probabilities: Tensor
-    """(n, Q, K)"""
+    """(n, Q, K), or (n, K) of independent classes."""
     logits: Tensor
     """(n, Q, h, w)"""
     padded_size: tuple[int, int]

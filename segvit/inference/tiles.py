@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segvit.inference.bounds import Sampled, sample
+from segvit.models.scores import weighted
 from segvit.utils.resize import bilinear_matrix, bilinear_taps, source_of, taps_of
 
 TILE_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
@@ -47,7 +48,7 @@ class View:
     corners: tuple[tuple[int, int], ...]
     """First row and column of each window (n,), in pixels."""
     probabilities: Tensor
-    """(n, Q, K)"""
+    """(n, Q, K), or (n, K) of independent classes (`class_probabilities`)."""
     logits: Tensor
     """(n, Q, h, w), before the sigmoid."""
     rows: Tensor
@@ -66,7 +67,7 @@ class View:
     def of_image(
         cls, probabilities: Tensor, logits: Tensor, image_size: tuple[int, int], padded_size: tuple[int, int]
     ) -> "View":
-        """Build the view of an image in one piece from its probabilities (1, Q, K) and logits (1, Q, h, w)."""
+        """Build the view of an image in one piece from its probabilities (1, ...) and logits (1, Q, h, w)."""
         rows, columns = window_matrices(logits, image_size, padded_size)
         return cls(
             size=image_size,
@@ -78,21 +79,38 @@ class View:
             padded_size=padded_size,
         )
 
-    def scores(self, rows: slice, columns: slice, scratch: Scratch | None = None) -> Tensor:
+    @property
+    def independent(self) -> bool:
+        """True if the score of a class depends on its own mask alone, as with a presence head."""
+        return self.probabilities.ndim == 2
+
+    def highest(self, rows: slice, columns: slice) -> Tensor:
+        """Return a bound (K,) on the scores of independent classes in a rectangle of the image as viewed."""
+        pieces = (piece for piece, _, _ in self._pieces(rows, self._unflipped(columns)))
+        scores = [piece.probabilities * piece.logits.amax(dim=(1, 2)).sigmoid() for piece in pieces]
+        return torch.stack(scores).amax(dim=0)
+
+    def scores(
+        self, rows: slice, columns: slice, scratch: Scratch | None = None, *, classes: Tensor | None = None
+    ) -> Tensor:
         """Return the scores (K, y, x) of a rectangle of the image as viewed, averaged over windows that overlap.
 
-        They may share the memory of `scratch`, and then last until its next use.
+        They may share the memory of `scratch`, and then last until its next use. Of independent classes, some `classes`
+        (n,) may be scored alone.
         """
         scratch = scratch or Scratch()
 
         def part(piece: "Piece") -> Tensor:
+            if classes is not None:
+                piece = piece._replace(probabilities=piece.probabilities[classes], logits=piece.logits[classes])
             lines = piece.rows @ piece.logits  # (Q, y, w)
             shape = (lines.shape[1], len(piece.columns))
-            num_queries, num_classes = piece.probabilities.shape
-            masks = scratch.take("masks", (num_queries, *shape), lines)
-            scores = scratch.take("scores", (num_classes, *shape), lines)
+            masks = scratch.take("masks", (len(lines), *shape), lines)
             torch.mm(lines.flatten(0, 1), piece.columns.T, out=masks.flatten(0, 1))
-            torch.mm(piece.probabilities.T, masks.sigmoid_().flatten(1), out=scores.flatten(1))
+            masks.sigmoid_()
+            num_classes = piece.probabilities.shape[-1]
+            scores = masks if self.independent else scratch.take("scores", (num_classes, *shape), lines)
+            weighted(piece.probabilities, masks.flatten(1), out=scores.flatten(1))
             return scores
 
         return self._mean_over_windows(part, rows, columns)
@@ -203,7 +221,7 @@ class Piece(NamedTuple):
 
     window: int
     probabilities: Tensor
-    """(Q, K)"""
+    """(Q, K), or (K,) of independent classes."""
     logits: Tensor
     """(Q, h, w): logits of the tokens that the pixels depend on."""
     rows: Tensor
@@ -240,7 +258,7 @@ class Composition:
     def __init__(self, views: Sequence[View], size: tuple[int, int]) -> None:
         self.views, self.size = views, size
         self.device = views[0].logits.device
-        self.num_classes = views[0].probabilities.shape[2]
+        self.num_classes = views[0].probabilities.shape[-1]
         self.taps = {
             view.size: (
                 bilinear_taps(view.size[0], size[0], self.device),
@@ -292,6 +310,11 @@ class Composition:
             total = part if total is None else total.add_(part)
         assert total is not None
         return total.div_(len(self.views))
+
+    def scores_of(self, classes: Tensor, rows: slice, columns: slice) -> Tensor:
+        """Return the scores (n, y, x) of some independent classes of the first view, which last until the next use."""
+        view = self.views[0]
+        return self.resized(view, partial(view.scores, scratch=self._scratch, classes=classes), rows, columns)
 
     def source(self, rows: slice, columns: slice) -> tuple[slice, slice]:
         """Return the rectangle of the first view that a rectangle of the result depends on."""

@@ -119,7 +119,7 @@ def window_view(
     flipped: bool,
     blend: Blend,
 ) -> View:
-    """Return the view of an image from the class probabilities (n, Q, K) and mask logits (n, Q, h, w) of its windows.
+    """Return the view of an image from the class probabilities and mask logits (n, Q, h, w) of its n windows.
 
     Args:
         probabilities, logits: of the windows.

@@ -35,13 +35,11 @@ class ATMHead(nn.Module):
         num_layers: decoder layers of a stage.
         num_heads: attention heads of a layer; must divide `dim`.
         every_layer: supervise every layer of a stage, not its last one alone.
+        presence: decide for each query whether its own class is present, instead of which of all classes it is.
         dropout: on every branch and on the attention weights.
         init_std: deviation of the initial weights of Linear layers.
         similarity: compares queries with keys; it is the mask. The mean over heads must be that of all.
     """
-
-    class_bound = ("class_tokens", "classifier.weight", "classifier.bias")
-    """Names of the parameters with a row per class; a further row is "no object"."""
 
     def __init__(
         self,
@@ -53,6 +51,7 @@ class ATMHead(nn.Module):
         num_layers: int = 3,
         num_heads: int,
         every_layer: bool = False,
+        presence: bool = False,
         dropout: float = 0.1,
         init_std: float = 0.02,
         similarity: Similarity = similarity,
@@ -60,6 +59,7 @@ class ATMHead(nn.Module):
         super().__init__()
         self.dim, self.num_heads = dim, num_heads
         self.every_layer = every_layer
+        self.presence = presence
         self.similarity = similarity
         self.class_tokens = nn.Parameter(torch.empty(num_classes, dim))
         self.query_cache = QueryCache()
@@ -67,7 +67,7 @@ class ATMHead(nn.Module):
             DecoderStage(in_dim=in_dim, dim=dim, num_layers=num_layers, num_heads=num_heads, dropout=dropout)
             for _ in range(num_stages)
         )
-        self.classifier = nn.Linear(dim, num_classes + 1)
+        self.classifier = nn.Linear(dim, 1 if presence else num_classes + 1)
         init_linears(self, init_std)
         nn.init.normal_(self.class_tokens)
 
@@ -79,7 +79,8 @@ class ATMHead(nn.Module):
             deep: return all S supervised outputs; else only the last one (S = 1).
 
         Returns:
-            Class logits (S, B, K, K + 1) and mask logits (S, B, K, h, w): the running sums over the stages.
+            Class logits (S, B, K, K + 1), or (S, B, K, 1) of a presence head; and mask logits (S, B, K, h, w): the
+            running sums over the stages.
         """
         queries = self.class_tokens[None]  # the same for all images; in training each has its own dropout
         if self.training:
@@ -98,6 +99,11 @@ class ATMHead(nn.Module):
         start = 0 if deep else -1
         class_logits = [self.classifier(queries).float() for queries in supervised[start:]]
         return torch.stack(class_logits), torch.stack(mask_logits[start:])
+
+    @property
+    def class_bound(self) -> tuple[str, ...]:
+        """Names of the parameters with a row per class; a further row is "no object"."""
+        return ("class_tokens",) if self.presence else ("class_tokens", "classifier.weight", "classifier.bias")
 
     def output_names(self, taps: Sequence[int]) -> tuple[str, ...]:
         """Name the S supervised outputs, of maps of the blocks `taps`, shallow first."""

@@ -8,7 +8,7 @@ Letters: B batch, D width, H W image, p patch, h w token grid, N = h * w, P pref
 patches.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from segvit.errors import UserError
 from segvit.models.downsampling import STRIDE, Kept, attend, keep, run_any_block
 from segvit.models.merging.merge import Merged, size_mask, spread
 from segvit.models.merging.token_merging import TokenMerging
+from segvit.models.output import Maps
 from segvit.models.positions import resize_tokens
 
 PREFIX_TOKENS = ("cls_token", "dist_token", "reg_token")
@@ -38,18 +39,6 @@ class Backbone(Protocol):
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Turn normalised images (B, 3, H, W) into maps (B, D, h, w), shallow first."""
-
-
-class Maps(list[Tensor]):
-    """Maps (B, D, h, w) of the tapped blocks, shallow first, and what the loss needs besides.
-
-    Attributes:
-        edge_logits: `Kept.edge_logits` of the block that shrinks.
-    """
-
-    def __init__(self, maps: Iterable[Tensor], edge_logits: Tensor | None = None) -> None:
-        super().__init__(maps)
-        self.edge_logits = edge_logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,18 +347,3 @@ class PlainViT(nn.Module):
         embedded = self.num_embedded_prefix
         prefix, patches = self.pos_embed[:, :embedded], self.pos_embed[:, embedded:]
         return {"pos_embed": torch.cat([prefix, resize_tokens(patches, self.native_grid, grid)], dim=1).detach()}
-
-
-def set_grad_checkpointing(backbone: Any, on: bool) -> None:
-    """Let a backbone store only the input of each block and recompute the rest in the backward pass, or all.
-
-    Raises:
-        UserError: `on`, and the backbone has no such switch.
-    """
-    if hasattr(backbone, "grad_checkpointing"):
-        backbone.grad_checkpointing = on
-    elif on:
-        raise UserError(
-            f"grad_checkpointing: the backbone {type(backbone).__name__} has no attribute of that name; give it one, "
-            "or set grad_checkpointing to false"
-        )

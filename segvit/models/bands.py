@@ -1,7 +1,12 @@
-"""Number of bands of a model, and mean and deviation of each, from settings, the data and timm's weights."""
+"""Number of bands of a model, mean and deviation of each, and the check that images have them.
+
+check_images("photo.jpg", 3)       # UserError: ... type segvit.predict(model, 'photo.jpg')
+"""
 
 from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from segvit.config import ModelConfig
 from segvit.data.bands.names import COLORS, check_bands
@@ -36,3 +41,20 @@ def per_band(name: str, config: ModelConfig, weights: Mapping[str, Any]) -> tupl
         return tuple(given)
     own = tuple(weights[name])
     return own if bands == len(own) else (sum(own) / len(own),) * bands
+
+
+def check_images(images: object, bands: int) -> None:
+    """Refuse anything but a batch of images of that number of bands.
+
+    Raises:
+        UserError: not a tensor (B, bands, H, W).
+    """
+    if not isinstance(images, Tensor):
+        came, photo = (repr(images),) * 2 if isinstance(images, str) else (f"a {type(images).__name__}", "photo")
+        raise UserError(
+            f"model(...) takes a tensor (B, {bands}, H, W) and got {came}: to label photos, type "
+            f"segvit.predict(model, {photo})"
+        )
+    if images.ndim != 4 or images.shape[1] != bands:
+        batch = "; type images[None] for a batch of one" if images.ndim == 3 and images.shape[0] == bands else ""
+        raise UserError(f"images of shape {tuple(images.shape)}: expected (B, {bands}, H, W){batch}")

@@ -8,28 +8,31 @@ Letters: K classes, h w token grid.
 
 from dataclasses import replace
 from functools import cache
-from typing import Any, get_args
+from typing import Any
 
 import timm
 import torch
 from timm.models.eva import Eva
 from torch import nn
 
-from segvit.config import EvalConfig, Head, ModelConfig, Structure
+from segvit.config import EvalConfig, ModelConfig, Structure
 from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
-from segvit.models.atm import ATMHead
 from segvit.models.backbone import PREFIX_TOKENS, PlainViT
 from segvit.models.bands import per_band, resolve_bands
+from segvit.models.create_decoder import (
+    create_head,
+    create_upsampling,
+    create_upscaler,
+    crop_grid,
+    group_settings,
+)
 from segvit.models.detail.edges import EdgeDownsampling
-from segvit.models.detail.upscaler import MaskUpscaler
 from segvit.models.downsampling import STRIDE, QueryDownsampling
 from segvit.models.families import adapt, check_name, check_plain, drop_mlp_only
-from segvit.models.linear_head import LinearHead
 from segvit.models.merging.settings import resolve_merging
 from segvit.models.segvit import SegViT, check_classes
-from segvit.models.structure import check_edge_share, check_linear, check_upsampling, check_upscaler, resolve_blocks
-from segvit.models.upsampling import QueryUpsampling, TapUpsampling
+from segvit.models.structure import check_edge_share, check_upsampling, resolve_blocks
 from segvit.utils.keywords import refuse_others
 from segvit.weights.timm_weights import origin_of, pretrained_vit, reason
 
@@ -85,15 +88,17 @@ def create_model(
     for name in ("head_num_layers", "upsampling_num_layers"):
         if getattr(config, name) < 1:
             raise UserError(f"model.{name} {getattr(config, name)}: give 1 or more")
+    _check_groups(config, num_classes)
     check_upsampling(config.structure, config.upsampling, config.upsampling_num_layers)
     check_edge_share(config.downsampling, config.edge_share)
     vit, weights = create_backbone(config)
     upsampling = create_upsampling(config, vit) if config.structure == "shrunk" else None
     model = SegViT(
         vit,
-        create_head(config, vit, num_classes=num_classes),
+        create_head(config, vit, num_classes=num_classes - sum(config.added_classes)),
         upsampling,
         upscaler=create_upscaler(config, vit, num_classes=num_classes),
+        added=[create_head(group_settings(config), vit, num_classes=count) for count in config.added_classes],
         mean=per_band("mean", config, weights),
         std=per_band("std", config, weights),
         num_classes=num_classes,
@@ -107,86 +112,23 @@ def create_model(
     return model
 
 
-def create_head(config: ModelConfig, backbone: PlainViT, *, num_classes: int) -> ATMHead | LinearHead:
-    """Create the ATM head for the maps of a backbone, or, in the structure "shrunk", for the up-sampled maps.
+def _check_groups(config: ModelConfig, num_classes: int) -> None:
+    """Refuse groups of added classes that are empty, leave none for the head, or need an upscaler.
 
     Raises:
-        UserError: the head is unknown, a setting has no effect on it, or its width does not divide into its heads.
+        UserError: as above.
     """
-    queried = config.structure == "shrunk" and config.upsampling == "paper"
-    width = None if config.structure == "shrunk" else backbone.embed_dim
-    num_stages = 1 if queried else len(backbone.taps)
-    if config.head not in get_args(Head):
-        raise UserError(f"model.head {config.head!r}: give atm or linear")
-    if config.head == "linear":
-        check_linear(config, has_width=width is None, has_heads=queried)
-        return LinearHead(
-            in_dim=width or _head_dim(config, backbone),
-            num_maps=num_stages,
-            num_classes=num_classes,
-            dropout=config.head_dropout,
-            init_std=config.init_std,
-        )
-    return ATMHead(
-        in_dim=width,
-        num_stages=num_stages,
-        num_classes=num_classes,
-        num_layers=config.head_num_layers,
-        every_layer=queried,
-        **_decoder_settings(config, backbone),
-    )
-
-
-def create_upsampling(config: ModelConfig, backbone: PlainViT) -> TapUpsampling | QueryUpsampling:
-    """Create the up-sampling of the maps of a backbone.
-
-    Raises:
-        UserError: the width of the head does not divide into its heads.
-    """
-    in_dim, num_stages = backbone.embed_dim, len(backbone.taps)
-    if config.upsampling == "tap":
-        dim, centred = _head_dim(config, backbone), config.downsampling == "mean_q"
-        return TapUpsampling(in_dim=in_dim, num_stages=num_stages, dim=dim, init_std=config.init_std, centred=centred)
-    return QueryUpsampling(
-        in_dim=in_dim,
-        num_stages=num_stages,
-        native_grid=crop_grid(config.image_size, backbone.patch_size),
-        num_layers=config.upsampling_num_layers,
-        **_decoder_settings(config, backbone),
-    )
-
-
-def create_upscaler(config: ModelConfig, backbone: PlainViT, *, num_classes: int) -> MaskUpscaler | None:
-    """Create the upscaler of the masks, if there is one.
-
-    Raises:
-        UserError: it is unknown, or the masks are not at the grid of the patches.
-    """
-    check_upscaler(config)
-    if config.upscaler == "none":
-        return None
-    dim = _head_dim(config, backbone) if config.structure == "shrunk" else backbone.embed_dim
-    return MaskUpscaler(num_classes=num_classes, bands=backbone.bands, patch_size=backbone.patch_size, in_dim=dim)
-
-
-def _head_dim(config: ModelConfig, backbone: PlainViT) -> int:
-    """Return the width d of the ATM head and of the up-sampling."""
-    return config.head_dim or backbone.embed_dim // 2
-
-
-def _decoder_settings(config: ModelConfig, backbone: PlainViT) -> dict[str, Any]:
-    """Return the settings that the ATM head and the paper's up-sampling share.
-
-    Raises:
-        UserError: the width does not divide into the heads.
-    """
-    dim = _head_dim(config, backbone)
-    num_heads = config.head_num_heads or max(dim // 32, 1)
-    if dim % num_heads:
+    added = config.added_classes
+    if added and config.upscaler != "none":
         raise UserError(
-            f"head width {dim} does not divide into {num_heads} heads: set model.head_num_heads to a divisor"
+            f"model.upscaler {config.upscaler} with added classes, whose masks have no upscaler: add classes to a "
+            "model that was trained with model.upscaler none"
         )
-    return {"dim": dim, "num_heads": num_heads, "dropout": config.head_dropout, "init_std": config.init_std}
+    if min(added, default=1) < 1 or sum(added) >= num_classes:
+        raise UserError(
+            f"model.added_classes {added} with {num_classes} classes in all: give groups of 1 or more, which leave a "
+            "class to the head"
+        )
 
 
 def create_backbone(config: ModelConfig) -> tuple[PlainViT, dict[str, Any]]:
@@ -305,12 +247,6 @@ def create_vit(config: ModelConfig) -> Any:
     if config.drop_path and config.drop_path_branches == "mlp":
         drop_mlp_only(vit, config.backbone)
     return vit
-
-
-def crop_grid(image_size: int, patch_size: int) -> tuple[int, int]:
-    """Return the patches (h, w) of a training crop of that side in pixels, padded to whole patches."""
-    side = -(-image_size // patch_size)
-    return side, side
 
 
 def _position_grid(config: ModelConfig, own: Any, patch_size: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Switch a model to evaluation, and back.
+"""Switch a model to evaluation and back, and gradient checkpointing on and off.
 
 with evaluating(model):
     labels = image_labels(model, image)
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from segvit.errors import UserError
 from segvit.models.query_cache import cached_queries
 
 
@@ -32,3 +33,18 @@ def evaluating(model: HasModes) -> Iterator[None]:
             yield
     finally:
         model.train(training)
+
+
+def set_grad_checkpointing(backbone: Any, on: bool) -> None:
+    """Let a backbone store only the input of each block and recompute the rest in the backward pass, or all.
+
+    Raises:
+        UserError: `on`, and the backbone has no such switch.
+    """
+    if hasattr(backbone, "grad_checkpointing"):
+        backbone.grad_checkpointing = on
+    elif on:
+        raise UserError(
+            f"grad_checkpointing: the backbone {type(backbone).__name__} has no attribute of that name; give it one, "
+            "or set grad_checkpointing to false"
+        )

@@ -2,6 +2,9 @@
 
 `scores[c, y, x] = sum_q softmax(class_logits)[q, c] * sigmoid(upsample(mask_logits))[q, y, x]`
 
+With a presence head, query k is class k or nothing. Then the matrix of class probabilities is diagonal, and is kept as
+its diagonal: `scores[k, y, x] = sigmoid(class_logits)[k] * sigmoid(upsample(mask_logits))[k, y, x]`.
+
 The label map without that volume is in segvit/inference/label_map.py.
 
 Letters: B batch, K classes, Q queries, H W image, h w token grid.
@@ -11,20 +14,79 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segvit.models.output import SegOutput
+from segvit.models.output import SegOutput, is_presence
+
+ABSENT = -1e4
+"""Class logit whose probability is exactly 0 in a softmax; also finite in half precision."""
+
+
+def groups_of(output: SegOutput) -> list[SegOutput]:
+    """Return the output of each group of classes alone: that of the head, and those of added classes."""
+    logits = (output.class_logits, *output.added_logits)
+    masks = output.mask_logits.split([each.shape[2] for each in logits], dim=2)
+    return [
+        output._replace(class_logits=classes, mask_logits=own.contiguous(), added_logits=())
+        for classes, own in zip(logits, masks, strict=True)
+    ]
+
+
+def joint_class_logits(output: SegOutput) -> Tensor:
+    """Return class logits of all groups as one tensor: (S, B, Q, K + 1), or (S, B, K, 1) if all are of presence.
+
+    A softmax of them gives the probabilities of `class_probabilities`: a query of an added class has its own logit
+    there, 0 for "no object", and `ABSENT` for all other classes.
+    """
+    first = output.class_logits
+    if not output.added_logits:
+        return first
+    added = torch.cat(output.added_logits, dim=2)
+    if is_presence(first):
+        return torch.cat([first, added], dim=2)
+    own = torch.eye(added.shape[2], dtype=torch.bool, device=added.device)
+    new = F.pad(torch.where(own, added, ABSENT), (first.shape[3] - 1, 0), value=ABSENT)
+    old = torch.cat([F.pad(first[..., :-1], (0, added.shape[2]), value=ABSENT), first[..., -1:]], dim=3)
+    return torch.cat([old, F.pad(new, (0, 1))], dim=2)
 
 
 def class_probabilities(output: SegOutput) -> Tensor:
-    """Return P[q, c] of the prediction, (B, Q, K), without "no object" after the softmax."""
-    return output.class_logits[-1].float().softmax(dim=-1)[..., :-1]
+    """Return P[q, c] of the prediction: (B, Q, K), without "no object"; or its diagonal (B, K) of presence heads."""
+    if output.added_logits:
+        first, *added = (class_probabilities(group) for group in groups_of(output))
+        if first.ndim == 2:
+            return torch.cat([first, *added], dim=1)
+        below = torch.diag_embed(torch.cat(added, dim=1))
+        return torch.cat([F.pad(first, (0, below.shape[2])), F.pad(below, (first.shape[2], 0))], dim=1)
+    logits = output.class_logits[-1].float()
+    if is_presence(logits):
+        return logits.squeeze(-1).sigmoid()
+    return logits.softmax(dim=-1)[..., :-1]
+
+
+def weighted(probabilities: Tensor, masks: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the scores (..., K, n): sums of masks weighted by class probabilities.
+
+    Args:
+        probabilities: (..., Q, K), or a diagonal (..., K), from `class_probabilities`.
+        masks: (..., Q, n), after the sigmoid.
+        out: tensor to write the scores to; for a diagonal it may be `masks`.
+    """
+    if probabilities.ndim < masks.ndim:
+        return torch.mul(masks, probabilities[..., None], out=out)
+    return torch.matmul(probabilities.transpose(-1, -2), masks, out=out)
 
 
 def scores(output: SegOutput) -> Tensor:
-    """Return the semantic scores (B, K, H, W) at the size of the images, in 0..Q, float32."""
+    """Return the semantic scores (B, K, H, W) at the size of the images, in 0..Q, float32.
+
+    Each group of classes is scored apart: vectorised functions round by the place of a number in memory. So the scores
+    of a group are the same to the bit with and without the others.
+    """
+    if output.added_logits:
+        return torch.cat([scores(group) for group in groups_of(output)], dim=1)
     height, width = output.image_size
     masks = F.interpolate(output.mask_logits[-1].float(), size=output.padded_size, mode="bilinear", align_corners=False)
     masks = masks[..., :height, :width].sigmoid()
     with torch.autocast(device_type=masks.device.type, enabled=False):
-        flat: Tensor = torch.matmul(class_probabilities(output).transpose(1, 2), masks.flatten(2))  # (B, K, H * W)
+        flat = weighted(class_probabilities(output), masks.flatten(2))  # (B, K, H * W)
         volume: Tensor = flat.unflatten(2, (height, width))
     return volume

@@ -22,8 +22,8 @@ from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
 from segvit.inference.label_map import label_map
 from segvit.inference.network import classes_of
+from segvit.models.bands import check_images
 from segvit.models.downsampling import QueryDownsampling
-from segvit.models.inputs import check_images
 from segvit.models.modes import evaluating
 from segvit.models.output import SegOutput
 from segvit.models.scores import scores
@@ -56,6 +56,7 @@ class SegViT(nn.Module):
             backbone.
         upscaler: mask logits, normalised images and the first map that the head reads to finer mask logits; see
             `segvit.models.detail.upscaler`. None: masks are those of the head.
+        added: presence heads of classes that were added later, which follow those of `head`.
         mean: of each band (R, G, B) on the 0..1 scale, subtracted from every image.
         std: standard deviation of each band on the 0..1 scale, which every image is divided by.
         num_classes: K.
@@ -81,6 +82,7 @@ class SegViT(nn.Module):
         upsampling: nn.Module | None = None,
         *,
         upscaler: nn.Module | None = None,
+        added: Sequence[nn.Module] = (),
         mean: Sequence[float] | Tensor,
         std: Sequence[float] | Tensor,
         num_classes: int,
@@ -102,6 +104,7 @@ class SegViT(nn.Module):
         self.upsampling: Any = upsampling
         self.head: Any = head
         self.upscaler: Any = upscaler
+        self.added = nn.ModuleList(added)
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32))
 
@@ -110,7 +113,8 @@ class SegViT(nn.Module):
 
         Args:
             images: R, G, B, or the bands of the model.
-            deep: compute every supervised output; else only the prediction (S = 1).
+            deep: compute every supervised output; else only the prediction (S = 1), as a model with added classes
+                always does.
             canvas: (H, W) in pixels that smaller images are padded to, on the right and at the bottom, with what
                 normalises to zero.
 
@@ -136,7 +140,7 @@ class SegViT(nn.Module):
         """Return class and mask logits from the maps of the backbone.
 
         Args:
-            features: (B, D, h, w) of each tap, shallow first; `segvit.models.backbone.Maps` have edge logits too.
+            features: (B, D, h, w) of each tap, shallow first; `segvit.models.output.Maps` have edge logits too.
             grid: (h, w) of all patches of the padded images.
             image_size: (H, W) of the images in pixels, before padding.
             deep: compute every supervised output; else only the prediction (S = 1).
@@ -153,17 +157,27 @@ class SegViT(nn.Module):
                     f"the up-sampling {self.parts['upsampling']} returned one tensor: return a list of maps "
                     "(B, d, h, w), shallow first; a single map too, as [map]"
                 )
-        class_logits, mask_logits = self.head(maps, deep=deep)
         height, width = maps[-1].shape[2:]
         padded_size = (height * self.map_cell, width * self.map_cell)
+        if self.added:
+            return self._decode_groups(maps, image_size, padded_size)
+        class_logits, mask_logits = self.head(maps, deep=deep)
         if self.upscaler is not None:
             mask_logits = self.upscaler(mask_logits, images, maps[0])
         return SegOutput(class_logits, mask_logits, image_size, padded_size, getattr(features, "edge_logits", None))
 
+    def _decode_groups(
+        self, features: Sequence[Tensor], image_size: tuple[int, int], padded_size: tuple[int, int]
+    ) -> SegOutput:
+        """Return the prediction (S = 1) of the head and of every added one: nothing supervises them together."""
+        outputs = [head(features, deep=False) for head in (self.head, *self.added)]
+        (class_logits, *added), masks = zip(*outputs, strict=True)
+        return SegOutput(class_logits, torch.cat(masks, dim=2), image_size, padded_size, added_logits=tuple(added))
+
     @property
     def parts(self) -> dict[str, str]:
         """Class names of backbone, up-sampling, head and upscaler, by attribute."""
-        return {name: type(part).__name__ for name, part in self.named_children()}
+        return {name: type(part).__name__ for name, part in self.named_children() if name != "added"}
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -154,6 +154,7 @@ def check_linear(config: ModelConfig, *, has_width: bool, has_heads: bool) -> No
         UserError: as above.
     """
     without_effect = {
+        "head_classes": config.head_classes != ModelConfig.head_classes,
         "head_num_layers": config.head_num_layers != ModelConfig.head_num_layers,
         "head_dim": config.head_dim is not None and not has_width,
         "head_num_heads": config.head_num_heads is not None and not has_heads,

@@ -32,7 +32,7 @@ from segvit.inference.label_map import label_map
 from segvit.inference.network import described, image_for
 from segvit.inference.precision import check_precision, computing_in, resolve_precision
 from segvit.models.modes import evaluating
-from segvit.models.output import SegOutput
+from segvit.models.output import SegOutput, is_presence
 from segvit.models.segvit import SegViT
 from segvit.profiling.timings import Bench, Case, Timing
 from segvit.utils.device import device_name
@@ -145,8 +145,11 @@ class _Run:
         self.made_up: tuple[Tensor, Tensor] | None = None
         if present is not None:
             with computing_in(self.precision, self.device):
-                grid = self.forward(self.images[:1]).mask_logits.shape[-2:]
-            class_logits, mask_logits = made_up_logits(model.num_classes, present, (grid[0], grid[1]))
+                output = self.forward(self.images[:1])
+            grid, presence = output.mask_logits.shape[-2:], is_presence(output.class_logits)
+            class_logits, mask_logits = made_up_logits(
+                model.num_classes, present, (grid[0], grid[1]), presence=presence
+            )
             self.made_up = (
                 class_logits.expand(1, case.batch, -1, -1).to(self.device),
                 mask_logits.expand(1, case.batch, -1, -1, -1).to(self.device),
@@ -176,7 +179,8 @@ class _Run:
             output = self.forward(self.images)
             stamps.append(_stamp(self.device))
             if self.made_up is not None:
-                output = output._replace(class_logits=self.made_up[0], mask_logits=self.made_up[1])
+                class_logits, mask_logits = self.made_up
+                output = output._replace(class_logits=class_logits, mask_logits=mask_logits, added_logits=())
             label_map(output)
             stamps.append(_stamp(self.device))
         except torch.OutOfMemoryError as error:
@@ -195,11 +199,14 @@ class _Run:
         return torch.cuda.max_memory_allocated(self.device) - before
 
 
-def made_up_logits(num_classes: int, present: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def made_up_logits(
+    num_classes: int, present: int, grid: tuple[int, int], *, presence: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return class logits (1, 1, K, K + 1) and mask logits (1, 1, K, h, w) shaped like a trained model's.
 
     Class logits are N(0, 1), plus 10 on the own class for queries of the classes present, and plus 8 on "no object"
-    for all others. Mask logits are N(0, 3^2).
+    for all others. Mask logits are N(0, 3^2). With `presence`, class logits (1, 1, K, 1) are those of a presence head:
+    the logit of the own class less that of "no object".
     """
     random = torch.Generator().manual_seed(0)
     class_logits = torch.randn(num_classes, num_classes + 1, generator=random)
@@ -208,6 +215,8 @@ def made_up_logits(num_classes: int, present: int, grid: tuple[int, int]) -> tup
     absent[found] = False
     class_logits[found, found] += 10
     class_logits[absent, -1] += 8
+    if presence:
+        class_logits = (class_logits.diagonal() - class_logits[:, -1])[:, None]
     return class_logits[None, None], 3 * torch.randn(1, 1, num_classes, *grid, generator=random)
 
 

@@ -22,6 +22,7 @@ from segvit.models.segvit import SegViT
 from segvit.profiling.multiply_adds import Profile, profile
 from segvit.utils.tables import COMPACT, Fitted, too_narrow_for
 from segvit.utils.text import counted, percentage, score_text
+from segvit.weights.extend import by_group, listed
 from segvit.weights.load import find_model
 from segvit.weights.model_file import averaged, network_settings, read_header
 from segvit.weights.names import is_model_name
@@ -60,6 +61,7 @@ class Info:
             "num_classes": self.model.num_classes,
             "num_classes_assumed": self.assumed,
             "classes": None if self.classes is None else list(self.classes),
+            "groups": [list(names) for names in self._groups()],
             "bands": self.model.bands,
             "image_size": self.model.image_size,
             "patch_size": backbone.patch_size,
@@ -74,6 +76,7 @@ class Info:
             "head": config.head,
             "upscaler": config.upscaler,
             "merging": None if backbone.merging is None else backbone.merging.extra_repr(),
+            "head_classes": config.head_classes if config.head == "atm" else None,
             **self.header,
             **self.profile.to_dict(),
         }
@@ -81,6 +84,11 @@ class Info:
     def tables(self) -> Group:
         """Return facts and costs as tables to print."""
         return Group(self._facts(), Fitted(partial(_costs, self.profile), levels=3))
+
+    def _groups(self) -> tuple[tuple[str, ...], ...]:
+        """Return the class names of each group."""
+        assert self.model.config is not None
+        return by_group(self.classes or self.model.classes, self.model.config.added_classes)
 
     def _facts(self) -> Table:
         """Return the table of facts."""
@@ -117,7 +125,11 @@ class Info:
             rows["merging, measured"] = (
                 f"{percentage(found['share'], '.1f')} of the multiply-adds on {counted(found['images'], 'image')}"
             )
-        if self.classes is not None:
+        if facts["head_classes"] == "presence":
+            rows["classes of the head"] = "presence"
+        if len(facts["groups"]) > 1:
+            rows["groups of classes"] = listed(facts["groups"])
+        elif self.classes is not None:
             rows["classes"] = _names(self.classes)
         elif self.assumed:
             rows["classes"] = f"not known: {ASSUMED_CLASSES} assumed (--num-classes K)"

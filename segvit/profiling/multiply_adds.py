@@ -6,9 +6,10 @@ PyTorch's own counter watches one forward on fake tensors, which have shapes but
 or two and no memory.
 
 Counted: Linear layers, convolutions, both products of every attention, and the masks (queries times keys). For the
-scores (K, H, W): the K x Q product of classes and masks, and 4 per up-sampled mask pixel. Not counted: norms,
-activations, softmax, additions, and resizing learned tokens to another grid. A model whose tokens merge by a threshold
-is counted without merging, since their number depends on the image (segvit/profiling/merging.py measures it).
+scores (K, H, W): the K x Q product of classes and masks (1 per mask pixel with a presence head), and 4 per up-sampled
+mask pixel. Not counted: norms, activations, softmax, additions, and resizing learned tokens to another grid. A model
+whose tokens merge by a threshold is counted without merging, since their number depends on the image
+(segvit/profiling/merging.py measures it).
 
 Letters: K classes, Q queries, H W image.
 """
@@ -31,7 +32,8 @@ from segvit.inference.tiles import Composition
 from segvit.models.backbone import PlainViT
 from segvit.models.linear_head import LinearHead
 from segvit.models.merging.token_merging import merges_by_threshold
-from segvit.models.output import SegOutput
+from segvit.models.output import SegOutput, is_presence
+from segvit.models.scores import groups_of
 from segvit.models.segvit import SegViT
 
 T = TypeVar("T")
@@ -151,6 +153,9 @@ def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
             spent = forward.get(f"{root}.{attribute}", 0)  # a part without products is not listed
             name = "linear head" if isinstance(module, LinearHead) else name
             parts.append(Part(name=name, multiply_adds=spent, parameters=_num_parameters(module)))
+    if len(model.added):
+        spent = sum(forward.get(f"{root}.added.{index}", 0) for index in range(len(model.added)))
+        parts.append(Part(name="added classes", multiply_adds=spent, parameters=_num_parameters(model.added)))
     rest = Part(
         name="rest",
         multiply_adds=forward[TOTAL] - sum(part.multiply_adds for part in parts),
@@ -158,9 +163,16 @@ def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
     )
     if rest.multiply_adds or rest.parameters:
         parts.append(rest)
-    elements = output.class_logits.shape[2] * size[0] * size[1]  # (Q, H, W)
-    parts.append(Part(name="scores", multiply_adds=(model.num_classes + UPSAMPLING) * elements, parameters=0))
+    scores = sum(_score_costs(group, size) for group in groups_of(output))
+    parts.append(Part(name="scores", multiply_adds=scores, parameters=0))
     return Profile(size=(size[0], size[1]), parts=tuple(parts), predict_multiply_adds=predict[TOTAL])
+
+
+def _score_costs(output: SegOutput, size: tuple[int, int]) -> int:
+    """Return the multiply-adds of the scores of one group of classes."""
+    elements = output.mask_logits.shape[2] * size[0] * size[1]  # (Q, H, W)
+    weights = 1 if is_presence(output.class_logits) else output.class_logits.shape[3] - 1
+    return (weights + UPSAMPLING) * elements
 
 
 def _score_in_tiles(output: SegOutput) -> None:

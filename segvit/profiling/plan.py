@@ -32,9 +32,9 @@ from segvit.errors import UserError
 from segvit.fused_losses import CHUNK_ELEMENTS, CHUNK_ELEMENTS_GPU, fused_mask_losses
 from segvit.inference.precision import HALVES
 from segvit.losses import Losses, Normalizers, losses_of, pixel_losses
-from segvit.models.backbone import set_grad_checkpointing
 from segvit.models.create import create_model
 from segvit.models.decoder import Attention
+from segvit.models.modes import set_grad_checkpointing
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT
 from segvit.profiling.multiply_adds import fake_twin
@@ -287,7 +287,7 @@ def _criterion(output: SegOutput, labels: Tensor, *, head: Head, chunk_elements:
     """Compute the criterion with PRESENT classes in each image, because fake labels have no values."""
     if head == "linear":
         return pixel_losses(output, labels, config=settings["config"])
-    _, batch, num_classes, _ = output.class_logits.shape
+    batch, num_classes = output.mask_logits.shape[1:3]
     present = torch.empty((batch, num_classes), dtype=torch.bool)
     pairs = torch.empty((batch * min(PRESENT, num_classes), 2), dtype=torch.int64)  # (M, 2)
     mask_losses = partial(fused_mask_losses, chunk_elements=chunk_elements)

@@ -118,10 +118,10 @@ def choose_for(given: Mapping[str, Any]) -> Recipe:
     Raises:
         UserError: as `recipe`.
     """
-    model = None
-    if given.get("init") is not None:
-        model = look_at_model(str(given["init"]))
-        given = {f"model.{name}": value for name, value in vars(model.network).items()} | dict(given)
+    model, frozen = None, {"optim.freeze": "backbone"} if given.get("extend") else {}
+    if source := given.get("init") or given.get("extend"):
+        model = look_at_model(str(source))
+        given = {f"model.{name}": value for name, value in vars(model.network).items()} | frozen | dict(given)
     config, given = parse_settings(given), under_preset(given)
     named = name_classes(config.data)
     if named.text:

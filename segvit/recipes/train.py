@@ -163,21 +163,22 @@ def _resolve(source: TrainConfig | DataConfig | str | Path, given: dict[str, Any
 
 
 def load_settings(path: Path, given: Mapping[str, Any]) -> TrainConfig:
-    """Read a file of settings. If it fine-tunes a model, that model decides the network.
+    """Read a file of settings. If it fine-tunes or extends a model, that model decides the network.
 
     A resolved config describes its whole network, so its model is not opened.
 
     Args:
         path: a YAML file, or the name of a shipped recipe.
-        given: settings by dotted name that override the file; only `init` is read.
+        given: settings by dotted name that override the file; only `init` and `extend` are read.
 
     Raises:
         UserError: the file or the model cannot be read.
     """
     content, _ = read_yaml(path, TrainConfig)
     whole = content.get("model", {}).keys() >= {field.name for field in fields(ModelConfig)}
-    name = given.get("init", content.get("init"))
-    if name is None or (whole and name == content.get("init")):
+    own = content.get("init") or content.get("extend")
+    name = given.get("init") or given.get("extend") or own
+    if name is None or (whole and name == own):
         return TrainConfig.load(path)
     return TrainConfig.load(path, network=network_of(name))
 

@@ -18,10 +18,11 @@ from torch.optim.swa_utils import AveragedModel
 from segvit.config import TrainConfig
 from segvit.inference.compiled import compile_model
 from segvit.inference.protocol import resolve_protocol
-from segvit.models.backbone import set_grad_checkpointing
 from segvit.models.create import create_model
+from segvit.models.modes import set_grad_checkpointing
 from segvit.models.segvit import SegViT
 from segvit.training.backbone.cache import FeatureCache, open_cache
+from segvit.training.backbone.extension import check_same_model, create_group
 from segvit.training.backbone.features import FrozenStart
 from segvit.training.backbone.lora import add_lora
 from segvit.training.class_weights import resolve_class_weights
@@ -30,6 +31,7 @@ from segvit.training.optim import create_optimizer, freeze
 from segvit.training.own_parts import OwnParts
 from segvit.training.parallel import is_sharded, load_optimizer, shard, whole, whole_optimizer
 from segvit.training.start import Start
+from segvit.weights.extend import with_group
 from segvit.weights.finetune import with_classes
 from segvit.weights.timm_weights import RANDOM
 
@@ -52,6 +54,15 @@ class Learner:
     """(K,) class weights of the criterion."""
     cache: FeatureCache | None
     """Features of the frozen blocks, on disk; None without `data.cache_features`."""
+    extends: SegViT | None
+    """Model that the run adds its classes to; None if there is none."""
+
+    @property
+    def complete(self) -> SegViT:
+        """Model that is validated and saved: `evaluated`, or the model that it extends with the group of it."""
+        if self.extends is None:
+            return self.evaluated
+        return with_group(self.extends, self.evaluated).train(self.model.training)
 
     @property
     def is_sharded(self) -> bool:
@@ -117,6 +128,7 @@ def create_learner(config: TrainConfig, start: Start, own: OwnParts) -> Learner:
         evaluated=evaluated,
         class_weights=None if weights is None else weights.to(accelerator.device),
         cache=cache,
+        extends=None if start.extends is None else start.extends.to(accelerator.device),
     )
 
 
@@ -134,12 +146,16 @@ def _create_model(config: TrainConfig, start: Start, own: OwnParts) -> SegViT:
     torch.manual_seed(config.seed)
     if start.source is not None:
         model = with_classes(start.source, spec, config=config.model, protocol=config.eval, name=str(config.init))
+    elif start.extends is not None:
+        model = create_group(start.extends, spec, config)
     else:
         model = own.take_model(spec, config) or _new_model(config, start)
     model.extra.setdefault("starts_from", RANDOM)
     if config.optim.lora_rank:
         add_lora(model, config.optim)
     if state is not None:
+        if start.extends is not None:
+            check_same_model(state["model"], model, config)
         model.load_state_dict(state["model"])
         model.extra = state.get("extra", {"starts_from": "unknown weights (the checkpoint is of an older segvit)"})
     return model

@@ -55,10 +55,8 @@ class OwnParts:
             _check_datasets(self.datasets, config.data)
         if self.model is None:
             return config
-        if config.init is not None:
-            raise UserError(
-                f"init {config.init} and your own model both set the initial weights: leave one of them out"
-            )
+        if config.source is not None:
+            raise UserError(f"{config.source} and your own model both set the initial weights: leave one of them out")
         own = self.model.config or self._settings_of_parts(self.model)
         rows = [
             f"  model.{name}: {ours!r} in the config, {theirs!r} in the model"

@@ -23,8 +23,8 @@ from segvit.config_files import with_older_defaults
 from segvit.errors import UserError
 from segvit.inference.precision import HALVES
 from segvit.losses import CRITERIA, Criterion, Losses, Normalizers
-from segvit.models.backbone import set_grad_checkpointing
 from segvit.models.create import create_model
+from segvit.models.modes import set_grad_checkpointing
 from segvit.models.segvit import SegViT
 from segvit.training.backbone.features import FrozenStart
 from segvit.training.backbone.lora import add_lora

@@ -39,7 +39,7 @@ RUN_DEPENDENT = (
 )
 """Settings that may change when a run is resumed: they do not alter the results, or dataset.json proves that the data
 are the same."""
-MAY_MOVE = ("init", "model.pretrained_file")
+MAY_MOVE = ("init", "extend", "model.pretrained_file")
 """Files that may be in another folder when a run is resumed, under the same name."""
 
 
@@ -88,10 +88,38 @@ def check_settings(config: TrainConfig) -> None:
             "model.head linear learns by the cross entropy of each pixel, and the loss section has settings of other "
             "terms: leave all but loss.class_weights out"
         )
+    _check_extension(config)
     if config.data.cache_features is not None:
         _check_cache(config)
     if config.optim.lora_rank or config.optim.lora_alpha is not None:
         _check_lora(config)
+
+
+def _check_extension(config: TrainConfig) -> None:
+    """Check that a run either trains a model of one group of classes, or adds a group to one.
+
+    Raises:
+        UserError: settings that contradict this.
+    """
+    if config.model.added_classes:
+        raise UserError(
+            f"model.added_classes {config.model.added_classes}: groups of classes are not trained together. Add one "
+            "with --extend, or drop those that were added: `segvit drop-group`"
+        )
+    if config.extend is None:
+        return
+    rules = {
+        "init": (config.init is None, "both name a model; leave one of them out"),
+        "optim.freeze": (config.optim.freeze in ("none", "backbone"), "the whole backbone is frozen; leave it out"),
+        "optim.lora_rank": (not config.optim.lora_rank, "the backbone is frozen; leave it out"),
+        "parallel": (
+            config.parallel != "fsdp",
+            "only a head learns, with little to share out; leave it at data",
+        ),
+    }
+    for name, (good, why) in rules.items():
+        if not good:
+            raise UserError(f"extend with {name} {dict(flat(config.to_dict()))[name]}: {why}")
 
 
 def _check_cache(config: TrainConfig) -> None:

@@ -32,6 +32,7 @@ from segvit.data.sampling.class_counts import Census, take_census
 from segvit.data.sampling.pixel_statistics import resumed_statistics, with_statistics
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
+from segvit.training.backbone.extension import extension_sets, with_extended
 from segvit.training.checkpoint import newest_checkpoint, sweep
 from segvit.training.class_weights import describe_class_weights
 from segvit.training.dataset_check import check_same_data
@@ -93,6 +94,8 @@ class Start:
     """Checkpoint to resume from; None for a new run."""
     source: SegViT | None
     """Model to fine-tune; None if there is none, or if the run is resumed."""
+    extends: SegViT | None
+    """Model to add classes to; None if there is none."""
     replaces: bool
     """True if the run that the folder holds is removed once the new one can start."""
 
@@ -132,6 +135,7 @@ def prepare(
         UserError: settings or data that cannot be trained on, nothing to resume, a folder that holds another run or in
             which one is under way, a dataset that has changed, or processes with different data or checkpoints.
     """
+    config, extends = with_extended(config)
     check_settings(config)
     check_loggers(config.loggers)
     if first_process():  # before the data are read, which may take minutes
@@ -162,7 +166,7 @@ def prepare(
             check_free(config.output)
     fine_tunes = state is None and config.init is not None
     source = load_start(str(config.init), config.model) if fine_tunes else None
-    config = _read_as_before(config, source)
+    config = _read_as_before(config, source or extends)
     say = print if first_process() and state is None else None
     splits = open_splits(config, own.datasets, say=say)
     config = with_statistics(config, splits, state=state, say=say)
@@ -183,10 +187,12 @@ def prepare(
         say=print,
     )
     _check_agreement(config, _step_of(state), digest)
+    if extends is not None:
+        splits = extension_sets(extends, splits)
     data = RunData(**splits, digest=digest, transform=transform)
-    return Start(
-        config=config, accelerator=accelerator, data=data, state=state, source=source, replaces=overwrite and not resume
-    )
+    replaces = overwrite and not resume
+    parts = {"config": config, "accelerator": accelerator, "data": data, "state": state, "source": source}
+    return Start(**parts, extends=extends, replaces=replaces)
 
 
 def _read_as_before(config: TrainConfig, source: SegViT | None) -> TrainConfig:
@@ -223,7 +229,7 @@ def open_splits(
         UserError: one of them cannot be trained on.
     """
     size = config.model.image_size
-    bands_of = "model.bands" if config.init is None else f"the model of init, {config.init},"
+    bands_of = "model.bands" if config.source is None else f"the model {config.source}"
     splits: dict[str, Samples] = {
         name: own[name]
         if own is not None

@@ -291,7 +291,7 @@ class Trainer:
                 self.log,
                 step,
                 result,
-                model=self.learner.evaluated,
+                model=self.learner.complete,
                 dataset=self.data.val,
                 num_train=len(self.data.train),
                 processes=self.accelerator.num_processes,
@@ -305,7 +305,7 @@ class Trainer:
             if stop.wished and self.accelerator.num_processes == 1:  # several would wait for each other's scores
                 self.leave_if_asked(step, stop)
 
-        return score(self.learner.evaluated, self.data.val, self.config, progress=self.progress, leave=leave)
+        return score(self.learner.complete, self.data.val, self.config, progress=self.progress, leave=leave)
 
     def _save_model(self, name: str, step: int, *, scored: bool = True) -> None:
         """Write the model of this step with its run's config, and with its scores if it was scored."""
@@ -314,7 +314,7 @@ class Trainer:
             extra: dict[str, Any] = {"step": step, "metrics": metrics, "train": self.config.to_public_dict()}
             if self.learner.average is not None:
                 extra |= {"weights": "ema", "ema_decay": self.config.ema_decay}
-            save_model(merged(self.learner.evaluated), self.output / f"{name}.safetensors", extra=extra)
+            save_model(merged(self.learner.complete), self.output / f"{name}.safetensors", extra=extra)
 
     def save(self, step: int) -> None:
         """Write the checkpoint to resume from."""

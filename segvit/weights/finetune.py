@@ -9,7 +9,7 @@ Letters: K classes, d head width, h w token grid.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from segvit.data.spec import DatasetSpec
 from segvit.errors import UserError
 from segvit.inference.compiled import uncompiled
 from segvit.models.atm import ATMHead
-from segvit.models.create import create_model, crop_grid
+from segvit.models.create import create_model
+from segvit.models.create_decoder import crop_grid
 from segvit.models.segvit import SegViT
 from segvit.utils.text import counted
 from segvit.weights.load import find_model, load_model
@@ -113,7 +114,7 @@ def check_network(model: SegViT, config: ModelConfig, *, name: str) -> None:
     )
     try:
         with torch.device("meta"):
-            wanted = create_model(config=config.without_weights(), num_classes=1)
+            wanted = create_model(config=replace(config.without_weights(), added_classes=()), num_classes=1)
     except UserError as error:  # the setting contradicts the model's others
         raise UserError(f"{name} does not have the network of the settings: {error}\n{way_out}") from error
     ours, theirs = network_facts(wanted), network_facts(model)
@@ -155,6 +156,7 @@ def network_facts(model: SegViT) -> dict[str, Any]:
         "model.edge_share": getattr(backbone.downsampling, "share", None),
         "model.head": model.config.head,
         "model.upscaler": model.config.upscaler,
+        "model.head_classes": model.config.head_classes,
         "model.head_dim": _setting_of((head, model.upsampling), "dim"),
         "model.head_num_heads": _setting_of((head, model.upsampling), "num_heads"),
         "model.head_num_layers": None if atm is None else _num_layers(atm.stages),
@@ -202,13 +204,18 @@ def with_classes(
         name: name of `model`, for errors and for the new model's `extra["starts_from"]`.
 
     Raises:
-        UserError: `model` has no class names or has custom parts, or `config` is another network.
+        UserError: `model` has no class names, custom parts or added groups, or `config` is another network.
     """
     model = uncompiled(model)
     if model.config is None:
         raise UserError(
             "with_classes: this model has custom parts. Create them for the new classes, then copy the "
             "weights to keep with load_state_dict"
+        )
+    if len(model.added):
+        raise UserError(
+            "with_classes: classes were added to this model in groups, which have heads of their own. Add more with "
+            "`segvit train --extend`, or drop groups with segvit.drop_group(model, 1)"
         )
     config = model.config if config is None else config
     name = name or f"a model of {counted(model.num_classes, 'class')}"

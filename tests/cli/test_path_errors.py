@@ -27,6 +27,7 @@ IN_FOLDERS |= {"PHOTOS", "MASKS", "--runs", "--root", "--examples"}
 OUT_FILES_BY_VERB = {
     ("report", "--output"): ".html",
     ("convert", "--output"): ".safetensors",
+    ("drop-group", "--output"): ".safetensors",
     ("export", "--output"): ".onnx",
     ("merge-find", "--output"): ".safetensors",
 }
@@ -110,6 +111,7 @@ def line(flag: Flag, value: Path, place: Path, output: Path) -> list[str]:
         "check-data": data,
         "data prepare": {"": "ade20k", "--root": output / "ade"},
         "convert": {"--checkpoint": place / "old.pth", "--output": output / "m.safetensors"},
+        "drop-group": {"--model": model, "--output": output / "m.safetensors", "--group": 1},
         "push": {"--model": model, "--repo": "user/repo"},
         "export": {"--model": model, "--output": output / "m.onnx"},
         "bench": {"": "vit_tiny_patch16_224", "--size": "32", "--repeats": 1},

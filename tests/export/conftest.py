@@ -1,4 +1,4 @@
-"""Two models and their ONNX files, exported once for all tests of this folder and all their processes."""
+"""Some models and their ONNX files, exported once for all tests of this folder and all their processes."""
 
 import os
 import time
@@ -8,7 +8,7 @@ import pytest
 
 from segvit.export.export import export_onnx
 from segvit.models.segvit import SegViT
-from tests.helpers.exports import tiny
+from tests.helpers.exports import tiny, with_added_class
 
 PATIENCE = 600
 """Seconds to wait for another process's files."""
@@ -16,12 +16,17 @@ PATIENCE = 600
 
 @pytest.fixture(scope="session")
 def models() -> dict[str, SegViT]:
-    return {"plain": tiny("plain"), "shrunk": tiny("shrunk")}
+    return {
+        "plain": tiny("plain"),
+        "shrunk": tiny("shrunk"),
+        "presence": tiny("plain", head_classes="presence"),
+        "extended": with_added_class(tiny("plain")),
+    }
 
 
 @pytest.fixture(scope="session")
 def files(models: dict[str, SegViT], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The two models as ONNX files, plain with scores."""
+    """The models as ONNX files, all but shrunk with scores."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "onnx"
     done = folder.with_name("onnx-done")
@@ -34,8 +39,9 @@ def files(models: dict[str, SegViT], tmp_path_factory: pytest.TempPathFactory) -
     else:
         try:
             for name, model in models.items():
-                export_onnx(model, folder / f"{name}.onnx", scores=name == "plain")
+                export_onnx(model, folder / f"{name}.onnx", scores=name != "shrunk")
         finally:
             done.touch()
-    assert sorted(path.name for path in folder.iterdir()) == ["plain.onnx", "shrunk.onnx"]  # nothing else is left
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["extended.onnx", "plain.onnx", "presence.onnx", "shrunk.onnx"]  # nothing else is left
     return {name: folder / f"{name}.onnx" for name in models}

@@ -35,6 +35,7 @@ from segvit.inference.onnx_model import OnnxModel, load_onnx, with_valid
 from segvit.inference.protocol import image_labels, image_scores
 from segvit.models.create import create_model
 from segvit.models.positions import _resize_by_matrices, resize_tokens
+from segvit.models.scores import joint_class_logits
 from segvit.models.segvit import SegViT
 from segvit.weights.load import load_model
 from segvit.weights.model_file import HEADER_KEY, read_header
@@ -65,25 +66,25 @@ def run(path: Path, images: Tensor, *names: str) -> list[np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("structure", ["plain", "shrunk"])
+@pytest.mark.parametrize("name", ["plain", "shrunk", "presence", "extended"])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_labels_at_any_size(
-    models: dict[str, SegViT], files: dict[str, Path], structure: Structure, batch: int
-) -> None:
+def test_labels_at_any_size(models: dict[str, SegViT], files: dict[str, Path], name: str, batch: int) -> None:
     for size in SIZES:
         images = random_images(batch, size)
-        labels, class_logits, mask_logits = run(files[structure], images, "labels", "class_logits", "mask_logits")
-        assert differing(labels, models[structure].predict(images)) <= 0.001
+        labels, class_logits, mask_logits = run(files[name], images, "labels", "class_logits", "mask_logits")
+        assert differing(labels, models[name].predict(images)) <= 0.001
         with torch.no_grad():
-            output = models[structure](images, deep=False)
-        torch.testing.assert_close(torch.from_numpy(class_logits), output.class_logits[-1], rtol=1e-4, atol=1e-4)
+            output = models[name](images, deep=False)
+        expected = joint_class_logits(output)[-1]
+        torch.testing.assert_close(torch.from_numpy(class_logits), expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(torch.from_numpy(mask_logits), output.mask_logits[-1], rtol=1e-4, atol=1e-4)
 
 
 def test_scores_where_asked_for(models: dict[str, SegViT], files: dict[str, Path]) -> None:
     images = random_images(2, (33, 51))
-    (found,) = run(files["plain"], images, "scores")
-    torch.testing.assert_close(torch.from_numpy(found), models["plain"].scores(images), rtol=1e-4, atol=1e-5)
+    for name in ("plain", "presence", "extended"):
+        (found,) = run(files[name], images, "scores")
+        torch.testing.assert_close(torch.from_numpy(found), models[name].scores(images), rtol=1e-4, atol=1e-5)
     assert "scores" not in [output.name for output in onnx.load(files["shrunk"]).graph.output]
 
 

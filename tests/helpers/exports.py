@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from segvit.config import EvalConfig, ModelConfig, Structure
-from segvit.data.spec import load_spec
+from segvit.data.spec import DatasetSpec, load_spec
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
+from segvit.weights.extend import new_group, with_group
 from tests.helpers.tiny import stir, tell_apart
 
 TINY = ModelConfig(backbone="vit_tiny_patch16_224", image_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
@@ -26,6 +27,17 @@ def tiny(structure: Structure = "plain", **changes: Any) -> SegViT:
     tell_apart(model)
     model.extra = {"metrics": {"miou": 0.5}}
     return model
+
+
+def with_added_class(model: SegViT) -> SegViT:
+    """The model with a class that was added to it, and that wins somewhere."""
+    spec = DatasetSpec(name="more", classes=("cone",), palette=((1, 2, 3),), raw_ids=(0,), ignore=())
+    group = new_group(model, spec).eval()
+    stir(group.head)
+    tell_apart(group)
+    whole = with_group(model, group)
+    whole.extra = model.extra
+    return whole
 
 
 def differing(ours: Any, reference: Tensor) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from segvit.config import LossConfig
 from segvit.losses import Losses
-from segvit.models.output import SegOutput
+from segvit.models.output import SegOutput, is_presence
 from segvit.models.segvit import SegViT
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "segvit_in_one_file.py"
@@ -57,8 +57,19 @@ def as_one_file(model: SegViT) -> Any:
     return made.eval()
 
 
+def as_papers(output: SegOutput) -> SegOutput:
+    """Return an output with logits over all classes; a query of a presence head can only be its own class, or none."""
+    present = output.class_logits
+    if not is_presence(present):
+        return output
+    own = torch.eye(present.shape[2], dtype=torch.bool, device=present.device)
+    classes = torch.where(own, present, -torch.inf)
+    return output._replace(class_logits=torch.cat([classes, torch.zeros_like(present)], dim=3))
+
+
 def slow_scores(output: SegOutput, index: int = -1) -> Tensor:
     """Return the scores (B, K, H, W) of a supervised output, in float64."""
+    output = as_papers(output)
     class_logits, mask_logits = (logits[index][None].double() for logits in output[:2])
     scores: Tensor = one_file.scores(one_file.SegOutput(class_logits, mask_logits, *output[2:4]))
     return scores
@@ -66,6 +77,7 @@ def slow_scores(output: SegOutput, index: int = -1) -> Tensor:
 
 def slow_losses(output: SegOutput, labels: Tensor, config: LossConfig) -> Tensor:
     """Return the class, focal and dice terms (S, 3) in float64, which autograd can follow."""
+    output = as_papers(output)
     class_logits, mask_logits = (logits.double() for logits in output[:2])
     losses: Tensor = one_file.criterion(
         one_file.SegOutput(class_logits, mask_logits, *output[2:4]),

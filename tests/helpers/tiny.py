@@ -45,6 +45,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 
+PRESENCE = "vit, presence head"
+"""Variant with another head, for the contracts of whole models."""
+
 
 def tiny_config(
     variant: str,
@@ -52,8 +55,9 @@ def tiny_config(
     upsampling: Upsampling = "tap",
     downsampling: Downsampling = "nearest_q",
 ) -> ModelConfig:
+    own = VARIANTS["vit"] | {"head_classes": "presence"} if variant == PRESENCE else VARIANTS[variant]
     parts: dict[str, Any] = {"structure": structure, "upsampling": upsampling, "downsampling": downsampling}
-    config = ModelConfig(**TINY, head_num_layers=2, **parts, **VARIANTS[variant])
+    config = ModelConfig(**TINY, head_num_layers=2, **parts, **own)
     if upsampling == "paper":
         return replace(config, upsampling_num_layers=2)
     return replace(config, shrink_at=1) if structure == "shrunk" else config  # so tap reads three maps
@@ -110,7 +114,7 @@ def tell_apart(model: Any) -> None:
     """Let every class of a random SegViT win somewhere: else one is the best everywhere, and labels test nothing.
 
     Keys lose their mean, which shifts the masks of a class everywhere and changes no attention; masks get a deviation
-    of 1, and query k means class k.
+    of 1, and query k means class k, or that it is present.
     """
     cross = [stage.layers[-1].cross_attn for stage in model.head.stages]
     images = random_images(2, (model.config.image_size, model.config.image_size))
@@ -131,7 +135,10 @@ def tell_apart(model: Any) -> None:
         classifier = model.head.classifier
         classifier.bias.zero_()
         classifier.weight.zero_()
-        classifier.weight[:-1] = 6 * torch.linalg.pinv(seen["queries"]).T
+        if model.head.presence:
+            classifier.bias.fill_(6)
+        else:
+            classifier.weight[:-1] = 6 * torch.linalg.pinv(seen["queries"]).T
     for hook in hooks:
         hook.remove()
 

@@ -55,6 +55,12 @@ def extreme(num_classes: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return probabilities, logits.sign() * 60
 
 
+def independent(num_classes: int, present: int, grid: tuple[int, int], seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The diagonal of P of a presence head, and masks."""
+    probabilities, logits = trained(num_classes, present, grid, seed)
+    return probabilities.diagonal().contiguous(), logits
+
+
 CASES: dict[str, tuple[Tensor, Tensor]] = {
     "few of many present": trained(60, 5, (9, 11)),
     "all present": trained(40, 40, (6, 7)),
@@ -70,12 +76,27 @@ CASES: dict[str, tuple[Tensor, Tensor]] = {
     "one token": trained(30, 3, (1, 1)),
     "one row of tokens": trained(30, 3, (1, 9)),
     "one column of tokens": trained(30, 3, (9, 1)),
+    "independent, few of many present": independent(60, 5, (9, 11)),
+    "independent, all present": independent(70, 70, (6, 7)),
+    "independent, none present": independent(40, 0, (6, 7)),
+    "independent, untrained": (untrained(50, (8, 9))[0].diagonal().contiguous(), untrained(50, (8, 9))[1]),
+    "independent, near-equal": (
+        0.5 + 1e-4 * torch.rand(60, generator=generator(1)),
+        2 + 1e-3 * torch.randn(60, 5, 6, generator=generator(2)),
+    ),
+    "independent, extreme": (independent(40, 6, (6, 6))[0], independent(40, 6, (6, 6))[1].sign() * 60),
+    "independent, one class": independent(1, 1, (5, 5)),
+    "independent, one token": independent(30, 3, (1, 1)),
+    "independent, one row of tokens": independent(30, 30, (1, 9)),
 }
+
+
+INDEPENDENT = [name for name in CASES if name.startswith("independent")]
 
 
 def volume(view: View) -> Tensor:
     """Scores (K, H, W) of a view in float64, every window whole, weighted, summed and divided."""
-    total = torch.zeros(view.probabilities.shape[2], *view.size, dtype=torch.float64)
+    total = torch.zeros(view.probabilities.shape[-1], *view.size, dtype=torch.float64)
     count = torch.zeros(view.size, dtype=torch.float64)
     rows, columns = view.rows.double(), view.columns.double()
     down, right = (torch.ones(len(rows)), torch.ones(len(columns))) if view.weights is None else view.weights
@@ -83,6 +104,7 @@ def volume(view: View) -> Tensor:
     for (top, left), probabilities, logits in zip(view.corners, view.probabilities, view.logits, strict=True):
         masks = (rows @ logits.double() @ columns.T).sigmoid()
         y, x = slice(top, top + len(rows)), slice(left, left + len(columns))
+        probabilities = torch.diag(probabilities) if probabilities.ndim == 1 else probabilities
         total[:, y, x] += torch.einsum("qc,qyx->cyx", probabilities.double(), masks) * weights
         count[y, x] += weights
     return total / count
@@ -113,6 +135,7 @@ def full_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 @pytest.fixture(params=[2**16, 500], ids=["one tile", "many tiles"])
 def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labels_module, "TILE_PIXELS", request.param)
+    monkeypatch.setattr(labels_module, "INDEPENDENT_TILE_PIXELS", min(request.param, 2**14))
     monkeypatch.setattr(labels_module, "MANY_CLASSES", 1)  # the bounds, however few the classes
 
 
@@ -127,7 +150,7 @@ def test_labels_are_those_of_the_volume(name: str, cell: int, tiles: None) -> No
     assert_best(compose_labels([view], view.size), volume(view))
 
 
-@pytest.mark.parametrize("name", ["few of many present", "untrained", "extreme", "one row of tokens"])
+@pytest.mark.parametrize("name", ["few of many present", "untrained", "extreme", "one row of tokens", *INDEPENDENT])
 @pytest.mark.parametrize("size", [(37, 301), (200, 90), (1, 1)], ids=str)
 def test_labels_at_another_size_are_those_of_the_resized_volume(name: str, size: tuple[int, int], tiles: None) -> None:
     probabilities, logits = CASES[name]
@@ -154,6 +177,7 @@ def overlapping(kind: str, weights: tuple[Tensor, Tensor] | None, *, flipped: bo
         "untrained": lambda seed: untrained(40, (4, 4), seed),
         "extreme": lambda seed: (trained(40, 5, (4, 4), seed)[0], trained(40, 5, (4, 4), seed)[1].sign() * 60),
         "rivals": lambda seed: rivals(seed),
+        "independent": lambda seed: independent(40, 20, (4, 4), seed),
     }
     probabilities, logits = (torch.stack(parts) for parts in zip(*map(make[kind], range(6)), strict=True))
     rows, columns = window_matrices(logits, (64, 64), (64, 64))
@@ -173,15 +197,17 @@ def rivals(seed: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("size", [(100, 140), (70, 300)], ids=str)
 @pytest.mark.parametrize("flipped", [False, True])
-@pytest.mark.parametrize("kind", ["trained", "untrained"])
+@pytest.mark.parametrize("kind", ["trained", "untrained", "independent"])
 def test_labels_of_overlapping_windows(size: tuple[int, int], flipped: bool, kind: str, tiles: None) -> None:
     check_overlapping(overlapping(kind, None, flipped=flipped), size)
 
 
-def test_labels_of_weighted_windows_mirrored_and_resized(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["trained", "independent"])
+def test_labels_of_weighted_windows_mirrored_and_resized(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labels_module, "TILE_PIXELS", 5000)
+    monkeypatch.setattr(labels_module, "INDEPENDENT_TILE_PIXELS", 5000)
     monkeypatch.setattr(labels_module, "MANY_CLASSES", 1)
-    check_overlapping(overlapping("trained", WEIGHTS["gaussian"], flipped=True), (70, 300))
+    check_overlapping(overlapping(kind, WEIGHTS["gaussian"], flipped=True), (70, 300))
 
 
 def check_overlapping(view: View, size: tuple[int, int]) -> None:
@@ -194,16 +220,19 @@ def check_overlapping(view: View, size: tuple[int, int]) -> None:
     assert_best(compose_labels([view], size), scores)
 
 
-@pytest.mark.parametrize("kind", ["extreme", "rivals", "trained"])
+@pytest.mark.parametrize("kind", ["extreme", "rivals", "trained", "independent"])
 @pytest.mark.parametrize("weights", ["gaussian", "skewed", "random"])
 def test_labels_of_windows_with_hostile_weights(kind: str, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labels_module, "TILE_PIXELS", 5000)
+    monkeypatch.setattr(labels_module, "INDEPENDENT_TILE_PIXELS", 5000)
     monkeypatch.setattr(labels_module, "MANY_CLASSES", 1)
     view = overlapping(kind, WEIGHTS[weights])
     assert_best(compose_labels([view], view.size), volume(view))
     tile = Composition([view], view.size)
     for rows, columns, scores in tile.tiles():
         assert (scores - volume(view)[:, rows, columns]).abs().max() < 1e-5
+    if view.independent:
+        return
     y, x = torch.tensor([0, 40, 50, 99]), torch.tensor([0, 70, 80, 139])
     assert (tile.at(y, x, torch.arange(40)) - volume(view)[:, y, x].T).abs().max() < 1e-5
 
@@ -249,6 +278,35 @@ def test_few_of_many_classes_are_decided_by_the_bounds(full_tiles: list[Any]) ->
         view = View.of_image(probabilities[None], logits[None], (256, 256), (256, 256))
         compose_labels([view], view.size)
     assert not full_tiles
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of independent classes that were scored together."""
+    seen: list[int] = []
+    real = Composition.scores_of
+
+    def spy(self: Composition, classes: Tensor, rows: slice, columns: slice) -> Tensor:
+        seen.append(len(classes))
+        return real(self, classes, rows, columns)
+
+    monkeypatch.setattr(Composition, "scores_of", spy)
+    return seen
+
+
+def test_few_of_many_independent_classes_are_scored(scored: list[int]) -> None:
+    probabilities, logits = independent(150, 12, (16, 16))
+    compose_labels([View.of_image(probabilities[None], logits[None], (256, 256), (256, 256))], (256, 256))
+    assert scored == [16] * 4  # 4 tiles
+
+
+def test_a_bound_that_is_too_low_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the tests above can fail: the largest logit of a tile bounds its scores, not the mean one."""
+    probabilities, logits = independent(60, 60, (9, 11))
+    view = View.of_image(probabilities[None], logits[None], (144, 176), (144, 176))
+    monkeypatch.setattr(View, "highest", lambda self, *_: probabilities * logits.mean(dim=(1, 2)).sigmoid())
+    with pytest.raises(AssertionError):
+        assert_best(compose_labels([view], view.size), volume(view))
 
 
 def test_where_the_bounds_do_not_pay_the_tile_is_worked_out_in_full(full_tiles: list[Any]) -> None:

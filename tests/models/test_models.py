@@ -26,10 +26,19 @@ from segvit.models.positions import relative_bias, resize_tokens
 from segvit.models.segvit import SegViT
 from segvit.weights.load import load_model
 from segvit.weights.model_file import read_header
-from tests.helpers.tiny import TINY, VARIANTS, random_images, relative_difference, stir, timm_file, tiny_config
+from tests.helpers.tiny import (
+    PRESENCE,
+    TINY,
+    VARIANTS,
+    random_images,
+    relative_difference,
+    stir,
+    timm_file,
+    tiny_config,
+)
 
 NUM_CLASSES = 5
-PREFIX_TOKENS = {"vit": 1, "vit without class token": 0, "dinov2, registers": 5, "deit3": 1, "siglip": 0}
+PREFIX_TOKENS = {"vit": 1, PRESENCE: 1, "vit without class token": 0, "dinov2, registers": 5, "deit3": 1, "siglip": 0}
 PREFIX_TOKENS |= {
     "clip, norm before the blocks": 1,
     "deit, distilled": 2,
@@ -55,7 +64,9 @@ CASES: list[Case] = [(structure, "tap", "nearest_q", name) for name in VARIANTS 
 CASES += [("shrunk", "paper", "nearest_q", name) for name in PAPERS]
 CASES += [("shrunk", "tap", "edge", name) for name in ("vit", "beitv2", "dinov3")]
 CASES += [("shrunk", "paper", "edge", "vit"), ("naive_shrunk", "tap", "edge", "eva02")]
-COMPILED: list[Case] = [("plain", "tap", "nearest_q", name) for name in VARIANTS]
+CASES += [("plain", "tap", "nearest_q", PRESENCE), ("naive_shrunk", "tap", "nearest_q", PRESENCE)]
+CASES += [("shrunk", "paper", "nearest_q", PRESENCE)]
+COMPILED: list[Case] = [("plain", "tap", "nearest_q", name) for name in (*VARIANTS, PRESENCE)]
 COMPILED += [("shrunk", "tap", "nearest_q", name) for name in ("vit", "beitv2", "eva02", "dinov3 without class token")]
 COMPILED += [("shrunk", "paper", "nearest_q", name) for name in ("vit", "beitv2")]
 COMPILED += [("naive_shrunk", "tap", "nearest_q", name) for name in ("vit without class token", "beitv2")]
@@ -126,7 +137,8 @@ class TestContract:
         num_outputs = {"plain": 3, "shrunk": 3, "naive_shrunk": 1}[structure]
         if model.config.upsampling == "paper":
             num_outputs = 2  # layers of its one stage
-        assert output.class_logits.shape == (num_outputs, 2, NUM_CLASSES, NUM_CLASSES + 1)
+        num_logits = 1 if model.config.head_classes == "presence" else NUM_CLASSES + 1
+        assert output.class_logits.shape == (num_outputs, 2, NUM_CLASSES, num_logits)
         assert output.mask_logits.shape == (num_outputs, 2, NUM_CLASSES, *grid)
         assert output.image_size == size
         assert output.padded_size == (grid[0] * side, grid[1] * side)

@@ -16,9 +16,9 @@ from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.inference.network import described
 from segvit.models.atm import ATMHead
-from segvit.models.backbone import set_grad_checkpointing
 from segvit.models.decoder import similarity
 from segvit.models.downsampling import Kept
+from segvit.models.modes import set_grad_checkpointing
 from segvit.models.segvit import SegViT
 from segvit.training.optim import freeze, parameter_groups
 from segvit.training.parallel import sharded_modules

@@ -137,6 +137,11 @@ def random_output(seed: int, *, size: tuple[int, int] = (7, 9), padded: tuple[in
     return SegOutput(class_logits, mask_logits, size, padded)
 
 
+def of_presence(output: SegOutput) -> SegOutput:
+    """The same output of a presence head."""
+    return output._replace(class_logits=output.class_logits[..., :1])
+
+
 def label_cases() -> Iterator[Any]:
     generator = torch.Generator().manual_seed(3)
     labels = torch.randint(0, 3, (2, 7, 9), generator=generator)  # class 3 is absent
@@ -180,6 +185,21 @@ def test_losses(labels: Tensor, config: LossConfig, mask_losses: MaskLosses, pad
         for term, name in enumerate(("class", "focal", "dice"))
         for s in range(2)
     }
+
+
+@each_labels
+@each_config
+@pytest.mark.parametrize("size", [1.0, 1000.0])
+def test_losses_of_a_presence_head(labels: Tensor, config: LossConfig, size: float) -> None:
+    output = of_presence(random_output(1))
+    output = output._replace(class_logits=(size * output.class_logits).requires_grad_())
+    ours = criterion(output, labels, config=config)
+    slow = slow_losses(output, labels, config)
+    for terms, expected in zip(as_table(ours), slow, strict=True):
+        assert terms.tolist() == pytest.approx(expected.tolist(), rel=TOLERANCE, abs=1e-7)
+    (ours_slope,) = torch.autograd.grad(ours.total, output.class_logits)
+    (slow_slope,) = torch.autograd.grad(slow.sum(), output.class_logits)
+    assert_close(ours_slope, slow_slope)
 
 
 def gradients_of(
@@ -301,6 +321,8 @@ def test_labels_that_do_not_fit_are_told() -> None:
 def test_scores() -> None:
     output = random_output(8)
     assert_close(scores(output), slow_scores(output))
+    present = of_presence(output)
+    assert_close(scores(present), slow_scores(present))
 
 
 def assert_is_argmax(labels: Tensor, volume: Tensor) -> None:

@@ -20,6 +20,7 @@ from segvit.models.downsampling import Kept, keep
 from segvit.pictures.inside.canvas import Canvas
 from tests.helpers.looked_at import REGISTERS, SLIDE, WHOLE, as_batch, make, photo_of
 from tests.helpers.one_file import slow_scores
+from tests.helpers.tiny import PRESENCE
 
 CASES: list[tuple[str, Structure, Upsampling]] = [
     ("vit without class token", "plain", "tap"),
@@ -29,6 +30,7 @@ CASES: list[tuple[str, Structure, Upsampling]] = [
     (REGISTERS, "naive_shrunk", "tap"),
     ("beitv2", "shrunk", "tap"),
     ("dinov3", "naive_shrunk", "tap"),
+    (PRESENCE, "plain", "tap"),
 ]
 
 

@@ -128,6 +128,8 @@ def test_made_up_logits_show_the_classes_asked_for(model: segvit.SegViT, monkeyp
     assert len(seen) == 3
     assert made[-1].shape == (2, 64, 64)
     assert torch.equal(made[-1].unique(), seen)
+    present, _ = made_up_logits(5, 3, (4, 4), presence=True)
+    assert present.shape == (1, 1, 5, 1) and torch.equal((present[0, 0, :, 0] > 0).nonzero().flatten(), seen)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ import segvit.data.dataset as dataset_module
 import segvit.training.learner as learner_module
 import segvit.training.validation as validation_module
 import segvit.utils.signals as signals_module
-from segvit.config import OptimConfig, TrainConfig
+from segvit.config import HeadClasses, OptimConfig, TrainConfig
 from segvit.data.shapes.scenes import write_shapes
 from segvit.errors import UserError
 from segvit.losses import Losses
@@ -98,7 +98,11 @@ def test_stopped_and_resumed_is_uninterrupted_to_the_bit(
     assert resumed.result == uninterrupted.result
 
 
-def test_stopped_twice_is_uninterrupted_to_the_bit(config: TrainConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("head_classes", get_args(HeadClasses))
+def test_stopped_twice_is_uninterrupted_to_the_bit(
+    config: TrainConfig, tmp_path: Path, head_classes: HeadClasses
+) -> None:
+    config = replace(config, model=replace(config.model, head_classes=head_classes))
     whole = replace(config, output=tmp_path / "whole")
     train(whole)
     for stop, resume in ((2, False), (5, True)):

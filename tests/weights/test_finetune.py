@@ -32,7 +32,7 @@ from segvit.training.train import train
 from segvit.weights.finetune import match_classes, with_classes
 from segvit.weights.load import load_model
 from segvit.weights.model_file import read_header
-from tests.helpers.tiny import VARIANTS, random_images, stir, tiny_config
+from tests.helpers.tiny import PRESENCE, VARIANTS, random_images, stir, tiny_config
 
 NETWORK = ModelConfig(
     backbone="vit_tiny_patch16_224",
@@ -115,6 +115,20 @@ def test_shared_classes_keep_their_rows_and_new_ones_start_fresh(old: SegViT) ->
     assert "2 of 3 classes (road, traffic_light); new: mountain; dropped: background, sea" in said
 
 
+def test_of_a_presence_head_only_the_class_tokens_belong_to_classes() -> None:
+    config = replace(NETWORK, head_classes="presence")
+    torch.manual_seed(0)
+    old = create_model(config=config, num_classes=4, spec=OLD)
+    stir(old)
+    state, before = with_classes(old, NEW).state_dict(), old.state_dict()
+    tokens = state.pop("head.class_tokens")
+    assert torch.equal(tokens[[0, 2]], before["head.class_tokens"][[2, 1]])  # road, traffic light
+    assert not torch.isin(tokens[1], before["head.class_tokens"]).any()  # mountain
+    assert all(torch.equal(value, before[name]) for name, value in state.items())
+    with pytest.raises(UserError, match=r"model\.head_classes: presence in .*, softmax in the settings"):
+        with_classes(old, NEW, config=NETWORK)
+
+
 def test_no_shared_class_keeps_the_rest_and_is_said(old: SegViT) -> None:
     new = with_classes(old, spec_of("boat", "harbour"), name="old.safetensors")
     state, before = new.state_dict(), old.state_dict()
@@ -144,7 +158,7 @@ def test_a_compiled_model_serves_as_well(old: SegViT) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, PRESENCE])
 @pytest.mark.parametrize(
     "structure, upsampling",
     [pytest.param("plain", "tap", marks=pytest.mark.slow), ("shrunk", "tap"), ("shrunk", "paper")],

@@ -58,6 +58,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "segvit merge-find a.safetensors b.safetensors --budget 0.7 --images photos",
     ),
     "convert": ("segvit convert ade_54.6.pth model.safetensors",),
+    "drop-group": ("segvit drop-group extended.safetensors smaller.safetensors --group 1",),
     "push": ("segvit push runs/photos/best.safetensors user/repo",),
     "demo": ("segvit demo",),
     "data prepare": ("segvit data prepare ade20k --root ade20k",),

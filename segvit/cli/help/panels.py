@@ -9,7 +9,7 @@ from cyclopts import App, Argument, ArgumentCollection, Group, Parameter
 from segvit.cli.help.examples import EXAMPLES
 
 COMMON = {
-    "train": ("config", "init", "steps", "output", "resume"),
+    "train": ("config", "init", "extend", "steps", "output", "resume"),
     "lr-find": ("config", "init", "plot"),
     "evaluate": ("config", "split", "json", "pictures", "device"),
     "predict": ("output", "overwrite", "batch-size", "precision", "device"),

@@ -89,9 +89,9 @@ def with_statistics(
     Raises:
         UserError: no training image can be read, or they are to be measured for a model that has its own.
     """
-    if state is None and config.init is not None and config.data.statistics == "measured":
+    if state is None and config.source is not None and config.data.statistics == "measured":
         raise UserError(
-            f"data.statistics measured: the weights of init {config.init} fit the mean and deviation of that model, "
+            f"data.statistics measured: the weights of {config.source} fit the mean and deviation of that model, "
             "which are kept; leave data.statistics out"
         )
     spec = splits["train"].spec
@@ -100,7 +100,7 @@ def with_statistics(
         config = replace(config, model=replace(config.model, bands=bands))
     if say and not are_colors(spec.bands) and (config.augment.saturation or config.augment.hue):
         say(f"{', '.join(spec.bands)}: augment.saturation and augment.hue are for red, green, blue, and are left out")
-    if state is not None or config.init is not None or not _measures(config, spec):
+    if state is not None or config.source is not None or not _measures(config, spec):
         return config
     found = measure(splits["train"])
     if say:

@@ -76,7 +76,7 @@ class WebPage(Format):
             UserError: the model is fixed to a size that its test protocol does not use.
         """
         from segvit.export.onnx_file import onnx
-        from segvit.export.web.graphs import logits_graph
+        from segvit.export.web.graphs import gives_presence, logits_graph
         from segvit.export.web.page import MODEL, page_facts, write_facts, write_page
         from segvit.export.web.runtime import runtime_files
         from segvit.inference.protocol import protocol_windows
@@ -92,8 +92,10 @@ class WebPage(Format):
             )
         file.mkdir()
         OnnxGraph().write(traced, file / MODEL, precision, windows)
-        onnx().save(logits_graph(onnx().load(file / MODEL)), file / MODEL)
-        write_page(file, model, precision=precision, runtime=runtime_files(self.runtime))
+        reduced = logits_graph(onnx().load(file / MODEL))
+        onnx().save(reduced, file / MODEL)
+        presence, runtime = gives_presence(reduced), runtime_files(self.runtime)
+        write_page(file, model, precision=precision, runtime=runtime, presence=presence)
         write_facts(file, page_facts(model, cell=model.mask_cell))
 
     def run(self, file: Path) -> Run:

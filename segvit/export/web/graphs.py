@@ -44,11 +44,17 @@ def _drop_unused(graph: Any) -> None:
         field.extend(values)
 
 
-def scores_graph() -> Any:
+def gives_presence(model: Any) -> bool:
+    """True if an onnx.ModelProto has a presence head, by the last dimension of its class logits (`is_presence`)."""
+    (output,) = (output for output in model.graph.output if output.name == LOGITS[0])
+    return bool(output.type.tensor_type.shape.dim[-1].dim_value == 1)
+
+
+def scores_graph(*, presence: bool = False) -> Any:
     """Return the onnx.ModelProto of the scores (K, y x) of a part of a window, as in segvit/inference/tiles.py.
 
-    Its inputs are class logits (Q, K + 1), mask logits (Q, h, w), and the matrices that up-sample them: rows (y, h) and
-    columns (w, x).
+    Its inputs are class logits (Q, K + 1), or (K, 1) of a presence head, mask logits (Q, h, w), and the matrices that
+    up-sample them: rows (y, h) and columns (w, x).
     """
     helper, kinds = onnx().helper, onnx().TensorProto
 
@@ -59,21 +65,28 @@ def scores_graph() -> Any:
         return helper.make_tensor(name, kinds.INT64, [len(values)], values)
 
     node = helper.make_node
-    nodes = [
+    weighted = [
         node("Softmax", ["class_logits"], ["softmax"], axis=1),
         node("Slice", ["softmax", "first", "no_object", "class_axis"], ["probabilities"]),  # (Q, K)
         node("Transpose", ["probabilities"], ["by_class"], perm=[1, 0]),
+        node("MatMul", ["by_class", "by_query"], ["scores"]),
+    ]
+    independent = [
+        node("Sigmoid", ["class_logits"], ["probabilities"]),  # (K, 1)
+        node("Mul", ["probabilities", "by_query"], ["scores"]),
+    ]
+    nodes = [
         node("MatMul", ["rows", "mask_logits"], ["lines"]),  # (Q, y, w)
         node("MatMul", ["lines", "columns"], ["masks"]),  # (Q, y, x)
         node("Sigmoid", ["masks"], ["sigmoid"]),
         node("Reshape", ["sigmoid", "flat"], ["by_query"]),  # (Q, y x)
-        node("MatMul", ["by_class", "by_query"], ["scores"]),
+        *(independent if presence else weighted),
     ]
     graph = helper.make_graph(
         nodes,
         "scores",
         [
-            tensor("class_logits", "Q", "K+1"),
+            tensor("class_logits", "Q", "1 or K+1"),
             tensor("mask_logits", "Q", "h", "w"),
             tensor("rows", "y", "h"),
             tensor("columns", "w", "x"),

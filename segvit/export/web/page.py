@@ -41,7 +41,9 @@ NOTICES = ("LICENSE", "ThirdPartyNotices.txt")
 """Licence files of ONNX Runtime, which its Python package holds."""
 
 
-def write_page(folder: Path, model: Network, *, precision: str, runtime: Mapping[str, bytes]) -> None:
+def write_page(
+    folder: Path, model: Network, *, precision: str, runtime: Mapping[str, bytes], presence: bool = False
+) -> None:
     """Write everything but the model.
 
     Args:
@@ -49,6 +51,7 @@ def write_page(folder: Path, model: Network, *, precision: str, runtime: Mapping
         model: the model that is exported.
         precision: its precision, to show on the page.
         runtime: files of onnxruntime-web by name; see `runtime_files`.
+        presence: the model has a presence head.
     """
     page, engine = folder / "page", folder / "runtime"
     for made in (page, engine):
@@ -57,7 +60,7 @@ def write_page(folder: Path, model: Network, *, precision: str, runtime: Mapping
         (page / name).write_text(_asset(name), encoding="utf-8")
     (page / "viewer.js").write_text(viewer_module(), encoding="utf-8")
     (page / "viewer.css").write_text(viewer_style(), encoding="utf-8")
-    onnx().save(scores_graph(), page / "scores.onnx")
+    onnx().save(scores_graph(presence=presence), page / "scores.onnx")
     for name, content in runtime.items():
         (engine / RUNTIME_NAMES.get(name, name)).write_bytes(content)
     for name, text in _notices().items():

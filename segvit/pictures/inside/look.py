@@ -121,7 +121,12 @@ def look(
 
 
 def _check_shown(model: SegViT) -> None:
-    """Refuse a part that lacks an attribute which is read here."""
+    """Refuse added classes, and a part that lacks an attribute which is read here."""
+    if len(model.added):
+        raise UserError(
+            "classes were added to this model, and only the stages of one head are recorded: drop the other groups "
+            "first, with `segvit drop-group` (`segvit info` lists them)"
+        )
     for part, names in SHOWN.items():
         owner = getattr(model, part)
         lacking = [name for name in names if not hasattr(owner, name)]

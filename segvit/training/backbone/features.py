@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from segvit.errors import UserError
 from segvit.models.backbone import BackboneState, PlainViT
-from segvit.models.create import crop_grid
+from segvit.models.create_decoder import crop_grid
 from segvit.models.downsampling import Kept, QueryDownsampling, lattice, shrunk_grid
 from segvit.models.output import SegOutput
 from segvit.models.segvit import SegViT

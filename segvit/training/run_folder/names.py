@@ -100,7 +100,8 @@ def check_replaceable(config: TrainConfig) -> None:
     output = config.output
     if is_open(output):
         raise UserError("--overwrite replaces the run in a folder: name it, as in --output runs/photos")
-    for name, start in (("init", config.init), ("model.pretrained_file", config.model.pretrained_file)):
+    starts = (("init", config.init), ("extend", config.extend), ("model.pretrained_file", config.model.pretrained_file))
+    for name, start in starts:
         if start is not None and Path(start).resolve().is_relative_to(output.resolve()):
             raise UserError(
                 f"--overwrite would remove {start}, which {name} names: give another --output, or copy that file first"

@@ -22,7 +22,7 @@ from segvit.export.web.graphs import logits_graph, scores_graph
 from segvit.export.web.runtime import runtime_files, runtime_folder
 from segvit.inference.tiles import View
 from segvit.models.output import SegOutput
-from segvit.models.scores import scores
+from segvit.models.scores import class_probabilities, scores
 
 CONTENT = {"ort.wasm.bundle.min.mjs": b"export {}", "ort-wasm-simd-threaded.wasm": b"\0asm"}
 
@@ -178,14 +178,16 @@ def test_the_model_without_its_label_map() -> None:
     assert [values.tolist() for values in found] == [[7, 35], [2, 10]]
 
 
-def test_scores_are_those_of_segvit() -> None:
+@pytest.mark.parametrize("presence", [False, True])
+def test_scores_are_those_of_segvit(presence: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    class_logits = torch.randn(1, 1, 5, 8, generator=generator)
+    class_logits = torch.randn(1, 1, 5, 1 if presence else 8, generator=generator)
     mask_logits = torch.randn(1, 1, 5, 3, 4, generator=generator)
     output = SegOutput(class_logits, mask_logits, (21, 30), (24, 32))
-    probabilities = class_logits[-1].softmax(dim=-1)[..., :-1]
+    probabilities = class_probabilities(output)
     view = View.of_image(probabilities, mask_logits[-1], (21, 30), (24, 32))
-    session = onnxruntime.InferenceSession(scores_graph().SerializeToString(), providers=["CPUExecutionProvider"])
+    graph = scores_graph(presence=presence).SerializeToString()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     inputs = {
         "class_logits": class_logits[0, 0].numpy(),
         "mask_logits": mask_logits[0, 0].numpy(),
@@ -193,4 +195,4 @@ def test_scores_are_those_of_segvit() -> None:
         "columns": view.columns.T.contiguous().numpy(),
     }
     (found,) = session.run(None, inputs)
-    torch.testing.assert_close(torch.from_numpy(found).view(7, 5, 30), scores(output)[0, :, 4:9])
+    torch.testing.assert_close(torch.from_numpy(found).view(-1, 5, 30), scores(output)[0, :, 4:9])
