@@ -1,5 +1,4 @@
-"""Explain what people type from habit: other libraries' commands and names, NAME=VALUE, values after a flag that takes
-none, quotes forgotten around a name with spaces.
+"""Explain what people type from habit: commands and names of other libraries, NAME=VALUE, forgotten quotes.
 
     check_words(app, ["train", "epochs=100", "--lr", "0.1"])  # a UserError with what to type for both
 
