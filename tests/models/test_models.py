@@ -527,7 +527,7 @@ def refusals() -> Iterator[Any]:
     )
     yield pytest.param(
         {**vit, "structure": "shrunk", "downsampling": "nearest"},
-        r"model\.downsampling 'nearest'.*nearest_q, nearest_qkv, conv or mean_q",
+        r"model\.downsampling 'nearest'.*nearest_q, nearest_qkv, conv, mean_q or edge",
         id="downsampling",
     )
     yield pytest.param(
