@@ -126,7 +126,8 @@ def no_translation(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> N
 def test_labels_and_scores_are_pytorchs(models: dict[str, SegViT], tmp_path: Path) -> None:
     image = random_images(1, (70, 45))[0]
     small = random_images(1, (20, 50))[0]  # smaller than a window, so padded with the exact mean
-    for name, model in models.items():
+    for name in ("plain", "shrunk"):
+        model = models[name]
         exported = export_model(model, tmp_path / f"{name}.xml")
         assert exported.agreement.differing <= 0.001 and exported.size is None
         assert exported.num_bytes > (tmp_path / f"{name}.xml").stat().st_size

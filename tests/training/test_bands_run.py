@@ -130,7 +130,7 @@ def test_statistics_are_not_measured_for_the_weights_of_another_model(run: Train
     """They fit the mean and deviation of their own model. A run that resumes has no further use of the model."""
     splits = {"train": open_dataset(run.data, "train", bands=5)}
     config = replace(run, init="best.safetensors", data=replace(run.data, statistics="measured"))
-    with pytest.raises(UserError, match=r"statistics measured: .* init best.safetensors .* leave data.statistics out"):
+    with pytest.raises(UserError, match=r"statistics measured: .* weights of best.safetensors .* leave data.statistics out"):
         with_statistics(config, splits, state=None, say=None)
     assert with_statistics(config, splits, state={}, say=None).model.mean is None
     plain = replace(config, data=replace(run.data, statistics=None))
@@ -165,7 +165,7 @@ def test_other_bands_than_those_of_the_start_are_explained(run: TrainConfig) -> 
     """Nobody typed model.bands: the settings come from the model of `init`."""
     config = replace(run, init="one.safetensors", model=replace(run.model, bands=1))
     config = replace(config, data=replace(run.data, bands=("a", "b", "c", "d", "e")))
-    with pytest.raises(UserError, match=r"one\.safetensors, takes images of 1 band, but the data name 5") as caught:
+    with pytest.raises(UserError, match=r"one\.safetensors takes images of 1 band, but the data name 5") as caught:
         open_splits(config)
     assert "model.bands" not in str(caught.value)
 

@@ -85,7 +85,7 @@ def test_a_model_that_the_config_contradicts_is_refused(config: TrainConfig) -> 
     model = own_model(config)
     with pytest.raises(UserError, match=r"model\.head_num_layers: 2 in the config, \d in the model\nLeave these"):
         train(replace(config, model=replace(config.model, head_num_layers=2)), model, datasets())
-    with pytest.raises(UserError, match=r"init start\.safetensors and your own model"):
+    with pytest.raises(UserError, match=r"start\.safetensors and your own model"):
         train(replace(config, init="start.safetensors"), model, datasets())
     with pytest.raises(UserError, match=r"3 classes, and the dataset 'shapes' has \d+: .*num_classes=\d"):
         train(config, segvit.create_model(config.model.backbone, num_classes=3, config=config.model), datasets())
