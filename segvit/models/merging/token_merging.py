@@ -95,8 +95,8 @@ class TokenMerging(nn.Module):
         if self.threshold is not None:
             return similarities > self.threshold, 0
         count = similarities.shape[1] * round(PARTS * share) // PARTS
-        order = similarities.argsort(dim=1, descending=True, stable=True)
-        return order.argsort(dim=1) < count, count
+        best = similarities.topk(count, dim=1).indices
+        return torch.zeros_like(similarities, dtype=torch.bool).scatter(1, best, True), count
 
 
 def merges_by_threshold(backbone: Any) -> bool:
