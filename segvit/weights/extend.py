@@ -37,8 +37,13 @@ def new_group(
         protocol: how images are cut. Default: as for `model`.
 
     Raises:
-        UserError: `model` has custom parts.
+        UserError: `model` has custom parts, or an upscaler of the masks.
     """
+    if model.upscaler is not None:
+        raise UserError(
+            "the masks of this model are upscaled, which new classes cannot share: add classes to a model that was "
+            "trained with model.upscaler none"
+        )
     config = group_settings(config or config_of(model))
     head = create_head(config, model.backbone, num_classes=spec.num_classes)
     return SegViT(

@@ -155,3 +155,12 @@ def test_what_cannot_be() -> None:
     for sizes in ((5,), (0,), (2, 3)):
         with pytest.raises(UserError, match=r"model\.added_classes .* with 5 classes in all"):
             create_model(config=replace(tiny_config("vit"), added_classes=sizes), num_classes=5)
+
+
+def test_upscaled_masks_get_no_further_classes() -> None:
+    """They would lose the upscaler, and the old classes their scores."""
+    config = replace(tiny_config("vit"), upscaler="conv")
+    with pytest.raises(UserError, match=r"masks of this model are upscaled.*model\.upscaler none"):
+        new_group(create_model(config=config, num_classes=5, spec=OLD), FIRST)
+    with pytest.raises(UserError, match=r"model\.upscaler conv with added classes"):
+        create_model(config=replace(config, added_classes=(2,)), num_classes=7)
