@@ -130,7 +130,7 @@ def test_statistics_are_not_measured_for_the_weights_of_another_model(run: Train
     """They fit the mean and deviation of their own model. A run that resumes has no further use of the model."""
     splits = {"train": open_dataset(run.data, "train", bands=5)}
     config = replace(run, init="best.safetensors", data=replace(run.data, statistics="measured"))
-    with pytest.raises(UserError, match=r"statistics measured: .* weights of best.safetensors .* leave data.statistics out"):
+    with pytest.raises(UserError, match=r"measured: .* weights of best.safetensors .* leave data.statistics out"):
         with_statistics(config, splits, state=None, say=None)
     assert with_statistics(config, splits, state={}, say=None).model.mean is None
     plain = replace(config, data=replace(run.data, statistics=None))
