@@ -158,7 +158,7 @@ def plain(request: pytest.FixtureRequest) -> SegViT:
 
 
 def merging_like(plain: SegViT, **settings: Any) -> SegViT:
-    """The same weights with merging."""
+    """Return a model of these weights that merges."""
     assert plain.config is not None
     model = create_model(config=replace(plain.config, **settings), num_classes=NUM_CLASSES)
     model.load_state_dict(plain.state_dict())
@@ -167,7 +167,7 @@ def merging_like(plain: SegViT, **settings: Any) -> SegViT:
 
 @torch.no_grad()
 def half_merging(plain: SegViT, mode: str, images: Tensor) -> SegViT:
-    """The same weights with merging, by a threshold that about half of the windows exceed."""
+    """Return a model of these weights that merges by a threshold, which about half of the windows exceed."""
     settings = dict(MODES[mode])
     if mode == "threshold":
         seen: list[Tensor] = []

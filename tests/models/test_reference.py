@@ -138,7 +138,7 @@ def random_output(seed: int, *, size: tuple[int, int] = (7, 9), padded: tuple[in
 
 
 def of_presence(output: SegOutput) -> SegOutput:
-    """The same output of a presence head."""
+    """Return this output as a presence head gives it."""
     return output._replace(class_logits=output.class_logits[..., :1])
 
 
