@@ -178,17 +178,11 @@ def prepare(
         return _take_folder(config, name, fresh=state is None, overwrite=overwrite, stack=stack or ExitStack())
 
     config = replace(config, output=decided_by_first(take_folder))
-    digest = check_same_data(
-        splits,
-        config.output,
-        state,
-        accept=accept_changed_data,
-        main_process=accelerator.is_main_process,
-        say=print,
-    )
+    main = accelerator.is_main_process
+    digest = check_same_data(splits, config.output, state, accept=accept_changed_data, main_process=main, say=print)
     _check_agreement(config, _step_of(state), digest)
     if extends is not None:
-        splits = extension_sets(extends, splits)
+        splits = extension_sets(extends, splits, negatives=config.loss.ignore_as_negative)
     data = RunData(**splits, digest=digest, transform=transform)
     replaces = overwrite and not resume
     parts = {"config": config, "accelerator": accelerator, "data": data, "state": state, "source": source}
@@ -236,7 +230,8 @@ def open_splits(
         else open_dataset(config.data, name, size=size, bands=config.model.bands, bands_of=bands_of)
         for name in SPLITS
     }
-    reports = {name: check_dataset(samples, limit=CHECKED_SAMPLES, decode=True) for name, samples in splits.items()}
+    how: dict[str, Any] = {"limit": CHECKED_SAMPLES, "decode": True, "extends": config.extend is not None}
+    reports = {name: check_dataset(samples, **how) for name, samples in splits.items()}
     for report in reports.values():
         report.raise_on_error(skip_unreadable=config.data.skip_unreadable)
     if say:

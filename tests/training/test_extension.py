@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import segvit.data.dataset as dataset_module
@@ -130,6 +131,47 @@ def test_labels_of_the_two_sets(tmp_path: Path) -> None:
             for value in before.labels.unique().tolist():
                 assert (after.labels[before.labels == value] == expected.get(value, 255)).all()
             assert torch.equal(before.image, after.image) and sets[name].describe(index) == splits[name].describe(index)
+
+
+def own_images(folder: Path, values: tuple[int, ...]) -> DataConfig:
+    """Photos and label maps of the values, in folders."""
+    noise = torch.Generator().manual_seed(0)
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(6):
+        image = torch.randint(0, 256, (48, 48, 3), generator=noise, dtype=torch.uint8)
+        labels = torch.zeros(48, 48, dtype=torch.uint8)
+        for place, value in enumerate(values):
+            labels[8 * place : 8 * place + 8] = value
+        Image.fromarray(image.numpy()).save(folder / "images" / f"{number}.png")
+        Image.fromarray(labels.numpy()).save(folder / "labels" / f"{number}.png")
+    return DataConfig(images=folder / "images", labels=folder / "labels")
+
+
+def test_a_single_class_can_be_added(tmp_path: Path) -> None:
+    old, config = start(tmp_path)
+    data = replace(own_images(tmp_path, (1,)), classes=("cone=1",), ignore=(0, 255))
+    config = replace(config, data=data)
+    with pytest.raises(UserError, match=r"'cone' is the only new class.*type --loss\.ignore-as-negative"):
+        train(config)
+    train(replace(config, loss=replace(config.loss, ignore_as_negative=True)))
+    trained = load_model(config.output / "best.safetensors")
+    assert groups(trained) == (OLD.classes, ("cone",))
+    assert torch.equal(scores_of(drop_group(trained, 1)), scores_of(old))
+
+
+def test_a_background_is_not_added(tmp_path: Path) -> None:
+    _, config = start(tmp_path)
+    data = replace(own_images(tmp_path, (1,)), classes=("background=0", "cone=1"))
+    with pytest.raises(UserError, match=r"'background' would win over the old classes.*ignore its value"):
+        train(replace(config, data=data))
+
+
+def test_unknown_values_are_found_beside_a_single_class(tmp_path: Path) -> None:
+    _, config = start(tmp_path)
+    data = replace(own_images(tmp_path, (1, 7)), classes=("cone=1",), ignore=(0, 255))
+    with pytest.raises(UserError, match="7"):
+        train(replace(config, data=data, loss=replace(config.loss, ignore_as_negative=True)))
 
 
 def test_what_cannot_be(tmp_path: Path) -> None:

@@ -177,6 +177,7 @@ def check_dataset(
     *,
     limit: int | None = None,
     decode: bool = False,
+    extends: bool = False,
     progress: Progress | None = None,
 ) -> CheckReport:
     """Read label maps and image headers, and report what they hold.
@@ -185,6 +186,7 @@ def check_dataset(
         samples: the dataset.
         limit: number of samples to check, evenly spaced. None checks all.
         decode: read the images in full as well, which finds truncated files and copies.
+        extends: the classes are added to those of a model (`TrainConfig.extend`), so one is enough.
         progress: called after each sample.
 
     Raises:
@@ -200,10 +202,11 @@ def check_dataset(
         tally.add(scan)
         if progress:
             progress(done, count)
-    return _report(tally, total=total, checked=count)
+    findings = tuple(judge(tally, checked=count, extends=extends))
+    return _report(tally, findings, total=total, checked=count)
 
 
-def _report(tally: Tally, *, total: int, checked: int) -> CheckReport:
+def _report(tally: Tally, findings: tuple[Finding, ...], *, total: int, checked: int) -> CheckReport:
     """Return the sums as a report."""
     spec, pixels = tally.spec, max(tally.pixels.total(), 1)
     by_class: Counter[int] = Counter()
@@ -229,7 +232,7 @@ def _report(tally: Tally, *, total: int, checked: int) -> CheckReport:
         unreadable=(*tally.unreadable, *tally.painted),
         uniform=tuple(tally.uniform),
         sizes=_sizes(tally.sizes),
-        findings=tuple(judge(tally, checked=checked)),
+        findings=findings,
         digests=tally.digests,
         classes=tuple(tally.classes),
         turned=tuple(tally.turned_at),

@@ -25,17 +25,18 @@ MANY_COLORS = 255
 """Number of colours above which painted label maps are taken for photos."""
 
 
-def judge(tally: Tally, *, checked: int) -> Iterator[Finding]:
+def judge(tally: Tally, *, checked: int, extends: bool = False) -> Iterator[Finding]:
     """Yield the findings, errors first.
 
     Args:
         tally: sums over the samples.
         checked: number of samples.
+        extends: the classes are added to those of a model, so one is enough, and most pixels show none.
     """
     yield from _files(tally)
-    yield from _values(tally)
+    yield from _values(tally, enough=1 if extends else 2)
     yield from _classes(tally, checked)
-    yield from _label_maps(tally)
+    yield from _label_maps(tally, extends=extends)
     yield from judge_white(tally.unscaled)
     yield from judge_depths(tally.depths)
 
@@ -55,10 +56,10 @@ def _files(tally: Tally) -> Iterator[Finding]:
         yield Finding(kind="painted", level="error", text=_explain_painted(tally), count=len(tally.painted))
 
 
-def _values(tally: Tally) -> Iterator[Finding]:
-    """Report values without a class, and values that leave nothing to learn."""
+def _values(tally: Tally, *, enough: int) -> Iterator[Finding]:
+    """Report values without a class, and values that leave nothing to learn: fewer than `enough` classes."""
     spec = tally.spec
-    if spec.num_classes == 1 and tally.pixels:
+    if spec.num_classes < enough and tally.pixels:
         text = explain_one_class(sorted(tally.pixels), spec)
         yield Finding(kind="one-class", level="error", text=text)
     elif tally.unknown:
@@ -70,7 +71,7 @@ def _values(tally: Tally) -> Iterator[Finding]:
             text=f"{first(tally.strange.names)} ({count} in all): {text}",
             count=count,
         )
-    if tally.pixels and not tally.images and not tally.unknown and spec.num_classes > 1:
+    if tally.pixels and not tally.images and not tally.unknown and spec.num_classes >= enough:
         values = first(sorted(tally.pixels), 10)
         text = f"every pixel is ignored (values {values}): correct `ignore`"
         yield Finding(kind="all-ignored", level="error", text=text)
@@ -101,9 +102,9 @@ def _classes(tally: Tally, checked: int) -> Iterator[Finding]:
         yield Finding(kind="off-by-one", level="warning", text=text)
 
 
-def _label_maps(tally: Tally) -> Iterator[Finding]:
+def _label_maps(tally: Tally, *, extends: bool) -> Iterator[Finding]:
     """Report label maps with one class or none or with guesses, and photos that are animations or may be turned."""
-    if tally.uniform:
+    if tally.uniform and not extends:
         wholly = f" (in {tally.empty.count} of them every pixel is ignored)" if tally.empty.count else ""
         maps = "1 label map shows" if len(tally.uniform) == 1 else f"{len(tally.uniform)} label maps show"
         text = f"{maps} one class or none{wholly}: {first(tally.uniform)}"
@@ -117,7 +118,7 @@ def _label_maps(tally: Tally) -> Iterator[Finding]:
     if tally.guesses:
         yield Finding(kind="guessed", level="warning", text=_explain_guesses(tally), count=len(tally.guesses))
     share = ignored_share(tally)
-    if share > MOSTLY_IGNORED:
+    if share > MOSTLY_IGNORED and not extends:
         text = f"{percentage(share, '.0f')} of the pixels are ignored (values {first(tally.spec.ignore, 10)})"
         yield Finding(kind="mostly-ignored", level="warning", text=text)
     if tally.turned.count:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from segvit.config import TrainConfig
+from segvit.data.labels.background import background_of
 from segvit.data.sample import Sample, Samples
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
@@ -78,7 +79,7 @@ class Relabelled:
         return self.samples.describe(index)
 
 
-def extension_sets(model: SegViT, splits: Mapping[str, Samples]) -> dict[str, Samples]:
+def extension_sets(model: SegViT, splits: Mapping[str, Samples], *, negatives: bool = False) -> dict[str, Samples]:
     """Return what a run learns from and is validated on.
 
     The training set has the new classes alone. The validation set has the classes of the whole model, so the score
@@ -87,9 +88,10 @@ def extension_sets(model: SegViT, splits: Mapping[str, Samples]) -> dict[str, Sa
     Args:
         model: the model to extend.
         splits: datasets "train" and "val", which may label old classes as well.
+        negatives: ignored pixels count against the new classes (`LossConfig.ignore_as_negative`).
 
     Raises:
-        UserError: the data have no class that the model lacks.
+        UserError: the data have no class that the model lacks, or a background, or a single one without negatives.
     """
     old, spec = named_spec(model), splits["train"].spec
     kept = match_classes(old.classes, spec.classes).kept
@@ -100,6 +102,18 @@ def extension_sets(model: SegViT, splits: Mapping[str, Samples]) -> dict[str, Sa
             "in the data, or type --init to train the old ones on"
         )
     new = without_classes(spec, list(kept))
+    if (rest := background_of(new.classes)) is not None:
+        raise UserError(
+            f"extend: as a class of the model, {rest!r} would win over the old classes wherever a new one is absent: "
+            "leave it out, and ignore its value; with --loss.ignore-as-negative, all pixels that are ignored count "
+            "against the new classes"
+        )
+    if new.num_classes == 1 and not negatives:
+        raise UserError(
+            f"extend: {new.classes[0]!r} is the only new class, and all other pixels are ignored, so it would win "
+            "everywhere: type --loss.ignore-as-negative if all of its pixels are labelled; the others then count "
+            "against it"
+        )
     place = {index: number for number, index in enumerate(added)}
     joint = kept | {index: old.num_classes + number for index, number in place.items()}
     return {
