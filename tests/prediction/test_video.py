@@ -274,9 +274,9 @@ def test_phone_videos_are_shown_upright(model: SegViT, tmp_path: Path, photo: Pi
         assert shown[number].shape == picture.shape
         assert (label_maps(film)[number] == segvit.predict(model, picture).labels).all()
         if "mirrored" not in turn:  # which it passes over
-            assert (
-                np.abs(shown[number].astype(int) - theirs[number]).mean() < 20 > np.abs(theirs[number] - picture).mean()
-            )
+            # 8 to 20 levels by OpenCV's version; a picture that is turned in another way is 75 away.
+            assert np.abs(shown[number].astype(int) - theirs[number]).mean() < 40
+            assert np.abs(theirs[number].astype(int) - picture).mean() < 40
 
 
 def test_pixels_that_are_not_square_are_made_so(model: SegViT, tmp_path: Path, photo: Pixels) -> None:
