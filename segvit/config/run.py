@@ -30,6 +30,10 @@ class TrainConfig:
     extend: str | None = None
     """Model to add classes to, named as for `init`. Classes of the data that it lacks learn as a group of their own.
     Everything else is frozen, so the scores of its own classes stay equal to the bit."""
+    teacher: str | None = None
+    """Model whose labels fill the ignored pixels of the training set, as far as the data have its classes: old classes
+    are then not forgotten while new ones are learned. Named as for `init`, often the same. By default they stay
+    ignored."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -118,10 +118,10 @@ def choose_for(given: Mapping[str, Any]) -> Recipe:
     Raises:
         UserError: as `recipe`.
     """
-    model, frozen = None, {"optim.freeze": "backbone"} if given.get("extend") else {}
+    model, extended = None, {"optim.freeze": "backbone", "model.added_classes": ()} if given.get("extend") else {}
     if source := given.get("init") or given.get("extend"):
         model = look_at_model(str(source))
-        given = {f"model.{name}": value for name, value in vars(model.network).items()} | frozen | dict(given)
+        given = {f"model.{name}": value for name, value in vars(model.network).items()} | extended | dict(given)
     config, given = parse_settings(given), under_preset(given)
     named = name_classes(config.data)
     if named.text:

@@ -22,10 +22,10 @@ from segvit.models.create import create_model
 from segvit.models.modes import set_grad_checkpointing
 from segvit.models.segvit import SegViT
 from segvit.training.backbone.cache import FeatureCache, open_cache
-from segvit.training.backbone.extension import check_same_model, create_group
 from segvit.training.backbone.features import FrozenStart
 from segvit.training.backbone.lora import add_lora
 from segvit.training.class_weights import resolve_class_weights
+from segvit.training.continual.extension import check_same_model, create_group
 from segvit.training.ema import create_average
 from segvit.training.optim import create_optimizer, freeze
 from segvit.training.own_parts import OwnParts

@@ -39,7 +39,7 @@ RUN_DEPENDENT = (
 )
 """Settings that may change when a run is resumed: they do not alter the results, or dataset.json proves that the data
 are the same."""
-MAY_MOVE = ("init", "extend", "model.pretrained_file")
+MAY_MOVE = ("init", "extend", "teacher", "model.pretrained_file")
 """Files that may be in another folder when a run is resumed, under the same name."""
 
 
@@ -110,6 +110,7 @@ def _check_extension(config: TrainConfig) -> None:
         return
     rules = {
         "init": (config.init is None, "both name a model; leave one of them out"),
+        "teacher": (config.teacher is None, "the old classes are frozen, so they need no labels; leave it out"),
         "optim.freeze": (config.optim.freeze in ("none", "backbone"), "the whole backbone is frozen; leave it out"),
         "optim.lora_rank": (not config.optim.lora_rank, "the backbone is frozen; leave it out"),
         "parallel": (

@@ -32,9 +32,10 @@ from segvit.data.sampling.class_counts import Census, take_census
 from segvit.data.sampling.pixel_statistics import resumed_statistics, with_statistics
 from segvit.errors import UserError
 from segvit.models.segvit import SegViT
-from segvit.training.backbone.extension import extension_sets, with_extended
 from segvit.training.checkpoint import newest_checkpoint, sweep
 from segvit.training.class_weights import describe_class_weights
+from segvit.training.continual.extension import extension_sets, with_extended
+from segvit.training.continual.teacher import teach
 from segvit.training.dataset_check import check_same_data
 from segvit.training.loader_guard import written
 from segvit.training.loggers import check_loggers
@@ -183,6 +184,8 @@ def prepare(
     _check_agreement(config, _step_of(state), digest)
     if extends is not None:
         splits = extension_sets(extends, splits, negatives=config.loss.ignore_as_negative)
+    if config.teacher is not None:
+        splits["train"] = teach(config.teacher, splits["train"], device=accelerator.device, say=say)
     data = RunData(**splits, digest=digest, transform=transform)
     replaces = overwrite and not resume
     parts = {"config": config, "accelerator": accelerator, "data": data, "state": state, "source": source}

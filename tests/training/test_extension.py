@@ -16,7 +16,8 @@ from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
-from segvit.training.backbone.extension import extension_sets
+from segvit.recipes.choose import choose_for
+from segvit.training.continual.extension import extension_sets
 from segvit.training.train import train
 from segvit.weights.extend import drop_group, groups, new_group, with_group, without_classes
 from segvit.weights.load import load_model
@@ -93,6 +94,16 @@ def test_a_third_group(tmp_path: Path) -> None:
         tuple(name for name in OLD.classes if name != SHAPES.classes[0]),
     )
     assert torch.equal(scores_of(thrice)[:, :3], scores_of(two))
+
+
+def test_chosen_settings_extend_an_extended_model(tmp_path: Path) -> None:
+    _, config = start(tmp_path)
+    once = train(config).path
+    data = own_images(tmp_path, (1,))
+    given = {"data.images": str(data.images), "data.labels": str(data.labels), "data.classes": ["cone=1"]}
+    flags = {"loss.ignore_as_negative": True, "steps": 2, "output": str(tmp_path / "again"), "device": "cpu"}
+    chosen = choose_for(given | flags | {"data.ignore": [0, 255], "extend": str(once)}).config
+    assert groups(load_model(train(chosen).path)) == (OLD.classes, NAMES, ("cone",))
 
 
 def test_resumed_to_the_bit(tmp_path: Path) -> None:

@@ -100,7 +100,12 @@ def check_replaceable(config: TrainConfig) -> None:
     output = config.output
     if is_open(output):
         raise UserError("--overwrite replaces the run in a folder: name it, as in --output runs/photos")
-    starts = (("init", config.init), ("extend", config.extend), ("model.pretrained_file", config.model.pretrained_file))
+    starts = (
+        ("init", config.init),
+        ("extend", config.extend),
+        ("teacher", config.teacher),
+        ("model.pretrained_file", config.model.pretrained_file),
+    )
     for name, start in starts:
         if start is not None and Path(start).resolve().is_relative_to(output.resolve()):
             raise UserError(
