@@ -18,6 +18,7 @@ from segvit.config import EvalConfig, ModelConfig
 from segvit.data.palette import Color, default_palette
 from segvit.data.spec import IGNORE_INDEX, DatasetSpec
 from segvit.errors import UserError
+from segvit.models.atm import ATMHead
 from segvit.models.create_decoder import create_head, group_settings
 from segvit.models.segvit import SegViT
 
@@ -29,6 +30,8 @@ def new_group(
     model: SegViT, spec: DatasetSpec, *, config: ModelConfig | None = None, protocol: EvalConfig | None = None
 ) -> SegViT:
     """Create a model of new classes alone, on the backbone and the up-sampling of another model, which it shares.
+
+    Its stages start as copies of those of the model's own head, which can read the maps.
 
     Args:
         model: of `create_model`; its parts are not copied.
@@ -46,6 +49,12 @@ def new_group(
         )
     config = group_settings(config or config_of(model))
     head = create_head(config, model.backbone, num_classes=spec.num_classes)
+    old = model.head
+    assert isinstance(head, ATMHead)  # see `group_settings`
+    if isinstance(old, ATMHead):  # it reads the maps already
+        head.stages.load_state_dict(old.stages.state_dict())
+        if old.presence:
+            head.classifier.load_state_dict(old.classifier.state_dict())
     return SegViT(
         model.backbone,
         head.to(model.mean.device),

@@ -62,6 +62,21 @@ def extended(model: SegViT, spec: DatasetSpec) -> SegViT:
     return with_group(model, group)
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_group_starts_from_the_stages_that_are_there(kind: str) -> None:
+    model = old_model(kind)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    group = new_group(model, FIRST)
+    own, old = group.head.state_dict(), model.head.state_dict()
+    copied = [name for name in own if name.startswith("stages.") or ("presence" in kind and "classifier" in name)]
+    for name in () if kind == "linear" else copied:
+        assert torch.equal(own[name], old[name])
+    with torch.no_grad():
+        for parameter in group.head.parameters():
+            parameter.add_(1)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 @pytest.fixture(scope="module", params=MODELS)
 def models(request: pytest.FixtureRequest) -> tuple[SegViT, SegViT, SegViT]:
     """A model, the same with a group of two classes, and with another group of one."""
