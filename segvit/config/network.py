@@ -29,6 +29,8 @@ class ModelConfig:
     head_classes: HeadClasses = "softmax"
     """Decision of the ATM head on each class token. softmax: one of all classes or "no object", as in the paper.
     presence: its own class is in the image or not, so each class has its score from its own mask alone."""
+    added_head: bool = False
+    """The classes of the head were added too, to a model whose first group was dropped."""
     added_classes: tuple[int, ...] = ()
     """Number of classes in each group that `segvit train --extend` added, in order. The head has the classes before
     them. Set by that command alone."""

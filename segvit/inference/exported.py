@@ -24,6 +24,7 @@ from segvit.inference.label_map import label_map
 from segvit.inference.network import classes_of, reading_of
 from segvit.models.bands import check_images
 from segvit.models.output import SegOutput
+from segvit.models.scores import ADDED
 from segvit.weights.file_kind import no_weights
 from segvit.weights.model_file import facts_from_header, parse_header
 
@@ -131,7 +132,8 @@ class ExportedModel(nn.Module):
         )
         cell = self.export["cell"]
         padded_size = (int(mask_logits.shape[3] * cell), int(mask_logits.shape[4] * cell))
-        return SegOutput(class_logits, mask_logits, image_size, padded_size)
+        weights = (ADDED,) if self.config is not None and (self.config.added_head or self.config.added_classes) else ()
+        return SegOutput(class_logits, mask_logits, image_size, padded_size, weights=weights)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ class SegOutput(NamedTuple):
     added_logits: tuple[Tensor, ...] = ()
     """(S, B, n, 1) of each group of classes that was added to the model: presence of its n classes. Its masks follow
     those of the groups before it in `mask_logits`."""
+    weights: tuple[float, ...] = ()
+    """Factor of the scores of the head and of each group; (): 1 each."""
 
 
 def is_presence(class_logits: Tensor) -> bool:

@@ -26,7 +26,7 @@ from segvit.models.bands import check_images
 from segvit.models.downsampling import QueryDownsampling
 from segvit.models.modes import evaluating
 from segvit.models.output import SegOutput
-from segvit.models.scores import scores
+from segvit.models.scores import ADDED, scores
 from segvit.models.upsampling import TapUpsampling
 from segvit.prediction.photo import P, Photos, Prediction, label_photos
 from segvit.utils.keywords import refuse_others
@@ -164,7 +164,8 @@ class SegViT(nn.Module):
         class_logits, mask_logits = self.head(maps, deep=deep)
         if self.upscaler is not None:
             mask_logits = self.upscaler(mask_logits, images, maps[0])
-        return SegOutput(class_logits, mask_logits, image_size, padded_size, getattr(features, "edge_logits", None))
+        edge_logits, weights = getattr(features, "edge_logits", None), (ADDED,) if self._counts_twice else ()
+        return SegOutput(class_logits, mask_logits, image_size, padded_size, edge_logits, weights=weights)
 
     def _decode_groups(
         self, features: Sequence[Tensor], image_size: tuple[int, int], padded_size: tuple[int, int]
@@ -172,7 +173,14 @@ class SegViT(nn.Module):
         """Return the prediction (S = 1) of the head and of every added one: nothing supervises them together."""
         outputs = [head(features, deep=False) for head in (self.head, *self.added)]
         (class_logits, *added), masks = zip(*outputs, strict=True)
-        return SegOutput(class_logits, torch.cat(masks, dim=2), image_size, padded_size, added_logits=tuple(added))
+        weights = (ADDED if self._counts_twice else 1.0, *(ADDED for _ in added))
+        joined, groups = torch.cat(masks, dim=2), tuple(added)
+        return SegOutput(class_logits, joined, image_size, padded_size, added_logits=groups, weights=weights)
+
+    @property
+    def _counts_twice(self) -> bool:
+        """True if the classes of the head were added to a model."""
+        return self.config is not None and self.config.added_head
 
     @property
     def parts(self) -> dict[str, str]:

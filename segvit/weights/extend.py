@@ -117,7 +117,7 @@ def drop_group(model: SegViT, group: int) -> SegViT:
         heads=heads,
         sizes=sizes,
         spec=None if model.spec is None else without_classes(model.spec, dropped),
-        config=group_settings(config) if group == 0 else config,
+        config=replace(group_settings(config), added_head=True) if group == 0 else config,
     )
 
 

@@ -35,6 +35,8 @@ def with_added_class(model: SegViT) -> SegViT:
     group = new_group(model, spec).eval()
     stir(group.head)
     tell_apart(group)
+    with torch.no_grad():
+        group.head.classifier.bias.zero_()  # its scores count twice, and others shall win too
     whole = with_group(model, group)
     whole.extra = model.extra
     return whole

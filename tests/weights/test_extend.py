@@ -98,7 +98,22 @@ def test_old_classes_keep_their_scores_to_the_bit(models: tuple[SegViT, SegViT, 
     with torch.no_grad():
         before, after = old(random_images(2, SIZE), deep=False), twice(random_images(2, SIZE))
     assert torch.equal(after.mask_logits[:, :, :5], before.mask_logits)
-    assert torch.equal(joint_class_logits(after)[:, :, :5, 0], before.class_logits[..., 0])
+    assert torch.equal(after.class_logits, before.class_logits)
+
+
+def test_the_scores_of_an_added_class_count_twice(models: tuple[SegViT, SegViT, SegViT]) -> None:
+    _, once, twice = models
+    with torch.no_grad():
+        output = twice(random_images(2, SIZE))
+    masks = torch.nn.functional.interpolate(output.mask_logits[-1], size=output.padded_size, mode="bilinear")
+    masks = masks[..., : SIZE[0], : SIZE[1]].sigmoid()
+    for group, start in zip(output.added_logits, (5, 7), strict=True):
+        for number in range(group.shape[2]):
+            presence = group[-1, :, number, 0].sigmoid()
+            expected = 2 * presence[:, None, None] * masks[:, start + number]
+            torch.testing.assert_close(scores_of(twice)[:, start + number], expected, rtol=1e-5, atol=1e-6)
+    alone = drop_group(once, 0)
+    assert alone.config is not None and alone.config.added_head
 
 
 def test_any_group_is_dropped_to_the_bit(models: tuple[SegViT, SegViT, SegViT]) -> None:
@@ -118,8 +133,8 @@ def test_labels_are_the_best_of_all_scores(models: tuple[SegViT, SegViT, SegViT]
     assert (scores.amax(dim=1) - scores.gather(1, labels[:, None])[:, 0]).max() <= 1e-6
     with torch.no_grad():
         output = twice(images)
-    joint = output._replace(class_logits=joint_class_logits(output), added_logits=())  # as in an exported graph
-    torch.testing.assert_close(class_probabilities(joint), class_probabilities(output), rtol=1e-5, atol=1e-7)
+    joint = output._replace(class_logits=joint_class_logits(output), added_logits=(), weights=())  # as in a graph
+    torch.testing.assert_close(2 * class_probabilities(joint), class_probabilities(output), rtol=1e-5, atol=1e-7)
 
 
 def test_saved_and_loaded_to_the_bit(models: tuple[SegViT, SegViT, SegViT], tmp_path: Path) -> None:
