@@ -80,7 +80,8 @@ def watched(loader: DataLoader[Any], *, run: Path) -> Iterator[Any]:
         LoaderDied: a process has died.
     """
     before = multiprocessing.active_children()
-    batches = iter(loader)
+    with _sigterm_held_back():
+        batches = iter(loader)
     processes = [process for process in multiprocessing.active_children() if process not in before]
     main = bool(processes) and threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
     handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if main else None
@@ -105,6 +106,19 @@ def watched(loader: DataLoader[Any], *, run: Path) -> Iterator[Any]:
             signal.signal(signal.SIGCHLD, handler)
 
 
+@contextmanager
+def _sigterm_held_back() -> Iterator[None]:
+    """Block SIGTERM inside the block. Processes that start in it keep it blocked until they wait for it."""
+    if not hasattr(signal, "sigwaitinfo"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _explain_death(pid: int | None, code: int, workers: int, run: Path) -> str:
     """Explain the end of a loader process by its exit code (negative: a signal)."""
     name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -119,8 +133,9 @@ def _explain_death(pid: int | None, code: int, workers: int, run: Path) -> str:
 def shield_from_sigterm(_: int) -> None:
     """Keep a loader process alive if a batch system sends SIGTERM to all processes of a run.
 
-    Its parent finishes the step, writes a checkpoint, and then ends the loader by the same signal. If the system does
-    not say who sent a signal (not Linux), nothing changes, and `watched` reports its end.
+    Its parent finishes the step, writes a checkpoint, and then ends the loader by the same signal. `watched`
+    has blocked the signal before the process started, so one that comes before this function waits for it. If the system
+    does not say who sent a signal (not Linux), nothing changes, and `watched` reports its end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches it too, and its parent answers
     if not hasattr(signal, "sigwaitinfo"):

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
+import segvit.training.batches as batches_module
 import segvit.training.learner as learner_module
 import segvit.training.loader_guard as guards_module
 import segvit.training.not_finite as not_finite_module
@@ -33,7 +35,7 @@ from segvit.losses import CRITERIA, Losses, criterion
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.training.checkpoint import checkpoint_path, checkpoints
-from segvit.training.loader_guard import LoaderDied
+from segvit.training.loader_guard import LoaderDied, shield_from_sigterm
 from segvit.training.replay import _watching, replay
 from segvit.training.train import NotFinite, train
 from segvit.utils.signals import Interrupted, Stop
@@ -322,6 +324,20 @@ def test_loaders_live_on_when_they_alone_are_asked_to_end(config: TrainConfig) -
     config = replace(config, data=replace(config.data, workers=2))
     train(config, on_step=at_step(1, lambda: terminate(*loaders())))
     assert len(losses(config.output)) == config.steps and not loaders()
+
+
+def test_a_loader_that_has_just_started_lives_on(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own handler of SIGTERM is set then, and the shield is not up yet."""
+
+    def slow_shield(number: int) -> None:
+        time.sleep(3 * number)
+        shield_from_sigterm(number)
+
+    monkeypatch.setattr(batches_module, "shield_from_sigterm", slow_shield)
+    config = replace(config, data=replace(config.data, workers=2))
+    train(config, on_step=at_step(1, lambda: terminate(*loaders())))
+    assert len(losses(config.output)) == config.steps and not loaders()
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_a_loader_that_dies_of_it_is_an_interruption_too(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
