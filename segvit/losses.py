@@ -260,10 +260,11 @@ def losses_of(
 
 
 def _edge_term(output: SegOutput, labels: Tensor, config: LossConfig) -> dict[str, Tensor]:
-    """Return the term `edge`, or none if the model has no edge head."""
-    if output.edge_logits is None:
+    """Return the term `edge`, or none if the model has no edge head, or if nothing learns by it."""
+    logits = output.edge_logits
+    if logits is None or (torch.is_grad_enabled() and not logits.requires_grad):
         return {}
-    return {"edge": config.edge_coefficient * edge_loss(output.edge_logits, labels, output.padded_size)}
+    return {"edge": config.edge_coefficient * edge_loss(logits, labels, output.padded_size)}
 
 
 def class_losses(

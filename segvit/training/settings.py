@@ -113,6 +113,10 @@ def _check_extension(config: TrainConfig) -> None:
         "teacher": (config.teacher is None, "the old classes are frozen, so they need no labels; leave it out"),
         "optim.freeze": (config.optim.freeze in ("none", "backbone"), "the whole backbone is frozen; leave it out"),
         "optim.lora_rank": (not config.optim.lora_rank, "the backbone is frozen; leave it out"),
+        "loss.edge_coefficient": (
+            config.loss.edge_coefficient == LossConfig.edge_coefficient,
+            "the edge head is frozen; leave it out",
+        ),
         "parallel": (
             config.parallel != "fsdp",
             "only a head learns, with little to share out; leave it at data",

@@ -125,10 +125,10 @@ def extension_sets(model: SegViT, splits: Mapping[str, Samples], *, negatives: b
 def create_group(model: SegViT, spec: DatasetSpec, config: TrainConfig) -> SegViT:
     """Create the model of the new classes `spec` that a run trains, on the frozen parts of `model`."""
     group = new_group(model, spec, config=config.model, protocol=config.eval)
-    if group.upsampling is not None:
-        group.upsampling.requires_grad_(False)
-        for part in group.upsampling.modules():
-            _without_dropout(part)
+    group.requires_grad_(False)
+    group.head.requires_grad_(True)
+    for part in () if group.upsampling is None else group.upsampling.modules():
+        _without_dropout(part)
     name = Path(str(config.extend))
     public = name.name if name.suffix.lower() in FILE_SUFFIXES else config.extend  # a folder would be published
     frozen, before = counted(model.num_classes, "class"), model.extra.get("starts_from", "unknown weights")
