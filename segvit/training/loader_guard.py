@@ -134,8 +134,8 @@ def shield_from_sigterm(_: int) -> None:
     """Keep a loader process alive if a batch system sends SIGTERM to all processes of a run.
 
     Its parent finishes the step, writes a checkpoint, and then ends the loader by the same signal. `watched`
-    has blocked the signal before the process started, so one that comes before this function waits for it. If the system
-    does not say who sent a signal (not Linux), nothing changes, and `watched` reports its end.
+    has blocked the signal before the process started, so one that comes before this function waits for it. If the
+    system does not say who sent a signal (not Linux), nothing changes, and `watched` reports its end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches it too, and its parent answers
     if not hasattr(signal, "sigwaitinfo"):

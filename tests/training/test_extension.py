@@ -17,7 +17,9 @@ from segvit.errors import UserError
 from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.recipes.choose import choose_for
+from segvit.training.checkpoint import checkpoints
 from segvit.training.continual.extension import extension_sets
+from segvit.training.run_folder.model import model_of_checkpoint
 from segvit.training.train import train
 from segvit.weights.extend import drop_group, groups, new_group, with_group, without_classes
 from segvit.weights.load import load_model
@@ -56,8 +58,10 @@ def scores_of(model: SegViT) -> Tensor:
         {},
         {"head_classes": "presence"},
         {"structure": "shrunk", "upsampling": "paper", "depth": 3, "image_size": 64},
+        {"structure": "shrunk", "downsampling": "edge", "depth": 3, "image_size": 64},
+        {"structure": "naive_shrunk", "downsampling": "conv", "depth": 3, "image_size": 64},
     ],
-    ids=["plain", "presence", "shrunk"],
+    ids=["plain", "presence", "shrunk", "edge", "conv"],
 )
 def test_old_classes_keep_their_scores_and_the_new_ones_learn(changes: dict[str, Any], tmp_path: Path) -> None:
     old, config = start(tmp_path, **changes)
@@ -65,6 +69,7 @@ def test_old_classes_keep_their_scores_and_the_new_ones_learn(changes: dict[str,
     whole = load_model(run.path.with_name("last.safetensors"))
     assert groups(whole) == (OLD.classes, NAMES) and run.result.classes == whole.classes
     assert torch.equal(scores_of(whole)[:, :6], scores_of(old))
+    assert not any("edge" in record for record in run_records(config.output))  # of a frozen edge head: a constant
     assert whole.extra["starts_from"].startswith(f"old.safetensors (its 6 classes frozen; new: {', '.join(NAMES)})")
     started, learned = (each.stages.state_dict() for each in (old.head, whole.added[0]))
     assert any(not torch.equal(started[name], learned[name]) for name in started)
@@ -132,6 +137,24 @@ def test_resumed_to_the_bit(tmp_path: Path) -> None:
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_a_checkpoint_gives_the_whole_model(ema_decay: float | None, tmp_path: Path) -> None:
+    old, config = start(tmp_path)
+    train(replace(config, ema_decay=ema_decay))
+    checkpoint, expected = checkpoints(config.output)[0], load_model(config.output / "last.safetensors")
+    model_of_checkpoint(checkpoint, tmp_path / "made.safetensors")
+    made = load_model(tmp_path / "made.safetensors")
+    assert groups(made) == groups(expected) and made.spec == expected.spec
+    state = made.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in expected.state_dict().items())
+    assert made.extra == {key: value for key, value in expected.extra.items() if key != "metrics"}
+    with torch.no_grad():
+        old.backbone.blocks[0].attn.qkv.weight.add_(1)
+    old.save(tmp_path / "old.safetensors")
+    with pytest.raises(UserError, match=r"backbone\.blocks\.0\.attn\.qkv\.weight differs from that of the run's"):
+        model_of_checkpoint(checkpoint, tmp_path / "made.safetensors")
+
+
 def test_labels_of_the_two_sets(tmp_path: Path) -> None:
     old, _ = start(tmp_path)
     splits = {name: open_dataset(DataConfig(spec="shapes"), name, size=48) for name in ("train", "val")}
@@ -197,3 +220,6 @@ def test_what_cannot_be(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=reason):
             train(replace(config, **changes))
+    _, config = start(tmp_path, structure="shrunk", downsampling="edge", depth=3, image_size=64)
+    with pytest.raises(UserError, match=r"extend with loss\.edge_coefficient 1\.0: the edge head is frozen"):
+        train(replace(config, loss=replace(config.loss, edge_coefficient=1.0)))

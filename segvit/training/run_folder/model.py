@@ -14,30 +14,35 @@ from segvit.models.create import create_model
 from segvit.models.segvit import SegViT
 from segvit.training.backbone.lora import add_lora, merged
 from segvit.training.checkpoint import load_checkpoint
+from segvit.training.continual.extension import check_same_model, create_group, with_extended
 from segvit.training.ema import create_average
+from segvit.weights.extend import with_group
 from segvit.weights.model_file import save_model
 
 
 def model_of_checkpoint(path: Path, output: Path) -> SegViT:
     """Write the model in a checkpoint of `segvit train` to a model file, and return it in evaluation mode.
 
-    It has the averaged weights if the run averages them, as the run's own model files do.
+    It has the averaged weights if the run averages them, as the run's own model files do. If the run adds classes to a
+    model (`extend`), the classes of that model come first; its file is read for them.
 
     Args:
         path: checkpoint.
         output: .safetensors file to write.
 
     Raises:
-        UserError: the file is not a checkpoint of segvit, the run had a model of its own, or the output cannot be
-            written.
+        UserError: the file is not a checkpoint of segvit, the run had a model of its own, the model that it extends
+            cannot be read or has other weights, or the output cannot be written.
     """
     if output.suffix != ".safetensors":
         raise UserError(f"{output}: a model file ends in .safetensors; give {output.with_suffix('.safetensors')}")
     state = load_checkpoint(path)
     if "model" in state.get("own_parts", []):
         raise UserError(f"{path}: the run had a model of its own: load its weights with torch.load(...)['model']")
-    config = TrainConfig.from_dict(state["config"], source=str(path))
-    model = _create(config, _spec_of(state, config, path))
+    config, extends = with_extended(TrainConfig.from_dict(state["config"], source=str(path)))
+    model = _create(config, _spec_of(state, config, path), extends)
+    if extends is not None:
+        check_same_model(state["model"], model, config)
     model.load_state_dict(state["model"])
     extra = {**state.get("extra", {}), "step": state["step"], "train": config.to_public_dict()}
     if state.get("average") is not None:
@@ -47,6 +52,8 @@ def model_of_checkpoint(path: Path, output: Path) -> SegViT:
         extra |= {"weights": "ema", "ema_decay": config.ema_decay}
     model = merged(model)
     model.extra = extra
+    if extends is not None:
+        model = with_group(extends, model)
     save_model(model, output)
     return model.eval()
 
@@ -57,8 +64,10 @@ def _spec_of(state: dict[str, Any], config: TrainConfig, path: Path) -> DatasetS
     return resolve_spec(config.data) if spec is None else DatasetSpec.from_dict(spec, source=str(path))
 
 
-def _create(config: TrainConfig, spec: DatasetSpec) -> SegViT:
-    """Create the model of a run, with the low-rank weights that it may have."""
+def _create(config: TrainConfig, spec: DatasetSpec, extends: SegViT | None) -> SegViT:
+    """Create the model that a run trains, with the low-rank weights that it may have."""
+    if extends is not None:
+        return create_group(extends, spec, config)
     network = config.model.without_weights()
     model = create_model(config=network, num_classes=spec.num_classes, spec=spec, protocol=config.eval)
     if config.optim.lora_rank:
