@@ -21,8 +21,7 @@ from segvit.models.merging.token_merging import merges_by_threshold
 from segvit.models.segvit import SegViT
 from segvit.profiling.multiply_adds import Profile, profile
 from segvit.utils.tables import COMPACT, Fitted, too_narrow_for
-from segvit.utils.text import counted, percentage, score_text
-from segvit.weights.extend import by_group, listed
+from segvit.utils.text import by_group, counted, listed, percentage, score_text
 from segvit.weights.load import find_model
 from segvit.weights.model_file import averaged, network_settings, read_header
 from segvit.weights.names import is_model_name

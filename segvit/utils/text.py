@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 REPOSITORY = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>\S+))?")
 """Repository of the Hugging Face Hub: `user/repo` or `user/repo@revision`."""
@@ -72,3 +73,14 @@ def first_line(error: Exception) -> str:
     """Return the first line of an error's text, or the name of its type if it has no text."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def by_group(classes: Sequence[str], added: Sequence[int]) -> tuple[tuple[str, ...], ...]:
+    """Split class names (K,) into those of the head and of each group, given the sizes of the groups."""
+    names = iter(classes)
+    return tuple(tuple(islice(names, size)) for size in (len(classes) - sum(added), *added))
+
+
+def listed(names: Sequence[Sequence[str]]) -> str:
+    """Describe groups in one line."""
+    return "; ".join(f"{number} ({', '.join(each)})" for number, each in enumerate(names))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segvit.config import ModelConfig
-from segvit.utils.text import counted, markdown_text, percent_cell
+from segvit.utils.text import by_group, counted, listed, markdown_text, percent_cell
 from segvit.weights.model_file import PARTS, averaged, network_settings
 
 PERMISSIVE = {"apache-2.0", "bsd-3-clause", "cc-by-4.0", "mit"}
@@ -125,6 +125,7 @@ def _facts(header: Mapping[str, Any]) -> str:
     rows = [
         ("backbone", model["backbone"]),
         ("structure", _network(header).outline if header["model"] else None),
+        ("groups of classes", _groups(header)),
         ("training crop", f"{model['image_size']} px"),
         ("started from", header.get("starts_from")),
         ("converted from", header.get("converted_from")),
@@ -133,6 +134,14 @@ def _facts(header: Mapping[str, Any]) -> str:
         ("written by", f"segvit {header['version']}"),
     ]
     return _table(("", ""), [(key, value) for key, value in rows if value is not None])
+
+
+def _groups(header: Mapping[str, Any]) -> str | None:
+    """Describe the groups of a model to which classes were added."""
+    added = _network(header).added_classes if header["model"] else ()
+    if not added or not header["spec"]:
+        return None
+    return listed(by_group([item["name"] for item in header["spec"]["classes"]], added))
 
 
 def _scores(metrics: Mapping[str, Any]) -> str:

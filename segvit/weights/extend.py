@@ -10,7 +10,6 @@ The tokens of a stage attend to each other, so a token added to an old stage wou
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from itertools import islice
 
 from torch import nn
 
@@ -21,6 +20,7 @@ from segvit.errors import UserError
 from segvit.models.atm import ATMHead
 from segvit.models.create_decoder import create_head, group_settings
 from segvit.models.segvit import SegViT
+from segvit.utils.text import by_group, listed
 
 KEPT = ("starts_from", "converted_from", "licence", "base_model")
 """Keys of `extra` that hold for a model with other groups too; scores do not."""
@@ -124,17 +124,6 @@ def drop_group(model: SegViT, group: int) -> SegViT:
 def groups(model: SegViT) -> tuple[tuple[str, ...], ...]:
     """Return the class names of each group, in the order in which they were added."""
     return by_group(model.classes, () if model.config is None else model.config.added_classes)
-
-
-def by_group(classes: Sequence[str], added: Sequence[int]) -> tuple[tuple[str, ...], ...]:
-    """Split class names (K,) into those of the head and of each group, given the sizes of the groups."""
-    names = iter(classes)
-    return tuple(tuple(islice(names, size)) for size in (len(classes) - sum(added), *added))
-
-
-def listed(names: Sequence[Sequence[str]]) -> str:
-    """Describe groups in one line."""
-    return "; ".join(f"{number} ({', '.join(each)})" for number, each in enumerate(names))
 
 
 def config_of(model: SegViT) -> ModelConfig:

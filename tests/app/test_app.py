@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import segvit
 from benchmarks.app_robustness import ADDRESSES
 from benchmarks.hostile import picture, png_of
 from segvit.app.file_store import FULL, FileStore
 from segvit.app.html import batch_table, heading, limits_told, result_panels
-from segvit.app.label_photo import short_names
+from segvit.app.label_photo import label, load_models, short_names
 from segvit.app.limits import Limits
 from segvit.app.messages import About, Job, Labelled, Seen, Setup
 from segvit.app.photo import SUFFIXES, open_photo
@@ -32,8 +33,10 @@ from segvit.app.size_hint import size_hint
 from segvit.app.worker_process import State
 from segvit.config import EvalConfig
 from segvit.data.images import HEIF_SUFFIXES
+from segvit.data.shapes.scenes import render_scene
 from segvit.errors import UserError
 from segvit.utils import optional as need
+from tests.helpers.exports import tiny, with_added_classes
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = Limits(max_megabytes=2, max_megapixels=1, batch_files=3)
@@ -510,6 +513,19 @@ def test_results_are_named(service: tuple[Service, FileStore]) -> None:
     worker, store = service
     result = worker.label(sent(store, "a", "x.jpg"), ["<b>"])
     assert isinstance(result, Result) and result.folder.parent == store.results
+
+
+def test_added_classes_are_served(tmp_path: Path) -> None:
+    model = with_added_classes(tiny())
+    model.save(tmp_path / "more.safetensors")
+    Image.fromarray(render_scene(0, 48)[0]).save(tmp_path / "scene.png")
+    models = load_models(Setup(models=(str(tmp_path / "more.safetensors"),), device="cpu"))
+    assert models[0].about.classes == model.classes and model.classes[8:] == ("cone", "dog", "bin")
+    job = Job(photo=tmp_path / "scene.png", name="scene.png", models=("more",), folder=tmp_path / "out")
+    (seen,) = label(job, models, SMALL).seen
+    assert {"cone", "dog", "bin"} <= seen.shares.keys() and sum(seen.shares.values()) == pytest.approx(1)
+    expected = np.bincount(segvit.predict(model, tmp_path / "scene.png").labels.flatten(), minlength=11) / 48**2
+    assert seen.shares == {name: pytest.approx(share) for name, share in zip(model.classes, expected) if share}
 
 
 def test_examples_of_one_name(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from segvit.export.export import export_onnx
 from segvit.models.segvit import SegViT
-from tests.helpers.exports import tiny, with_added_class
+from tests.helpers.exports import tiny, with_added_classes
 
 PATIENCE = 600
 """Seconds to wait for another process's files."""
@@ -20,7 +20,7 @@ def models() -> dict[str, SegViT]:
         "plain": tiny("plain"),
         "shrunk": tiny("shrunk"),
         "presence": tiny("plain", head_classes="presence"),
-        "extended": with_added_class(tiny("plain")),
+        "extended": with_added_classes(tiny("plain")),
     }
 
 

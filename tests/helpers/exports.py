@@ -29,15 +29,24 @@ def tiny(structure: Structure = "plain", **changes: Any) -> SegViT:
     return model
 
 
-def with_added_class(model: SegViT) -> SegViT:
-    """The model with a class that was added to it, and that wins somewhere."""
-    spec = DatasetSpec(name="more", classes=("cone",), palette=((1, 2, 3),), raw_ids=(0,), ignore=())
-    group = new_group(model, spec).eval()
-    stir(group.head)
-    tell_apart(group)
-    with torch.no_grad():
-        group.head.classifier.bias.zero_()  # its scores count twice, and others shall win too
-    whole = with_group(model, group)
+GROUPS = (("cone", "dog"), ("bin",))
+"""Classes that are added, one group after the other."""
+
+
+def with_added_classes(model: SegViT) -> SegViT:
+    """The model with two groups of classes that were added to it, each of which wins somewhere."""
+    whole = model
+    for number, classes in enumerate(GROUPS, start=1):
+        colors = tuple((index, 2, number) for index in range(len(classes)))
+        raw_ids = tuple(range(len(classes)))
+        spec = DatasetSpec(name="more", classes=classes, palette=colors, raw_ids=raw_ids, ignore=())
+        torch.manual_seed(number)
+        group = new_group(whole, spec).eval()
+        stir(group.head)
+        tell_apart(group)
+        with torch.no_grad():
+            group.head.classifier.bias.zero_()  # its scores count twice, and others shall win too
+        whole = with_group(whole, group)
     whole.extra = model.extra
     return whole
 

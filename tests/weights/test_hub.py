@@ -22,6 +22,7 @@ import segvit
 from segvit.cli import main as cli
 from segvit.config import DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 from segvit.data.shapes.scenes import write_shapes
+from segvit.data.spec import load_spec
 from segvit.errors import UserError
 from segvit.models.create import create_model
 from segvit.training.train import train
@@ -32,6 +33,7 @@ from segvit.weights.load import ZOO_REPOSITORY, find_model
 from segvit.weights.model_file import read_header
 from segvit.weights.names import RELEASED, is_model_name
 from tests.helpers.authors import state_of
+from tests.helpers.exports import tiny, with_added_classes
 from tests.helpers.hub_server import Hub, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -352,6 +354,17 @@ def test_the_card_tells_what_the_header_knows(trained: Path) -> None:
         assert f"| {index} | {name} | {'' if iou is None else f'{100 * iou:.2f}'} |" in card
     assert 'segvit.load_model("somebody/tiny")' in card and "| mode | whole |" in card
     assert "Training started from timm x, whose licence is apache-2.0" in card
+
+
+def test_the_card_names_added_groups(tmp_path: Path) -> None:
+    whole, plain = with_added_classes(tiny()), tiny()
+    whole.extra, plain.extra = {}, {}
+    whole.save(tmp_path / "whole.safetensors")
+    card = model_card(read_header(tmp_path / "whole.safetensors"), repo="somebody/x")
+    first = ", ".join(load_spec("shapes").classes)
+    assert f"| groups of classes | 0 ({first}); 1 (cone, dog); 2 (bin) |" in card and "| 10 | bin |" in card
+    plain.save(tmp_path / "plain.safetensors")
+    assert "groups of classes" not in model_card(read_header(tmp_path / "plain.safetensors"), repo="somebody/x")
 
 
 def test_the_card_of_a_model_without_names_or_scores(tmp_path: Path) -> None:
