@@ -93,11 +93,12 @@ def create_model(
     check_edge_share(config.downsampling, config.edge_share)
     vit, weights = create_backbone(config)
     upsampling = create_upsampling(config, vit) if config.structure == "shrunk" else None
+    own_classes = num_classes - sum(config.added_classes)
     model = SegViT(
         vit,
-        create_head(config, vit, num_classes=num_classes - sum(config.added_classes)),
+        create_head(config, vit, num_classes=own_classes),
         upsampling,
-        upscaler=create_upscaler(config, vit, num_classes=num_classes),
+        upscaler=create_upscaler(config, vit, num_classes=own_classes),
         added=[create_head(group_settings(config), vit, num_classes=count) for count in config.added_classes],
         mean=per_band("mean", config, weights),
         std=per_band("std", config, weights),
@@ -113,17 +114,12 @@ def create_model(
 
 
 def _check_groups(config: ModelConfig, num_classes: int) -> None:
-    """Refuse groups of added classes that are empty, leave none for the head, or need an upscaler.
+    """Refuse groups of added classes that are empty, or leave none for the head.
 
     Raises:
         UserError: as above.
     """
     added = config.added_classes
-    if added and config.upscaler != "none":
-        raise UserError(
-            f"model.upscaler {config.upscaler} with added classes, whose masks have no upscaler: add classes to a "
-            "model that was trained with model.upscaler none"
-        )
     if min(added, default=1) < 1 or sum(added) >= num_classes:
         raise UserError(
             f"model.added_classes {added} with {num_classes} classes in all: give groups of 1 or more, which leave a "

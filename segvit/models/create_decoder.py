@@ -55,7 +55,7 @@ def group_settings(config: ModelConfig) -> ModelConfig:
 
 
 def create_upscaler(config: ModelConfig, backbone: PlainViT, *, num_classes: int) -> MaskUpscaler | None:
-    """Create the upscaler of the masks, if there is one.
+    """Create the upscaler of the masks, if there is one, for the classes of the head and of the added groups.
 
     Raises:
         UserError: it is unknown, or the masks are not at the grid of the patches.
@@ -64,7 +64,13 @@ def create_upscaler(config: ModelConfig, backbone: PlainViT, *, num_classes: int
     if config.upscaler == "none":
         return None
     dim = _head_dim(config, backbone) if config.structure == "shrunk" else backbone.embed_dim
-    return MaskUpscaler(num_classes=num_classes, bands=backbone.bands, patch_size=backbone.patch_size, in_dim=dim)
+    return MaskUpscaler(
+        num_classes=num_classes,
+        bands=backbone.bands,
+        patch_size=backbone.patch_size,
+        in_dim=dim,
+        added_classes=config.added_classes,
+    )
 
 
 def create_upsampling(config: ModelConfig, backbone: PlainViT) -> TapUpsampling | QueryUpsampling:

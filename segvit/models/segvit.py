@@ -159,28 +159,33 @@ class SegViT(nn.Module):
                 )
         height, width = maps[-1].shape[2:]
         padded_size = (height * self.map_cell, width * self.map_cell)
-        if self.added:
-            return self._decode_groups(maps, image_size, padded_size)
-        class_logits, mask_logits = self.head(maps, deep=deep)
+        class_logits, mask_logits, added_logits = self._decode_heads(maps, deep=deep)
         if self.upscaler is not None:
             mask_logits = self.upscaler(mask_logits, images, maps[0])
-        edge_logits, weights = getattr(features, "edge_logits", None), (ADDED,) if self._counts_twice else ()
-        return SegOutput(class_logits, mask_logits, image_size, padded_size, edge_logits, weights=weights)
-
-    def _decode_groups(
-        self, features: Sequence[Tensor], image_size: tuple[int, int], padded_size: tuple[int, int]
-    ) -> SegOutput:
-        """Return the prediction (S = 1) of the head and of every added one: nothing supervises them together."""
-        outputs = [head(features, deep=False) for head in (self.head, *self.added)]
-        (class_logits, *added), masks = zip(*outputs, strict=True)
-        weights = (ADDED if self._counts_twice else 1.0, *(ADDED for _ in added))
-        joined, groups = torch.cat(masks, dim=2), tuple(added)
-        return SegOutput(class_logits, joined, image_size, padded_size, added_logits=groups, weights=weights)
+        edge_logits = getattr(features, "edge_logits", None)
+        return SegOutput(
+            class_logits, mask_logits, image_size, padded_size, edge_logits, added_logits, self._score_weights
+        )
 
     @property
-    def _counts_twice(self) -> bool:
-        """True if the classes of the head were added to a model."""
-        return self.config is not None and self.config.added_head
+    def _score_weights(self) -> tuple[float, ...]:
+        """Factors of the scores of the head and of each added one; () if no class was added."""
+        head_was_added = self.config is not None and self.config.added_head
+        if not self.added and not head_was_added:
+            return ()
+        return (ADDED if head_was_added else 1.0, *(ADDED for _ in self.added))
+
+    def _decode_heads(self, maps: Sequence[Tensor], *, deep: bool) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Return class logits of the head, masks of all classes, and class logits of every added head.
+
+        With added heads, they are those of the prediction (S = 1), since nothing supervises the heads together.
+        """
+        if not self.added:
+            class_logits, mask_logits = self.head(maps, deep=deep)
+            return class_logits, mask_logits, ()
+        outputs = [head(maps, deep=False) for head in (self.head, *self.added)]
+        (class_logits, *added), masks = zip(*outputs, strict=True)
+        return class_logits, torch.cat(masks, dim=2), tuple(added)
 
     @property
     def parts(self) -> dict[str, str]:

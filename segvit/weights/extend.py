@@ -40,25 +40,29 @@ def new_group(
         protocol: how images are cut. Default: as for `model`.
 
     Raises:
-        UserError: `model` has custom parts, or an upscaler of the masks.
+        UserError: `model` has custom parts, or `config` adds an upscaler.
     """
-    if model.upscaler is not None:
+    own = config_of(model)
+    config = group_settings(config or own)
+    if config.upscaler != own.upscaler:
         raise UserError(
-            "the masks of this model are upscaled, which new classes cannot share: add classes to a model that was "
-            "trained with model.upscaler none"
+            f"model.upscaler {config.upscaler} with a model whose upscaler is {own.upscaler}: all groups of classes "
+            "share it, so leave model.upscaler out"
         )
-    config = group_settings(config or config_of(model))
-    head = create_head(config, model.backbone, num_classes=spec.num_classes)
-    old = model.head
+    head, upscaler, old = create_head(config, model.backbone, num_classes=spec.num_classes), None, model.head
     assert isinstance(head, ATMHead)  # see `group_settings`
     if isinstance(old, ATMHead):  # it reads the maps already
         head.stages.load_state_dict(old.stages.state_dict())
         if old.presence:
             head.classifier.load_state_dict(old.classifier.state_dict())
+    if model.upscaler is not None:
+        rows = nn.Parameter(model.mean.new_zeros(spec.num_classes, model.upscaler.coefficients.shape[1]))
+        upscaler = model.upscaler.regrouped([rows])
     return SegViT(
         model.backbone,
         head.to(model.mean.device),
         model.upsampling,
+        upscaler=upscaler,
         mean=model.mean,
         std=model.std,
         num_classes=spec.num_classes,
@@ -78,7 +82,8 @@ def with_group(model: SegViT, group: SegViT) -> SegViT:
     assert group.spec is not None
     new = _regrouped(
         model,
-        heads=[model.head, *model.added, group.head],
+        heads=[*_heads(model), group.head],
+        rows=[*_rows(model), *_rows(group)],
         sizes=[*map(len, groups(model)), group.num_classes],
         spec=joint_spec(named_spec(model), group.spec),
         config=config_of(model),
@@ -103,22 +108,33 @@ def drop_group(model: SegViT, group: int) -> SegViT:
     Raises:
         UserError: there is no such group, it is the only one, or the model has custom parts.
     """
-    config, names = config_of(model), groups(model)
-    if not 0 <= group < len(names):
-        raise UserError(f"group {group}: the model has the groups 0 to {len(names) - 1}: {listed(names)}")
+    config, names = config_of(model), _groups_with(model, group)
     if len(names) == 1:
         raise UserError(f"group 0 is the only one of the model ({', '.join(names[0])}), so it cannot be dropped")
-    heads, sizes = [model.head, *model.added], [len(each) for each in names]
+    heads, rows, sizes = _heads(model), _rows(model), [len(each) for each in names]
     start = sum(sizes[:group])
     dropped = range(start, start + sizes[group])
-    del heads[group], sizes[group]
+    del heads[group], rows[group : group + 1], sizes[group]
     return _regrouped(
         model,
         heads=heads,
+        rows=rows,
         sizes=sizes,
         spec=None if model.spec is None else without_classes(model.spec, dropped),
         config=replace(group_settings(config), added_head=True) if group == 0 else config,
     )
+
+
+def _groups_with(model: SegViT, group: int) -> tuple[tuple[str, ...], ...]:
+    """Return the class names of all groups.
+
+    Raises:
+        UserError: there is no group of that number.
+    """
+    names = groups(model)
+    if not 0 <= group < len(names):
+        raise UserError(f"group {group}: the model has the groups 0 to {len(names) - 1}: {listed(names)}")
+    return names
 
 
 def groups(model: SegViT) -> tuple[tuple[str, ...], ...]:
@@ -201,14 +217,40 @@ def without_classes(spec: DatasetSpec, dropped: Collection[int]) -> DatasetSpec:
     )
 
 
+def _heads(model: SegViT) -> list[nn.Module]:
+    """Return the head of each group."""
+    return [model.head, *model.added]
+
+
+def _rows(model: SegViT) -> list[nn.Parameter]:
+    """Return the coefficients of the upscaler of each group; none if there is no upscaler."""
+    return [] if model.upscaler is None else [model.upscaler.coefficients, *model.upscaler.added]
+
+
 def _regrouped(
-    model: SegViT, *, heads: Sequence[nn.Module], sizes: Sequence[int], spec: DatasetSpec | None, config: ModelConfig
+    model: SegViT,
+    *,
+    heads: Sequence[nn.Module],
+    rows: Sequence[nn.Parameter],
+    sizes: Sequence[int],
+    spec: DatasetSpec | None,
+    config: ModelConfig,
 ) -> SegViT:
-    """Return a model of some heads, of so many classes each, with the other parts and the mode of `model`."""
+    """Return a model of some heads, of so many classes each, with the other parts and the mode of `model`.
+
+    Args:
+        model: gives the other parts.
+        heads: of each group.
+        rows: coefficients of the upscaler of each group; empty if there is no upscaler.
+        sizes: number of classes of each group.
+        spec: of all classes.
+        config: settings of the model; its `added_classes` follow from the sizes.
+    """
     new = SegViT(
         model.backbone,
         heads[0],
         model.upsampling,
+        upscaler=model.upscaler.regrouped(rows) if rows else None,
         added=heads[1:],
         mean=model.mean,
         std=model.std,

@@ -40,6 +40,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "shrunk, presence": {"structure": "shrunk", "head_classes": "presence"},
     "paper's shrunk": {"structure": "shrunk", "upsampling": "paper"},
     "naive shrunk": {"structure": "naive_shrunk"},
+    "upscaled": {"upscaler": "conv"},
+    "edges, upscaled": {"structure": "shrunk", "downsampling": "edge", "upscaler": "conv"},
     "linear": {"head": "linear", "head_num_layers": ModelConfig.head_num_layers},
 }
 
@@ -50,7 +52,14 @@ def old_model(kind: str) -> SegViT:
     config = tiny_config("vit", changes.get("structure", "plain"), changes.get("upsampling", "tap"))
     model = create_model(config=replace(config, **changes), num_classes=5, spec=OLD, protocol=EvalConfig(mode="whole"))
     stir(model)
+    upscale(model)
     return model.eval()
+
+
+def upscale(model: SegViT) -> None:
+    """Let the upscaler change the masks, if there is one."""
+    if model.upscaler is not None:
+        torch.nn.init.normal_(model.upscaler.coefficients)
 
 
 def extended(model: SegViT, spec: DatasetSpec) -> SegViT:
@@ -59,6 +68,7 @@ def extended(model: SegViT, spec: DatasetSpec) -> SegViT:
     group = new_group(model, spec).eval()
     stir(group.head)
     tell_apart(group)
+    upscale(group)
     return with_group(model, group)
 
 
@@ -153,7 +163,8 @@ def test_costs_of_the_groups(models: tuple[SegViT, SegViT, SegViT]) -> None:
     old, once, _ = models
     before, after = segvit.profile(old, (64, 64)), segvit.profile(once, (64, 64))
     (added,) = (part for part in after.parts if part.name == "added classes")
-    assert added.multiply_adds > 0 and after.parameters - before.parameters == added.parameters
+    rows = 0 if once.upscaler is None else once.upscaler.added[0].numel()
+    assert added.multiply_adds > 0 and after.parameters - before.parameters == added.parameters + rows
     assert after.parts[-1].multiply_adds - before.parts[-1].multiply_adds == 2 * (1 + 4) * 64 * 64
     assert "rest" not in [part.name for part in after.parts]
 
@@ -187,10 +198,9 @@ def test_what_cannot_be() -> None:
             create_model(config=replace(tiny_config("vit"), added_classes=sizes), num_classes=5)
 
 
-def test_upscaled_masks_get_no_further_classes() -> None:
-    """They would lose the upscaler, and the old classes their scores."""
-    config = replace(tiny_config("vit"), upscaler="conv")
-    with pytest.raises(UserError, match=r"masks of this model are upscaled.*model\.upscaler none"):
-        new_group(create_model(config=config, num_classes=5, spec=OLD), FIRST)
-    with pytest.raises(UserError, match=r"model\.upscaler conv with added classes"):
-        create_model(config=replace(config, added_classes=(2,)), num_classes=7)
+def test_an_upscaler_is_not_added_with_classes() -> None:
+    """All groups share it, and the old classes would change."""
+    old = old_model("plain, softmax")
+    assert old.config is not None
+    with pytest.raises(UserError, match=r"model\.upscaler conv with a model whose upscaler is none.*leave model\.ups"):
+        new_group(old, FIRST, config=replace(old.config, upscaler="conv"))

@@ -30,6 +30,9 @@ from segvit.weights.finetune import check_network, match_classes
 from segvit.weights.load import load_model
 from segvit.weights.names import FILE_SUFFIXES
 
+OWN = ("head.", "upscaler.coefficients")
+"""Beginnings of the names of the weights of a group. All others are those of the model that it is added to."""
+
 
 def with_extended(config: TrainConfig) -> tuple[TrainConfig, SegViT | None]:
     """Return the settings of the group that a run trains, and the model that it extends.
@@ -125,8 +128,8 @@ def extension_sets(model: SegViT, splits: Mapping[str, Samples], *, negatives: b
 def create_group(model: SegViT, spec: DatasetSpec, config: TrainConfig) -> SegViT:
     """Create the model of the new classes `spec` that a run trains, on the frozen parts of `model`."""
     group = new_group(model, spec, config=config.model, protocol=config.eval)
-    group.requires_grad_(False)
-    group.head.requires_grad_(True)
+    for name, parameter in group.named_parameters():
+        parameter.requires_grad_(name.startswith(OWN))
     for part in () if group.upsampling is None else group.upsampling.modules():
         _without_dropout(part)
     name = Path(str(config.extend))
@@ -144,7 +147,7 @@ def check_same_model(state: Mapping[str, Tensor], group: SegViT, config: TrainCo
         UserError: it has others.
     """
     for name, value in group.state_dict().items():
-        if not name.startswith("head.") and not torch.equal(value.cpu(), state[name].cpu()):
+        if not name.startswith(OWN) and not torch.equal(value.cpu(), state[name].cpu()):
             raise UserError(
                 f"extend {config.extend}: its {name} differs from that of the run's checkpoint, so it is not the model "
                 "that the run was started with; give that file, or start a new run in another --output"
