@@ -26,6 +26,7 @@ def look(
     classes: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     format: FigureFormat = "png",
     size: int | None = None,
+    group: int = 0,
     background: bool = True,
     device: Device = "auto",
 ) -> None:
@@ -49,6 +50,8 @@ def look(
     size
         Shorter side in pixels to which a photo is resized; it is processed in one piece. Default: that of the test
         protocol, or of the training crop if the protocol uses windows.
+    group
+        Number of the group of classes to draw, if classes were added to the model: `segvit info` lists the groups.
     background
         --no-background leaves the class called background unpainted in label maps.
     device
@@ -74,7 +77,7 @@ def look(
 
     network = load_model(model, device=resolve_device(device))
     for photo, folder in zip(photos, folders, strict=True):
-        inside = look_inside(network, photo, classes=classes or None, size=size)
+        inside = look_inside(network, photo, classes=classes or None, size=size, group=group)
         if not background:
             inside = replace(inside, palette=without_background(inside.names, inside.palette))
         written = save_inside(inside, folder, format=format)

@@ -125,6 +125,22 @@ def drop_group(model: SegViT, group: int) -> SegViT:
     )
 
 
+def only_group(model: SegViT, group: int) -> SegViT:
+    """Return a model of one group of classes alone, whose scores are unchanged to the bit.
+
+    Args:
+        model: its parts are shared, not copied. A model of a single group is returned unchanged.
+        group: number of the group, from 0.
+
+    Raises:
+        UserError: there is no such group, or the model has custom parts.
+    """
+    for other in reversed(range(len(_groups_with(model, group)))):
+        if other != group:
+            model = drop_group(model, other)
+    return model
+
+
 def _groups_with(model: SegViT, group: int) -> tuple[tuple[str, ...], ...]:
     """Return the class names of all groups.
 

@@ -178,6 +178,18 @@ def test_new_classes_get_free_values_and_colours() -> None:
     assert spec.raw_ids[5:] == (255, 9) and spec.palette[5:] == own.palette and spec.ignore == ()
 
 
+def test_one_group_is_looked_at() -> None:
+    old = old_model("plain, softmax")
+    twice, photo = extended(extended(old, FIRST), SECOND), random_images(1, SIZE)[0].permute(1, 2, 0).numpy()
+    first, second = pictures.look(twice, photo), pictures.look(twice, photo, classes=["dog"], group=1)
+    expected = pictures.look(old, photo)
+    assert (first.names, second.names) == (OLD.classes, FIRST.classes)
+    assert first.masks.shape[0] == 3 and (first.masks == expected.masks).all() and (first.heads == expected.heads).all()
+    with torch.no_grad():
+        masks = twice(random_images(1, SIZE)).mask_logits
+    assert (second.masks[-1] == masks[0, 0, 6:7].numpy()).all()
+
+
 def test_what_cannot_be() -> None:
     old = old_model("plain, softmax")
     with pytest.raises(UserError, match="class 'road' is in the model already"):
@@ -186,8 +198,8 @@ def test_what_cannot_be() -> None:
         drop_group(old, 0)
     with pytest.raises(UserError, match=r"group 2: the model has the groups 0 to 1: 0 \(sky, .*; 1 \(cone, dog\)"):
         drop_group(extended(old, FIRST), 2)
-    with pytest.raises(UserError, match="classes were added to this model, and only the stages of one head"):
-        pictures.look(extended(old, FIRST), torch.zeros(48, 64, 3, dtype=torch.uint8).numpy())
+    with pytest.raises(UserError, match=r"group 2: the model has the groups 0 to 1: 0 \(sky, .*; 1 \(cone, dog\)"):
+        pictures.look(extended(old, FIRST), torch.zeros(48, 64, 3, dtype=torch.uint8).numpy(), group=2)
     with pytest.raises(UserError, match="with_classes: classes were added to this model"):
         segvit.with_classes(extended(old, FIRST), OLD)
     old.spec = None

@@ -42,6 +42,7 @@ from segvit.pictures.paint import shares
 from segvit.utils.resize import resize
 from segvit.utils.sizes import fit_size
 from segvit.utils.text import suggest
+from segvit.weights.extend import only_group
 
 SHOWN_CLASSES = 3
 """Default number of recorded classes: those that cover most of the photo."""
@@ -60,7 +61,12 @@ PLACES = ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
 
 
 def look(
-    model: Network, photo: Source, *, classes: Sequence[str | int] | None = None, size: int | None = None
+    model: Network,
+    photo: Source,
+    *,
+    classes: Sequence[str | int] | None = None,
+    size: int | None = None,
+    group: int = 0,
 ) -> Inside:
     """Run a model on one photo and record its masks, attention and tokens for some classes.
 
@@ -70,15 +76,18 @@ def look(
     If its protocol uses a sliding window, the photo is resized. Its shorter side becomes the training crop's, and its
     longer side at most four times that. Labels merged from windows may then differ.
 
+    If classes were added to the model, one group of them is recorded, as if the model had no other.
+
     Args:
         model: a SegViT on the device to run on.
         photo: a file, a PIL image, or a uint8 array (H, W, 3) or (H, W).
         classes: class names or numbers from 0. Default: the three that cover most of the photo.
         size: shorter side in pixels at which the model sees the photo. Default: as above.
+        group: number of the group of classes, from 0: the classes that the model was first trained on.
 
     Raises:
-        UserError: the model is exported and its inside is hidden, a class is unknown, `classes` is empty, `size` is
-            below 1, or the photo cannot be read or is too small for the shrunk structure.
+        UserError: the model is exported and its inside is hidden, a class or the group is unknown, `classes` is empty,
+            `size` is below 1, or the photo cannot be read or is too small for the shrunk structure.
     """
     network = uncompiled(model)
     if not isinstance(network, SegViT):
@@ -87,6 +96,7 @@ def look(
             f"{source} is an exported model, whose layers cannot be recorded; give the .safetensors file that it was "
             "exported from"
         )
+    network = only_group(network, group)
     names, palette = classes_of(network)
     chosen = None if classes is None else find_classes(classes, names)
     values = to_pixels(photo, reading_of(network)).values
@@ -121,12 +131,7 @@ def look(
 
 
 def _check_shown(model: SegViT) -> None:
-    """Refuse added classes, and a part that lacks an attribute which is read here."""
-    if len(model.added):
-        raise UserError(
-            "classes were added to this model, and only the stages of one head are recorded: drop the other groups "
-            "first, with `segvit drop-group` (`segvit info` lists them)"
-        )
+    """Refuse a part that lacks an attribute which is read here."""
     for part, names in SHOWN.items():
         owner = getattr(model, part)
         lacking = [name for name in names if not hasattr(owner, name)]
