@@ -8,6 +8,7 @@ import base64
 import importlib.util
 import io
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ MAX_LINES = 32
 """Largest number of lines of a code cell, which fits a screen."""
 MAX_BYTES = 1_000_000
 """Largest size of a file with its outputs, which opens at once on a page."""
-MACHINE = re.compile(r"/(?:work|root|home|Users|mnt)/")
+MACHINE = re.compile(r"/(?:work|root|home|Users|mnt|tmp)/")
 """Paths of the machine that made the outputs."""
 TINY = {
     "backbone": "vit_tiny_patch16_224",
@@ -76,7 +77,8 @@ def fault_of(output: Any) -> str | None:
         return f"ends in {output.ename}"
     if output.get("name") == "stderr":
         return f"says {output.text[:80]!r} as an error"
-    text = output.get("text", "") + output.get("data", {}).get("text/plain", "")
+    content = output.get("data", {})
+    text = output.get("text", "") + content.get("text/plain", "") + content.get("text/html", "")
     return "names a path of a machine" if MACHINE.search(text) else None
 
 
@@ -213,7 +215,7 @@ def test_look_inside_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert len(list((tmp_path / "temporary").glob("segvit-*/figures/*.pdf"))) >= 4
 
 
-def test_outputs_of_a_run_are_taken_and_photos_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_of_a_run_are_taken_without_its_folder_and_photos_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs" / "tools"))
     runner = importlib.import_module("run_notebooks")
     noise = io.BytesIO()
@@ -221,7 +223,16 @@ def test_outputs_of_a_run_are_taken_and_photos_made_smaller(monkeypatch: pytest.
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x")])
     done = nbformat.from_dict(notebook)
     png = base64.b64encode(noise.getvalue()).decode()
-    done.cells[0].outputs = [nbformat.v4.new_output("display_data", data={"image/png": png})]
+    folder = f"{tempfile.gettempdir()}/segvit-g1_ffj7e"
+    printed = {"text/plain": f"-> {folder}/run\n", "text/html": f"<b>{folder}/</b>run"}
+    done.cells[0].outputs = [
+        nbformat.v4.new_output("display_data", data={"image/png": png}),
+        nbformat.v4.new_output("display_data", data=dict(printed)),
+        nbformat.v4.new_output("stream", text=f"see {folder}"),
+    ]
     done.cells[0].execution_count = 1
     runner.take_outputs(notebook, done)
-    assert list(notebook.cells[0].outputs[0].data) == ["image/jpeg"] and notebook.cells[0].execution_count == 1
+    first, second, third = notebook.cells[0].outputs
+    assert list(first.data) == ["image/jpeg"] and notebook.cells[0].execution_count == 1
+    assert second.data == {"text/plain": "-> FOLDER/run\n", "text/html": "<b>FOLDER/</b>run"}
+    assert third.text == "see FOLDER"

@@ -4,7 +4,8 @@
     python docs/tools/run_notebooks.py try_it --set 'STEPS = 60' --folder DIR
 
 A notebook runs in DIR, which may hold files that it looks for, or else in an empty folder. `--set` gives a variable of
-its settings another value for this run; the notebook keeps its own.
+its settings another value for this run; the notebook keeps its own. In the outputs, the notebook's temporary folder is
+called by the variable that holds it, FOLDER.
 """
 
 import argparse
@@ -12,9 +13,9 @@ import base64
 import io
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbclient
@@ -22,6 +23,8 @@ import nbformat
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+TEMPORARY = re.compile(rf"{re.escape(tempfile.gettempdir())}/segvit-\w+")
+"""Folder that a notebook makes for its files."""
 QUALITY = 85
 """Quality of the JPEG that replaces a larger PNG."""
 
@@ -56,6 +59,9 @@ def take_outputs(notebook: Any, executed: Any) -> None:
         cell.outputs, cell.execution_count = done.outputs, done.execution_count
         for output in cell.outputs:
             content = output.get("data", {})
+            for texts, name in ((output, "text"), (content, "text/plain"), (content, "text/html")):
+                if name in texts:
+                    texts[name] = TEMPORARY.sub("FOLDER", texts[name])
             if "image/png" in content:
                 content.pop("image/jpeg", None)  # Pillow gives both
                 content.update(_smaller(content.pop("image/png")))
@@ -80,7 +86,7 @@ def main() -> None:
     for name in arguments.names:
         path = FOLDER / f"{name}.ipynb"
         notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
-        with TemporaryDirectory() as empty:
+        with tempfile.TemporaryDirectory() as empty:
             done = execute(notebook, arguments.folder or Path(empty), settings=arguments.settings)
         take_outputs(notebook, done)
         path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
