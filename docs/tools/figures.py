@@ -310,12 +310,16 @@ def main() -> None:
     scene = read_scene(given.model)
     given.output.mkdir(parents=True, exist_ok=True)
     for name, draw in FIGURES.items():
-        path = given.output / f"method_{name}.{given.format}"
-        save(draw(scene), path)
-        if given.format == "png":
-            picture = Image.open(path).convert("RGB").resize(_web_size(path), Image.Resampling.LANCZOS)
-            picture.quantize(COLORS, kmeans=4, dither=Image.Dither.NONE).save(path, optimize=True)
-        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+        write(draw(scene), given.output / f"method_{name}.{given.format}")
+
+
+def write(figure: Any, path: Path) -> None:
+    """Write a figure. A PNG gets a palette, and the size of a page, which makes it small."""
+    save(figure, path)
+    if path.suffix == ".png":
+        picture = Image.open(path).convert("RGB").resize(_web_size(path), Image.Resampling.LANCZOS)
+        picture.quantize(COLORS, kmeans=4, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
 def _web_size(path: Path) -> tuple[int, int]:

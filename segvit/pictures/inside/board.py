@@ -56,14 +56,25 @@ class Board:
         self.ground.add_patch(Circle((x, y), 0.095, facecolor="white", edgecolor=INK, linewidth=0.9, zorder=5))
         self.text(x, y - 0.004, text, size=TEXT, zorder=6)
 
-    def box(self, x: float, y: float, width: float, height: float, text: str) -> None:
+    def box(
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        text: str,
+        *,
+        color: str = BLUE,
+        ground: str = "#eef3f7",
+        **more: Any,
+    ) -> None:
         """Draw a named part of the model as a box centred on (x, y)."""
         from matplotlib.patches import FancyBboxPatch
 
         corner = (x - width / 2, y - height / 2)
         shape = FancyBboxPatch(
-            corner, width, height, boxstyle="round,pad=0,rounding_size=0.05", facecolor="#eef3f7", edgecolor=BLUE,
+            corner, width, height, boxstyle="round,pad=0,rounding_size=0.05", facecolor=ground, edgecolor=color,
             linewidth=0.9, zorder=4,
         )  # fmt: skip
         self.ground.add_patch(shape)
-        self.text(x, y, text, zorder=5, linespacing=1.3)
+        self.text(x, y, text, **{"zorder": 5, "linespacing": 1.3, **more})

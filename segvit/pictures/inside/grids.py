@@ -108,22 +108,26 @@ def draw_grid(axes: "Axes", grid: tuple[int, int], patch: float, *, color: str =
 
 def draw_kept(axes: "Axes", kept: npt.NDArray[np.bool_], patch: float) -> None:
     """Fade the dropped patches and frame the kept ones; `kept` is (n, m)."""
-    from matplotlib.collections import PatchCollection
-    from matplotlib.patches import Rectangle
-
     rows, columns = kept.shape
     veil = np.ones((rows, columns, 4))
     veil[:, :, 3] = np.where(kept, 0, VEIL)
     axes.imshow(veil, extent=(0, columns * patch, rows * patch, 0), interpolation="nearest", zorder=2)
+    draw_frames(axes, kept, patch)
+
+
+def draw_frames(axes: "Axes", framed: npt.NDArray[np.bool_], patch: float, *, color: str = VERMILLION) -> None:
+    """Frame some patches; `framed` is (n, m)."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
     inset, side = 0.05 * patch, 0.9 * patch  # keep frames at the border whole
-    frames = [Rectangle((x * patch + inset, y * patch + inset), side, side) for y, x in np.argwhere(kept)]
-    width = min(1.1, 22 / max(kept.shape))
+    frames = [Rectangle((x * patch + inset, y * patch + inset), side, side) for y, x in np.argwhere(framed)]
     axes.add_collection(
         PatchCollection(
             frames,
             facecolor="none",
-            edgecolor=VERMILLION,
-            linewidth=width,
+            edgecolor=color,
+            linewidth=min(1.1, 22 / max(framed.shape)),
             zorder=3,
             rasterized=len(frames) > MANY,
         )
