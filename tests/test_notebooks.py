@@ -114,8 +114,8 @@ def not_public(tree: ast.AST) -> list[str]:
     return [name for name in modules if name.startswith("segvit.") and name != "segvit.pictures"]
 
 
-def test_there_are_three() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["finetune_your_own", "look_inside", "try_it"]
+def test_there_are_four() -> None:
+    assert [path.stem for path in NOTEBOOKS] == ["add_a_class", "finetune_your_own", "look_inside", "try_it"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -213,6 +213,14 @@ def test_look_inside_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert pictures(notebook) == 6
     assert float(re.findall(r"largest difference ([\d.e-]+)", said)[-1]) < 1e-4
     assert len(list((tmp_path / "temporary").glob("segvit-*/figures/*.pdf"))) >= 4
+
+
+@pytest.mark.slow
+def test_add_a_class_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook, said = executed("add_a_class", tmp_path, monkeypatch, "STEPS = 4", "MORE_STEPS = 4")
+    assert pictures(notebook) == 2
+    assert "group 0: sky, water, grass, road, building, tree, sign\ngroup 1: car\n" in said
+    assert said.count("equal to the bit: True") == 2 and "all to car: True" in said
 
 
 def test_outputs_of_a_run_are_taken_without_its_folder_and_photos_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
