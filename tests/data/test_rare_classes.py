@@ -139,6 +139,8 @@ def test_classes_come_by_inverse_frequency_and_samples_that_show_them(data: Data
     assert rare.describe(("sky", "road", "cat", "dog", "cow")).startswith(
         "40 % of the crops show a class drawn by its rarity: cat 67 %, dog 33 %"
     )
+    rare.odds = torch.tensor([0.996, 0.004])
+    assert rare.describe(("car", "rest")).endswith(": car 100 %, rest 0.4 %")
 
 
 def batches(data: DataConfig, probability: float, *, workers: int = 0, rank: int = 0, size: int = 1) -> list[Tensor]:

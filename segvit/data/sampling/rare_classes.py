@@ -50,7 +50,8 @@ class RareClasses:
     def describe(self, classes: Sequence[str]) -> str:
         """Return the odds in one line, the likeliest classes first."""
         order = self.odds.argsort(descending=True, stable=True)[:NAMED].tolist()
-        odds = ", ".join(f"{classes[k]} {percentage(float(self.odds[k]), '.2g')}" for k in order if self.odds[k] > 0)
+        shares = [(classes[k], float(self.odds[k])) for k in order if self.odds[k] > 0]
+        odds = ", ".join(f"{name} {percentage(share, '.0f' if share >= 0.1 else '.2g')}" for name, share in shares)
         more = ", ..." * (len(classes) > NAMED)
         share = percentage(self.probability, "g")
         return f"{share} of the crops show a class drawn by its rarity: {odds}{more}"
