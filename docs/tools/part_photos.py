@@ -1,10 +1,12 @@
-"""Draw token merging and edge-aware QD at work on a photo, for docs/method.md and docs/merging.md.
+"""Draw token merging, edge-aware QD and the upscaler at work on a photo, for docs/method.md and docs/merging.md.
 
     segvit train --data.spec camvid --data.root camvid --steps 250 --model.structure plain --output plain
     segvit train --data.spec camvid --data.root camvid --steps 250 --model.structure shrunk \\
         --model.downsampling edge --model.shrink-at 4 --output edge
+    segvit train --data.spec camvid --data.root camvid --steps 250 --model.structure plain \\
+        --model.upscaler conv --output upscaled
     python docs/tools/part_photos.py china.jpg --merging plain/best.safetensors \\
-        --edges edge/best.safetensors        # into docs/images, as PNG
+        --edges edge/best.safetensors --upscaler upscaled/best.safetensors        # into docs/images, as PNG
 
 What is drawn is what the models computed. A figure whose model you leave out is not drawn. The photo is china.jpg of
 scikit-learn, in its folder datasets/images: by danielbuechele, CC BY 2.0.
@@ -32,6 +34,7 @@ from segvit.models.modes import evaluating
 from segvit.models.segvit import SegViT
 from segvit.pictures.figure_style import (
     BLUE,
+    DIVERGING,
     GREEN,
     ORANGE,
     SKY,
@@ -55,6 +58,8 @@ NEAR = 6.0
 """Distance up to which patches of a token count as neighbours, in patches."""
 GRAIN = 1.0
 """Pixels by which the photo is smoothed: its grain would be most of a file's bytes."""
+CLASS, CROP = "building", (0.08, 0.2, 0.28)
+"""Class whose mask the upscaler's figure shows, and its crop: top, left and side, as shares of the photo's height."""
 
 
 @dataclass(frozen=True)
@@ -172,13 +177,52 @@ def draw_edges(model: SegViT, path: Path) -> Any:
     return board.figure
 
 
+@torch.no_grad()
+def draw_upscaler(model: SegViT, path: Path) -> Any:
+    """Draw the mask of a class at a boundary with and without the upscaler's correction (docs/method.md section 2)."""
+    shot, upscaler = take(model, path), model.upscaler
+    number = model.classes.index(CLASS)
+    top, left, side = (round(share * shot.photo.shape[0]) // shot.patch * shot.patch for share in CROP)
+    window = (slice(top, top + side), slice(left, left + side))
+    learned, masks = upscaler.coefficients.clone(), []
+    with evaluating(model):
+        for coefficients in (torch.zeros_like(learned), learned):
+            upscaler.coefficients.copy_(coefficients)
+            output = model(shot.images, deep=False)
+            logits = output.mask_logits[-1, :, number : number + 1].float()
+            full = nn.functional.interpolate(logits, size=output.padded_size, mode="bilinear", align_corners=False)
+            masks.append(full[0, 0].numpy()[window])
+    correction = masks[1] - masks[0]
+    limit = float(np.abs(correction).max())
+    crop, extent, centres = shot.photo[window], (0, side, side, 0), np.arange(side) + 0.5
+    wide, gap = 1.5, 0.1
+    board = Board(WIDTH, wide + 0.55)
+    places = [0.05 + place * (wide + gap) for place in range(4)]
+    photo, without, corrected, change = (board.panel(x, 0.27, wide) for x in places)
+    photo.imshow(crop, extent=extent)
+    draw_grid(photo, (side // shot.patch, side // shot.patch), shot.patch)
+    for panel, logits in zip((without, corrected), masks, strict=True):
+        panel.imshow(heat_over(crop, 1 / (1 + np.exp(-logits))), extent=extent)
+        if logits.min() < 0 < logits.max():
+            panel.contour(centres, centres, logits, levels=[0], colors="white", linewidths=1.1)
+    change.imshow(correction, cmap=DIVERGING, vmin=-limit, vmax=limit, extent=extent)
+    mark = float(f"{0.9 * limit:.1g}")
+    color_bar(change, DIVERGING, (-limit, limit), (-mark, 0, mark) if mark <= limit else (0,), "logit")
+    names = ("photo", f"mask of “{CLASS}”", "with the correction", "the correction")
+    below = ("with its patches", "one cell per patch", "4 × 4 cells per patch", "of the mask logits")
+    for x, name, text in zip(places, names, below, strict=True):
+        board.text(x + wide / 2, board.size[1] - 0.14, name)
+        board.text(x + wide / 2, 0.13, text, size=SMALL)
+    return board.figure
+
+
 def show_photo_only(panel: Any, shot: Shot) -> None:
     """End a panel at the photo's border; the grid may reach beyond it."""
     panel.set_xlim(0, shot.photo.shape[1])
     panel.set_ylim(shot.photo.shape[0], 0)
 
 
-FIGURES = {"merging": draw_merging, "edges": draw_edges}
+FIGURES = {"merging": draw_merging, "edges": draw_edges, "upscaler": draw_upscaler}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

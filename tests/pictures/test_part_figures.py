@@ -1,7 +1,9 @@
 """The figures of the parts beyond the paper: the shipped ones are today's, and they show what the models computed."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,6 +111,19 @@ def test_edges_are_those_that_the_block_keeps(photos: ModuleType, photo: Path) -
     said = texts(figure)
     assert {"block 1 keeps 12 of 24 tokens", "lattice: 6", "edges: 6"} <= set(said)
     check_shipped("edges", figure)
+
+
+def test_the_upscaler_is_shown_with_and_without_its_correction(photos: ModuleType, photo: Path) -> None:
+    model = model_of(replace(tiny_config("vit", "plain"), upscaler="conv"))
+    assert model.upscaler is not None
+    model.upscaler.coefficients.data.normal_(generator=torch.Generator().manual_seed(0))
+    before = model.upscaler.coefficients.clone()
+    figure: Any = photos.draw_upscaler(model, photo)
+    assert {"photo", "mask of “building”", "with the correction", "the correction"} <= set(texts(figure))
+    assert torch.equal(model.upscaler.coefficients, before)
+    pictures = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert not np.array_equal(pictures[1], pictures[2]) and np.abs(pictures[3]).max() > 0.01
+    check_shipped("upscaler", figure)
 
 
 @pytest.mark.slow
