@@ -44,6 +44,8 @@ def start(folder: Path, **changes: Any) -> tuple[SegViT, TrainConfig]:
     torch.manual_seed(0)
     old = create_model(config=config.model, num_classes=6, spec=OLD, protocol=config.eval)
     stir(old)
+    if old.upscaler is not None:
+        torch.nn.init.normal_(old.upscaler.coefficients)
     old.save(folder / "old.safetensors")
     return old.eval(), config
 
@@ -60,8 +62,9 @@ def scores_of(model: SegViT) -> Tensor:
         {"structure": "shrunk", "upsampling": "paper", "depth": 3, "image_size": 64},
         {"structure": "shrunk", "downsampling": "edge", "depth": 3, "image_size": 64},
         {"structure": "naive_shrunk", "downsampling": "conv", "depth": 3, "image_size": 64},
+        {"upscaler": "conv"},
     ],
-    ids=["plain", "presence", "shrunk", "edge", "conv"],
+    ids=["plain", "presence", "shrunk", "edge", "conv", "upscaled"],
 )
 def test_old_classes_keep_their_scores_and_the_new_ones_learn(changes: dict[str, Any], tmp_path: Path) -> None:
     old, config = start(tmp_path, **changes)
@@ -69,6 +72,8 @@ def test_old_classes_keep_their_scores_and_the_new_ones_learn(changes: dict[str,
     whole = load_model(run.path.with_name("last.safetensors"))
     assert groups(whole) == (OLD.classes, NAMES) and run.result.classes == whole.classes
     assert torch.equal(scores_of(whole)[:, :6], scores_of(old))
+    if old.upscaler is not None:
+        assert whole.upscaler.added[0].any() and torch.equal(whole.upscaler.mix.weight, old.upscaler.mix.weight)
     assert not any("edge" in record for record in run_records(config.output))  # of a frozen edge head: a constant
     assert whole.extra["starts_from"].startswith(f"old.safetensors (its 6 classes frozen; new: {', '.join(NAMES)})")
     started, learned = (each.stages.state_dict() for each in (old.head, whole.added[0]))

@@ -54,14 +54,26 @@ def test_losses_and_gradients_are_the_same_to_the_bit(
     assert not torch.equal(once, twice)
 
 
-def test_each_variant_of_the_block_that_shrinks() -> None:
-    for downsampling in ("nearest_qkv", "conv"):
-        config = replace(tiny_config("vit", "shrunk"), drop_path=0.4, downsampling=downsampling)
-        torch.manual_seed(0)
-        model = create_model(config=config, num_classes=3)
-        _, gradients = trained(model, grad_checkpointing=False)
-        _, others = trained(model, grad_checkpointing=True)
-        assert not [name for name in gradients if not torch.equal(gradients[name], others[name])]
+@pytest.mark.parametrize(
+    "structure, changes",
+    [
+        ("shrunk", {"downsampling": "nearest_qkv"}),
+        ("shrunk", {"downsampling": "conv"}),
+        ("shrunk", {"downsampling": "edge"}),
+        ("shrunk", {"downsampling": "edge", "upscaler": "conv", "head_classes": "presence"}),
+        ("plain", {"merge_threshold": 0.5}),
+        ("plain", {"merge_shares": (0.4, 0.5), "upscaler": "conv"}),
+    ],
+    ids=str,
+)
+def test_each_way_to_drop_tokens_and_each_other_part(structure: Structure, changes: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = create_model(config=replace(tiny_config("vit", structure), drop_path=0.4, **changes), num_classes=3)
+    terms, gradients = trained(model, grad_checkpointing=False)
+    again, others = trained(model, grad_checkpointing=True)
+    assert all(torch.equal(one, other) for one, other in zip(terms, again, strict=True))
+    assert gradients.keys() == others.keys() == dict(model.named_parameters()).keys()
+    assert not [name for name in gradients if not torch.equal(gradients[name], others[name])]
 
 
 @pytest.mark.parametrize("variant", ["vit", "beitv2"])

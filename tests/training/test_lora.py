@@ -42,16 +42,21 @@ def stir_lora(model: SegViT) -> None:
 
 
 @pytest.mark.parametrize(
-    "variant, structure",
+    "variant, structure, changes",
     [
-        ("vit", "plain"),
-        ("vit", "shrunk"),
-        ("dinov2, registers", "naive_shrunk"),
-        ("dinov3", "shrunk"),
+        ("vit", "plain", {}),
+        ("vit", "shrunk", {}),
+        ("dinov2, registers", "naive_shrunk", {}),
+        ("dinov3", "shrunk", {}),
+        ("vit", "shrunk", {"downsampling": "edge", "upscaler": "conv"}),
+        ("dinov3", "plain", {"merge_shares": (0.4, 0.5), "head_classes": "presence"}),
     ],
+    ids=str,
 )
-def test_merged_it_is_the_same_model_in_plain_layers(variant: str, structure: Structure) -> None:
-    model = tiny(variant, structure).eval()
+def test_merged_it_is_the_same_model_in_plain_layers(
+    variant: str, structure: Structure, changes: dict[str, Any]
+) -> None:
+    model = tiny(variant, structure, **changes).eval()
     names, images = list(model.state_dict()), random_images(2, (model.image_size, model.image_size))
     before = model(images)
     add_lora(model, RANK)
