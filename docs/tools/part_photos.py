@@ -206,8 +206,9 @@ def draw_upscaler(model: SegViT, path: Path) -> Any:
         if logits.min() < 0 < logits.max():
             panel.contour(centres, centres, logits, levels=[0], colors="white", linewidths=1.1)
     change.imshow(correction, cmap=DIVERGING, vmin=-limit, vmax=limit, extent=extent)
-    mark = float(f"{0.9 * limit:.1g}")
-    color_bar(change, DIVERGING, (-limit, limit), (-mark, 0, mark) if mark <= limit else (0,), "logit")
+    unit = 10.0 ** np.floor(np.log10(limit))
+    mark = float(f"{limit // unit * unit:.0e}")  # one digit, at most the limit
+    color_bar(change, DIVERGING, (-limit, limit), (-mark, 0, mark), "logit")
     names = ("photo", f"mask of “{CLASS}”", "with the correction", "the correction")
     below = ("with its patches", "one cell per patch", "4 × 4 cells per patch", "of the mask logits")
     for x, name, text in zip(places, names, below, strict=True):
