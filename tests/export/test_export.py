@@ -52,8 +52,9 @@ TENSORRT = {
     "Abs", "Add", "And", "ArgMax", "Cast", "Clip", "Concat", "Constant", "Conv", "Cos", "Div", "Equal", "Erf", "Exp",
     "Expand", "Flatten", "Floor", "Gather", "GatherND", "Gemm", "Greater", "GreaterOrEqual", "Identity",
     "LayerNormalization", "Less", "LessOrEqual", "Log", "MatMul", "Max", "Min", "Mul", "Neg", "Pad", "Pow", "Range",
-    "Reciprocal", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Shape", "Sigmoid", "Sin",
-    "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where",
+    "Reciprocal", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Shape",
+    "Sigmoid", "Sin", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Unsqueeze",
+    "Where",
 }
 # fmt: on
 """Of the operators that the ONNX parser of TensorRT 10 takes for these types, those that could come up."""
@@ -401,6 +402,18 @@ def test_int8_kernels_compute_the_exact_products(int8: Path, models: dict[str, S
         assert differing(found[0], models["plain"].predict(images)) <= 0.1
 
 
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_int8_of_added_classes(
+    models: dict[str, SegViT], files: dict[str, Path], tmp_path: Path, calibrated: bool
+) -> None:
+    model, scenes = models["extended"], [torch.from_numpy(render_scene(seed, 48)[0]) for seed in range(3)]
+    to_int8(files["extended"], tmp_path / "int8.onnx", [scene.permute(2, 0, 1) for scene in scenes * calibrated])
+    images = torch.stack([scene.permute(2, 0, 1) for scene in scenes])
+    (labels,) = run(tmp_path / "int8.onnx", images, "labels")
+    assert differing(labels, model.predict(images)) <= 0.15
+    assert {*range(8, 11)} <= {*np.unique(labels)}
+
+
 def test_int8_rounds_only_the_inputs_of_products_with_weights(int8: Path) -> None:
     graph = onnx.load(int8).graph
     source = {name: node for node in graph.node for name in node.output}
@@ -599,17 +612,23 @@ def test_command_line_exports_and_scores(tmp_path: Path, capfd: pytest.CaptureFi
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "variant, structure, upsampling",
-    [(variant, structure, "tap") for variant in VARIANTS for structure in get_args(Structure)]
-    + [("vit", "shrunk", "paper"), ("beitv2", "shrunk", "paper")],
+    "variant, structure, changes",
+    [(variant, structure, {}) for variant in VARIANTS for structure in get_args(Structure)]
+    + [(variant, "shrunk", {"upsampling": "paper"}) for variant in ("vit", "beitv2")]
+    + [(variant, "shrunk", {"downsampling": "edge"}) for variant in ("vit", "beitv2", "dinov3")]
+    + [(variant, "plain", {"merge_shares": (0.4, 0.5)}) for variant in ("vit", "beitv2", "dinov3")]
+    + [(variant, "plain", {"upscaler": "conv", "head_classes": "presence"}) for variant in ("vit", "eva02")],
+    ids=str,
 )
 def test_every_family_takes_any_size(
-    variant: str, structure: Structure, upsampling: Upsampling, tmp_path: Path
+    variant: str, structure: Structure, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    config = replace(tiny_config(variant, structure, upsampling), head_num_layers=1)
-    model = create_model(config=config, num_classes=5).eval()
+    config = tiny_config(variant, structure, changes.get("upsampling", "tap"))
+    model = create_model(config=replace(config, head_num_layers=1, **changes), num_classes=5).eval()
     stir(model)
+    if model.upscaler is not None:
+        torch.nn.init.normal_(model.upscaler.coefficients)
     tell_apart(model)
     exported = export_onnx(model, tmp_path / "model.onnx")
     assert exported.size is None, exported.note

@@ -118,7 +118,9 @@ def no_translation(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(
         traced_module,
         "to_onnx",
-        lambda _, graph: onnx.load(files["shrunk" if graph.model.config.structure == "shrunk" else "plain"]),
+        lambda _, graph: onnx.load(
+            files["extended" if graph.model.added else graph.model.config.structure],
+        ),
     )
 
 
@@ -126,7 +128,7 @@ def no_translation(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> N
 def test_labels_and_scores_are_pytorchs(models: dict[str, SegViT], tmp_path: Path) -> None:
     image = random_images(1, (70, 45))[0]
     small = random_images(1, (20, 50))[0]  # smaller than a window, so padded with the exact mean
-    for name in ("plain", "shrunk"):
+    for name in ("plain", "shrunk", "extended"):
         model = models[name]
         exported = export_model(model, tmp_path / f"{name}.xml")
         assert exported.agreement.differing <= 0.001 and exported.size is None
@@ -143,7 +145,8 @@ def test_labels_and_scores_are_pytorchs(models: dict[str, SegViT], tmp_path: Pat
                 torch.testing.assert_close(
                     image_scores(runtime, each, config), image_scores(model, each, config), rtol=1e-4, atol=1e-4
                 )
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["plain.bin", "plain.xml", "shrunk.bin", "shrunk.xml"]
+    names = [f"{name}.{part}" for name in ("extended", "plain", "shrunk") for part in ("bin", "xml")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     foreign = core().read_model(tmp_path / "plain.xml")  # other programs see one input
     assert [each.get_any_name() for each in foreign.inputs] == ["images"]
     images = random_images(2, SIZE)

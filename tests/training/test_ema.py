@@ -123,7 +123,18 @@ def test_the_average_does_not_touch_the_training(config: TrainConfig, tmp_path: 
     assert "weights" not in read_header(plain.output / "last.safetensors")
 
 
-def test_resumed_it_is_the_same_to_the_bit(config: TrainConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"structure": "shrunk", "image_size": 64, "downsampling": "edge", "upscaler": "conv"},
+        {"merge_threshold": 0.5, "head_classes": "presence"},
+        {"merge_shares": (0.4, 0.5), "upscaler": "conv"},
+    ],
+    ids=str,
+)
+def test_resumed_it_is_the_same_to_the_bit(changes: dict[str, Any], config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, model=replace(config.model, depth=3 if changes else 2, **changes))
     whole = replace(config, output=tmp_path / "whole")
     train(whole)
 

@@ -216,3 +216,14 @@ def test_an_upscaler_is_not_added_with_classes() -> None:
     assert old.config is not None
     with pytest.raises(UserError, match=r"model\.upscaler conv with a model whose upscaler is none.*leave model\.ups"):
         new_group(old, FIRST, config=replace(old.config, upscaler="conv"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["shrunk, softmax", "plain, presence"])
+@torch.no_grad()
+def test_compiles_to_one_graph(kind: str) -> None:
+    model = extended(extended(old_model(kind), FIRST), SECOND)
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    for size in (SIZE, (40, 90)):
+        assert torch.equal(compiled(random_images(2, size)).mask_logits, model(random_images(2, size)).mask_logits)

@@ -132,8 +132,8 @@ def create_group(model: SegViT, spec: DatasetSpec, config: TrainConfig) -> SegVi
         parameter.requires_grad_(name.startswith(OWN))
     for part in () if group.upsampling is None else group.upsampling.modules():
         _without_dropout(part)
-    name = Path(str(config.extend))
-    public = name.name if name.suffix.lower() in FILE_SUFFIXES else config.extend  # a folder would be published
+    file = Path(str(config.extend))
+    public = file.name if file.suffix.lower() in FILE_SUFFIXES else config.extend  # a folder would be published
     frozen, before = counted(model.num_classes, "class"), model.extra.get("starts_from", "unknown weights")
     classes = ", ".join(spec.classes)
     group.extra["starts_from"] = f"{public} (its {frozen} frozen; new: {classes}), which started from {before}"
