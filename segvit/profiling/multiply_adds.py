@@ -141,8 +141,6 @@ def profile(model: SegViT, size: int | tuple[int, int]) -> Profile:
     # A fused attention kernel may have no formula and then counts as nothing; MATH makes it two matrix products.
     with FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         twin = fake_twin(model)
-        if merges_by_threshold(twin.backbone):
-            twin.backbone.merging = None
         images = torch.empty((1, len(model.mean), *size), dtype=torch.uint8, device="cpu")
         output, forward = _count(lambda: twin(images))
         _, predict = _count(lambda: _score_in_tiles(twin(images, deep=False)))
@@ -189,14 +187,20 @@ def _num_parameters(*modules: nn.Module) -> int:
 
 
 def fake_twin(model: SegViT) -> SegViT:
-    """Copy a model in evaluation mode, with fake tensors in place of its own (`deepcopy` finds them in its memo)."""
+    """Copy a model in evaluation mode, with fake tensors in place of its own (`deepcopy` finds them in its memo).
+
+    How many tokens merge by a threshold depends on the image, so none merge in the copy: it costs the most.
+    """
     fakes: dict[int, Any] = {}
     for parameter in model.parameters():
         fake = torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")
         fakes[id(parameter)] = nn.Parameter(fake, requires_grad=False)
     for buffer in model.buffers():
         fakes[id(buffer)] = torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu")
-    return copy.deepcopy(model, fakes).eval()
+    twin = copy.deepcopy(model, fakes).eval()
+    if merges_by_threshold(twin.backbone):
+        twin.backbone.merging = None
+    return twin
 
 
 def _count(run: Callable[[], T]) -> tuple[T, dict[str, int]]:

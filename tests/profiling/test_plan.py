@@ -70,6 +70,11 @@ def test_ways_to_save_save() -> None:
     assert half.activations < 0.8 * many.activations
 
 
+def test_tokens_that_merge_by_a_threshold_are_planned_as_if_none_did() -> None:
+    merging = replace(CONFIG, model=replace(CONFIG.model, merge_threshold=0.8))
+    assert plan(merging, num_classes=CLASSES) == plan(CONFIG, num_classes=CLASSES)
+
+
 @pytest.mark.slow
 def test_several_devices_share_images_and_what_fsdp_shares() -> None:
     seen = plan(replace(CONFIG, parallel="fsdp"), num_classes=CLASSES, gpus=4)
