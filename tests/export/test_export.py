@@ -603,7 +603,7 @@ def test_command_line_exports_and_scores(tmp_path: Path, capfd: pytest.CaptureFi
         seen = capfd.readouterr()
         assert not seen.err
         assert "any batch, any height and width" in seen.out
-        assert f"ONNX {precision}" in seen.out
+        assert f"ONNX Runtime {precision}" in seen.out
         assert ("calibrated on 4 images" in seen.out) == (precision == "int8")
         assert load_onnx(target).export["precision"] == precision
     call(["export", str(tmp_path / "model.safetensors"), str(tmp_path / "fixed.onnx"), "--size", "40", "56"])
